@@ -1,0 +1,59 @@
+"""Apply any segmentation function to every tile of a large image, and merge the labels.
+
+The public names are loaded when they are first used, so that the import itself is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from blockbuster.advise import estimate_empty_tiles
+    from blockbuster.errors import TileError
+    from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
+    from blockbuster.plan import RunPlan, plan_run
+    from blockbuster.process import tile_process
+    from blockbuster.report import RunReport
+    from blockbuster.source import load_ome_zarr
+    from blockbuster.tiling import auto_tile_shape, auto_tile_shape_cellpose
+
+__all__ = [
+    "RunPlan",
+    "RunReport",
+    "TileError",
+    "auto_tile_shape",
+    "auto_tile_shape_cellpose",
+    "estimate_empty_tiles",
+    "load_ome_zarr",
+    "plan_run",
+    "relabel_sequential_zarr",
+    "tile_process",
+    "zarr_native_merge",
+]
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RunPlan": "plan",
+    "RunReport": "report",
+    "TileError": "errors",
+    "auto_tile_shape": "tiling",
+    "auto_tile_shape_cellpose": "tiling",
+    "estimate_empty_tiles": "advise",
+    "load_ome_zarr": "source",
+    "plan_run": "plan",
+    "relabel_sequential_zarr": "native",
+    "tile_process": "process",
+    "zarr_native_merge": "native",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'blockbuster' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"blockbuster.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(__all__))

@@ -1,0 +1,272 @@
+"""Where tasks run: dask's configured scheduler, or the workers of an active client."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import socket
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.array as da
+import dask.multiprocessing
+import dask.threaded
+import numpy as np
+from dask.callbacks import Callback
+
+__all__ = ["Execution", "find_execution", "run_tasks"]
+
+IN_PROCESS_CLIENT = (
+    "The active dask client runs its workers inside this process (processes=False). A function that "
+    "holds the GIL starves the workers' heartbeat there and their results are lost. Use a cluster whose "
+    "workers are processes (blockbuster.make_local_cluster(), or LocalCluster(processes=True)), or close "
+    "the client to run on threads."
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where tasks run.
+
+    Parameters
+    ----------
+    kind : str
+        ``"synchronous"``, ``"threads"``, ``"processes"``, ``"distributed"``, or ``"other"``
+        for a scheduler of the user's own.
+    n_workers : int
+        How many tasks run at once.
+    get : callable
+        dask's scheduler function.
+    client : distributed.Client or None
+        The active client.
+    pool : concurrent.futures.Executor or None
+        The pool of workers that the phases of a run share.
+    """
+
+    kind: str
+    n_workers: int
+    get: Callable[..., Any]
+    client: Any = None
+    pool: Any = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Execution]:
+        """Keep one pool of workers for all phases of a run, and end it with the run.
+
+        dask's own pool of threads outlives a failed run and would go on working in the
+        background; its processes would be started anew for every phase.
+        """
+        if self.kind not in ("threads", "processes") or dask.config.get("pool", None) is not None:
+            yield self
+            return
+        if self.kind == "threads":
+            pool: Executor = ThreadPoolExecutor(self.n_workers, "blockbuster")
+        else:
+            context = dask.multiprocessing.get_context()
+            start = dask.multiprocessing.initialize_worker_process
+            pool = ProcessPoolExecutor(self.n_workers, mp_context=context, initializer=start)
+        try:
+            yield dataclasses.replace(self, pool=pool)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def in_process(self) -> bool:
+        """Whether tasks share this process's memory."""
+        return self.kind in ("synchronous", "threads")
+
+
+def find_execution(*, one_at_a_time: bool = False) -> Execution:
+    """Find out where dask would run tasks now.
+
+    Parameters
+    ----------
+    one_at_a_time : bool
+        Without a client, run one task at a time, for a device that cannot be shared.
+
+    Raises
+    ------
+    RuntimeError
+        If the workers of the active client live in this process.
+
+    Examples
+    --------
+    >>> with dask.config.set(scheduler="synchronous"):
+    ...     find_execution().kind
+    'synchronous'
+    """
+    get = dask.base.get_scheduler() or dask.threaded.get
+    client = getattr(get, "__self__", None)
+    if client is not None and hasattr(client, "nthreads"):
+        _refuse_in_process(client)
+        return Execution("distributed", max(1, sum(client.nthreads().values())), get, client)
+    if one_at_a_time or get is dask.local.get_sync:
+        return Execution("synchronous", 1, dask.local.get_sync)
+    return Execution(_kind(get), _n_workers(), get)
+
+
+def _kind(get: Callable[..., Any]) -> str:
+    if get is dask.threaded.get:
+        return "threads"
+    return "processes" if get is dask.multiprocessing.get else "other"
+
+
+def _n_workers() -> int:
+    pool = dask.config.get("pool", None)
+    workers = getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None)
+    return int(workers or dask.system.CPU_COUNT)
+
+
+def _refuse_in_process(client: Any) -> None:
+    here = _process()
+    if here in client.run(_process).values():
+        raise RuntimeError(IN_PROCESS_CLIENT)
+
+
+def _process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Tasks that differ by a number: ``function(job, number)``."""
+
+    function: Callable[..., Any]
+    job: Any
+    numbers: Sequence[int]
+
+
+@dataclass(frozen=True)
+class PickledBatch:
+    """A batch in a file, so that a task carries a path and not the user's function."""
+
+    path: str
+
+    @classmethod
+    def write(cls, batch: Batch, directory: str) -> PickledBatch:
+        """Pickle a batch into a directory that every worker can see."""
+        import cloudpickle
+
+        path = os.path.join(directory, f"tasks-{uuid.uuid4().hex}.pickle")
+        with open(path, "xb") as file:
+            cloudpickle.dump(batch, file)
+        return cls(path)
+
+
+@functools.lru_cache(maxsize=4)
+def _load(pickled: PickledBatch) -> Batch:
+    import cloudpickle
+
+    with open(pickled.path, "rb") as file:
+        batch: Batch = cloudpickle.load(file)
+    return batch
+
+
+def run_tasks(
+    execution: Execution,
+    function: Callable[..., Any],
+    job: Any,
+    numbers: Sequence[int],
+    *,
+    directory: str,
+    on_result: Callable[[Any], None],
+    regions: Sequence[Any] | None = None,
+) -> None:
+    """Run ``function(job, number)`` for every number and hand each result to `on_result`.
+
+    Parameters
+    ----------
+    execution : Execution
+        Where to run.
+    function : callable
+        ``(job, number)`` or, with `regions`, ``(job, number, pixels)``; returns something small.
+    job : object
+        What all tasks share. It is sent once per process, not per task.
+    numbers : sequence of int
+        One per task.
+    directory : str
+        A directory that every worker sees.
+    on_result : callable
+        Called in this process as tasks end, in any order. If it raises, no new task starts, the
+        running ones are waited for, and the exception is passed on.
+    regions : sequence of dask arrays, optional
+        Pixels that enter each task through its graph.
+    """
+    if not len(numbers):
+        return
+    batch: Batch | PickledBatch = Batch(function, job, list(numbers))
+    if not execution.in_process:
+        batch = PickledBatch.write(batch, directory)
+    tasks = _task_array(batch, len(numbers), regions)
+    if execution.kind == "distributed":
+        _run_on_client(execution.client, tasks, on_result)
+    else:
+        _run_on_scheduler(execution, tasks, on_result)
+
+
+def _task_array(batch: Batch | PickledBatch, n: int, regions: Sequence[Any] | None) -> da.Array:
+    """One task per block: an array of `n` objects in chunks of one."""
+    options: dict[str, Any] = dict(dtype=object, meta=np.empty(0, object), batch=batch)
+    if regions is None:
+        return da.map_blocks(_run_block, chunks=((1,) * n,), **options)
+    boxed = [
+        da.from_delayed(dask.delayed(_box)(region), shape=(1,), meta=np.empty(0, object)) for region in regions
+    ]
+    return da.map_blocks(_run_block, da.concatenate(boxed), **options)
+
+
+def _run_block(
+    pixels: np.ndarray | None = None, *, batch: Batch | PickledBatch, block_id: tuple[int, ...]
+) -> np.ndarray:
+    tasks = _load(batch) if isinstance(batch, PickledBatch) else batch
+    arguments = () if pixels is None else (pixels.item(),)
+    return _box(tasks.function(tasks.job, tasks.numbers[block_id[0]], *arguments))
+
+
+def _box(value: Any) -> np.ndarray:
+    """Put anything into an array of one object, so that dask passes it on as it is."""
+    box = np.empty(1, object)
+    box[0] = value
+    return box
+
+
+class _Collector(Callback):
+    """Hand over the results of the tasks as the local schedulers finish them."""
+
+    def __init__(self, name: str, on_result: Callable[[Any], None]) -> None:
+        super().__init__()
+        self.name = name
+        self.on_result = on_result
+
+    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
+        if isinstance(key, tuple) and key[0] == self.name:
+            self.on_result(result.item())
+
+
+def _run_on_scheduler(execution: Execution, tasks: da.Array, on_result: Callable[[Any], None]) -> None:
+    options: dict[str, Any] = {} if execution.pool is None else {"pool": execution.pool}
+    if execution.kind == "processes":
+        # By default dask sends six tasks at a time, and a task of ours is long.
+        options["chunksize"] = 1
+    # dask.compute would rename the only block of a single task, and its result would be missed.
+    (tasks,) = dask.optimize(tasks)
+    with _Collector(tasks.name, on_result):
+        execution.get(dict(tasks.__dask_graph__()), tasks.__dask_keys__(), **options)
+
+
+def _run_on_client(client: Any, tasks: da.Array, on_result: Callable[[Any], None]) -> None:
+    from distributed import as_completed
+
+    futures = client.compute(list(tasks.to_delayed().ravel()))
+    try:
+        for future, result in as_completed(futures, with_results=True):
+            on_result(result.item())
+            future.release()
+    finally:
+        client.cancel(futures)

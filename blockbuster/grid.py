@@ -1,0 +1,188 @@
+"""The tile grid and its bricks: integers only, no input or output."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+__all__ = ["BrickGrid", "TileGrid"]
+
+Index = tuple[int, ...]
+Box = tuple[slice, ...]
+
+
+@dataclass(frozen=True)
+class TileGrid:
+    """A grid of tiles anchored at the origin, and the halo that each tile is read with.
+
+    Parameters
+    ----------
+    lengths : tuple of tuple of int
+        Per axis the lengths of its tiles in voxels.
+    halo : tuple of int
+        Per axis the depth of the halo in voxels; it is clamped to the image, never mirrored.
+
+    Examples
+    --------
+    >>> grid = TileGrid.regular((100, 50), tile_shape=(64, 64), halo=(8, 0))
+    >>> grid.grid_shape
+    (2, 1)
+    >>> grid.core((1, 0))
+    (slice(64, 100, None), slice(0, 50, None))
+    >>> grid.region((1, 0))
+    (slice(56, 100, None), slice(0, 50, None))
+    """
+
+    lengths: tuple[tuple[int, ...], ...]
+    halo: tuple[int, ...]
+
+    @classmethod
+    def regular(cls, shape: Index, tile_shape: Index, halo: Index) -> TileGrid:
+        """Cut `shape` into tiles of `tile_shape`; the last tile of an axis may be shorter."""
+        lengths = []
+        for length, tile in zip(shape, tile_shape, strict=True):
+            n_whole, rest = divmod(length, tile)
+            lengths.append((tile,) * n_whole + ((rest,) if rest else ()))
+        return cls(tuple(lengths), tuple(halo))
+
+    @cached_property
+    def edges(self) -> tuple[np.ndarray, ...]:
+        """Per axis the ``n_tiles + 1`` positions where tiles start and end, int64."""
+        return tuple(np.concatenate([[0], np.cumsum(axis)]).astype(np.int64) for axis in self.lengths)
+
+    @cached_property
+    def shape(self) -> Index:
+        """Shape of the image in voxels."""
+        return tuple(int(edges[-1]) for edges in self.edges)
+
+    @cached_property
+    def grid_shape(self) -> Index:
+        """Number of tiles along each axis."""
+        return tuple(len(axis) for axis in self.lengths)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.lengths)
+
+    @cached_property
+    def n_tiles(self) -> int:
+        """Number of tiles."""
+        return int(np.prod(self.grid_shape, dtype=np.int64))
+
+    @cached_property
+    def tile_shape(self) -> Index:
+        """The longest tile along each axis, at least 1."""
+        return tuple(max(axis, default=1) for axis in self.lengths)
+
+    def index(self, number: int) -> Index:
+        """Give the index of the tile with this number in C order."""
+        return tuple(int(i) for i in np.unravel_index(number, self.grid_shape))
+
+    def core(self, index: Index) -> Box:
+        """Give the tile without its halo."""
+        return tuple(
+            slice(int(edges[i]), int(edges[i + 1])) for edges, i in zip(self.edges, index, strict=True)
+        )
+
+    def region(self, index: Index) -> Box:
+        """Give the tile with its halo, clamped to the image: what ``fn`` sees."""
+        return self.grow(self.core(index))
+
+    def grow(self, box: Box) -> Box:
+        """Add the halo to a box of voxels, clamped to the image."""
+        return tuple(
+            slice(max(0, part.start - depth), min(length, part.stop + depth))
+            for part, depth, length in zip(box, self.halo, self.shape, strict=True)
+        )
+
+    def indices(self) -> Iterator[Index]:
+        """Iterate over the tiles in C order."""
+        return itertools.product(*(range(n) for n in self.grid_shape))
+
+    def without_axis(self, axis: int) -> TileGrid:
+        """Drop an axis, e.g. the channels that ``fn`` consumed."""
+        keep = [i for i in range(self.ndim) if i != axis]
+        return TileGrid(tuple(self.lengths[i] for i in keep), tuple(self.halo[i] for i in keep))
+
+
+@dataclass(frozen=True)
+class BrickGrid:
+    """Tiles grouped into bricks: boxes of neighbouring tiles that one task handles.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles.
+    tiles_per_brick : tuple of int
+        Per axis how many tiles a brick holds; the last brick of an axis may hold fewer.
+
+    Examples
+    --------
+    >>> bricks = BrickGrid(TileGrid.regular((100,), (10,), (2,)), tiles_per_brick=(4,))
+    >>> bricks.n_bricks, bricks.core((2,)), bricks.tiles((2,))
+    (3, (slice(80, 100, None),), (slice(8, 10, None),))
+    """
+
+    grid: TileGrid
+    tiles_per_brick: tuple[int, ...]
+
+    @cached_property
+    def grid_shape(self) -> Index:
+        """Number of bricks along each axis."""
+        pairs = zip(self.grid.grid_shape, self.tiles_per_brick, strict=True)
+        return tuple(-(-n // step) for n, step in pairs)
+
+    @cached_property
+    def n_bricks(self) -> int:
+        """Number of bricks."""
+        return int(np.prod(self.grid_shape, dtype=np.int64))
+
+    @cached_property
+    def brick_shape(self) -> Index:
+        """The longest brick along each axis in voxels, at least 1."""
+        longest = []
+        for edges, step in zip(self.grid.edges, self.tiles_per_brick, strict=True):
+            cuts = np.append(edges[:-1:step], edges[-1])
+            longest.append(max(1, int(np.diff(cuts).max(initial=0))))
+        return tuple(longest)
+
+    def index(self, number: int) -> Index:
+        """Give the index of the brick with this number in C order."""
+        return tuple(int(i) for i in np.unravel_index(number, self.grid_shape))
+
+    def number(self, index: Index) -> int:
+        """Give the number in C order of the brick with this index."""
+        return int(np.ravel_multi_index(index, self.grid_shape))
+
+    def tiles(self, index: Index) -> Box:
+        """Give the brick's tiles as slices into the tile grid."""
+        parts = zip(index, self.tiles_per_brick, self.grid.grid_shape, strict=True)
+        return tuple(slice(i * step, min(n, (i + 1) * step)) for i, step, n in parts)
+
+    def core(self, index: Index) -> Box:
+        """Give the brick in voxels, without halo."""
+        tiles = zip(self.grid.edges, self.tiles(index), strict=True)
+        return tuple(slice(int(edges[part.start]), int(edges[part.stop])) for edges, part in tiles)
+
+    def region(self, index: Index) -> Box:
+        """Give the brick with the halo of its outer tiles, clamped to the image."""
+        return self.grid.grow(self.core(index))
+
+    def tile_indices(self, index: Index) -> Iterator[Index]:
+        """Iterate over the brick's tiles in C order."""
+        return itertools.product(*(range(part.start, part.stop) for part in self.tiles(index)))
+
+    def n_tiles(self, index: Index) -> int:
+        """Count the brick's tiles."""
+        return int(np.prod([part.stop - part.start for part in self.tiles(index)], dtype=np.int64))
+
+    def inner_seams(self, index: Index, axis: int) -> np.ndarray:
+        """Positions, counted from the brick's origin, where a tile of the brick starts behind another."""
+        tiles = self.tiles(index)[axis]
+        edges = self.grid.edges[axis]
+        return edges[tiles.start + 1 : tiles.stop] - edges[tiles.start]

@@ -1,0 +1,24 @@
+"""Compile a kernel with numba, cached on disk where that is possible."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from numba import njit
+
+logger = logging.getLogger("blockbuster")
+
+
+def kernel(function: Callable[..., Any]) -> Any:
+    """Compile `function` without the GIL; without a cache where no folder is writable.
+
+    Numba raises at decoration when neither the package's folder nor the user's cache folder
+    can be written to; such a kernel is compiled anew in every process.
+    """
+    try:
+        return njit(cache=True, nogil=True)(function)
+    except RuntimeError as error:
+        logger.info("numba cannot cache %s, it is compiled at each start: %s", function.__name__, error)
+        return njit(nogil=True)(function)

@@ -1,0 +1,133 @@
+"""The merge: seams to one table, the table to final labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from blockbuster.cluster import Execution, run_tasks
+from blockbuster.grid import TileGrid
+from blockbuster.merge.components import join_pairs
+from blockbuster.merge.matching import MatchJob, MatchResult, match_brick
+from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes
+from blockbuster.merge.table import BrickIds, RemapTable
+from blockbuster.rundir.staged import StagedLabels
+from blockbuster.seams.pairs import NO_PAIRS
+
+__all__ = ["SeamMatch", "match_seams", "write_final_labels"]
+
+
+@dataclass(frozen=True)
+class SeamMatch:
+    """What the seams came to.
+
+    Parameters
+    ----------
+    table : RemapTable
+        Final ids of all provisional ids.
+    n_pairs : int
+        Pairs of labels that touch across a seam.
+    """
+
+    table: RemapTable
+    n_pairs: int
+
+
+def match_seams(
+    staged: StagedLabels,
+    execution: Execution,
+    *,
+    sequential: bool = False,
+    first_offset: int = 0,
+    on_done: Callable[[int], Any] = bool,
+) -> SeamMatch:
+    """Join the labels that touch across seams, and keep the remap table in the stage.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        A stage whose bricks are finished and whose ``counts`` are saved.
+    execution : Execution
+        Where to run.
+    sequential : bool
+        Number objects 1..N.
+    first_offset : int
+        Offset of the first tile's ids.
+    on_done : callable
+        Called with a number of tiles as they are done.
+
+    Returns
+    -------
+    SeamMatch
+        The table and how many pairs touched.
+
+    Notes
+    -----
+    Reads border planes only. Memory grows with the number of labels that touch a seam.
+    """
+    counts = np.array(staged.load_array("counts"))
+    ids = BrickIds.from_counts(staged.bricks, counts, first_offset)
+    staged.save_array("offsets", ids.offsets)
+    found = [NO_PAIRS]
+
+    def collect(matched: MatchResult) -> None:
+        found.append(matched.pairs)
+        on_done(staged.bricks.n_tiles(staged.bricks.index(matched.number)))
+
+    if staged.merge_axes:
+        numbers = range(staged.bricks.n_bricks)
+        job = MatchJob(staged, ids)
+        run_tasks(execution, match_brick, job, numbers, directory=staged.path, on_result=collect)
+    pairs = np.concatenate(found)
+    border, roots = join_pairs(pairs)
+    table = RemapTable(border, roots, int(counts.sum()) + first_offset, sequential, first_offset)
+    table.save(staged)
+    return SeamMatch(table, len(pairs))
+
+
+def write_final_labels(
+    staged: StagedLabels,
+    target: LabelTarget,
+    shard: tuple[int, ...],
+    execution: Execution,
+    dtype: np.dtype,
+    *,
+    on_done: Callable[[int], Any] = bool,
+) -> None:
+    """Write the labels of a stage with their final ids, each shard once, by one task.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        A stage whose seams are matched.
+    target : LabelTarget
+        Where final labels go; background is not written.
+    shard : tuple of int
+        What the target stores as one piece.
+    execution : Execution
+        Where to run.
+    dtype : dtype
+        Of the final labels.
+    on_done : callable
+        Called with a number of tiles as they are done.
+    """
+    boxes = remap_boxes(staged.bricks, shard)
+    job = RemapJob(staged, boxes, target, dtype)
+    numbers = range(boxes.n_tiles)
+
+    def count(number: int) -> None:
+        on_done(_tiles_starting_in(boxes.core(boxes.index(number)), staged.bricks.grid))
+
+    run_tasks(execution, remap_box, job, numbers, directory=staged.path, on_result=count)
+
+
+def _tiles_starting_in(box: tuple[slice, ...], grid: TileGrid) -> int:
+    """Count the tiles whose first voxel lies in a box: every tile is counted in one box."""
+    counts = [
+        int(np.searchsorted(edges[:-1], part.stop) - np.searchsorted(edges[:-1], part.start))
+        for part, edges in zip(box, grid.edges, strict=True)
+    ]
+    return int(np.prod(counts, dtype=np.int64))

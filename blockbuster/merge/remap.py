@@ -1,0 +1,138 @@
+"""Write the final labels: read each staged brick once, look ids up, write each shard once."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.merge.table import BrickIds, RemapTable
+from blockbuster.rundir.staged import StagedLabels
+from blockbuster.seams.labels import remap_labels
+
+__all__ = ["LabelTarget", "RemapJob", "remap_box", "remap_boxes"]
+
+Index = tuple[int, ...]
+Box = tuple[slice, ...]
+
+
+class LabelTarget(Protocol):
+    """Where final labels go, box by box; picklable when other processes write to it."""
+
+    def write(self, box: Box, labels: np.ndarray) -> None:
+        """Write the labels of a box of voxels."""
+
+
+@dataclass(frozen=True)
+class RemapJob:
+    """What the remap tasks share.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        The stage, which holds the counts and the table.
+    boxes : TileGrid
+        One box per task, made of whole shards of the target.
+    target : LabelTarget
+        Where final labels go.
+    dtype : dtype
+        Of the final labels.
+    """
+
+    staged: StagedLabels
+    boxes: TileGrid
+    target: LabelTarget
+    dtype: np.dtype
+
+    @cached_property
+    def ids(self) -> BrickIds:
+        """From ids within a brick to provisional ids."""
+        counts, offsets = self.staged.load_array("counts"), self.staged.load_array("offsets")
+        return BrickIds(self.staged.bricks, counts, offsets)
+
+    @cached_property
+    def table(self) -> RemapTable:
+        """The remap table, mapped into memory."""
+        return RemapTable.load(self.staged)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+
+def remap_boxes(bricks: BrickGrid, shard: Index) -> TileGrid:
+    """Cut the label image into boxes of whole shards, near the size of a brick.
+
+    Parameters
+    ----------
+    bricks : BrickGrid
+        The bricks that are read.
+    shard : tuple of int
+        What is written at once, voxels per axis.
+
+    Returns
+    -------
+    TileGrid
+        One tile per task, without halo.
+
+    Examples
+    --------
+    >>> bricks = BrickGrid(TileGrid.regular((1000,), (100,), (8,)), tiles_per_brick=(4,))
+    >>> remap_boxes(bricks, shard=(200,)).lengths
+    ((400, 400, 200),)
+    """
+    pairs = zip(bricks.brick_shape, shard, strict=True)
+    box = tuple(max(1, round(brick / unit)) * unit for brick, unit in pairs)
+    return TileGrid.regular(bricks.grid.shape, box, (0,) * len(box))
+
+
+def remap_box(job: RemapJob, number: int) -> int:
+    """Write the final labels of one box.
+
+    Returns
+    -------
+    int
+        The box's number.
+    """
+    box = job.boxes.core(job.boxes.index(number))
+    labels = None
+    for index in _bricks_within(job.staged.bricks, box):
+        if not job.ids.n_labels(index):
+            continue
+        if labels is None:
+            labels = np.zeros([part.stop - part.start for part in box], job.dtype)
+        _remap_brick(job, index, box, labels)
+    if labels is not None:
+        job.target.write(box, labels)
+    return number
+
+
+def _remap_brick(job: RemapJob, index: Index, box: Box, labels: np.ndarray) -> None:
+    """Fill the part of a box that a brick covers."""
+    core = job.staged.bricks.core(index)
+    common = [
+        slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)
+    ]
+    staged = job.staged.read(index, _relative(common, core))
+    table = np.zeros(job.ids.n_labels(index) + 1, job.dtype)
+    table[1:] = job.table.final_ids(job.ids.all_of(index))
+    remap_labels(staged, table, labels[_relative(common, box)])
+
+
+def _relative(part: list[slice], whole: Box) -> Box:
+    pairs = zip(part, whole, strict=True)
+    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in pairs)
+
+
+def _bricks_within(bricks: BrickGrid, box: Box) -> Iterator[Index]:
+    """Iterate over the bricks that overlap a box."""
+    ranges = []
+    for part, edges, step in zip(box, bricks.grid.edges, bricks.tiles_per_brick, strict=True):
+        starts = edges[:-1:step]
+        first = int(np.searchsorted(starts, part.start, side="right")) - 1
+        ranges.append(range(first, int(np.searchsorted(starts, part.stop, side="left"))))
+    return itertools.product(*ranges)

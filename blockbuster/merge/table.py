@@ -1,0 +1,149 @@
+"""The remap table: the final id of every provisional id, without a place for each of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+from blockbuster.grid import BrickGrid
+
+__all__ = ["BrickIds", "RemapTable"]
+
+INT32_MAX = 2**31 - 1
+
+
+class ArrayStore(Protocol):
+    """Something that keeps arrays by name."""
+
+    def save_array(self, name: str, array: np.ndarray) -> None:
+        """Keep an array."""
+
+    def load_array(self, name: str) -> np.ndarray:
+        """Give it back."""
+
+
+@dataclass(frozen=True)
+class RemapTable:
+    """Final ids of provisional ids.
+
+    A provisional id that touches no seam keeps its place among the others, so only the border
+    labels are held.
+
+    Parameters
+    ----------
+    border : (m,) ndarray of int64
+        Provisional ids that touch another across a seam, sorted.
+    roots : (m,) ndarray of int64
+        The smallest provisional id of each one's object.
+    n_provisional : int
+        The largest provisional id.
+    sequential : bool
+        Number the objects 1..N by rank instead of by their smallest provisional id.
+    start : int
+        Provisional ids are larger than this.
+
+    Examples
+    --------
+    >>> table = RemapTable(np.array([2, 5]), np.array([2, 2]), n_provisional=6, sequential=True)
+    >>> table.n_objects
+    5
+    >>> table.final_ids(np.arange(1, 7)).tolist()
+    [1, 2, 3, 4, 2, 5]
+    """
+
+    border: np.ndarray
+    roots: np.ndarray
+    n_provisional: int
+    sequential: bool
+    start: int = 0
+
+    @cached_property
+    def absorbed(self) -> np.ndarray:
+        """Provisional ids that are not the smallest of their object, sorted."""
+        return self.border[self.border != self.roots]
+
+    @property
+    def n_objects(self) -> int:
+        """Number of objects."""
+        return self.n_provisional - self.start - len(self.absorbed)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """int32, or int64 where the final ids need it."""
+        largest = self.n_objects if self._by_rank else self.n_provisional
+        return np.dtype(np.int32 if largest <= INT32_MAX else np.int64)
+
+    @property
+    def _by_rank(self) -> bool:
+        """Ranks are also what keeps ids in int32 when only the provisional ones exceed it."""
+        return self.sequential or (self.n_provisional > INT32_MAX and self.n_objects <= INT32_MAX)
+
+    def final_ids(self, provisional: np.ndarray) -> np.ndarray:
+        """Look up the final ids of sorted or unsorted provisional ids, int64."""
+        final = np.array(provisional, np.int64)
+        if len(self.border):
+            place = np.searchsorted(self.border, final)
+            place[place == len(self.border)] = 0
+            hit = self.border[place] == final
+            final[hit] = self.roots[place[hit]]
+        if self._by_rank:
+            final -= np.searchsorted(self.absorbed, final) + self.start
+        return final
+
+    def save(self, store: ArrayStore) -> None:
+        """Keep the table where every worker can map it."""
+        store.save_array("table/border", self.border)
+        store.save_array("table/roots", self.roots)
+        store.save_array("table/numbers", np.array([self.n_provisional, self.sequential, self.start]))
+
+    @classmethod
+    def load(cls, store: ArrayStore) -> RemapTable:
+        """Give a kept table back."""
+        n_provisional, sequential, start = store.load_array("table/numbers").tolist()
+        border, roots = store.load_array("table/border"), store.load_array("table/roots")
+        return cls(border, roots, n_provisional, bool(sequential), start)
+
+
+@dataclass(frozen=True)
+class BrickIds:
+    """From ids within a brick to provisional ids.
+
+    Parameters
+    ----------
+    bricks : BrickGrid
+        Tiles and bricks.
+    counts : ndarray of int64, shape of the tile grid
+        Labels per tile.
+    offsets : ndarray of int64, shape of the tile grid
+        What is added to a tile's local ids: the labels of all tiles before it in C order.
+    """
+
+    bricks: BrickGrid
+    counts: np.ndarray
+    offsets: np.ndarray
+
+    @classmethod
+    def from_counts(cls, bricks: BrickGrid, counts: np.ndarray, start: int = 0) -> BrickIds:
+        """Add up the counts; `start` is the offset of the first tile."""
+        flat = counts.ravel()
+        offsets = (np.cumsum(flat) - flat + start).reshape(counts.shape)
+        return cls(bricks, counts, offsets)
+
+    def n_labels(self, index: tuple[int, ...]) -> int:
+        """Count the labels of a brick."""
+        return int(self.counts[self.bricks.tiles(index)].sum())
+
+    def all_of(self, index: tuple[int, ...]) -> np.ndarray:
+        """Give the provisional ids of a brick's ids 1..n, int64."""
+        tiles = self.bricks.tiles(index)
+        counts = self.counts[tiles].ravel()
+        starts = np.cumsum(counts) - counts
+        shift = np.repeat(self.offsets[tiles].ravel() - starts, counts)
+        return shift + np.arange(1, len(shift) + 1)
+
+    def provisional(self, index: tuple[int, ...], ids: np.ndarray) -> np.ndarray:
+        """Give the provisional ids of some of a brick's ids."""
+        return self.all_of(index)[ids - 1]

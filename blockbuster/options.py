@@ -1,0 +1,217 @@
+"""Resolve single options of a run: each function checks one argument and says what is wrong with it."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+__all__ = [
+    "Faults",
+    "resolve_connectivity",
+    "resolve_count",
+    "resolve_halo",
+    "resolve_merge_axes",
+    "resolve_threshold",
+    "resolve_tile_lengths",
+]
+
+UNJOINED_AXES = "tc"
+TILE_SHAPE_FORMS = (
+    "None (the image's chunks), a tuple of voxels per axis, 'auto', or a callable (shape, dtype) -> tuple"
+)
+Index = tuple[int, ...]
+Lengths = tuple[tuple[int, ...], ...]
+
+
+class Faults:
+    """Collect every fault of a call and raise them in one message."""
+
+    def __init__(self) -> None:
+        self._errors: list[Exception] = []
+
+    @contextmanager
+    def caught(self) -> Iterator[None]:
+        """Keep an error of the block for later."""
+        try:
+            yield
+        except (TypeError, ValueError, OSError) as error:
+            self._errors.append(error)
+
+    def raise_all(self) -> None:
+        """Raise what was kept: a single error as it is, several as one."""
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            kinds = {type(error) for error in self._errors}
+            kind = kinds.pop() if len(kinds) == 1 else ValueError
+            lines = "".join(f"\n  - {error}" for error in self._errors)
+            raise kind(f"{len(self._errors)} arguments are wrong:{lines}")
+
+
+def resolve_count(value: Any, name: str, least: int) -> int:
+    """Check a whole number."""
+    try:
+        if isinstance(value, (bool, np.bool_)):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; it is a whole number, {least} or more.") from None
+    if number < least:
+        raise ValueError(f"{name} is {value!r}; it is a whole number, {least} or more.")
+    return number
+
+
+def resolve_tile_lengths(
+    tile_shape: Any,
+    shape: Index,
+    dtype: np.dtype,
+    chunks: Lengths,
+    axes: str | None,
+    channel_axis: int | None,
+    auto: Callable[[Index, np.dtype], Sequence[int]],
+) -> Lengths:
+    """Turn `tile_shape` into the lengths of the tiles along every axis.
+
+    Parameters
+    ----------
+    tile_shape : None, tuple, ``"auto"`` or callable
+        As in `tile_process`.
+    shape, dtype, chunks, axes
+        Of the image.
+    channel_axis : int or None
+        An axis that is never cut.
+    auto : callable
+        What ``"auto"`` means.
+
+    Returns
+    -------
+    tuple of tuple of int
+    """
+    if tile_shape is None:
+        lengths = tuple(tuple(n for n in axis if n) for axis in chunks)
+    else:
+        tile = _tile_shape(tile_shape, shape, dtype, axes, channel_axis, auto)
+        lengths = tuple(_cut(length, n) for length, n in zip(shape, tile, strict=True))
+    if channel_axis is not None:
+        whole = _cut(shape[channel_axis], max(1, shape[channel_axis]))
+        lengths = lengths[:channel_axis] + (whole,) + lengths[channel_axis + 1 :]
+    return lengths
+
+
+def _cut(length: int, tile: int) -> tuple[int, ...]:
+    n_whole, rest = divmod(length, tile)
+    return (tile,) * n_whole + ((rest,) if rest else ())
+
+
+def _tile_shape(
+    tile_shape: Any,
+    shape: Index,
+    dtype: np.dtype,
+    axes: str | None,
+    channel_axis: int | None,
+    auto: Callable[[Index, np.dtype], Sequence[int]],
+) -> Index:
+    if isinstance(tile_shape, str):
+        if tile_shape != "auto":
+            raise ValueError(f"tile_shape is {tile_shape!r}; it is {TILE_SHAPE_FORMS}.")
+        return _auto_tile_shape(shape, dtype, axes, auto)
+    if callable(tile_shape):
+        given = tile_shape(shape, dtype)
+        return _per_axis(given, "the tile shape that tile_shape returned", len(shape), channel_axis, 1)
+    return _per_axis(tile_shape, "tile_shape", len(shape), channel_axis, 1)
+
+
+def _auto_tile_shape(
+    shape: Index, dtype: np.dtype, axes: str | None, auto: Callable[[Index, np.dtype], Sequence[int]]
+) -> Index:
+    """Size a tile over the axes of space: one time point and one channel at a time."""
+    space = [i for i in range(len(shape)) if not axes or axes[i] not in UNJOINED_AXES]
+    tile = [1] * len(shape)
+    for axis, length in zip(space, auto(tuple(shape[i] for i in space), dtype), strict=True):
+        tile[axis] = int(length)
+    return tuple(tile)
+
+
+def _per_axis(value: Any, name: str, ndim: int, channel_axis: int | None, least: int) -> Index:
+    """Spread a tuple over the axes; a shorter one applies to the last, channels left out."""
+    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
+        forms = TILE_SHAPE_FORMS if least else "a number of voxels, or a tuple with one for each axis"
+        raise TypeError(f"{name} is {value!r}; it is {forms}.")
+    numbers = [resolve_count(n, f"{name}[{i}]", least) for i, n in enumerate(value)]
+    if not numbers:
+        raise ValueError(f"{name} is empty; give one number for each axis, or for the last ones.")
+    if len(numbers) > ndim:
+        raise ValueError(f"{name} {tuple(numbers)} has {len(numbers)} numbers; the image has {ndim} axes.")
+    if channel_axis is not None and len(numbers) < ndim:
+        rest = [least] * (ndim - 1 - len(numbers)) + numbers
+        return tuple(rest[:channel_axis] + [least] + rest[channel_axis:])
+    return tuple([least] * (ndim - len(numbers)) + numbers)
+
+
+def resolve_halo(
+    overlap: Any, lengths: Lengths, axes: str | None, channel_axis: int | None
+) -> Index:
+    """Turn `overlap` into the depth of the halo along every axis."""
+    unjoined = [axes is not None and letter in UNJOINED_AXES for letter in axes or " " * len(lengths)]
+    if isinstance(overlap, (Sequence, np.ndarray)) and not isinstance(overlap, (str, bytes)):
+        halo = _per_axis(overlap, "overlap", len(lengths), channel_axis, 0)
+        for letter, depth, apart in zip(axes or "", halo, unjoined, strict=False):
+            if apart and depth:
+                raise ValueError(f"overlap is {tuple(overlap)}; axis {letter!r} gets no halo, give 0 there.")
+        return halo
+    try:
+        depth = resolve_count(overlap, "overlap", 0)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"overlap is {overlap!r}; it is a number of voxels, 0 or more.") from None
+    return tuple(
+        depth if max(axis, default=1) > 1 and not apart and i != channel_axis else 0
+        for i, (axis, apart) in enumerate(zip(lengths, unjoined, strict=True))
+    )
+
+
+def resolve_merge_axes(
+    merge_axes: Any, axes: str | None, ndim: int, channel_axis: int | None
+) -> tuple[int, ...]:
+    """Turn `merge_axes` into positions in the image."""
+    joined = [i for i in range(ndim) if i != channel_axis and not (axes and axes[i] in UNJOINED_AXES)]
+    if merge_axes is None:
+        return tuple(joined)
+    if not isinstance(merge_axes, str):
+        raise TypeError(f"merge_axes is {merge_axes!r}; it is a string of axis letters, e.g. 'yx'.")
+    if axes is None:
+        raise ValueError(f"merge_axes is {merge_axes!r}, but the image's axes are not known; pass axes=.")
+    known = "".join(axes[i] for i in joined)
+    if not merge_axes or len(set(merge_axes)) < len(merge_axes) or set(merge_axes) - set(known):
+        raise ValueError(f"merge_axes is {merge_axes!r}; it is one or more of the letters in {known!r}.")
+    return tuple(i for i in joined if axes[i] in merge_axes)
+
+
+def resolve_connectivity(connectivity: Any, ndim: int) -> int:
+    """Check `connectivity`; ``None`` is 1."""
+    if connectivity is None:
+        return 1
+    number = resolve_count(connectivity, "connectivity", 1)
+    if number > max(1, ndim):
+        raise ValueError(f"connectivity is {number}; it is a number from 1 (faces) to {ndim} (corners too).")
+    return number
+
+
+def resolve_threshold(threshold: Any) -> float | None:
+    """Check `empty_threshold`."""
+    if threshold is None:
+        return None
+    rule = f"empty_threshold is {threshold!r}; it is a number, or None for Otsu on a sample."
+    try:
+        number = float(threshold)
+    except (TypeError, ValueError):
+        raise TypeError(rule) from None
+    if isinstance(threshold, str):
+        raise TypeError(rule)
+    if math.isnan(number):
+        raise ValueError(rule)
+    return number

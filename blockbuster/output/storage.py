@@ -1,0 +1,73 @@
+"""Chunks and shards of a label array: planning in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from blockbuster.grid import TileGrid
+
+__all__ = ["label_chunks"]
+
+SHARD_VOXELS = 2**22
+CHUNK_VOXELS = 2**18
+SMALL_FACTORS = (2, 3, 5, 7)
+Index = tuple[int, ...]
+
+
+def label_chunks(grid: TileGrid) -> tuple[Index, Index]:
+    """Choose chunks that a viewer likes, in shards that a task writes whole.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles of the label image. Nothing else is looked at, so that the stored bytes do not
+        depend on bricks or workers.
+
+    Returns
+    -------
+    chunk, shard : tuple of int
+        About 1 MB and 16 MB of int32. The chunk divides the shard; where they are equal, the
+        array needs no shards.
+
+    Examples
+    --------
+    >>> label_chunks(TileGrid.regular((16384, 16384), (256, 256), (0, 0)))
+    ((512, 512), (2048, 2048))
+    """
+    shard = _shrink(_grow(grid), 4 * SHARD_VOXELS)
+    return _shrink(shard, CHUNK_VOXELS), shard
+
+
+def _grow(grid: TileGrid) -> Index:
+    """Double the tile along its shorter sides up to the size of a shard; planes stay planes."""
+    shard = list(grid.tile_shape)
+    wide = [axis for axis, length in enumerate(shard) if length > 1]
+    for axes in (wide, range(grid.ndim - 1, -1, -1)):
+        while _voxels(shard) < SHARD_VOXELS:
+            open_axes = [axis for axis in axes if shard[axis] < grid.shape[axis]]
+            if not open_axes:
+                break
+            shard[min(open_axes, key=lambda axis: shard[axis])] *= 2
+        if _voxels(shard) >= CHUNK_VOXELS:
+            break
+    return tuple(shard)
+
+
+def _shrink(lengths: Index, most_voxels: int) -> Index:
+    """Divide the longest side that can be divided evenly until the box is small enough."""
+    box = list(lengths)
+    while _voxels(box) > most_voxels:
+        for axis in sorted(range(len(box)), key=lambda axis: -box[axis]):
+            factor = next((f for f in SMALL_FACTORS if box[axis] % f == 0), None)
+            if factor:
+                box[axis] //= factor
+                break
+        else:
+            break
+    return tuple(box)
+
+
+def _voxels(box: Sequence[int]) -> int:
+    return int(np.prod(box, dtype=np.int64))

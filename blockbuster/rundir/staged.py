@@ -1,0 +1,216 @@
+"""The stage directory: staged labels, one sidecar per brick, and the manifest.
+
+::
+
+    <target>.<component>.blockbuster-stage/
+        manifest.json     what the stage is and which grid it has
+        labels/           zarr array, one chunk per brick; ids 1..n within the brick
+        sidecars/N.npz    counts per tile, touching pairs inside the brick, outer border planes
+        counts.npy        labels per tile, once every brick is finished
+        table/            the remap table, once the seams are matched
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import ZstdCodec
+
+from blockbuster.grid import BrickGrid, TileGrid
+
+__all__ = ["Sidecar", "StagedLabels", "is_stage", "remove_stage", "write_atomically"]
+
+MANIFEST = "manifest.json"
+MARK = "blockbuster-stage"
+LARGEST_CHUNK_BYTES = 2**28
+Index = tuple[int, ...]
+
+
+@dataclass
+class Sidecar:
+    """What the merge must know of a brick besides its labels.
+
+    Parameters
+    ----------
+    counts : (n_tiles,) ndarray of int64
+        Labels per tile of the brick, tiles in C order.
+    pairs : (n, 2) ndarray of int64
+        Touching pairs across the seams inside the brick.
+    planes : dict
+        ``(axis, side)`` to the outermost plane on that side (0 low, 1 high), uint32,
+        with length 1 along the axis.
+    """
+
+    counts: np.ndarray
+    pairs: np.ndarray
+    planes: dict[tuple[int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class StagedLabels:
+    """Labels before the merge, brick by brick, in a directory of their own.
+
+    Picklable: any process that sees the directory can write and read bricks.
+
+    Parameters
+    ----------
+    path : str
+        The stage directory.
+    bricks : BrickGrid
+        Tiles and bricks of the label image.
+    merge_axes : tuple of int
+        Axes along which labels are joined.
+    connectivity : int
+        Which neighbours across a seam touch.
+    """
+
+    path: str
+    bricks: BrickGrid
+    merge_axes: tuple[int, ...]
+    connectivity: int
+
+    def create(self, settings: dict[str, Any]) -> None:
+        """Write the manifest and the empty label array into an existing, empty directory."""
+        os.makedirs(os.path.join(self.path, "sidecars"))
+        zarr.create_array(
+            os.path.join(self.path, "labels"),
+            shape=tuple(n * slot for n, slot in zip(self.bricks.grid_shape, self._slot, strict=True)),
+            chunks=self._chunk,
+            dtype="uint32",
+            compressors=ZstdCodec(level=1, checksum=True),
+            # A brick without labels is never written, so looking for zeros would be a wasted pass.
+            config={"write_empty_chunks": True},
+        )
+        manifest = {
+            "kind": MARK,
+            "tile_lengths": self.bricks.grid.lengths,
+            "halo": self.bricks.grid.halo,
+            "tiles_per_brick": self.bricks.tiles_per_brick,
+            "merge_axes": self.merge_axes,
+            "connectivity": self.connectivity,
+            "settings": settings,
+        }
+        write_atomically(os.path.join(self.path, MANIFEST), json.dumps(manifest).encode())
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> StagedLabels:
+        """Open a stage by its manifest."""
+        manifest = json.loads((Path(path) / MANIFEST).read_text())
+        grid = TileGrid(tuple(tuple(axis) for axis in manifest["tile_lengths"]), tuple(manifest["halo"]))
+        bricks = BrickGrid(grid, tuple(manifest["tiles_per_brick"]))
+        return cls(os.fspath(path), bricks, tuple(manifest["merge_axes"]), manifest["connectivity"])
+
+    @cached_property
+    def _chunk(self) -> Index:
+        """The brick, or an even part of it where the codec could not take it whole."""
+        chunk = list(self.bricks.brick_shape)
+        while 4 * np.prod(chunk, dtype=np.int64) > LARGEST_CHUNK_BYTES:
+            longest = int(np.argmax(chunk))
+            chunk[longest] = -(-chunk[longest] // 2)
+        return tuple(chunk)
+
+    @cached_property
+    def _slot(self) -> Index:
+        """The place of a brick in the array: whole chunks, so that a brick has one writer."""
+        pairs = zip(self.bricks.brick_shape, self._chunk, strict=True)
+        return tuple(-(-length // chunk) * chunk for length, chunk in pairs)
+
+    @cached_property
+    def _labels(self) -> zarr.Array:
+        return zarr.open_array(os.path.join(self.path, "labels"), mode="r+")
+
+    def __getstate__(self) -> dict[str, Any]:
+        fields = self.__dataclass_fields__
+        return {name: value for name, value in self.__dict__.items() if name in fields}
+
+    def _box(self, index: Index) -> tuple[slice, ...]:
+        core = self.bricks.core(index)
+        starts = [i * slot for i, slot in zip(index, self._slot, strict=True)]
+        return tuple(
+            slice(start, start + part.stop - part.start) for start, part in zip(starts, core, strict=True)
+        )
+
+    def _sidecar_path(self, index: Index) -> str:
+        return os.path.join(self.path, "sidecars", f"{self.bricks.number(index)}.npz")
+
+    def write(self, index: Index, labels: np.ndarray, sidecar: Sidecar) -> None:
+        """Write the labels of a brick, uint32 ids 1..n, and its sidecar."""
+        self._labels[self._box(index)] = labels
+        planes = {f"plane_{axis}_{side}": plane for (axis, side), plane in sidecar.planes.items()}
+        with tempfile.NamedTemporaryFile(dir=os.path.dirname(self._sidecar_path(index)), delete=False) as file:
+            np.savez(file, counts=sidecar.counts, pairs=sidecar.pairs, **planes)
+        os.replace(file.name, self._sidecar_path(index))
+
+    def read(self, index: Index, part: Sequence[slice] | None = None) -> np.ndarray:
+        """Read a brick, or the part of it that is given in voxels from the brick's origin."""
+        box = self._box(index)
+        if part is not None:
+            pairs = zip(box, part, strict=True)
+            box = tuple(slice(whole.start + cut.start, whole.start + cut.stop) for whole, cut in pairs)
+        return np.asarray(self._labels[box])
+
+    def read_pairs(self, index: Index) -> np.ndarray:
+        """Read the touching pairs inside a brick."""
+        with np.load(self._sidecar_path(index)) as sidecar:
+            return np.asarray(sidecar["pairs"])
+
+    def read_plane(self, index: Index, axis: int, side: int) -> np.ndarray:
+        """Read the outermost plane of a brick, low (0) or high (1) along `axis`."""
+        with np.load(self._sidecar_path(index)) as sidecar:
+            return np.asarray(sidecar[f"plane_{axis}_{side}"])
+
+    def save_array(self, name: str, array: np.ndarray) -> None:
+        """Keep an array, e.g. the remap table, where every worker can map it into memory."""
+        path = os.path.join(self.path, name + ".npy")
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), delete=False) as file:
+            np.save(file, array)
+        os.replace(file.name, path)
+
+    def load_array(self, name: str) -> np.ndarray:
+        """Map an array that was saved into memory."""
+        path = os.path.join(self.path, name + ".npy")
+        # An array of size 0 cannot be mapped.
+        array = np.load(path, mmap_mode="r") if os.path.getsize(path) > 128 else np.load(path)
+        return np.asarray(array)
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a small file so that a reader sees all of it or nothing."""
+    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), delete=False) as file:
+        file.write(data)
+    os.replace(file.name, path)
+
+
+def is_stage(path: str | os.PathLike[str]) -> bool:
+    """Say whether a directory is a stage that blockbuster made."""
+    manifest = Path(path) / MANIFEST
+    if Path(path).is_symlink() or not manifest.is_file():
+        return False
+    try:
+        return json.loads(manifest.read_text()).get("kind") == MARK
+    except (ValueError, AttributeError):
+        return False
+
+
+def remove_stage(path: str | os.PathLike[str]) -> None:
+    """Delete a stage directory; anything else is refused.
+
+    Raises
+    ------
+    ValueError
+        If the path is not a stage that blockbuster made, or a symbolic link.
+    """
+    if not is_stage(path):
+        raise ValueError(f"{os.fspath(path)} is not a stage of blockbuster and is left alone.")
+    shutil.rmtree(path)

@@ -1,0 +1,133 @@
+"""Number and remap label arrays of any number of axes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import numpy as np
+
+from blockbuster.seams.kernels import number_dense, number_sparse, remap_volume
+
+__all__ = ["compact_labels", "remap_labels"]
+
+FIRST_HASH_SIZE = 1024
+
+
+def compact_labels(labels: np.ndarray, out: np.ndarray, first: int = 0) -> int:
+    """Number the distinct labels of a tile ``first + 1, first + 2, ...`` by first appearance.
+
+    Parameters
+    ----------
+    labels : ndarray of integers
+        Labels of any size and sparsity, none negative; 0 is background.
+    out : ndarray of uint32, same shape
+        Takes the new ids.
+    first : int
+        The last id already taken.
+
+    Returns
+    -------
+    int
+        How many distinct labels there were.
+
+    Notes
+    -----
+    One pass over the voxels. Extra memory grows with the number of voxels for dense ids and
+    with the number of distinct ids for sparse ones, never with the largest id.
+
+    Examples
+    --------
+    >>> out = np.zeros(4, np.uint32)
+    >>> compact_labels(np.array([2**40, 0, 7, 2**40]), out, first=10)
+    2
+    >>> out.tolist()
+    [11, 0, 12, 11]
+    """
+    if labels.size == 0:
+        return 0
+    labels = _as_unsigned(labels)
+    largest = int(labels.max())
+    if largest == 0:
+        out[...] = 0
+        return 0
+    if largest <= 2 * labels.size + FIRST_HASH_SIZE:
+        return _compact_dense(labels, out, first, largest)
+    return _compact_sparse(labels, out, first)
+
+
+def remap_labels(labels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:
+    """Look every label up in a table: ``out[...] = table[labels]``, without a temporary copy.
+
+    Parameters
+    ----------
+    labels : ndarray of unsigned int
+        Every value is smaller than ``len(table)``; this is not checked.
+    table : (n,) ndarray of int
+        New label of each label.
+    out : ndarray of int, same shape as `labels`
+        Takes the new labels.
+
+    Examples
+    --------
+    >>> out = np.zeros(3, np.int32)
+    >>> remap_labels(np.array([2, 0, 1], np.uint32), np.array([0, 7, 9], np.int32), out)
+    >>> out.tolist()
+    [9, 0, 7]
+    """
+    for part, new in zip(_volumes(labels), _volumes(out), strict=True):
+        remap_volume(part, table, new)
+
+
+def _as_unsigned(labels: np.ndarray) -> np.ndarray:
+    """View or convert to native uint32 or uint64, so that few kernels are compiled."""
+    size = 4 if labels.dtype.itemsize <= 4 else 8
+    if labels.dtype.itemsize == size and labels.dtype.isnative:
+        return labels.view(f"u{size}")
+    return labels.astype(f"u{size}")
+
+
+def _volumes(array: np.ndarray) -> Iterator[np.ndarray]:
+    """Iterate in C order over views with three axes."""
+    if array.ndim < 3:
+        yield array[(None,) * (3 - array.ndim)]
+        return
+    for index in itertools.product(*(range(n) for n in array.shape[:-3])):
+        yield array[index]
+
+
+def _compact_dense(labels: np.ndarray, out: np.ndarray, first: int, largest: int) -> int:
+    """Compact through a table with one entry for every possible label."""
+    table = np.zeros(largest + 1, np.uint32)
+    count = first
+    for part, new in zip(_volumes(labels), _volumes(out), strict=True):
+        count = number_dense(part, table, count, new)
+    return count - first
+
+
+def _compact_sparse(labels: np.ndarray, out: np.ndarray, first: int) -> int:
+    """Compact through a hash table that doubles when it is half full."""
+    flat = np.ascontiguousarray(labels, np.uint64).ravel()
+    numbered = np.empty(flat.size, np.uint32)
+    keys = np.zeros(FIRST_HASH_SIZE, np.uint64)
+    values = np.zeros(FIRST_HASH_SIZE, np.uint32)
+    start = count = 0
+    while True:
+        start, count = number_sparse(flat, start, keys, values, count, numbered)
+        if start == flat.size:
+            break
+        keys, values = _grow(keys, values)
+    numbered[numbered > 0] += np.uint32(first)
+    out[...] = numbered.reshape(out.shape)
+    return count
+
+
+def _grow(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Copy a hash table into one of four times its size."""
+    order = np.argsort(values[keys > 0])
+    known = keys[keys > 0][order]
+    new_keys = np.zeros(4 * keys.size, np.uint64)
+    new_values = np.zeros(4 * keys.size, np.uint32)
+    # Entering the keys in the order of their ids gives them the same ids again.
+    number_sparse(known, 0, new_keys, new_values, 0, np.empty(known.size, np.uint32))
+    return new_keys, new_values

@@ -1,0 +1,111 @@
+"""Touching pairs: labels that are neighbours across a seam."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from blockbuster.seams.kernels import collect_pairs
+
+__all__ = ["NO_PAIRS", "collect_inner_pairs", "collect_touching_pairs", "unique_pairs"]
+
+NO_PAIRS = np.empty((0, 2), np.int64)
+
+
+def collect_touching_pairs(
+    a: np.ndarray, b: np.ndarray, axes: Sequence[int] = (), max_steps: int = 0
+) -> np.ndarray:
+    """Find which labels of two border planes touch.
+
+    Parameters
+    ----------
+    a, b : ndarray of unsigned int, same shape
+        The planes on the two sides of a seam, one voxel thick; 0 is background.
+    axes : sequence of int
+        Axes in the plane along which a neighbour may be one voxel aside.
+    max_steps : int
+        Along how many of `axes` at once; ``connectivity - 1`` for a plane.
+
+    Returns
+    -------
+    (n, 2) ndarray of int64
+        Distinct pairs of a label of `a` and a label of `b`, sorted.
+
+    Notes
+    -----
+    One pass over the planes for each of the allowed shifts, of which there are
+    ``3 ** len(axes)`` at most.
+
+    Examples
+    --------
+    >>> a, b = np.array([[1, 1, 0]], np.uint32), np.array([[0, 0, 2]], np.uint32)
+    >>> collect_touching_pairs(a, b).tolist()
+    []
+    >>> collect_touching_pairs(a, b, axes=[1], max_steps=1).tolist()
+    [[1, 2]]
+    """
+    found = []
+    for shift in _shifts(a.ndim, axes, max_steps):
+        left = a[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, a.shape, strict=True))]
+        right = b[tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, b.shape, strict=True))]
+        left, right = np.ravel(left), np.ravel(right)
+        pairs = np.empty((left.size, 2), np.int64)
+        found.append(pairs[: collect_pairs(left, right, pairs)])
+    return unique_pairs(np.concatenate(found))
+
+
+def collect_inner_pairs(
+    labels: np.ndarray, seams: Sequence[np.ndarray], axes: Sequence[int], connectivity: int
+) -> np.ndarray:
+    """Find which labels touch across the seams inside a brick.
+
+    Parameters
+    ----------
+    labels : ndarray of unsigned int
+        Labels that are distinct in the whole brick.
+    seams : sequence of int arrays
+        Per axis the positions where a tile starts behind another.
+    axes : sequence of int
+        The axes along which labels may be joined.
+    connectivity : int
+        Along how many axes two voxels may differ and still be neighbours.
+
+    Returns
+    -------
+    (n, 2) ndarray of int64
+        Distinct pairs, sorted.
+    """
+    found = [NO_PAIRS]
+    for axis in axes:
+        if len(seams[axis]):
+            others = [other for other in axes if other != axis]
+            before = labels.take(seams[axis] - 1, axis)
+            behind = labels.take(seams[axis], axis)
+            found.append(collect_touching_pairs(before, behind, others, connectivity - 1))
+    return unique_pairs(np.concatenate(found))
+
+
+def unique_pairs(pairs: np.ndarray) -> np.ndarray:
+    """Drop repeated pairs and sort the rest.
+
+    Examples
+    --------
+    >>> unique_pairs(np.array([[3, 4], [1, 2], [3, 4]])).tolist()
+    [[1, 2], [3, 4]]
+    """
+    if len(pairs) < 2:
+        return pairs
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    pairs = pairs[order]
+    new = np.any(pairs[1:] != pairs[:-1], axis=1)
+    return pairs[np.concatenate([[True], new])]
+
+
+def _shifts(ndim: int, axes: Sequence[int], max_steps: int) -> Iterator[tuple[int, ...]]:
+    """Iterate over the steps to a neighbour: -1, 0 or 1 along `axes`, 0 along the others."""
+    choices = [(-1, 0, 1) if axis in axes else (0,) for axis in range(ndim)]
+    for shift in itertools.product(*choices):
+        if np.count_nonzero(shift) <= max_steps:
+            yield shift

@@ -1,0 +1,17 @@
+"""Anything that holds an image, opened as something that can read a region of it."""
+
+from blockbuster.source.dask_source import DaskSource
+from blockbuster.source.numpy_source import NpyFileSource, NumpySource
+from blockbuster.source.opening import load_ome_zarr, open_source
+from blockbuster.source.protocol import Source
+from blockbuster.source.zarr_source import ZarrSource
+
+__all__ = [
+    "DaskSource",
+    "NpyFileSource",
+    "NumpySource",
+    "Source",
+    "ZarrSource",
+    "load_ome_zarr",
+    "open_source",
+]

@@ -1,0 +1,169 @@
+"""Dask arrays with any chunks: a region is a small lazy array with a graph of its own."""
+
+import math
+from collections.abc import Iterable
+from functools import partial
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+from dask._task_spec import convert_legacy_graph
+from dask.array.utils import meta_from_array
+from dask.base import clone_key
+from dask.highlevelgraph import HighLevelGraph
+
+from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
+
+
+class DaskSource:
+    """Regions of a dask array.
+
+    Parameters
+    ----------
+    image : dask.array.Array
+        Of any number dtype, with chunks of NumPy arrays, regular or not.
+    axes : str, optional
+        One letter per axis; None: unknown.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not a number, or chunks that are not plain NumPy arrays.
+    ValueError
+        For chunks of unknown size, an array without axes, or `axes` that do not fit it.
+
+    Notes
+    -----
+    A chunk is computed once for every region that touches it, so that no chunk has to stay in memory from
+    one region to the next. What a region needs besides, e.g. the maximum of the whole image, is computed
+    anew for every region as well: compute such numbers first.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> source = DaskSource(da.arange(12, chunks=5).reshape(3, 4), axes="yx")
+    >>> source.read((slice(1, 3), slice(0, 2)))
+    array([[4, 5],
+           [8, 9]])
+    """
+
+    path: str | None = None
+    kind: str = "dask"
+
+    def __init__(self, image: da.Array, *, axes: str | None = None) -> None:
+        self.name = "dask array"
+        check_pixels(image.shape, image.dtype, self.name)
+        check_axes(axes, image.shape, self.name)
+        _check_chunks(image, self.name)
+        self._image = image
+        self.axes = axes
+        self.shape: tuple[int, ...] = tuple(int(n) for n in image.shape)
+        self.dtype: np.dtype[Any] = native_dtype(image.dtype)
+        self.chunks = tuple(tuple(int(n) for n in lengths if n) or (0,) for lengths in image.chunks)
+        self.read_unit = tuple(max(1, *lengths) for lengths in self.chunks)
+
+    def region(self, region: tuple[slice, ...]) -> da.Array:
+        """Return `region` as a lazy array of one chunk, whose graph shares no task with any other region's.
+
+        Parameters
+        ----------
+        region : tuple of slice
+            One per axis, step 1.
+
+        Returns
+        -------
+        dask.array.Array
+            Of `dtype`. The one chunk may be a view of what the image's graph holds, so it must not be
+            written to.
+
+        Raises
+        ------
+        ValueError
+            When computed, if the image's graph makes another shape or dtype than it promised.
+
+        Notes
+        -----
+        About 0.1 ms per chunk touched. The same region gets the same keys every time.
+        """
+        part = self._image[region].rechunk(-1)
+        check = partial(_check_block, shape=part.shape, dtype=self.dtype)
+        checked = part.map_blocks(check, dtype=self.dtype, meta=np.empty((0,) * part.ndim, self.dtype))
+        return _with_own_keys(checked, seed=str(region))
+
+    def read(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Compute `region` (one slice per axis) on dask's configured scheduler."""
+        return np.array(self.region(region).compute(), order="C", copy=True)
+
+    def chunk_reads(self, regions: Iterable[tuple[slice, ...]]) -> float:
+        """Return how often a chunk is computed, on average, when every region is read once.
+
+        Parameters
+        ----------
+        regions : iterable of tuple of slice
+            Each with one slice per axis.
+
+        Returns
+        -------
+        float
+            Chunks touched, summed over `regions`, divided by the number of chunks.
+        """
+        edges = [np.cumsum((0, *lengths)) for lengths in self.chunks]
+        touched = sum(
+            math.prod(_count_touched(e, part) for e, part in zip(edges, region, strict=True))
+            for region in regions
+        )
+        return touched / math.prod(len(lengths) for lengths in self.chunks)
+
+
+def _check_chunks(image: da.Array, name: str) -> None:
+    if any(math.isnan(length) for lengths in image.chunks for length in lengths):
+        raise ValueError(
+            f"image ({name}) has chunks of unknown size; call image.compute_chunk_sizes() first."
+        )
+    meta = meta_from_array(image)
+    if isinstance(meta, np.ma.MaskedArray):
+        raise TypeError(
+            f"image ({name}) has masked chunks; say what masked voxels are, e.g. dask.array.ma.filled(image, 0)."
+        )
+    if not isinstance(meta, np.ndarray):
+        raise TypeError(
+            f"image ({name}) has chunks of type {type(meta).__module__}.{type(meta).__name__}; they must be "
+            "NumPy arrays, e.g. image.map_blocks(cupy.asnumpy)."
+        )
+
+
+def _count_touched(edges: np.ndarray, part: slice) -> int:
+    start, stop, _ = part.indices(int(edges[-1]))
+    if stop <= start:
+        return 0
+    first, last = np.searchsorted(edges, (start, stop - 1), side="right")
+    return int(last - first + 1)
+
+
+def _check_block(block: Any, *, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Refuse what is not as promised (dask checks neither), and give it native byte order."""
+    made = np.asarray(block)
+    if isinstance(block, np.ma.MaskedArray) or made.shape != shape or native_dtype(made.dtype) != dtype:
+        raise ValueError(
+            f"a region of the dask array came out as {type(block).__name__} of {made.dtype}, shape {made.shape}; "
+            f"it was announced as ndarray of {dtype}, shape {shape}. Correct the dtype or chunks given to "
+            "map_blocks, from_delayed or the like."
+        )
+    return made.astype(dtype, copy=False)
+
+
+def _with_own_keys(array: da.Array, seed: str) -> da.Array:
+    """Optimize `array`, and rename every task of its graph.
+
+    `dask.graph_manipulation.clone` is made for this, but leaves the old key inside the task (dask issue
+    12455), after which fusing fails.
+    """
+    (array,) = dask.optimize(array)
+    graph = convert_legacy_graph(dict(array.__dask_graph__()))
+    names = {key: clone_key(key, seed) for key in graph}
+    renamed = {names[key]: task.substitute(names, key=names[key]) for key, task in graph.items()}
+    name = clone_key(array.name, seed)
+    return da.Array(
+        HighLevelGraph.from_collections(name, renamed), name, array.chunks, meta=meta_from_array(array)
+    )

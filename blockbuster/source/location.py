@@ -1,0 +1,142 @@
+"""Where an image lies: a path made absolute at once, or a URL; and what zarr finds there."""
+
+import difflib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+import zarr
+from fsspec.core import url_to_fs
+
+METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
+MAX_LISTED = 6
+
+
+@dataclass(frozen=True)
+class Location:
+    """An absolute local path, or the URL of something that is not local."""
+
+    root: Path | str
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    def __truediv__(self, inner: str) -> "Location":
+        """The location of the array or group `inner` of the group here."""
+        if isinstance(self.root, Path):
+            return Location(self.root / inner)
+        return Location(f"{self.root}/{inner.strip('/')}")
+
+    @property
+    def local_path(self) -> str | None:
+        """The path as text, None for a URL."""
+        return str(self.root) if isinstance(self.root, Path) else None
+
+
+def locate(image: str | os.PathLike[str]) -> Location:
+    """Turn what the user gave into a location that no change of folder can alter.
+
+    Parameters
+    ----------
+    image : str or path-like
+        A path (``~`` is the home folder), a ``file://`` URL, or any other URL that fsspec knows.
+
+    Raises
+    ------
+    ValueError
+        If it is empty.
+
+    Notes
+    -----
+    A ``file://`` URL is taken as fsspec takes it, literally; where nothing lies there, percent escapes
+    are decoded (``Path.as_uri()`` writes them).
+
+    Examples
+    --------
+    >>> str(locate("memory://images/a.zarr/"))
+    'memory://images/a.zarr'
+    >>> locate("a.zarr").root.is_absolute()
+    True
+    """
+    text = os.fspath(image)
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"image is {image!r}; a path or URL must be text that is not empty.")
+    if "://" not in text:
+        return Location(Path(os.path.expanduser(text)).absolute())
+    if not text.startswith(("file://", "local://")):
+        return Location(text.rstrip("/"))
+    path = url_to_fs(text)[1]
+    return Location(Path(path if os.path.exists(path) else unquote(path)))
+
+
+def open_node(location: Location) -> zarr.Array | zarr.Group:
+    """Open the zarr array or group at `location`, read-only.
+
+    Parameters
+    ----------
+    location : Location
+        Of the array or group itself.
+
+    Returns
+    -------
+    zarr.Array or zarr.Group
+        Of zarr format 2 or 3. Consolidated metadata are not used: they may be stale.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing; the message names what lies beside it.
+    ValueError
+        If there is something else than zarr, or zarr cannot read its metadata.
+    """
+    if isinstance(location.root, Path):
+        _check_local(location.root)
+    try:
+        return zarr.open(location.root, mode="r", use_consolidated=False)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"image {location} is not there, or is no zarr array or group: none of {', '.join(METADATA_FILES)} "
+            "can be read. (What lies at memory:// exists only in the process that wrote it.)"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"image {location} cannot be opened by zarr {zarr.__version__}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _check_local(path: Path) -> None:
+    """Raise what zarr's own error would not say: nothing there, a file, a folder that is not zarr."""
+    if not path.exists():
+        raise FileNotFoundError(f"image {path} does not exist. {_what_is_beside(path)}")
+    if not path.is_dir():
+        raise ValueError(
+            f"image {path} is a file; it must be the folder of a zarr array or an OME-Zarr image. Read "
+            "another format yourself and pass the array."
+        )
+    if not _is_zarr(path):
+        inside = [str(entry) for entry in _folders(path) if _is_zarr(entry)][:MAX_LISTED]
+        hint = f" It contains: {', '.join(inside)}." if inside else ""
+        raise ValueError(
+            f"image {path} is a folder, but no zarr array or group: it has none of "
+            f"{', '.join(METADATA_FILES)}.{hint}"
+        )
+
+
+def _what_is_beside(path: Path) -> str:
+    """Folders with a name like the missing one, else some folders, else the first parent that is missing."""
+    if not path.parent.is_dir():
+        missing = next(child for child in path.parents if child.parent.is_dir())
+        return f"There is no folder {missing} either."
+    names = [entry.name for entry in _folders(path.parent)]
+    similar = difflib.get_close_matches(path.name, names, n=MAX_LISTED, cutoff=0.5)
+    listed = similar or names[:MAX_LISTED]
+    return f"{path.parent} has: {', '.join(listed)}." if listed else f"{path.parent} has no folders."
+
+
+def _folders(path: Path) -> list[Path]:
+    return sorted(entry for entry in path.iterdir() if entry.is_dir())
+
+
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in METADATA_FILES)

@@ -1,0 +1,118 @@
+"""NumPy arrays, in memory or in a ``.npy`` file."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
+
+
+class NumpySource:
+    """Regions of a NumPy array.
+
+    Parameters
+    ----------
+    image : numpy.ndarray
+        Of any number dtype, memory order and byte order. Held, not copied.
+    axes : str, optional
+        One letter per axis; None: unknown.
+
+    Raises
+    ------
+    TypeError
+        For a masked array, or a dtype that is not a number.
+    ValueError
+        For an array without axes, or `axes` that do not fit it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> source = NumpySource(np.arange(12).reshape(3, 4), axes="yx")
+    >>> source.read((slice(1, 3), slice(0, 2)))
+    array([[4, 5],
+           [8, 9]])
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: str | None
+    chunks: tuple[tuple[int, ...], ...]
+    read_unit: tuple[int, ...]
+    path: str | None = None
+    name: str
+    kind: str = "numpy"
+
+    def __init__(self, image: np.ndarray, *, axes: str | None = None) -> None:
+        if isinstance(image, np.ma.MaskedArray):
+            raise TypeError("image is a masked array; say what its masked voxels are, e.g. image.filled(0).")
+        self._array: np.ndarray | None = np.asarray(image)
+        self._describe("NumPy array", axes)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The image itself, not a copy, in its own byte and memory order."""
+        assert self._array is not None
+        return self._array
+
+    def read(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Return a copy of `region` (one slice per axis)."""
+        return np.array(self.array[region], dtype=self.dtype, order="C", copy=True)
+
+    def _describe(self, name: str, axes: str | None) -> None:
+        image = self.array
+        check_pixels(image.shape, image.dtype, name)
+        check_axes(axes, image.shape, name)
+        self.name = name
+        self.shape = image.shape
+        self.dtype = native_dtype(image.dtype)
+        self.axes = axes
+        self.chunks = tuple((length,) for length in image.shape)
+        self.read_unit = (1,) * image.ndim
+
+
+class NpyFileSource(NumpySource):
+    """Regions of an array in a ``.npy`` file, through a memory map.
+
+    A pickle of it holds the path alone, so that other processes on the same file system can read the image.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The file.
+    axes : str, optional
+        One letter per axis; None: unknown.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    TypeError
+        For a dtype that is not a number.
+    ValueError
+        For an array without axes, or `axes` that do not fit it.
+
+    Examples
+    --------
+    >>> import tempfile, numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(f"{folder}/image.npy", np.arange(12).reshape(3, 4))
+    ...     NpyFileSource(f"{folder}/image.npy").read((slice(1, 3), slice(0, 2)))
+    array([[4, 5],
+           [8, 9]])
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, axes: str | None = None) -> None:
+        self.path = os.path.abspath(path)
+        self._array = None
+        self._describe(self.path, axes)
+
+    @property
+    def array(self) -> np.ndarray:
+        """The memory map, read-only."""
+        if self._array is None:
+            self._array = np.load(str(self.path), mmap_mode="r")
+        return self._array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_array": None}

@@ -1,0 +1,185 @@
+"""OME-NGFF metadata (0.1 to 0.5) of a zarr group: axes, pyramid levels, channel names."""
+
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import zarr
+from zarr.errors import ZarrUserWarning
+
+from blockbuster.source.location import MAX_LISTED, Location
+
+# of space axes whose names are not letters, counted from the last axis
+SPACE_LETTERS = "xyzwvu"
+TYPE_LETTERS = {"time": "t", "channel": "c"}
+ASSUMED_AXES = "tczyx"
+MAX_DEPTH = 4
+
+
+@dataclass(frozen=True)
+class OmeImage:
+    """The first multiscale image that a group describes.
+
+    Attributes
+    ----------
+    axes : str or None
+        One letter per stored axis; None: the metadata do not tell (versions before 0.3).
+    levels : tuple of str
+        Paths of the pyramid's arrays inside the group, the finest first.
+    channels : tuple of str
+        Names of the channels, as far as they are given.
+    """
+
+    axes: str | None
+    levels: tuple[str, ...]
+    channels: tuple[str, ...]
+
+    def axes_of(self, shape: tuple[int, ...]) -> str | None:
+        """The letters of an array of `shape`: without metadata, five axes are time to x as 0.1 has it."""
+        if self.axes is None and len(shape) == len(ASSUMED_AXES):
+            return ASSUMED_AXES
+        return self.axes
+
+
+def read_ome_image(group: zarr.Group) -> OmeImage | None:
+    """Read the image metadata of `group`.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        Of zarr format 2 (OME-Zarr up to 0.4) or 3 (0.5).
+
+    Returns
+    -------
+    OmeImage or None
+        None if the group is not an image.
+
+    Raises
+    ------
+    ValueError
+        If it says that it is an image, but not where its arrays are.
+    """
+    attributes = _ome_attributes(group)
+    multiscales = attributes.get("multiscales")
+    if not multiscales:
+        return None
+    try:
+        image = multiscales[0]
+        axes = image.get("axes")
+        return OmeImage(
+            axes=None if axes is None else axis_letters(axes),
+            levels=tuple(str(dataset["path"]) for dataset in image["datasets"]),
+            channels=_channel_names(attributes),
+        )
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f"image {group.store_path}: its OME-Zarr metadata (multiscales) are broken: "
+            f"{type(error).__name__}: {error}. Give the path of the array inside."
+        ) from error
+
+
+def axis_letters(axes: list[Any]) -> str:
+    """Return one letter per axis.
+
+    Parameters
+    ----------
+    axes : list of dict or of str
+        As in the metadata: ``{"name": ..., "type": ...}`` from 0.4 on, names in 0.3.
+
+    Returns
+    -------
+    str
+        Different letters. Axes of type time and channel are ``t`` and ``c``; space axes keep a name of one
+        letter, otherwise they are x, y, z, counted from the last; any other axis gets a letter that is free.
+
+    Examples
+    --------
+    >>> axis_letters([{"name": "c", "type": "channel"}, {"name": "Y", "type": "space"}, {"name": "X"}])
+    'cyx'
+    >>> axis_letters(["plane", "row", "column"])
+    'zyx'
+    """
+    names = [str(axis.get("name", "") if isinstance(axis, dict) else axis).lower() for axis in axes]
+    types = [_axis_type(axis, name) for axis, name in zip(axes, names, strict=True)]
+    letters = dict(_space_letters([(i, names[i]) for i in range(len(axes)) if types[i] == "space"]))
+    for i, kind in enumerate(types):
+        if kind != "space":
+            letters[i] = _free_letter(TYPE_LETTERS.get(kind, "") + names[i], letters.values())
+    return "".join(letters[i] for i in range(len(axes)))
+
+
+def describe_contents(group: zarr.Group, location: Location) -> str:
+    """Return what kind of group this is, and the first images and arrays inside, with their paths.
+
+    Notes
+    -----
+    Opens the groups below one by one until enough is found.
+    """
+    attributes = _ome_attributes(group)
+    if "plate" in attributes:
+        kind = "an HCS plate"
+    elif "well" in attributes:
+        kind = "a well of an HCS plate"
+    elif "bioformats2raw.layout" in attributes:
+        kind = "a bioformats2raw collection of images"
+    else:
+        kind = "a zarr group that is no OME-Zarr image (no multiscales in its metadata)"
+    found = [f"{location / path}{what}" for path, what in islice(_walk(group, MAX_DEPTH), MAX_LISTED + 1)]
+    if not found:
+        return f"{kind}, without images or arrays inside"
+    listed = found[:MAX_LISTED] + ["..."] * (len(found) > MAX_LISTED)
+    return "\n  ".join([f"{kind}; give the path of one image or array inside:", *listed])
+
+
+def _ome_attributes(group: zarr.Group) -> dict[str, Any]:
+    """0.5 keeps everything under one key, which 0.4 does not have."""
+    attributes = group.attrs.asdict()
+    inner = attributes.get("ome")
+    return {**attributes, **inner} if isinstance(inner, dict) else attributes
+
+
+def _channel_names(attributes: dict[str, Any]) -> tuple[str, ...]:
+    omero = attributes.get("omero")
+    channels = omero.get("channels") if isinstance(omero, dict) else None
+    if not isinstance(channels, list):
+        return ()
+    return tuple(str(channel.get("label", "")) if isinstance(channel, dict) else "" for channel in channels)
+
+
+def _axis_type(axis: Any, name: str) -> str:
+    stated = axis.get("type") if isinstance(axis, dict) else None
+    by_name = {"t": "time", "time": "time", "c": "channel", "channel": "channel"}
+    return str(stated) if stated else by_name.get(name, "space")
+
+
+def _space_letters(axes: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    places = [letter for letter, _ in zip(SPACE_LETTERS, axes, strict=False)][::-1]
+    wanted = [
+        name if len(name) == 1 and "a" <= name <= "z" and name not in "tc" else place
+        for (_, name), place in zip(axes, places, strict=True)
+    ]
+    letters = wanted if len(set(wanted)) == len(wanted) else places
+    return ((i, letter) for (i, _), letter in zip(axes, letters, strict=True))
+
+
+def _free_letter(wanted: str, taken: Collection[str]) -> str:
+    alphabet = "abdefghijklmnopqrsuvwxyz"
+    candidates = wanted[:1] + "".join(c for c in wanted if c in alphabet) + alphabet
+    return next(c for c in candidates if "a" <= c <= "z" and c not in taken)
+
+
+def _walk(group: zarr.Group, depth: int) -> Iterator[tuple[str, str]]:
+    """Yield paths inside `group` that can be opened as an image."""
+    with warnings.catch_warnings():
+        # zarr warns of every file beside the arrays, e.g. bioformats2raw's OME/METADATA.ome.xml
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        members = sorted(group.members())
+    for name, member in members:
+        if isinstance(member, zarr.Array):
+            yield name, f" ({member.dtype}, shape {member.shape})"
+        elif _ome_attributes(member).get("multiscales"):
+            yield name, ""
+        elif depth > 1:
+            yield from ((f"{name}/{path}", what) for path, what in _walk(member, depth - 1))

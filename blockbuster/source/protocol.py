@@ -1,0 +1,142 @@
+"""What every source promises, and the checks that all kinds of image share."""
+
+import operator
+from typing import Any, Protocol
+
+import numpy as np
+
+# boolean, signed, unsigned, floating point, complex
+ACCEPTED_KINDS = "biufc"
+
+
+class Source(Protocol):
+    """An image of any kind that can read a region of itself.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Voxels per axis, after channel selection.
+    dtype : numpy.dtype
+        What `read` returns, in native byte order.
+    axes : str or None
+        One letter per axis of `shape`, e.g. ``"tzyx"``; None when unknown.
+    chunks : tuple of tuple of int
+        Per axis the lengths of the image's own chunks, in voxels; they sum to `shape`.
+        Zarr: the inner chunks, not the shards. NumPy: one chunk.
+    read_unit : tuple of int
+        Per axis the length, in voxels, of what is decoded at once; never more than the image.
+        Zarr: the inner chunk. Dask: the largest chunk. NumPy: 1.
+    path : str or None
+        Absolute path of the image's root: the folder of the OME-Zarr group, the folder of the array,
+        the ``.npy`` file. None when the image is not on the local file system.
+    name : str
+        Short text for messages and logs.
+    kind : str
+        ``"zarr"``, ``"dask"`` or ``"numpy"``.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    axes: str | None
+    chunks: tuple[tuple[int, ...], ...]
+    read_unit: tuple[int, ...]
+    path: str | None
+    name: str
+    kind: str
+
+    def read(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Return the voxels of `region` (one slice per axis, step 1) as an array of the caller's own.
+
+        The array is C-contiguous, writable, in native byte order, and shares no memory with the image.
+        """
+        ...
+
+
+def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Refuse what has no axes, and dtypes that are not numbers.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        As read, that is after channel selection.
+    dtype : numpy.dtype
+        As stored; any byte order.
+    name : str
+        What the message calls the image.
+
+    Raises
+    ------
+    ValueError
+        If `shape` is empty.
+    TypeError
+        If `dtype` is neither boolean nor a number.
+    """
+    if not shape:
+        raise ValueError(f"image ({name}) has no axes (shape ()); it must have at least one.")
+    if dtype.kind not in ACCEPTED_KINDS:
+        raise TypeError(
+            f"image ({name}) has dtype {dtype}; accepted are boolean, integer, floating point and complex "
+            'dtypes. Convert it first, e.g. image.astype("float32").'
+        )
+
+
+def check_axes(axes: str | None, shape: tuple[int, ...], name: str) -> None:
+    """Check that `axes` has one lower-case letter per axis of `shape`, each once.
+
+    Parameters
+    ----------
+    axes : str or None
+        As given by the user; None is accepted.
+    shape : tuple of int
+        As stored, that is before channel selection.
+    name : str
+        What the message calls the image.
+
+    Raises
+    ------
+    TypeError
+        If `axes` is neither a string nor None.
+    ValueError
+        If its letters or their number are wrong.
+    """
+    if axes is None:
+        return
+    if not isinstance(axes, str):
+        raise TypeError(f'axes is {axes!r}; it is a string with one letter per axis, e.g. "zyx".')
+    if not all("a" <= letter <= "z" for letter in axes) or len(set(axes)) != len(axes):
+        raise ValueError(f'axes is {axes!r}; it takes lower-case letters, each only once, e.g. "tzyx".')
+    if len(axes) != len(shape):
+        raise ValueError(
+            f"axes is {axes!r}, {len(axes)} letters; image ({name}) is stored with {len(shape)} axes, shape "
+            f"{shape}: give one letter for each (a channel axis included, even where a channel is selected)."
+        )
+
+
+def check_index(argument: str, value: Any) -> int:
+    """Return `value` as an int if it is an index of 0 or more.
+
+    Parameters
+    ----------
+    argument : str
+        The name of the argument, for the message.
+    value : object
+        As given by the user.
+
+    Raises
+    ------
+    TypeError
+        If it is not an integer (a boolean is none).
+    ValueError
+        If it is negative.
+    """
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise TypeError(f"{argument} is {value!r}; it is an integer, 0 or more.")
+    index = operator.index(value)
+    if index < 0:
+        raise ValueError(f"{argument} is {index}; it counts from 0.")
+    return index
+
+
+def native_dtype(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return `dtype` in this machine's byte order."""
+    return dtype.newbyteorder("=")

@@ -1,0 +1,163 @@
+"""Zarr arrays, by path, by URL, or given as `zarr.Array`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import zarr
+from dask.base import tokenize
+from zarr.storage import LocalStore
+
+from blockbuster.source.location import Location, open_node
+from blockbuster.source.protocol import check_pixels, native_dtype
+
+
+class ZarrSource:
+    """Regions of a zarr array, of format 2 or 3.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Of any number dtype.
+    location : Location, optional
+        Where `array` itself lies. A pickle of the source then holds this alone, and opens it again at the
+        first read. None: `array` is held, and pickled with all that its store holds.
+    path : str, optional
+        Local path of the image's root, which is above the array in an OME-Zarr image.
+    axes : str, optional
+        One letter per axis of `array`; None: unknown.
+    channel : tuple of (int, int), optional
+        The axis of `array` that is dropped, and the index on it. None: every axis is kept.
+
+    Raises
+    ------
+    TypeError
+        For a dtype that is not a number.
+    ValueError
+        If no axis is left.
+
+    Notes
+    -----
+    Reading costs what ``array[region]`` costs, with zarr's own settings; a big-endian or Fortran-ordered
+    array costs one more copy of the region.
+
+    Examples
+    --------
+    >>> import numpy as np, zarr
+    >>> array = zarr.array(np.arange(24).reshape(2, 3, 4), chunks=(1, 2, 2))
+    >>> source = ZarrSource(array, axes="cyx", channel=(0, 1))
+    >>> source.axes, source.shape, source.chunks
+    ('yx', (3, 4), ((2, 1), (2, 2)))
+    >>> source.read((slice(0, 2), slice(0, 2)))
+    array([[12, 13],
+           [16, 17]])
+    """
+
+    path: str | None
+    kind: str = "zarr"
+
+    def __init__(
+        self,
+        array: zarr.Array,
+        *,
+        location: Location | None = None,
+        path: str | None = None,
+        axes: str | None = None,
+        channel: tuple[int, int] | None = None,
+    ) -> None:
+        self._array: zarr.Array | None = array
+        self._location = location
+        self._channel = channel
+        self._stored = (array.shape, array.dtype)
+        self.path = path
+        self.name = _name(array, location, channel)
+        self.shape: tuple[int, ...] = self._without_channel(array.shape)
+        check_pixels(self.shape, array.dtype, self.name)
+        self.dtype: np.dtype[Any] = native_dtype(array.dtype)
+        self.axes = None if axes is None else "".join(self._without_channel(tuple(axes)))
+        units = self._without_channel(array.chunks)
+        self.chunks = tuple(regular_lengths(n, unit) for n, unit in zip(self.shape, units, strict=True))
+        self.read_unit = tuple(lengths[0] or 1 for lengths in self.chunks)
+
+    def read(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Return `region` (one slice per axis) as an array of the caller's own."""
+        pixels = self._opened()[self._with_channel(region)]
+        return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
+
+    def to_dask(self, chunks: Any = None) -> da.Array:
+        """Return the image as a lazy dask array.
+
+        Parameters
+        ----------
+        chunks : int, tuple, dict or str, optional
+            As in `dask.array.from_array`, for the axes of `shape`. None: one dask chunk per shard, or per
+            chunk of an array without shards, so that each is fetched once.
+
+        Returns
+        -------
+        dask.array.Array
+            Of `shape` and `dtype`.
+        """
+        array = self._opened()
+        units = self._without_channel(array.shards or array.chunks)
+        chunks = units if chunks is None else chunks
+        chunks = da.core.normalize_chunks(chunks, self.shape, dtype=self.dtype, previous_chunks=units)
+        if self._channel is not None:
+            axis, _ = self._channel
+            chunks = (*chunks[:axis], (1,) * array.shape[axis], *chunks[axis:])
+        token = tokenize(str(array.store_path), json.dumps(array.metadata.to_dict(), default=str), chunks)
+        stored = da.from_array(array, chunks=chunks, name=f"zarr-{token}")
+        return stored[self._with_channel((slice(None),) * len(self.shape))].astype(self.dtype)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ if self._location is None else {**self.__dict__, "_array": None}
+
+    def _opened(self) -> zarr.Array:
+        # A pickled zarr.Array would not do: where its folder is out of a worker's reach, it reads fill values.
+        if self._array is None:
+            assert self._location is not None
+            array = open_node(self._location)
+            if not isinstance(array, zarr.Array) or (array.shape, array.dtype) != self._stored:
+                raise ValueError(
+                    f"image {self.name} was {self._stored[1]} of shape {self._stored[0]} when it was opened, "
+                    "and is something else now; leave it alone while it is read."
+                )
+            self._array = array
+        return self._array
+
+    def _without_channel(self, per_axis: tuple[Any, ...]) -> tuple[Any, ...]:
+        if self._channel is None:
+            return per_axis
+        axis, _ = self._channel
+        return (*per_axis[:axis], *per_axis[axis + 1 :])
+
+    def _with_channel(self, region: tuple[slice, ...]) -> tuple[slice | int, ...]:
+        if self._channel is None:
+            return region
+        axis, index = self._channel
+        return (*region[:axis], index, *region[axis:])
+
+
+def locate_array(array: zarr.Array) -> Location | None:
+    """Return where `array` lies if that is a local folder, else None."""
+    store = array.store
+    if type(store) is not LocalStore:
+        return None
+    return Location(Path(store.root).absolute() / array.path)
+
+
+def regular_lengths(length: int, unit: int) -> tuple[int, ...]:
+    """Return the lengths of the chunks of `unit` voxels that cover an axis of `length` voxels.
+
+    >>> regular_lengths(10, 4), regular_lengths(3, 4), regular_lengths(0, 4)
+    ((4, 4, 2), (3,), (0,))
+    """
+    full, rest = divmod(length, max(unit, 1))
+    return (unit,) * full + ((rest,) if rest or not full else ())
+
+
+def _name(array: zarr.Array, location: Location | None, channel: tuple[int, int] | None) -> str:
+    where = str(location or array.store_path)
+    return where if channel is None else f"{where}, channel {channel[1]}"

@@ -1,0 +1,108 @@
+"""How many tiles a task handles: planning in integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from blockbuster.grid import BrickGrid, TileGrid
+
+__all__ = ["bricks_of", "choose_bricks", "limit_bricks"]
+
+BRICK_VOXELS = 2**24
+BRICKS_PER_WORKER = 4
+Index = tuple[int, ...]
+
+
+def choose_bricks(
+    grid: TileGrid, read_unit: Sequence[int], n_workers: int, *, most_voxels: int = BRICK_VOXELS
+) -> BrickGrid:
+    """Choose bricks that are cheap to read and many enough to keep the workers busy.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles.
+    read_unit : sequence of int
+        Per axis the length of what storage decodes at once.
+    n_workers : int
+        How many tasks run at once.
+    most_voxels : int
+        A brick has at most this many voxels, unless one tile has more.
+
+    Returns
+    -------
+    BrickGrid
+        Bricks grown axis by axis where that saves most of what is read twice.
+    """
+    n_voxels = int(np.prod(grid.shape, dtype=np.int64))
+    share = -(-n_voxels // (BRICKS_PER_WORKER * max(1, n_workers)))
+    return _grow_bricks(grid, read_unit, most_voxels=min(most_voxels, share))
+
+
+def bricks_of(grid: TileGrid, read_unit: Sequence[int], tiles_per_task: int) -> BrickGrid:
+    """Choose bricks of at most so many tiles.
+
+    Examples
+    --------
+    >>> bricks_of(TileGrid.regular((80, 80), (10, 10), (1, 1)), (1, 1), 5).tiles_per_brick
+    (2, 2)
+    """
+    return _grow_bricks(grid, read_unit, most_tiles=tiles_per_task)
+
+
+def limit_bricks(bricks: BrickGrid, most_tiles: int) -> BrickGrid:
+    """Halve bricks along their longest side until they hold at most so many tiles."""
+    counts = list(bricks.tiles_per_brick)
+    while np.prod(counts, dtype=np.int64) > max(1, most_tiles):
+        longest = int(np.argmax(counts))
+        counts[longest] = -(-counts[longest] // 2)
+    return BrickGrid(bricks.grid, tuple(counts))
+
+
+def _grow_bricks(
+    grid: TileGrid,
+    read_unit: Sequence[int],
+    *,
+    most_voxels: int | None = None,
+    most_tiles: int | None = None,
+) -> BrickGrid:
+    """Double the brick along one axis after the other as long as it stays within the limit."""
+    counts = [1] * grid.ndim
+    while True:
+        wider = [_doubled(counts, axis) for axis in range(grid.ndim) if counts[axis] < grid.grid_shape[axis]]
+        wider = [c for c in wider if _fits(grid, c, most_voxels, most_tiles)]
+        if not wider:
+            return BrickGrid(grid, tuple(min(c, max(1, n)) for c, n in zip(counts, grid.grid_shape, strict=True)))
+        counts = min(wider, key=lambda c: (_read_cost(grid, read_unit, c), max(_extent(grid, c))))
+
+
+def _doubled(counts: list[int], axis: int) -> list[int]:
+    return counts[:axis] + [2 * counts[axis]] + counts[axis + 1 :]
+
+
+def _extent(grid: TileGrid, counts: Sequence[int]) -> list[int]:
+    parts = zip(counts, grid.tile_shape, grid.shape, strict=True)
+    return [max(1, min(n * tile, length)) for n, tile, length in parts]
+
+
+def _fits(grid: TileGrid, counts: list[int], most_voxels: int | None, most_tiles: int | None) -> bool:
+    if most_tiles is not None:
+        whole = [min(c, n) for c, n in zip(counts, grid.grid_shape, strict=True)]
+        return int(np.prod(whole, dtype=np.int64)) <= most_tiles
+    return most_voxels is None or int(np.prod(_extent(grid, counts), dtype=np.int64)) <= most_voxels
+
+
+def _read_cost(grid: TileGrid, read_unit: Sequence[int], counts: Sequence[int]) -> float:
+    """Voxels decoded for each voxel of the core of a brick in the middle of the image."""
+    cost = 1.0
+    for extent, halo, unit, length in zip(_extent(grid, counts), grid.halo, read_unit, grid.shape, strict=True):
+        if extent >= length:
+            continue
+        if extent % unit == 0:
+            decoded = extent + 2 * -(-halo // unit) * unit
+        else:
+            decoded = extent + 2 * halo + unit - 1
+        cost *= decoded / extent
+    return cost

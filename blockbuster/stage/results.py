@@ -1,0 +1,68 @@
+"""What fn may return, and what is said when it returned something else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+__all__ = ["check_labels"]
+
+
+def check_labels(result: Any, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
+    """Check that fn returned integer labels of the right shape.
+
+    Parameters
+    ----------
+    result : object
+        What fn returned.
+    shapes : tuple of tuple of int
+        The accepted shapes.
+
+    Returns
+    -------
+    ndarray
+        The same labels as a plain array; nothing is cast.
+
+    Raises
+    ------
+    ValueError
+        With what came back, the rule and the remedy.
+
+    Examples
+    --------
+    >>> check_labels(np.zeros((4, 4), bool), shapes=((4, 4),))
+    Traceback (most recent call last):
+        ...
+    ValueError: fn returned a boolean mask; label it, e.g. skimage.measure.label(mask).
+    """
+    if not isinstance(result, np.ndarray) or isinstance(result, np.ma.MaskedArray):
+        raise ValueError(f"fn returned {_describe(result)}; it must return {_expected(shapes)}.")
+    if result.dtype.kind == "b":
+        raise ValueError("fn returned a boolean mask; label it, e.g. skimage.measure.label(mask).")
+    if result.dtype.kind not in "iu":
+        raise ValueError(
+            f"fn returned {result.dtype}; it must return integer labels, e.g. labels.astype('int32')."
+        )
+    if result.shape not in shapes:
+        raise ValueError(f"fn returned shape {result.shape}; it must return {_expected(shapes)}.")
+    if result.dtype.kind == "i" and result.size and result.min() < 0:
+        raise ValueError(
+            f"fn returned negative labels (least {result.min()}); 0 is background, objects count from 1."
+        )
+    return np.asarray(result)
+
+
+def _expected(shapes: tuple[tuple[int, ...], ...]) -> str:
+    return "an integer array of shape " + " or ".join(str(shape) for shape in shapes)
+
+
+def _describe(result: Any) -> str:
+    """Say what came back, with the remedy where there is a common one."""
+    if isinstance(result, np.ma.MaskedArray):
+        return "a masked array (use labels.filled(0))"
+    if isinstance(result, tuple):
+        return f"a tuple of {len(result)} (return only the labels, e.g. labels, n = ...; return labels)"
+    if hasattr(result, "__cuda_array_interface__"):
+        return f"a {type(result).__name__} on the GPU (copy it back, e.g. labels.get())"
+    return "None" if result is None else f"{type(result).__module__}.{type(result).__name__}"

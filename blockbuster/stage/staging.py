@@ -1,0 +1,293 @@
+"""The stage: probe fn, choose bricks, run them, and add up what they report."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from blockbuster.cluster import Execution, run_tasks
+from blockbuster.errors import TileError, format_slices
+from blockbuster.grid import BrickGrid
+from blockbuster.rundir.staged import StagedLabels
+from blockbuster.source import DaskSource, NpyFileSource, NumpySource, Source
+from blockbuster.stage.bricks import limit_bricks
+from blockbuster.stage.task import BrickResult, StageJob, TileCall, run_brick
+
+__all__ = ["StageOutcome", "stage_labels"]
+
+logger = logging.getLogger("blockbuster")
+
+MOST_FN_SECONDS_PER_TASK = 10.0
+SLOW_FN_SECONDS = 0.2
+MOST_TILES_LOOKED_AT = 64
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class StageOutcome:
+    """What the stage came to.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        The finished stage, its ``counts`` saved.
+    bricks : BrickGrid
+        The bricks that were used.
+    n_run, n_skipped : int
+        Tiles shown to fn, and empty ones.
+    n_labels : int
+        Labels of all tiles before the merge.
+    fn_seconds : float
+        Time in fn, summed over workers.
+    """
+
+    staged: StagedLabels
+    bricks: BrickGrid
+    n_run: int
+    n_skipped: int
+    n_labels: int
+    fn_seconds: float
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """What probes share."""
+
+    call: TileCall
+    source: Source
+
+
+@dataclass
+class ProbeResult:
+    """One tile that was processed ahead of its brick."""
+
+    tile: Index
+    labels: np.ndarray | None
+    drops_channels: bool = False
+    seconds: float = 0.0
+    error: TileError | None = None
+
+
+def probe_tile(job: ProbeJob, number: int, pixels: np.ndarray | None = None) -> ProbeResult:
+    """Process one tile unless it is empty, and time fn."""
+    grid = job.call.grid
+    tile = grid.index(number)
+    try:
+        if pixels is None:
+            pixels = job.source.read(grid.region(tile))
+    except Exception as error:
+        wrapped = TileError.from_exception("reading the image", error, tile, grid.core(tile))
+        return ProbeResult(tile, None, error=wrapped)
+    if job.call.is_empty(pixels):
+        return ProbeResult(tile, None)
+    start = time.perf_counter()
+    try:
+        labels = job.call.label(tile, np.asarray(pixels))
+    except TileError as error:
+        return ProbeResult(tile, None, error=error)
+    seconds = time.perf_counter() - start
+    return ProbeResult(tile, job.call.core_of(tile, labels), labels.ndim < grid.ndim, seconds)
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """The arguments of `stage_labels`."""
+
+    source: Source
+    call: TileCall
+    bricks: BrickGrid
+    execution: Execution
+    directory: str
+
+    def run(self, function: Callable[..., Any], job: Any, numbers: Any, region: Any, on_result: Any) -> None:
+        """Run tasks; pixels of a dask image enter them through the graph."""
+        regions = None
+        if isinstance(self.source, DaskSource):
+            regions = [self.source.region(region(number)) for number in numbers]
+        run_tasks(
+            self.execution,
+            function,
+            job,
+            numbers,
+            directory=self.directory,
+            on_result=on_result,
+            regions=regions,
+        )
+
+    def probes(self) -> Iterator[ProbeResult]:
+        """Process non-empty tiles one by one, in C order."""
+        grid = self.call.grid
+        most = grid.n_tiles
+        if self.call.channel_axis is None:
+            most = min(most, MOST_TILES_LOOKED_AT)
+        for number in range(most):
+            found: list[ProbeResult] = []
+            job = ProbeJob(self.call, self.source)
+            tile = grid.index(number)
+            self.run(probe_tile, job, [number], lambda _, tile=tile: grid.region(tile), found.append)
+            if found[0].error:
+                raise found[0].error
+            if found[0].labels is not None:
+                yield found[0]
+
+
+def stage_labels(
+    source: Source,
+    call: TileCall,
+    bricks: BrickGrid,
+    directory: str,
+    execution: Execution,
+    *,
+    merge_axes: tuple[int, ...],
+    connectivity: int,
+    settings: dict[str, Any],
+    fixed_bricks: bool = False,
+    verbose: bool = False,
+    on_tiles: Callable[[int], Any] = bool,
+) -> StageOutcome:
+    """Run fn on every tile and keep its labels in a stage directory.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    call : TileCall
+        How fn is applied.
+    bricks : BrickGrid
+        Tiles of the image grouped into tasks.
+    directory : str
+        An existing, empty directory.
+    execution : Execution
+        Where to run.
+    merge_axes : tuple of int
+        Axes of the image along which labels will be joined.
+    connectivity : int
+        Which neighbours across a seam touch.
+    settings : dict
+        Kept in the manifest.
+    fixed_bricks : bool
+        Do not make bricks smaller for a slow fn.
+    verbose : bool
+        Log every tile.
+    on_tiles : callable
+        Called with a number of tiles as they are finished.
+
+    Returns
+    -------
+    StageOutcome
+
+    Raises
+    ------
+    TileError
+        At the first tile that fails.
+    """
+    source = _shareable(source, execution, directory)
+    stage = _Stage(source, call, bricks, execution, directory)
+    kept, bricks, drops = _probe(stage, fixed_bricks)
+    call = dataclasses.replace(call, drops_channels=drops)
+    axis = call.channel_axis if drops else None
+    staged = StagedLabels(
+        directory, _label_bricks(bricks, axis), _label_axes(merge_axes, axis), connectivity
+    )
+    staged.create(settings)
+    job = StageJob(call, source, bricks, staged, {probe.tile: probe.labels for probe in kept})
+    tally = _Tally(bricks, verbose, on_tiles)
+    stage = dataclasses.replace(stage, call=call, bricks=bricks)
+    stage.run(run_brick, job, range(bricks.n_bricks), lambda n: bricks.region(bricks.index(n)), tally.add)
+    staged.save_array("counts", tally.counts.reshape(staged.bricks.grid.grid_shape))
+    return StageOutcome(
+        staged,
+        bricks,
+        n_run=bricks.grid.n_tiles - tally.n_skipped,
+        n_skipped=tally.n_skipped,
+        n_labels=int(tally.counts.sum()),
+        fn_seconds=tally.fn_seconds + sum(probe.seconds for probe in kept),
+    )
+
+
+def _shareable(source: Source, execution: Execution, directory: str) -> Source:
+    """Put an image in memory into a file where other processes run, once, not into every task."""
+    if execution.in_process or not isinstance(source, NumpySource):
+        return source
+    path = os.path.join(directory, "image.npy")
+    np.save(path, source.array)
+    return NpyFileSource(path, axes=source.axes)
+
+
+def _probe(stage: _Stage, fixed_bricks: bool) -> tuple[list[ProbeResult], BrickGrid, bool]:
+    """Learn how long fn takes, and whether it drops the channels, where that matters."""
+    bricks = stage.bricks
+    most_tiles = int(np.prod(bricks.tiles_per_brick, dtype=np.int64))
+    timed = most_tiles > 1 and not fixed_bricks
+    if not timed and stage.call.channel_axis is None:
+        return [], bricks, False
+    kept: list[ProbeResult] = []
+    for probe in itertools.islice(stage.probes(), 2):
+        kept.append(probe)
+        # The first call may compile or load something; a slow one is measured again.
+        if not timed or probe.seconds < SLOW_FN_SECONDS:
+            break
+    # Nothing to show to fn: its labels are taken to have no channels.
+    drops = all(probe.drops_channels for probe in kept) and stage.call.channel_axis is not None
+    if timed and kept:
+        seconds = max(1e-9, min(probe.seconds for probe in kept))
+        bricks = limit_bricks(bricks, int(min(MOST_FN_SECONDS_PER_TASK / seconds, most_tiles)))
+    return kept, bricks, drops
+
+
+def _label_bricks(bricks: BrickGrid, dropped: int | None) -> BrickGrid:
+    if dropped is None:
+        return bricks
+    counts = bricks.tiles_per_brick
+    return BrickGrid(bricks.grid.without_axis(dropped), counts[:dropped] + counts[dropped + 1 :])
+
+
+def _label_axes(merge_axes: tuple[int, ...], dropped: int | None) -> tuple[int, ...]:
+    if dropped is None:
+        return merge_axes
+    return tuple(axis - (axis > dropped) for axis in merge_axes)
+
+
+class _Tally:
+    """Add up the results of bricks as they arrive."""
+
+    def __init__(self, bricks: BrickGrid, verbose: bool, on_tiles: Callable[[int], Any]) -> None:
+        self.bricks = bricks
+        self.verbose = verbose
+        self.on_tiles = on_tiles
+        self.counts = np.zeros(bricks.grid.grid_shape, np.int64)
+        self.n_skipped = 0
+        self.fn_seconds = 0.0
+
+    def add(self, result: BrickResult) -> None:
+        """Take the result of a brick; a failed one is raised."""
+        if result.error is not None:
+            raise result.error
+        index = self.bricks.index(result.number)
+        tiles = self.bricks.tiles(index)
+        self.counts[tiles] = result.counts.reshape(self.counts[tiles].shape)
+        self.n_skipped += result.n_skipped
+        self.fn_seconds += result.fn_seconds
+        if self.verbose:
+            self._log(index)
+        self.on_tiles(len(result.counts))
+
+    def _log(self, index: Index) -> None:
+        grid = self.bricks.grid
+        for tile in self.bricks.tile_indices(index):
+            region = grid.region(tile)
+            logger.info(
+                "tile %s %s, seen by fn as %s: %d labels",
+                tile,
+                format_slices(grid.core(tile)),
+                tuple(part.stop - part.start for part in region),
+                self.counts[tile],
+            )
