@@ -117,8 +117,9 @@ def _remap_brick(job: RemapJob, index: Index, box: Box, labels: np.ndarray) -> N
     common = [
         slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)
     ]
-    staged = job.staged.read(index, _relative(common, core))
-    table = np.zeros(job.ids.n_labels(index) + 1, job.dtype)
+    n_labels = job.ids.n_labels(index)
+    staged = job.staged.read(index, n_labels, _relative(common, core))
+    table = np.zeros(n_labels + 1, job.dtype)
     table[1:] = job.table.final_ids(job.ids.all_of(index))
     remap_labels(staged, table, labels[_relative(common, box)])
 

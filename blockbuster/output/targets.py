@@ -64,7 +64,8 @@ class ZarrTarget:
 
     @cached_property
     def _array(self) -> zarr.Array:
-        return zarr.open_array(self.path, mode="r+")
+        # zarr looks for zeros slowly, and a box of background is not written at all.
+        return zarr.open_array(self.path, mode="r+").with_config({"write_empty_chunks": True})
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}

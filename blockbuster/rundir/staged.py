@@ -4,7 +4,8 @@
 
     <target>.<component>.blockbuster-stage/
         manifest.json     what the stage is and which grid it has
-        labels/           zarr array, one chunk per brick; ids 1..n within the brick
+        labels/           zarr arrays, a slot of whole chunks per brick; ids 1..n within the brick,
+                          in ``uint16`` where they fit and else in ``uint32``
         sidecars/N.npz    counts per tile, touching pairs inside the brick, outer border planes
         counts.npy        labels per tile, once every brick is finished
         table/            the remap table, once the seams are matched
@@ -28,11 +29,12 @@ from zarr.codecs import ZstdCodec
 
 from blockbuster.grid import BrickGrid, TileGrid
 
-__all__ = ["Sidecar", "StagedLabels", "is_stage", "remove_stage", "write_atomically"]
+__all__ = ["Sidecar", "StagedLabels", "is_stage", "label_dtype", "remove_stage", "write_atomically"]
 
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
-LARGEST_CHUNK_BYTES = 2**28
+CHUNK_VOXELS = 2**22
+SMALL, LARGE = np.dtype(np.uint16), np.dtype(np.uint32)
 Index = tuple[int, ...]
 
 
@@ -47,7 +49,7 @@ class Sidecar:
     pairs : (n, 2) ndarray of int64
         Touching pairs across the seams inside the brick.
     planes : dict
-        ``(axis, side)`` to the outermost plane on that side (0 low, 1 high), uint32,
+        ``(axis, side)`` to the outermost plane on that side (0 low, 1 high), of the labels' dtype,
         with length 1 along the axis.
     """
 
@@ -82,15 +84,14 @@ class StagedLabels:
     def create(self, settings: dict[str, Any]) -> None:
         """Write the manifest and the empty label array into an existing, empty directory."""
         os.makedirs(os.path.join(self.path, "sidecars"))
-        zarr.create_array(
-            os.path.join(self.path, "labels"),
-            shape=tuple(n * slot for n, slot in zip(self.bricks.grid_shape, self._slot, strict=True)),
-            chunks=self._chunk,
-            dtype="uint32",
-            compressors=ZstdCodec(level=1, checksum=True),
-            # A brick without labels is never written, so looking for zeros would be a wasted pass.
-            config={"write_empty_chunks": True},
-        )
+        for dtype in (SMALL, LARGE):
+            zarr.create_array(
+                self._array_path(dtype),
+                shape=tuple(n * slot for n, slot in zip(self.bricks.grid_shape, self._slot, strict=True)),
+                chunks=self._chunk,
+                dtype=dtype,
+                compressors=ZstdCodec(level=1, checksum=True),
+            )
         manifest = {
             "kind": MARK,
             "tile_lengths": self.bricks.grid.lengths,
@@ -112,11 +113,11 @@ class StagedLabels:
 
     @cached_property
     def _chunk(self) -> Index:
-        """The brick, or an even part of it where the codec could not take it whole."""
+        """A slab of the brick: contiguous in memory, and small enough for the allocator to reuse."""
         chunk = list(self.bricks.brick_shape)
-        while 4 * np.prod(chunk, dtype=np.int64) > LARGEST_CHUNK_BYTES:
-            longest = int(np.argmax(chunk))
-            chunk[longest] = -(-chunk[longest] // 2)
+        for axis, length in enumerate(chunk):
+            excess = -(-int(np.prod(chunk, dtype=np.int64)) // CHUNK_VOXELS)
+            chunk[axis] = -(-length // min(length, excess))
         return tuple(chunk)
 
     @cached_property
@@ -125,9 +126,16 @@ class StagedLabels:
         pairs = zip(self.bricks.brick_shape, self._chunk, strict=True)
         return tuple(-(-length // chunk) * chunk for length, chunk in pairs)
 
+    def _array_path(self, dtype: np.dtype) -> str:
+        return os.path.join(self.path, "labels", dtype.name)
+
     @cached_property
-    def _labels(self) -> zarr.Array:
-        return zarr.open_array(os.path.join(self.path, "labels"), mode="r+")
+    def _small(self) -> zarr.Array:
+        return _open_unfiltered(self._array_path(SMALL))
+
+    @cached_property
+    def _large(self) -> zarr.Array:
+        return _open_unfiltered(self._array_path(LARGE))
 
     def __getstate__(self) -> dict[str, Any]:
         fields = self.__dataclass_fields__
@@ -144,20 +152,20 @@ class StagedLabels:
         return os.path.join(self.path, "sidecars", f"{self.bricks.number(index)}.npz")
 
     def write(self, index: Index, labels: np.ndarray, sidecar: Sidecar) -> None:
-        """Write the labels of a brick, uint32 ids 1..n, and its sidecar."""
-        self._labels[self._box(index)] = labels
+        """Write the labels of a brick, ids 1..n of the dtype for n labels, and its sidecar."""
+        array = self._small if labels.dtype == SMALL else self._large
+        array[self._box(index)] = labels
         planes = {f"plane_{axis}_{side}": plane for (axis, side), plane in sidecar.planes.items()}
         with tempfile.NamedTemporaryFile(dir=os.path.dirname(self._sidecar_path(index)), delete=False) as file:
             np.savez(file, counts=sidecar.counts, pairs=sidecar.pairs, **planes)
         os.replace(file.name, self._sidecar_path(index))
 
-    def read(self, index: Index, part: Sequence[slice] | None = None) -> np.ndarray:
-        """Read a brick, or the part of it that is given in voxels from the brick's origin."""
-        box = self._box(index)
-        if part is not None:
-            pairs = zip(box, part, strict=True)
-            box = tuple(slice(whole.start + cut.start, whole.start + cut.stop) for whole, cut in pairs)
-        return np.asarray(self._labels[box])
+    def read(self, index: Index, n_labels: int, part: Sequence[slice]) -> np.ndarray:
+        """Read a part, in voxels from the brick's origin, of a brick with so many labels."""
+        pairs = zip(self._box(index), part, strict=True)
+        box = tuple(slice(whole.start + cut.start, whole.start + cut.stop) for whole, cut in pairs)
+        array = self._small if label_dtype(n_labels) == SMALL else self._large
+        return np.asarray(array[box])
 
     def read_pairs(self, index: Index) -> np.ndarray:
         """Read the touching pairs inside a brick."""
@@ -183,6 +191,16 @@ class StagedLabels:
         # An array of size 0 cannot be mapped.
         array = np.load(path, mmap_mode="r") if os.path.getsize(path) > 128 else np.load(path)
         return np.asarray(array)
+
+
+def label_dtype(n_labels: int) -> np.dtype:
+    """Give the dtype in which a brick with so many labels is staged."""
+    return SMALL if n_labels <= np.iinfo(SMALL).max else LARGE
+
+
+def _open_unfiltered(path: str) -> zarr.Array:
+    # A brick without labels is never written, so zarr's slow search for zeros would find nothing.
+    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:

@@ -26,8 +26,8 @@ def number_dense(labels, table, count, out):
         New id of each label, 0 where it has none yet; carried from call to call.
     count : int
         The last id given so far.
-    out : (nz, ny, nx) uint32 array
-        Takes the new ids.
+    out : (nz, ny, nx) uint16 or uint32 array
+        Takes the new ids, cut down to its dtype.
 
     Returns
     -------

@@ -21,8 +21,8 @@ def compact_labels(labels: np.ndarray, out: np.ndarray, first: int = 0) -> int:
     ----------
     labels : ndarray of integers
         Labels of any size and sparsity, none negative; 0 is background.
-    out : ndarray of uint32, same shape
-        Takes the new ids.
+    out : ndarray of uint16 or uint32, same shape
+        Takes the new ids. Where they do not fit, their number is right and `out` is not.
     first : int
         The last id already taken.
 

@@ -99,7 +99,7 @@ def open_node(location: Location) -> zarr.Array | zarr.Group:
             f"image {location} is not there, or is no zarr array or group: none of {', '.join(METADATA_FILES)} "
             "can be read. (What lies at memory:// exists only in the process that wrote it.)"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"image {location} cannot be opened by zarr {zarr.__version__}: {type(error).__name__}: {error}"
         ) from error
@@ -129,9 +129,14 @@ def _what_is_beside(path: Path) -> str:
         missing = next(child for child in path.parents if child.parent.is_dir())
         return f"There is no folder {missing} either."
     names = [entry.name for entry in _folders(path.parent)]
-    similar = difflib.get_close_matches(path.name, names, n=MAX_LISTED, cutoff=0.5)
+    similar = [name for name in names if _is_similar(name, path.name)][:MAX_LISTED]
     listed = similar or names[:MAX_LISTED]
     return f"{path.parent} has: {', '.join(listed)}." if listed else f"{path.parent} has no folders."
+
+
+def _is_similar(one: str, other: str) -> bool:
+    # without suffixes, since ".ome.zarr" would make all names alike
+    return difflib.SequenceMatcher(None, one.split(".")[0], other.split(".")[0]).ratio() > 0.6
 
 
 def _folders(path: Path) -> list[Path]:

@@ -106,7 +106,7 @@ def axis_letters(axes: list[Any]) -> str:
     letters = dict(_space_letters([(i, names[i]) for i in range(len(axes)) if types[i] == "space"]))
     for i, kind in enumerate(types):
         if kind != "space":
-            letters[i] = _free_letter(TYPE_LETTERS.get(kind, "") + names[i], letters.values())
+            letters[i] = _free_letter(TYPE_LETTERS.get(kind, ""), names[i], letters.values())
     return "".join(letters[i] for i in range(len(axes)))
 
 
@@ -164,10 +164,11 @@ def _space_letters(axes: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
     return ((i, letter) for (i, _), letter in zip(axes, letters, strict=True))
 
 
-def _free_letter(wanted: str, taken: Collection[str]) -> str:
+def _free_letter(preferred: str, name: str, taken: Collection[str]) -> str:
+    # not t or c, which mean something
     alphabet = "abdefghijklmnopqrsuvwxyz"
-    candidates = wanted[:1] + "".join(c for c in wanted if c in alphabet) + alphabet
-    return next(c for c in candidates if "a" <= c <= "z" and c not in taken)
+    candidates = preferred + "".join(letter for letter in name if letter in alphabet) + alphabet
+    return next(letter for letter in candidates if letter not in taken)
 
 
 def _walk(group: zarr.Group, depth: int) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from blockbuster.errors import TileError
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.rundir.staged import Sidecar, StagedLabels
+from blockbuster.rundir.staged import Sidecar, StagedLabels, label_dtype
 from blockbuster.seams.labels import compact_labels
 from blockbuster.seams.pairs import collect_inner_pairs
 from blockbuster.source import Source
@@ -210,17 +210,20 @@ class _BrickTask:
     def _label_tiles(self, pixels: np.ndarray, result: BrickResult) -> np.ndarray | None:
         """Number the labels of all tiles 1..n; None where there are none."""
         labels = None
-        first = 0
+        n_labels = 0
         for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
             core = self._label_tile(tile, pixels, result)
             if core is None:
                 continue
             if labels is None:
                 labels = self._background()
-            count = compact_labels(core, labels[self._place(tile)], first)
-            result.counts[i] = count
-            first += count
-        return labels if first else None
+            place = self._place(tile)
+            result.counts[i] = compact_labels(core, labels[place], n_labels)
+            if labels.dtype != label_dtype(n_labels + int(result.counts[i])):
+                labels = labels.astype(label_dtype(n_labels + int(result.counts[i])))
+                compact_labels(core, labels[place], n_labels)
+            n_labels += int(result.counts[i])
+        return labels if n_labels else None
 
     def _label_tile(self, tile: Index, pixels: np.ndarray, result: BrickResult) -> np.ndarray | None:
         """Labels of a tile's core; None for an empty tile."""
@@ -241,7 +244,7 @@ class _BrickTask:
 
     def _background(self) -> np.ndarray:
         core = self.job.staged.bricks.core(self.job.label_index(self.index))
-        return np.zeros([part.stop - part.start for part in core], np.uint32)
+        return np.zeros([part.stop - part.start for part in core], label_dtype(0))
 
     def _place(self, tile: Index) -> tuple[slice, ...]:
         """Where a tile lies in the brick's labels."""

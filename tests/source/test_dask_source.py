@@ -5,9 +5,10 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
-from blockbuster.source import DaskSource
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from blockbuster.source import DaskSource
 
 IMAGE = np.arange(31 * 17).reshape(31, 17)
 CHUNKS = ((10, 1, 20), (5, 12))
@@ -37,7 +38,9 @@ def counting_image(chunks=CHUNKS):
 def touched(region, chunks=CHUNKS):
     """Chunks that share a voxel with the region, by looking at every voxel."""
     number = [np.repeat(np.arange(len(lengths)), lengths) for lengths in chunks]
-    return set(itertools.product(*(np.unique(n[part]).tolist() for n, part in zip(number, region, strict=True))))
+    return set(
+        itertools.product(*(np.unique(n[part]).tolist() for n, part in zip(number, region, strict=True)))
+    )
 
 
 def test_a_chunk_is_computed_once_for_each_region_that_touches_it():

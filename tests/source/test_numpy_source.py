@@ -2,6 +2,7 @@ import pickle
 
 import numpy as np
 import pytest
+
 from blockbuster.source import NpyFileSource, NumpySource
 
 
