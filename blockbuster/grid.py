@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-__all__ = ["BrickGrid", "TileGrid"]
+__all__ = ["BrickGrid", "TileGrid", "relative_box"]
 
 Index = tuple[int, ...]
 Box = tuple[slice, ...]
+
+
+def relative_box(part: Sequence[slice], whole: Sequence[slice]) -> Box:
+    """Count a box from the origin of another.
+
+    Examples
+    --------
+    >>> relative_box((slice(12, 15),), (slice(10, 20),))
+    (slice(2, 5, None),)
+    """
+    pairs = zip(part, whole, strict=True)
+    return tuple([slice(cut.start - own.start, cut.stop - own.start) for cut, own in pairs])
 
 
 @dataclass(frozen=True)
@@ -55,9 +67,14 @@ class TileGrid:
         return tuple(np.concatenate([[0], np.cumsum(axis)]).astype(np.int64) for axis in self.lengths)
 
     @cached_property
+    def _cuts(self) -> tuple[list[int], ...]:
+        """The edges as plain integers, which are quicker to look up one by one."""
+        return tuple(edges.tolist() for edges in self.edges)
+
+    @cached_property
     def shape(self) -> Index:
         """Shape of the image in voxels."""
-        return tuple(int(edges[-1]) for edges in self.edges)
+        return tuple(cuts[-1] for cuts in self._cuts)
 
     @cached_property
     def grid_shape(self) -> Index:
@@ -85,9 +102,7 @@ class TileGrid:
 
     def core(self, index: Index) -> Box:
         """Give the tile without its halo."""
-        return tuple(
-            slice(int(edges[i]), int(edges[i + 1])) for edges, i in zip(self.edges, index, strict=True)
-        )
+        return tuple([slice(cuts[i], cuts[i + 1]) for cuts, i in zip(self._cuts, index, strict=True)])
 
     def region(self, index: Index) -> Box:
         """Give the tile with its halo, clamped to the image: what ``fn`` sees."""
@@ -96,8 +111,10 @@ class TileGrid:
     def grow(self, box: Box) -> Box:
         """Add the halo to a box of voxels, clamped to the image."""
         return tuple(
-            slice(max(0, part.start - depth), min(length, part.stop + depth))
-            for part, depth, length in zip(box, self.halo, self.shape, strict=True)
+            [
+                slice(max(0, part.start - depth), min(length, part.stop + depth))
+                for part, depth, length in zip(box, self.halo, self.shape, strict=True)
+            ]
         )
 
     def indices(self) -> Iterator[Index]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.labels import remap_labels
@@ -118,15 +118,10 @@ def _remap_brick(job: RemapJob, index: Index, box: Box, labels: np.ndarray) -> N
         slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)
     ]
     n_labels = job.ids.n_labels(index)
-    staged = job.staged.read(index, n_labels, _relative(common, core))
+    staged = job.staged.read(index, n_labels, relative_box(common, core))
     table = np.zeros(n_labels + 1, job.dtype)
     table[1:] = job.table.final_ids(job.ids.all_of(index))
-    remap_labels(staged, table, labels[_relative(common, box)])
-
-
-def _relative(part: list[slice], whole: Box) -> Box:
-    pairs = zip(part, whole, strict=True)
-    return tuple(slice(a.start - b.start, a.stop - b.start) for a, b in pairs)
+    remap_labels(staged, table, labels[relative_box(common, box)])
 
 
 def _bricks_within(bricks: BrickGrid, box: Box) -> Iterator[Index]:

@@ -80,21 +80,22 @@ def probe_tile(job: ProbeJob, number: int, pixels: np.ndarray | None = None) -> 
     """Process one tile unless it is empty, and time fn."""
     grid = job.call.grid
     tile = grid.index(number)
+    core, region = grid.core(tile), grid.region(tile)
     try:
         if pixels is None:
-            pixels = job.source.read(grid.region(tile))
+            pixels = job.source.read(region)
     except Exception as error:
-        wrapped = TileError.from_exception("reading the image", error, tile, grid.core(tile))
+        wrapped = TileError.from_exception("reading the image", error, tile, core)
         return ProbeResult(tile, None, error=wrapped)
     if job.call.is_empty(pixels):
         return ProbeResult(tile, None)
     start = time.perf_counter()
     try:
-        labels = job.call.label(tile, np.asarray(pixels))
+        labels = job.call.label(tile, core, region, np.asarray(pixels))
     except TileError as error:
         return ProbeResult(tile, None, error=error)
     seconds = time.perf_counter() - start
-    return ProbeResult(tile, job.call.core_of(tile, labels), labels.ndim < grid.ndim, seconds)
+    return ProbeResult(tile, labels, labels.ndim < grid.ndim, seconds)
 
 
 @dataclass(frozen=True)

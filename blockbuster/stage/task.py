@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import TileError
-from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.rundir.staged import Sidecar, StagedLabels, label_dtype
 from blockbuster.seams.labels import compact_labels
 from blockbuster.seams.pairs import collect_inner_pairs
@@ -21,6 +21,7 @@ from blockbuster.stage.results import check_labels
 __all__ = ["BrickResult", "StageJob", "TileCall", "run_brick"]
 
 Index = tuple[int, ...]
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -51,28 +52,32 @@ class TileCall:
         """Say whether a tile is background alone; NaN never makes it so."""
         return self.empty_threshold is not None and bool(np.max(pixels) <= self.empty_threshold)
 
-    def label(self, tile: Index, pixels: np.ndarray) -> np.ndarray:
-        """Call fn on a copy of a tile's region and check what it returns, halo included."""
+    def label(self, tile: Index, core: Box, region: Box, pixels: np.ndarray) -> np.ndarray:
+        """Call fn on a copy of a tile's region, check what it returns, and cut the halo off.
+
+        Parameters
+        ----------
+        tile : tuple of int
+            Index of the tile.
+        core, region : tuple of slice
+            The tile without and with its halo, in voxels of the image.
+        pixels : ndarray
+            The region.
+        """
         pixels = pixels.copy(order="C")
         shapes = self._label_shapes(pixels.shape)
-        core = self.grid.core(tile)
         try:
             result = self.fn(pixels)
         except Exception as error:
             raise TileError.from_exception("fn", error, tile, core) from error
         try:
-            return check_labels(result, shapes)
+            labels = check_labels(result, shapes)
         except ValueError as error:
             raise TileError(str(error), tile, core) from None
-
-    def core_of(self, tile: Index, labels: np.ndarray) -> np.ndarray:
-        """Cut the halo off labels of a tile's region."""
-        inner = []
-        for core, region in zip(self.grid.core(tile), self.grid.region(tile), strict=True):
-            inner.append(slice(core.start - region.start, core.stop - region.start))
-        if labels.ndim < self.grid.ndim:
-            del inner[self.channel_axis or 0]
-        return labels[tuple(inner)]
+        inner = relative_box(core, region)
+        if labels.ndim < len(inner) and self.channel_axis is not None:
+            inner = inner[: self.channel_axis] + inner[self.channel_axis + 1 :]
+        return labels[inner]
 
     def _label_shapes(self, shape: Index) -> tuple[Index, ...]:
         if self.channel_axis is None:
@@ -177,7 +182,7 @@ class _BrickTask:
     index: Index
 
     @cached_property
-    def region(self) -> tuple[slice, ...]:
+    def region(self) -> Box:
         return self.job.bricks.region(self.index)
 
     def run(self, result: BrickResult, pixels: np.ndarray | None) -> None:
@@ -229,30 +234,28 @@ class _BrickTask:
         """Labels of a tile's core; None for an empty tile."""
         if tile in self.job.kept:
             return self.job.kept[tile]
-        region = self._cut(self.job.call.grid.region(tile), pixels)
-        if self.job.call.is_empty(region):
+        call = self.job.call
+        core = call.grid.core(tile)
+        region = call.grid.grow(core)
+        tile_pixels = pixels[relative_box(region, self.region)]
+        if call.is_empty(tile_pixels):
             result.n_skipped += 1
             return None
         start = time.perf_counter()
-        labels = self.job.call.label(tile, region)
+        labels = call.label(tile, core, region, tile_pixels)
         result.fn_seconds += time.perf_counter() - start
-        return self.job.call.core_of(tile, labels)
+        return labels
 
-    def _cut(self, region: tuple[slice, ...], pixels: np.ndarray) -> np.ndarray:
-        parts = zip(region, self.region, strict=True)
-        return pixels[tuple(slice(cut.start - own.start, cut.stop - own.start) for cut, own in parts)]
+    @cached_property
+    def _label_core(self) -> Box:
+        return self.job.staged.bricks.core(self.job.label_index(self.index))
 
     def _background(self) -> np.ndarray:
-        core = self.job.staged.bricks.core(self.job.label_index(self.index))
-        return np.zeros([part.stop - part.start for part in core], label_dtype(0))
+        return np.zeros([part.stop - part.start for part in self._label_core], label_dtype(0))
 
-    def _place(self, tile: Index) -> tuple[slice, ...]:
+    def _place(self, tile: Index) -> Box:
         """Where a tile lies in the brick's labels."""
-        bricks = self.job.staged.bricks
-        brick = bricks.core(self.job.label_index(self.index))
-        core = bricks.grid.core(self.job.label_index(tile))
-        parts = zip(core, brick, strict=True)
-        return tuple(slice(cut.start - own.start, cut.stop - own.start) for cut, own in parts)
+        return relative_box(self.job.staged.bricks.grid.core(self.job.label_index(tile)), self._label_core)
 
     def _write(self, labels: np.ndarray, counts: np.ndarray) -> None:
         staged = self.job.staged
