@@ -200,10 +200,9 @@ def run_tasks(
     """
     if not len(numbers):
         return
-    batch: Batch | PickledBatch = Batch(function, job, list(numbers))
-    if not execution.in_process:
-        batch = PickledBatch.write(batch, directory)
-    tasks = _task_array(batch, len(numbers), regions)
+    batch = Batch(function, job, list(numbers))
+    sent = batch if execution.in_process else PickledBatch.write(batch, directory)
+    tasks = _task_array(sent, len(numbers), regions)
     if execution.kind == "distributed":
         _run_on_client(execution.client, tasks, on_result)
     else:
@@ -212,7 +211,7 @@ def run_tasks(
 
 def _task_array(batch: Batch | PickledBatch, n: int, regions: Sequence[Any] | None) -> da.Array:
     """One task per block: an array of `n` objects in chunks of one."""
-    options: dict[str, Any] = dict(dtype=object, meta=np.empty(0, object), batch=batch)
+    options: dict[str, Any] = {"dtype": object, "meta": np.empty(0, object), "batch": batch}
     if regions is None:
         return da.map_blocks(_run_block, chunks=((1,) * n,), **options)
     boxed = [

@@ -153,9 +153,7 @@ def _per_axis(value: Any, name: str, ndim: int, channel_axis: int | None, least:
     return tuple([least] * (ndim - len(numbers)) + numbers)
 
 
-def resolve_halo(
-    overlap: Any, lengths: Lengths, axes: str | None, channel_axis: int | None
-) -> Index:
+def resolve_halo(overlap: Any, lengths: Lengths, axes: str | None, channel_axis: int | None) -> Index:
     """Turn `overlap` into the depth of the halo along every axis."""
     unjoined = [axes is not None and letter in UNJOINED_AXES for letter in axes or " " * len(lengths)]
     if isinstance(overlap, (Sequence, np.ndarray)) and not isinstance(overlap, (str, bytes)):
@@ -174,9 +172,7 @@ def resolve_halo(
     )
 
 
-def resolve_merge_axes(
-    merge_axes: Any, axes: str | None, ndim: int, channel_axis: int | None
-) -> tuple[int, ...]:
+def resolve_merge_axes(merge_axes: Any, axes: str | None, ndim: int, channel_axis: int | None) -> tuple[int, ...]:
     """Turn `merge_axes` into positions in the image."""
     joined = [i for i in range(ndim) if i != channel_axis and not (axes and axes[i] in UNJOINED_AXES)]
     if merge_axes is None:

@@ -104,7 +104,7 @@ class RunPlan:
     image     NumPy array (100, 100) uint16, 20 kB
     tiles     4 of 50 x 50, 2 x 2, halo 8 x 8
     tasks     4 of 1 x 1 tiles
-    memory    about 60 kB for each task
+    memory    about 28.7 kB for each task
     disk      at most 40 kB of staged labels in a temporary folder
     output    NumPy array, 40 kB
     """
@@ -446,5 +446,3 @@ def _bytes(n: float) -> str:
             return f"{n:.3g} {unit}"
         n /= 1000
     return f"{n:.3g} TB"
-
-

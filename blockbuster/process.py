@@ -231,9 +231,7 @@ class _Run:
         """Join labels across seams and write the final ones."""
         staged, options, report = outcome.staged, self.plan.options, self.report
         with report.timed("seams"), _bar(options.progress, "match seams", self.plan.n_tiles) as advance:
-            match = match_seams(
-                staged, execution, sequential=bool(options.sequential_labels), on_done=advance
-            )
+            match = match_seams(staged, execution, sequential=bool(options.sequential_labels), on_done=advance)
         report.n_objects, report.n_pairs = match.table.n_objects, match.n_pairs
         with report.timed("write"):
             return self._write(staged, execution, match.table.dtype)

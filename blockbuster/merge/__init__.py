@@ -1,0 +1,9 @@
+"""The merge: labels that touch across seams become one object, final ids are written."""
+
+from __future__ import annotations
+
+from blockbuster.merge.components import join_pairs
+from blockbuster.merge.merging import SeamMatch, match_seams, write_final_labels
+from blockbuster.merge.table import RemapTable
+
+__all__ = ["RemapTable", "SeamMatch", "join_pairs", "match_seams", "write_final_labels"]

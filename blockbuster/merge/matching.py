@@ -88,7 +88,7 @@ def _match_border(staged: StagedLabels, index: Index, other: Index, direction: I
     mine = _corner(staged.read_plane(index, across, 1), direction, across)
     theirs = _corner(staged.read_plane(other, across, 0), tuple(-step for step in direction), across)
     free = [axis for axis in staged.merge_axes if direction[axis] == 0]
-    return collect_touching_pairs(mine, theirs, free, staged.connectivity - np.count_nonzero(direction))
+    return collect_touching_pairs(mine, theirs, free, staged.connectivity - int(np.count_nonzero(direction)))
 
 
 def _corner(plane: np.ndarray, direction: Index, across: int) -> np.ndarray:

@@ -114,9 +114,7 @@ def remap_box(job: RemapJob, number: int) -> int:
 def _remap_brick(job: RemapJob, index: Index, box: Box, labels: np.ndarray) -> None:
     """Fill the part of a box that a brick covers."""
     core = job.staged.bricks.core(index)
-    common = [
-        slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)
-    ]
+    common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)]
     n_labels = job.ids.n_labels(index)
     staged = job.staged.read(index, n_labels, relative_box(common, core))
     table = np.zeros(n_labels + 1, job.dtype)

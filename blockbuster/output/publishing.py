@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zarr
@@ -46,7 +46,7 @@ class OutputPlace:
         return f"{self.store}.{self.component.replace('/', '.')}.blockbuster-{suffix}"
 
     @property
-    def zarr_format(self) -> int:
+    def zarr_format(self) -> Literal[2, 3]:
         """Format of the existing group; 3 for a new one."""
         return 2 if os.path.exists(os.path.join(self.store, ".zgroup")) else 3
 

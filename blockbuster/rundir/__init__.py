@@ -1,0 +1,7 @@
+"""What a run keeps on disk while it works."""
+
+from __future__ import annotations
+
+from blockbuster.rundir.staged import Sidecar, StagedLabels, is_stage, remove_stage
+
+__all__ = ["Sidecar", "StagedLabels", "is_stage", "remove_stage"]

@@ -155,9 +155,10 @@ class StagedLabels:
         """Write the labels of a brick, ids 1..n of the dtype for n labels, and its sidecar."""
         array = self._small if labels.dtype == SMALL else self._large
         array[self._box(index)] = labels
-        planes = {f"plane_{axis}_{side}": plane for (axis, side), plane in sidecar.planes.items()}
+        arrays: dict[str, Any] = {"counts": sidecar.counts, "pairs": sidecar.pairs}
+        arrays |= {f"plane_{axis}_{side}": plane for (axis, side), plane in sidecar.planes.items()}
         with tempfile.NamedTemporaryFile(dir=os.path.dirname(self._sidecar_path(index)), delete=False) as file:
-            np.savez(file, counts=sidecar.counts, pairs=sidecar.pairs, **planes)
+            np.savez(file, **arrays)
         os.replace(file.name, self._sidecar_path(index))
 
     def read(self, index: Index, n_labels: int, part: Sequence[slice]) -> np.ndarray:

@@ -118,9 +118,7 @@ class DaskSource:
 
 def _check_chunks(image: da.Array, name: str) -> None:
     if any(math.isnan(length) for lengths in image.chunks for length in lengths):
-        raise ValueError(
-            f"image ({name}) has chunks of unknown size; call image.compute_chunk_sizes() first."
-        )
+        raise ValueError(f"image ({name}) has chunks of unknown size; call image.compute_chunk_sizes() first.")
     meta = meta_from_array(image)
     if isinstance(meta, np.ma.MaskedArray):
         raise TypeError(

@@ -177,8 +177,7 @@ def _open_array(location: Location) -> zarr.Array:
 def _list_levels(ome: OmeImage, root: Location) -> str:
     shapes = (_open_array(root / path).shape for path in ome.levels)
     return ", ".join(
-        f"{i} ({path!r}, shape {shape})"
-        for i, (path, shape) in enumerate(zip(ome.levels, shapes, strict=True))
+        f"{i} ({path!r}, shape {shape})" for i, (path, shape) in enumerate(zip(ome.levels, shapes, strict=True))
     )
 
 

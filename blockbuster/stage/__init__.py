@@ -1,0 +1,16 @@
+"""The stage: fn on every tile, its labels checked, numbered and kept on disk."""
+
+from __future__ import annotations
+
+from blockbuster.stage.empty import EmptyTiles, find_empty_tiles, otsu_threshold
+from blockbuster.stage.staging import StageOutcome, stage_labels
+from blockbuster.stage.task import TileCall
+
+__all__ = [
+    "EmptyTiles",
+    "StageOutcome",
+    "TileCall",
+    "find_empty_tiles",
+    "otsu_threshold",
+    "stage_labels",
+]

@@ -55,8 +55,8 @@ class EmptyTiles:
     def picture(self) -> str:
         """Draw the grid, ``#`` for empty tiles; all axes but the last two seen from above."""
         plane = np.atleast_2d(self.empty)
-        plane = plane.all(axis=tuple(range(plane.ndim - 2)))
-        return "\n".join("".join("#" if empty else "." for empty in row) for row in plane)
+        seen = np.asarray(plane.all(axis=tuple(range(plane.ndim - 2))))
+        return "\n".join("".join("#" if empty else "." for empty in row) for row in seen)
 
     def plane(self) -> np.ndarray:
         """Give the fraction of empty tiles above each place of the last two axes, as an image."""

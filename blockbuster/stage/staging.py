@@ -195,11 +195,11 @@ def stage_labels(
     kept, bricks, drops = _probe(stage, fixed_bricks)
     call = dataclasses.replace(call, drops_channels=drops)
     axis = call.channel_axis if drops else None
-    staged = StagedLabels(
-        directory, _label_bricks(bricks, axis), _label_axes(merge_axes, axis), connectivity
-    )
+    staged = StagedLabels(directory, _label_bricks(bricks, axis), _label_axes(merge_axes, axis), connectivity)
     staged.create(settings)
-    job = StageJob(call, source, bricks, staged, {probe.tile: probe.labels for probe in kept})
+    job = StageJob(
+        call, source, bricks, staged, {probe.tile: probe.labels for probe in kept if probe.labels is not None}
+    )
     tally = _Tally(bricks, verbose, on_tiles)
     stage = dataclasses.replace(stage, call=call, bricks=bricks)
     stage.run(run_brick, job, range(bricks.n_bricks), lambda n: bricks.region(bricks.index(n)), tally.add)

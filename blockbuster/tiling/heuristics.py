@@ -407,9 +407,7 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     except TypeError:
         found = None
     if found is None or found.kind not in "biufc":
-        raise TypeError(
-            f"dtype is {dtype!r}; it must be a NumPy dtype of numbers, e.g. 'uint16' or image.dtype."
-        )
+        raise TypeError(f"dtype is {dtype!r}; it must be a NumPy dtype of numbers, e.g. 'uint16' or image.dtype.")
     return found
 
 

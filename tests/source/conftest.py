@@ -16,9 +16,7 @@ def pixels(shape, dtype="uint16"):
 
 
 def write_array(where, data, chunks=None, **layout):
-    array = zarr.create_array(
-        where, shape=data.shape, dtype=data.dtype, chunks=chunks or data.shape, **layout
-    )
+    array = zarr.create_array(where, shape=data.shape, dtype=data.dtype, chunks=chunks or data.shape, **layout)
     array[...] = data
     return array
 

@@ -38,9 +38,7 @@ def counting_image(chunks=CHUNKS):
 def touched(region, chunks=CHUNKS):
     """Chunks that share a voxel with the region, by looking at every voxel."""
     number = [np.repeat(np.arange(len(lengths)), lengths) for lengths in chunks]
-    return set(
-        itertools.product(*(np.unique(n[part]).tolist() for n, part in zip(number, region, strict=True)))
-    )
+    return set(itertools.product(*(np.unique(n[part]).tolist() for n, part in zip(number, region, strict=True))))
 
 
 def test_a_chunk_is_computed_once_for_each_region_that_touches_it():

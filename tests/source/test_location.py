@@ -124,9 +124,7 @@ def test_a_folder_that_is_no_zarr_is_refused_with_the_zarr_inside(tmp_path, writ
         open_source(tmp_path / "notes")
 
 
-@pytest.mark.parametrize(
-    "text", ["{oops", "[]", "{}", '{"zarr_format": 3, "node_type": "array", "shape": [3]}']
-)
+@pytest.mark.parametrize("text", ["{oops", "[]", "{}", '{"zarr_format": 3, "node_type": "array", "shape": [3]}'])
 def test_broken_metadata_are_an_error_that_names_the_path(text, tmp_path):
     (tmp_path / "zarr.json").write_text(text)
     with pytest.raises((ValueError, FileNotFoundError), match=str(tmp_path)):

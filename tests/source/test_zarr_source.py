@@ -73,7 +73,10 @@ def test_the_pickle_of_a_stored_array_holds_no_metadata_and_no_pixels(given, tmp
 def test_a_source_can_be_read_in_another_process(tmp_path, write):
     data = write.pixels((6, 5))
     write.array(tmp_path / "a", data)
-    code = "import pickle, sys; s = pickle.load(sys.stdin.buffer); print(s.read((slice(1, 2), slice(0, 3))).tolist())"
+    code = (
+        "import pickle, sys; s = pickle.load(sys.stdin.buffer); "
+        "print(s.read((slice(1, 2), slice(0, 3))).tolist())"
+    )
     source = open_source(tmp_path / "a")
     done = subprocess.run(
         [sys.executable, "-c", code], input=pickle.dumps(source), capture_output=True, check=True

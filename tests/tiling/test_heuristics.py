@@ -61,9 +61,7 @@ def naive_plan(shape, voxel_bytes, target_bytes, max_voxels, halo, minimum):
             chain.append(tile_of(max(plane), depths))
 
     def fits(tile):
-        return (
-            region_voxels(tile, shape, halo) * voxel_bytes <= target_bytes and math.prod(tile) <= max_voxels
-        )
+        return region_voxels(tile, shape, halo) * voxel_bytes <= target_bytes and math.prod(tile) <= max_voxels
 
     fitting = list(itertools.takewhile(fits, chain))
     return fitting[-1] if fitting else (1,) * len(shape)

@@ -211,9 +211,7 @@ def test_address_space_limit_counts():
     )
     root = Path(__file__).parents[2]
     environ = {**os.environ, "PYTHONPATH": str(root), "OPENBLAS_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, check=True)
     assert abs(int(done.stdout)) < 50 * MIB
 
 
