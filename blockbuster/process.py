@@ -15,16 +15,13 @@ from typing import Any
 import dask.array as da
 import numpy as np
 import zarr
-from tqdm.auto import tqdm
 
 from blockbuster.cluster import Execution
-from blockbuster.merge.merging import match_seams, write_final_labels
-from blockbuster.output.publishing import partial_output
-from blockbuster.output.storage import label_chunks
-from blockbuster.output.targets import ArrayTarget, NpyTarget, ZarrTarget
+from blockbuster.finish import FinishedStage, progress_bar
 from blockbuster.plan import RunPlan, plan_run
 from blockbuster.report import RunReport, installed_versions
-from blockbuster.rundir.staged import StagedLabels, is_stage, remove_stage
+from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.staged import is_stage, remove_stage
 from blockbuster.stage.empty import otsu_threshold
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
@@ -32,8 +29,6 @@ from blockbuster.stage.task import TileCall
 __all__ = ["tile_process"]
 
 logger = logging.getLogger("blockbuster")
-
-REPORT = "blockbuster-report.json"
 
 
 def tile_process(
@@ -194,7 +189,7 @@ class _Run:
     def stage(self, directory: str, execution: Execution) -> StageOutcome:
         """Run fn on every tile."""
         plan, options = self.plan, self.plan.options
-        with self.report.timed("stage"), _bar(options.progress, "segment", plan.n_tiles) as advance:
+        with self.report.timed("stage"), progress_bar(bool(options.progress), "segment", plan.n_tiles) as advance:
             outcome = stage_labels(
                 plan.source,
                 TileCall(plan.grid, self.fn, self._threshold(), plan.channel_axis),
@@ -229,62 +224,23 @@ class _Run:
 
     def merge(self, outcome: StageOutcome, execution: Execution) -> Any:
         """Join labels across seams and write the final ones."""
-        staged, options, report = outcome.staged, self.plan.options, self.report
-        with report.timed("seams"), _bar(options.progress, "match seams", self.plan.n_tiles) as advance:
-            match = match_seams(staged, execution, sequential=bool(options.sequential_labels), on_done=advance)
-        report.n_objects, report.n_pairs = match.table.n_objects, match.n_pairs
-        with report.timed("write"):
-            return self._write(staged, execution, match.table.dtype)
-
-    def _write(self, staged: StagedLabels, execution: Execution, dtype: np.dtype) -> Any:
-        place, shape = self.plan.place, staged.bricks.grid.shape
-        chunk, shard = label_chunks(staged.bricks.grid)
+        staged, options, place = outcome.staged, self.plan.options, self.plan.place
+        arrays = ArrayFolder(staged.path)
+        finished = FinishedStage(staged, arrays, execution, self.report, bool(options.progress))
+        table = finished.match(sequential=bool(options.sequential_labels))
         if place is None:
-            return self._write_to_memory(staged, execution, dtype, shard)
-        with partial_output(place, shape, dtype, chunk, shard, self._label_axes(len(shape))) as path:
-            self._fill(staged, ZarrTarget(path), shard, execution, dtype)
-            with open(os.path.join(path, REPORT), "w") as file:
-                file.write(self.report.to_json())
-        array = zarr.open_array(place.array_path, mode="r")
-        if self.plan.options.compute:
-            return np.asarray(array[...])
-        return da.from_array(array, chunks=shard)
-
-    def _write_to_memory(
-        self, staged: StagedLabels, execution: Execution, dtype: np.dtype, shard: tuple[int, ...]
-    ) -> np.ndarray:
-        shape = staged.bricks.grid.shape
-        if execution.in_process:
-            labels = np.zeros(shape, dtype)
-            self._fill(staged, ArrayTarget(labels), shard, execution, dtype)
-            return labels
-        staged.save_array("result", np.zeros(shape, dtype))
-        self._fill(staged, NpyTarget(os.path.join(staged.path, "result.npy")), shard, execution, dtype)
-        return np.array(staged.load_array("result"))
-
-    def _fill(
-        self,
-        staged: StagedLabels,
-        target: ArrayTarget | NpyTarget | ZarrTarget,
-        shard: tuple[int, ...],
-        execution: Execution,
-        dtype: np.dtype,
-    ) -> None:
-        with _bar(self.plan.options.progress, "write labels", self.plan.n_tiles) as advance:
-            write_final_labels(staged, target, shard, execution, dtype, on_done=advance)
+            return finished.to_numpy(table)
+        finished.publish(table, place, self._label_axes(staged.bricks.grid.ndim))
+        labels = zarr.open_array(place.array_path, mode="r")
+        if options.compute:
+            return np.asarray(labels[...])
+        return da.from_array(labels, chunks=labels.shards or labels.chunks)
 
     def _label_axes(self, ndim: int) -> str | None:
         axes = self.plan.source.axes
         if axes is None or len(axes) == ndim:
             return axes
         return axes.replace("c", "")
-
-
-@contextlib.contextmanager
-def _bar(shown: bool, name: str, n_tiles: int) -> Iterator[Callable[[int], Any]]:
-    """Show progress in tiles, or nothing."""
-    with tqdm(total=n_tiles, desc=name, unit="tile", disable=not shown) as bar:
-        yield bar.update
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from blockbuster.merge.components import join_pairs
 from blockbuster.merge.matching import MatchJob, MatchResult, match_brick
 from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes
 from blockbuster.merge.table import BrickIds, RemapTable
+from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.pairs import NO_PAIRS
 
@@ -38,18 +39,21 @@ class SeamMatch:
 
 def match_seams(
     staged: StagedLabels,
+    arrays: ArrayFolder,
     execution: Execution,
     *,
     sequential: bool = False,
     first_offset: int = 0,
     on_done: Callable[[int], Any] = bool,
 ) -> SeamMatch:
-    """Join the labels that touch across seams, and keep the remap table in the stage.
+    """Join the labels that touch across seams, and keep the remap table.
 
     Parameters
     ----------
     staged : StagedLabels
-        A stage whose bricks are finished and whose ``counts`` are saved.
+        A stage whose bricks are finished; it is only read.
+    arrays : ArrayFolder
+        Holds ``counts``, the labels per tile; takes the remap table.
     execution : Execution
         Where to run.
     sequential : bool
@@ -68,9 +72,9 @@ def match_seams(
     -----
     Reads border planes only. Memory grows with the number of labels that touch a seam.
     """
-    counts = np.array(staged.load_array("counts"))
+    counts = np.array(arrays.load("counts"))
     ids = BrickIds.from_counts(staged.bricks, counts, first_offset)
-    staged.save_array("offsets", ids.offsets)
+    arrays.save("offsets", ids.offsets)
     found = [NO_PAIRS]
 
     def collect(matched: MatchResult) -> None:
@@ -80,16 +84,17 @@ def match_seams(
     if staged.merge_axes:
         numbers = range(staged.bricks.n_bricks)
         job = MatchJob(staged, ids)
-        run_tasks(execution, match_brick, job, numbers, directory=staged.path, on_result=collect)
+        run_tasks(execution, match_brick, job, numbers, directory=arrays.path, on_result=collect)
     pairs = np.concatenate(found)
     border, roots = join_pairs(pairs)
     table = RemapTable(border, roots, int(counts.sum()) + first_offset, sequential, first_offset)
-    table.save(staged)
+    table.save(arrays)
     return SeamMatch(table, len(pairs))
 
 
 def write_final_labels(
     staged: StagedLabels,
+    arrays: ArrayFolder,
     target: LabelTarget,
     shard: tuple[int, ...],
     execution: Execution,
@@ -102,7 +107,9 @@ def write_final_labels(
     Parameters
     ----------
     staged : StagedLabels
-        A stage whose seams are matched.
+        A stage whose seams are matched; it is only read.
+    arrays : ArrayFolder
+        What `match_seams` kept.
     target : LabelTarget
         Where final labels go; background is not written.
     shard : tuple of int
@@ -115,13 +122,13 @@ def write_final_labels(
         Called with a number of tiles as they are done.
     """
     boxes = remap_boxes(staged.bricks, shard)
-    job = RemapJob(staged, boxes, target, dtype)
+    job = RemapJob(staged, arrays, boxes, target, dtype)
     numbers = range(boxes.n_tiles)
 
     def count(number: int) -> None:
         on_done(_tiles_starting_in(boxes.core(boxes.index(number)), staged.bricks.grid))
 
-    run_tasks(execution, remap_box, job, numbers, directory=staged.path, on_result=count)
+    run_tasks(execution, remap_box, job, numbers, directory=arrays.path, on_result=count)
 
 
 def _tiles_starting_in(box: tuple[slice, ...], grid: TileGrid) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 
 from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.merge.table import BrickIds, RemapTable
+from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.labels import remap_labels
 
@@ -35,7 +36,9 @@ class RemapJob:
     Parameters
     ----------
     staged : StagedLabels
-        The stage, which holds the counts and the table.
+        The stage.
+    arrays : ArrayFolder
+        Counts, offsets and the remap table.
     boxes : TileGrid
         One box per task, made of whole shards of the target.
     target : LabelTarget
@@ -45,6 +48,7 @@ class RemapJob:
     """
 
     staged: StagedLabels
+    arrays: ArrayFolder
     boxes: TileGrid
     target: LabelTarget
     dtype: np.dtype
@@ -52,13 +56,13 @@ class RemapJob:
     @cached_property
     def ids(self) -> BrickIds:
         """From ids within a brick to provisional ids."""
-        counts, offsets = self.staged.load_array("counts"), self.staged.load_array("offsets")
+        counts, offsets = self.arrays.load("counts"), self.arrays.load("offsets")
         return BrickIds(self.staged.bricks, counts, offsets)
 
     @cached_property
     def table(self) -> RemapTable:
         """The remap table, mapped into memory."""
-        return RemapTable.load(self.staged)
+        return RemapTable.load(self.arrays)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}

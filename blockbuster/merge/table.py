@@ -4,25 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
 from blockbuster.grid import BrickGrid
+from blockbuster.rundir.arrays import ArrayFolder
 
 __all__ = ["BrickIds", "RemapTable"]
 
 INT32_MAX = 2**31 - 1
-
-
-class ArrayStore(Protocol):
-    """Something that keeps arrays by name."""
-
-    def save_array(self, name: str, array: np.ndarray) -> None:
-        """Keep an array."""
-
-    def load_array(self, name: str) -> np.ndarray:
-        """Give it back."""
 
 
 @dataclass(frozen=True)
@@ -93,17 +83,17 @@ class RemapTable:
             final -= np.searchsorted(self.absorbed, final) + self.start
         return final
 
-    def save(self, store: ArrayStore) -> None:
+    def save(self, arrays: ArrayFolder) -> None:
         """Keep the table where every worker can map it."""
-        store.save_array("table/border", self.border)
-        store.save_array("table/roots", self.roots)
-        store.save_array("table/numbers", np.array([self.n_provisional, self.sequential, self.start]))
+        arrays.save("border", self.border)
+        arrays.save("roots", self.roots)
+        arrays.save("numbers", np.array([self.n_provisional, self.sequential, self.start]))
 
     @classmethod
-    def load(cls, store: ArrayStore) -> RemapTable:
+    def load(cls, arrays: ArrayFolder) -> RemapTable:
         """Give a kept table back."""
-        n_provisional, sequential, start = store.load_array("table/numbers").tolist()
-        border, roots = store.load_array("table/border"), store.load_array("table/roots")
+        n_provisional, sequential, start = arrays.load("numbers").tolist()
+        border, roots = arrays.load("border"), arrays.load("roots")
         return cls(border, roots, n_provisional, bool(sequential), start)
 
 

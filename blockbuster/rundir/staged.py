@@ -8,7 +8,8 @@
                           in ``uint16`` where they fit and else in ``uint32``
         sidecars/N.npz    counts per tile, touching pairs inside the brick, outer border planes
         counts.npy        labels per tile, once every brick is finished
-        table/            the remap table, once the seams are matched
+        offsets.npy, border.npy, roots.npy, numbers.npy
+                          the remap table, once the seams are matched
 """
 
 from __future__ import annotations
@@ -177,21 +178,6 @@ class StagedLabels:
         """Read the outermost plane of a brick, low (0) or high (1) along `axis`."""
         with np.load(self._sidecar_path(index)) as sidecar:
             return np.asarray(sidecar[f"plane_{axis}_{side}"])
-
-    def save_array(self, name: str, array: np.ndarray) -> None:
-        """Keep an array, e.g. the remap table, where every worker can map it into memory."""
-        path = os.path.join(self.path, name + ".npy")
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), delete=False) as file:
-            np.save(file, array)
-        os.replace(file.name, path)
-
-    def load_array(self, name: str) -> np.ndarray:
-        """Map an array that was saved into memory."""
-        path = os.path.join(self.path, name + ".npy")
-        # An array of size 0 cannot be mapped.
-        array = np.load(path, mmap_mode="r") if os.path.getsize(path) > 128 else np.load(path)
-        return np.asarray(array)
 
 
 def label_dtype(n_labels: int) -> np.dtype:

@@ -16,6 +16,7 @@ import numpy as np
 from blockbuster.cluster import Execution, run_tasks
 from blockbuster.errors import TileError, format_slices
 from blockbuster.grid import BrickGrid
+from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import DaskSource, NpyFileSource, NumpySource, Source
 from blockbuster.stage.bricks import limit_bricks
@@ -203,7 +204,7 @@ def stage_labels(
     tally = _Tally(bricks, verbose, on_tiles)
     stage = dataclasses.replace(stage, call=call, bricks=bricks)
     stage.run(run_brick, job, range(bricks.n_bricks), lambda n: bricks.region(bricks.index(n)), tally.add)
-    staged.save_array("counts", tally.counts.reshape(staged.bricks.grid.grid_shape))
+    ArrayFolder(directory).save("counts", tally.counts.reshape(staged.bricks.grid.grid_shape))
     return StageOutcome(
         staged,
         bricks,

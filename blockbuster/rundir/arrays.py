@@ -1,0 +1,48 @@
+"""Arrays that the tasks of a run share, in a folder that every worker can map into memory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["ArrayFolder"]
+
+
+@dataclass(frozen=True)
+class ArrayFolder:
+    """A folder of ``.npy`` files.
+
+    Parameters
+    ----------
+    path : str
+        An existing folder.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     arrays = ArrayFolder(folder)
+    ...     arrays.save("counts", np.array([3, 4]))
+    ...     arrays.load("counts").tolist()
+    [3, 4]
+    """
+
+    path: str
+
+    def file(self, name: str) -> str:
+        """Give the path of an array."""
+        return os.path.join(self.path, name + ".npy")
+
+    def save(self, name: str, array: np.ndarray) -> None:
+        """Keep an array, complete or not at all."""
+        with tempfile.NamedTemporaryFile(dir=self.path, delete=False) as file:
+            np.save(file, array)
+        os.replace(file.name, self.file(name))
+
+    def load(self, name: str) -> np.ndarray:
+        """Map a kept array into memory, read-only."""
+        # numpy cannot map an array of size 0.
+        empty = os.path.getsize(self.file(name)) <= 128
+        return np.asarray(np.load(self.file(name), mmap_mode=None if empty else "r"))
