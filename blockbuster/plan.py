@@ -31,7 +31,7 @@ from blockbuster.source import DaskSource, Source, open_source
 from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.tiling import auto_tile_shape
 
-__all__ = ["RunOptions", "RunPlan", "plan_run"]
+__all__ = ["RunOptions", "RunPlan", "plan_run", "resolve_place"]
 
 URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 MOST_READ_TWICE = 2.0
@@ -342,12 +342,12 @@ class _Resolver:
 
     def _place(self) -> OutputPlace | None:
         options = self.options
-        component = _check_component(options.output_component)
         if options.write_to is None:
+            _check_component(options.output_component)
             return None
-        place = OutputPlace(_local_path(options.write_to, "write_to"), component)
+        place = resolve_place(options.write_to, options.output_component)
         self._check_apart(place.array_path, "write_to")
-        if _is_ome_image(place.store) and not component.startswith("labels/"):
+        if _is_ome_image(place.store) and not place.component.startswith("labels/"):
             raise ValueError(
                 f"write_to: {place.store} is an OME-Zarr image; labels inside it are named "
                 "output_component='labels/NAME', or give another path."
@@ -386,6 +386,12 @@ class _Resolver:
 
 def _holds(folder: str, path: str) -> bool:
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
+    """Check the path and the name of a label array."""
+    component = _check_component(output_component)
+    return OutputPlace(_local_path(write_to, "write_to"), component)
 
 
 def _check_component(component: Any) -> str:

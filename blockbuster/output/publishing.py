@@ -15,9 +15,10 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 
-__all__ = ["OutputPlace", "partial_output"]
+__all__ = ["METADATA_FILES", "OutputPlace", "partial_output", "replaced_output"]
 
 MARK = ".blockbuster-partial"
+METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
 REPLACED = ".blockbuster-replaced"
 
 
@@ -123,14 +124,43 @@ def partial_output(
     Whatever happens inside the block, the target holds either what it held before or the complete
     new array.
     """
+    with _partial_folder(place) as (partial, array_path):
+        _create_array(partial, place, shape, dtype, chunk, shard, axes)
+        yield array_path
+
+
+@contextlib.contextmanager
+def replaced_output(place: OutputPlace) -> Iterator[str]:
+    """Give the folder of an empty array with the metadata of an existing one, to take its place.
+
+    Parameters
+    ----------
+    place : OutputPlace
+        Where the array lies.
+
+    Yields
+    ------
+    str
+        The folder to write to.
+    """
+    with _partial_folder(place) as (_, array_path):
+        os.makedirs(array_path)
+        for name in METADATA_FILES:
+            if os.path.isfile(os.path.join(place.array_path, name)):
+                shutil.copyfile(os.path.join(place.array_path, name), os.path.join(array_path, name))
+        yield array_path
+
+
+@contextlib.contextmanager
+def _partial_folder(place: OutputPlace) -> Iterator[tuple[str, str]]:
+    """Give a folder beside the target and the array's path in it, and publish the array at the end."""
     partial = place.sibling("partial")
     _recover(place, partial)
     os.makedirs(partial)
     Path(partial, MARK).touch()
+    array_path = os.path.join(partial, *place.component.split("/"))
     try:
-        array_path = os.path.join(partial, *place.component.split("/"))
-        _create_array(partial, place, shape, dtype, chunk, shard, axes)
-        yield array_path
+        yield partial, array_path
         _publish(place, partial, array_path)
     finally:
         _recover(place, partial)

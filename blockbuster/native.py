@@ -1,0 +1,235 @@
+"""Label arrays that are stored already: merge what somebody staged, number ids without gaps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import dask
+import numpy as np
+import zarr
+
+from blockbuster.cluster import find_execution
+from blockbuster.finish import FinishedStage
+from blockbuster.grid import TileGrid
+from blockbuster.options import resolve_count
+from blockbuster.output.publishing import replaced_output
+from blockbuster.plan import resolve_place
+from blockbuster.process import tile_process
+from blockbuster.report import RunReport
+from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.staged import StagedLabels, is_stage
+from blockbuster.seams.labels import remap_labels
+
+__all__ = ["relabel_sequential_zarr", "zarr_native_merge"]
+
+DENSE_TABLE_LENGTH = 2**24
+Path = str | os.PathLike[str]
+
+
+def zarr_native_merge(
+    stage_path: Path,
+    stage_component: str,
+    out_path: Path,
+    out_component: str,
+    *,
+    n_workers: int | None = None,
+    show_progress: bool = False,
+    connectivity: int = 1,
+    sequential: bool = False,
+    overwrite: bool = False,
+) -> int:
+    """Merge labels that were staged tile by tile into one label array.
+
+    Parameters
+    ----------
+    stage_path : path
+        A zarr group, or a stage that `tile_process` kept. It is only read.
+    stage_component : str
+        Name of the array inside it: one tile per chunk, integer ids local to the chunk, 0 =
+        background. Not looked at for a stage that `tile_process` kept, which has its own grid.
+    out_path, out_component : path, str
+        Where the merged labels go, as ``write_to`` and ``output_component`` of `tile_process`.
+    n_workers : int, optional
+        How many threads or processes work; ``None``: as dask is configured.
+    show_progress : bool
+        Show progress bars.
+    connectivity : int
+        Which neighbours across a seam touch: 1 = faces ... ndim = corners too.
+    sequential : bool
+        Number the objects 1..N.
+    overwrite : bool
+        Replace an existing array, once the new one is complete.
+
+    Returns
+    -------
+    int
+        Number of objects.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError, FileExistsError
+        For the arguments, before any work.
+
+    Notes
+    -----
+    Labels of others are read and staged once, then merged like those of `tile_process`; memory
+    depends on the chunks and the number of labels that touch a seam.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> staged = zarr.create_group(f"{folder}/staged.zarr").create_array(
+    ...     "tiles", shape=(4, 8), chunks=(4, 4), dtype="int32")
+    >>> staged[1:3, 2:6] = 1
+    >>> zarr_native_merge(f"{folder}/staged.zarr", "tiles", f"{folder}/merged.zarr", "labels")
+    1
+    """
+    with _workers(n_workers):
+        if is_stage(stage_path):
+            return _merge_own_stage(
+                stage_path, out_path, out_component, show_progress, connectivity, sequential, overwrite
+            )
+        staged = _open_labels(stage_path, stage_component, "stage")
+        _, report = tile_process(
+            staged,
+            _as_it_is,
+            write_to=out_path,
+            output_component=out_component,
+            progress=show_progress,
+            connectivity=connectivity,
+            sequential_labels=sequential,
+            overwrite=overwrite,
+            return_report=True,
+        )
+        return int(report.n_objects)
+
+
+def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
+    """Renumber a stored label array to 1..N.
+
+    Parameters
+    ----------
+    path : path
+        A zarr group on the file system.
+    component : str
+        Name of the label array inside it; integers, none negative, 0 = background.
+
+    Returns
+    -------
+    int
+        N. The order of the ids is kept.
+
+    Raises
+    ------
+    TypeError, ValueError, FileNotFoundError
+        If there is no label array.
+
+    Notes
+    -----
+    Reads the array twice and writes it once, beside the old one, which is replaced when the new
+    one is complete: a crash leaves either. Memory grows with the number of labels. Metadata,
+    chunks and dtype are kept.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = tempfile.mkdtemp()
+    >>> labels = zarr.create_group(f"{folder}/x.zarr").create_array("labels", data=np.array([[0, 7], [9, 7]]))
+    >>> relabel_sequential_zarr(f"{folder}/x.zarr")
+    2
+    >>> zarr.open_array(f"{folder}/x.zarr/labels")[:].tolist()
+    [[0, 1], [2, 1]]
+    """
+    place = resolve_place(path, component)
+    labels = _open_labels(place.store, component, "label array")
+    unit = labels.shards or labels.chunks
+    boxes = TileGrid.regular(labels.shape, unit, (0,) * labels.ndim)
+    ids = _distinct_ids(labels, boxes)
+    with replaced_output(place) as new_path:
+        new = zarr.open_array(new_path, mode="r+")
+        for box in map(boxes.core, boxes.indices()):
+            new[box] = _ranked(np.asarray(labels[box]), ids)
+    return len(ids)
+
+
+def _as_it_is(tile: np.ndarray) -> np.ndarray:
+    """Hand labels on that are there already."""
+    return tile
+
+
+@contextlib.contextmanager
+def _workers(n_workers: int | None) -> Iterator[None]:
+    if n_workers is None:
+        yield
+        return
+    with dask.config.set(num_workers=resolve_count(n_workers, "n_workers", 1)):
+        yield
+
+
+def _open_labels(path: Path, component: str, what: str) -> Any:
+    """Open an array of integers for reading."""
+    full = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
+    try:
+        labels = zarr.open_array(full, mode="r")
+    except (FileNotFoundError, zarr.errors.NodeTypeValidationError) as error:
+        raise FileNotFoundError(f"{what} {full}: there is no zarr array.") from error
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{what} {full} holds {labels.dtype}; labels are integers.")
+    return labels
+
+
+def _merge_own_stage(
+    stage_path: Path,
+    out_path: Path,
+    out_component: str,
+    progress: bool,
+    connectivity: int,
+    sequential: bool,
+    overwrite: bool,
+) -> int:
+    staged = StagedLabels.open(stage_path)
+    if connectivity != staged.connectivity:
+        raise ValueError(
+            f"connectivity is {connectivity}; {os.fspath(stage_path)} was staged for "
+            f"{staged.connectivity}, pass connectivity={staged.connectivity}."
+        )
+    place = resolve_place(out_path, out_component)
+    fault = place.fault(overwrite=overwrite)
+    if fault:
+        raise FileExistsError(fault)
+    with tempfile.TemporaryDirectory(prefix="blockbuster-") as folder, find_execution().opened() as execution:
+        arrays = ArrayFolder(folder)
+        arrays.save("counts", np.array(ArrayFolder(staged.path).load("counts")))
+        finished = FinishedStage(staged, arrays, execution, RunReport(), progress)
+        table = finished.match(sequential=sequential)
+        finished.publish(table, place, None)
+    return table.n_objects
+
+
+def _distinct_ids(labels: Any, boxes: TileGrid) -> np.ndarray:
+    """Collect the ids that occur, sorted, without background."""
+    ids = np.empty(0, labels.dtype)
+    for box in map(boxes.core, boxes.indices()):
+        ids = np.union1d(ids, np.asarray(labels[box]))
+    if len(ids) and ids[0] < 0:
+        raise ValueError(f"the array holds negative labels (least {ids[0]}); ids count from 1.")
+    return ids[ids > 0]
+
+
+def _ranked(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Replace ids by their rank: through a table where the ids are small, else by searching."""
+    largest = int(ids[-1]) if len(ids) else 0
+    if largest <= max(DENSE_TABLE_LENGTH, 8 * len(ids)):
+        table = np.zeros(largest + 1, labels.dtype)
+        table[ids] = np.arange(1, len(ids) + 1)
+        ranked = np.empty_like(labels)
+        remap_labels(labels, table, ranked)
+        return ranked
+    ranked = np.searchsorted(ids, labels).astype(labels.dtype) + 1
+    ranked[labels == 0] = 0
+    return ranked
