@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm.auto import tqdm
 
 from blockbuster.cluster import Execution
 from blockbuster.merge.merging import match_seams, write_final_labels
@@ -98,5 +98,12 @@ class FinishedStage:
 @contextlib.contextmanager
 def progress_bar(shown: bool, name: str, n_tiles: int) -> Iterator[Callable[[int], Any]]:
     """Show progress in tiles, or nothing."""
-    with tqdm(total=n_tiles, desc=name, unit="tile", disable=not shown) as bar:
+    if not shown:
+        yield bool
+        return
+    with warnings.catch_warnings():
+        # Without ipywidgets tqdm shows its text bar in a notebook and complains; the bar is enough.
+        warnings.filterwarnings("ignore", message="IProgress not found")
+        from tqdm.auto import tqdm
+    with tqdm(total=n_tiles, desc=name, unit="tile") as bar:
         yield bar.update
