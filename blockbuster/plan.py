@@ -8,6 +8,7 @@ import pickle
 import re
 import tempfile
 import uuid
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,10 +32,10 @@ from blockbuster.source import DaskSource, Source, open_source
 from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.tiling import auto_tile_shape
 
-__all__ = ["RunOptions", "RunPlan", "plan_run", "resolve_place"]
+__all__ = ["RunOptions", "RunPlan", "make_plan", "plan_run", "resolve_place", "warn_of_repeated_chunks"]
 
 URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
-MOST_READ_TWICE = 2.0
+MOST_CHUNK_READS = 2.0
 
 
 @dataclass(frozen=True)
@@ -167,6 +168,11 @@ class RunPlan:
         settings |= {"image": self.source.name, "connectivity": self.connectivity}
         return settings | {"merge_axes": self.merge_axes}
 
+    def _chunk_lines(self) -> list[str]:
+        if not isinstance(self.source, DaskSource):
+            return []
+        return [f"chunks    each computed {self.chunk_reads:.2f} times on average"]
+
     def __str__(self) -> str:
         grid = self.grid
         shape = tuple(int(n) for n in grid.shape)
@@ -178,6 +184,7 @@ class RunPlan:
             f"tiles     {grid.n_tiles} of {_by(grid.tile_shape)}, {_by(grid.grid_shape)}, halo {_by(grid.halo)}",
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
             f"memory    about {_bytes(self.task_bytes)} for each task",
+            *self._chunk_lines(),
             f"disk      at most {_bytes(self.label_bytes)} of staged labels in {stage}",
             f"output    {target}, {_bytes(self.label_bytes)}",
         ]
@@ -211,6 +218,13 @@ def plan_run(image: Any, *, fn: Callable[[np.ndarray], Any] | None = None, **opt
     >>> plan_run(np.zeros((100, 100)), tile_shape=(50, 50)).n_tiles
     4
     """
+    plan = make_plan(image, fn, options)
+    warn_of_repeated_chunks(plan)
+    return plan
+
+
+def make_plan(image: Any, fn: Callable[[np.ndarray], Any] | None, options: dict[str, Any]) -> RunPlan:
+    """Check and resolve all arguments."""
     given = RunOptions(**options)
     faults = Faults()
     with faults.caught():
@@ -225,6 +239,17 @@ def plan_run(image: Any, *, fn: Callable[[np.ndarray], Any] | None = None, **opt
     plan = RunPlan(source=source, options=given, execution=resolver.execution, **parts)
     _check_picklable(fn, plan.execution)
     return plan
+
+
+def warn_of_repeated_chunks(plan: RunPlan) -> None:
+    """Warn the caller's caller where tasks compute the chunks of a dask image several times."""
+    if plan.chunk_reads > MOST_CHUNK_READS:
+        warnings.warn(
+            f"every chunk of the dask image is computed {plan.chunk_reads:.1f} times on average, once for each "
+            "task that touches it; choose tiles that are multiples of the chunks, rechunk the image, or store it "
+            "as zarr first.",
+            stacklevel=3,
+        )
 
 
 def _check_fn(fn: Any) -> None:

@@ -18,7 +18,7 @@ import zarr
 
 from blockbuster.cluster import Execution
 from blockbuster.finish import FinishedStage, progress_bar
-from blockbuster.plan import RunPlan, plan_run
+from blockbuster.plan import RunPlan, make_plan, warn_of_repeated_chunks
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import is_stage, remove_stage
@@ -169,7 +169,8 @@ def tile_process(
     ((64, 64), [0, 1])
     """
     options = dict(locals())
-    plan = plan_run(options.pop("image"), **options)
+    plan = make_plan(options.pop("image"), options.pop("fn"), options)
+    warn_of_repeated_chunks(plan)
     run = _Run(plan, fn, RunReport(settings=plan.settings, versions=installed_versions()))
     with _logged(plan), _stage_directory(plan) as directory, plan.execution.opened() as execution:
         outcome = run.stage(directory, execution)

@@ -50,6 +50,7 @@ class DaskSource:
 
     path: str | None = None
     kind: str = "dask"
+    in_memory: bool = False
 
     def __init__(self, image: da.Array, *, axes: str | None = None) -> None:
         self.name = "dask array"

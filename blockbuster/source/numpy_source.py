@@ -42,6 +42,7 @@ class NumpySource:
     path: str | None = None
     name: str
     kind: str = "numpy"
+    in_memory: bool = True
 
     def __init__(self, image: np.ndarray, *, axes: str | None = None) -> None:
         if isinstance(image, np.ma.MaskedArray):
@@ -101,6 +102,8 @@ class NpyFileSource(NumpySource):
     array([[4, 5],
            [8, 9]])
     """
+
+    in_memory: bool = False
 
     def __init__(self, path: str | os.PathLike[str], *, axes: str | None = None) -> None:
         self.path = os.path.abspath(path)

@@ -33,6 +33,9 @@ class Source(Protocol):
         Short text for messages and logs.
     kind : str
         ``"zarr"``, ``"dask"`` or ``"numpy"``.
+    in_memory : bool
+        Whether the pixels lie in this process's memory, so that another process cannot read them, or only
+        by taking them all along.
     """
 
     shape: tuple[int, ...]
@@ -43,6 +46,11 @@ class Source(Protocol):
     path: str | None
     name: str
     kind: str
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the pixels lie in this process's memory."""
+        ...
 
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Return the voxels of `region` (one slice per axis, step 1) as an array of the caller's own.

@@ -8,7 +8,7 @@ import dask.array as da
 import numpy as np
 import zarr
 from dask.base import tokenize
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore
 
 from blockbuster.source.location import Location, open_node
 from blockbuster.source.protocol import check_pixels, native_dtype
@@ -85,6 +85,13 @@ class ZarrSource:
         """Return `region` (one slice per axis) as an array of the caller's own."""
         pixels = self._opened()[self._with_channel(region)]
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the store is a dictionary of this process, which a pickle would take along."""
+        if self._location is not None:
+            return str(self._location).startswith("memory://")
+        return self._array is not None and isinstance(self._array.store, MemoryStore)
 
     def to_dask(self, chunks: Any = None) -> da.Array:
         """Return the image as a lazy dask array.

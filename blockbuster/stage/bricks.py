@@ -11,7 +11,9 @@ from blockbuster.grid import BrickGrid, TileGrid
 __all__ = ["bricks_of", "choose_bricks", "limit_bricks"]
 
 BRICK_VOXELS = 2**24
-BRICKS_PER_WORKER = 4
+# Rather fewer bricks for each worker than everything decoded several times.
+BRICKS_PER_WORKER = (4, 2, 1)
+MOST_READ_COST = 2.0
 Index = tuple[int, ...]
 
 
@@ -37,8 +39,12 @@ def choose_bricks(
         Bricks grown axis by axis where that saves most of what is read twice.
     """
     n_voxels = int(np.prod(grid.shape, dtype=np.int64))
-    share = -(-n_voxels // (BRICKS_PER_WORKER * max(1, n_workers)))
-    return _grow_bricks(grid, read_unit, most_voxels=min(most_voxels, share))
+    for bricks_per_worker in BRICKS_PER_WORKER:
+        share = -(-n_voxels // (bricks_per_worker * max(1, n_workers)))
+        bricks = _grow_bricks(grid, read_unit, most_voxels=min(most_voxels, share))
+        if _read_cost(grid, read_unit, bricks.tiles_per_brick) <= MOST_READ_COST:
+            break
+    return bricks
 
 
 def bricks_of(grid: TileGrid, read_unit: Sequence[int], tiles_per_task: int) -> BrickGrid:

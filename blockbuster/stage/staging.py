@@ -18,7 +18,7 @@ from blockbuster.errors import TileError, format_slices
 from blockbuster.grid import BrickGrid
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.source import DaskSource, NpyFileSource, NumpySource, Source
+from blockbuster.source import DaskSource, NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.task import BrickResult, StageJob, TileCall, run_brick
 
@@ -217,10 +217,10 @@ def stage_labels(
 
 def _shareable(source: Source, execution: Execution, directory: str) -> Source:
     """Put an image in memory into a file where other processes run, once, not into every task."""
-    if execution.in_process or not isinstance(source, NumpySource):
+    if execution.in_process or not source.in_memory:
         return source
     path = os.path.join(directory, "image.npy")
-    np.save(path, source.array)
+    np.save(path, source.read(tuple(slice(0, n) for n in source.shape)))
     return NpyFileSource(path, axes=source.axes)
 
 
