@@ -1,0 +1,1 @@
+"""Benchmarks: run the scripts with ``python -m benchmarks.NAME``, and the classes with asv."""

@@ -1,0 +1,200 @@
+"""Compare blockbuster with the plain loop: ``python -m benchmarks.engine``.
+
+The plain loop reads each tile's region with zarr's default pipeline, calls fn and drops the result.
+blockbuster does the whole job: the merged labels of the whole image end on the disk, with checksums. Both
+run ``scipy.ndimage.label(tile > 0)[0]`` on two threads, on an image in the system's file cache, turn about
+and after one call each that is not counted.
+
+Images are generated: discs of 10 to 24 pixels on a 24-pixel grid, or blobs of smooth noise. Objects have
+one constant grey value, and the background is 0.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import describe_machine, machine_facts
+from benchmarks.memory import measure_peak_memory
+from benchmarks.runs import N_THREADS, least_seconds, plain_loop, run_engine, seconds_of
+from benchmarks.settings import Setting, is_small, settings
+from benchmarks.table import format_table, verdict
+
+__all__ = ["Row", "main", "measure"]
+
+TITLES = ["setting", "objects", "loop s", "blockbuster s", "ratio", "by pairs", "at most", "verdict"]
+MEMORY_TITLES = ["setting", "peak memory MB", "at most", "verdict"]
+LEAST_TITLES = ["setting", "read s", "fn s", "write s", "sum s", "blockbuster s"]
+DEFAULT_REPEATS = 5
+MOST_LEAST_REPEATS = 3
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one setting came to: seconds of every call, in the order in which they ran."""
+
+    setting: Setting
+    loop_seconds: list[float]
+    engine_seconds: list[float]
+    least_seconds: dict[str, float]
+    peak_memory_bytes: int
+    report: dict[str, Any]
+
+    @property
+    def loop(self) -> float:
+        """Median time of the plain loop."""
+        return statistics.median(self.loop_seconds)
+
+    @property
+    def engine(self) -> float:
+        """Median time of blockbuster."""
+        return statistics.median(self.engine_seconds)
+
+    @property
+    def ratio(self) -> float:
+        """Ratio of the medians, which is what is judged."""
+        return self.engine / self.loop
+
+    @property
+    def pair_ratio(self) -> float:
+        """Median of the ratios of neighbouring calls, which a change of the machine's load disturbs less."""
+        return statistics.median(b / a for a, b in zip(self.loop_seconds, self.engine_seconds, strict=True))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything, for JSON."""
+        own = {"name": self.setting.name, "ratio": self.ratio, "pair_ratio": self.pair_ratio}
+        return own | {"verdict": verdict(self.ratio, self.setting.ratio_bound)} | asdict(self)
+
+
+def measure(number: int, setting: Setting, data: Path, *, small: bool, repeats: int) -> Row:
+    """Measure one setting on the image kept in, or generated into, the folder `data`."""
+    path = setting.image.stored_in(data)
+    loop: list[float] = []
+    engine: list[float] = []
+    reports: list[Any] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for _ in range(1 + repeats):
+            loop.append(seconds_of(lambda: plain_loop(path, setting)))
+            shutil.rmtree(folder / "labels.zarr", ignore_errors=True)
+            engine.append(seconds_of(lambda: reports.append(run_engine(path, setting, folder))))
+        least = least_seconds(path, setting, folder, min(repeats, MOST_LEAST_REPEATS))
+    peak = measure_peak_memory(path, number, small=small)
+    return Row(setting, loop[1:], engine[1:], least, peak, asdict(reports[-1]))
+
+
+def ratio_table(rows: list[Row]) -> str:
+    """Lay out times and ratios."""
+    return format_table(TITLES, [_ratio_cells(row) for row in rows])
+
+
+def _ratio_cells(row: Row) -> list[str]:
+    bound = row.setting.ratio_bound
+    return [
+        row.setting.name,
+        f"{row.report['n_objects']:,}",
+        f"{row.loop:.3f}",
+        f"{row.engine:.3f}",
+        f"{row.ratio:.3f}",
+        f"{row.pair_ratio:.3f}",
+        "-" if bound is None else f"{bound:g}",
+        verdict(row.ratio, bound),
+    ]
+
+
+def memory_table(rows: list[Row]) -> str:
+    """Lay out peak memory."""
+    return format_table(MEMORY_TITLES, [_memory_cells(row) for row in rows])
+
+
+def _memory_cells(row: Row) -> list[str]:
+    peak, bound = row.peak_memory_bytes, row.setting.memory_bound_bytes
+    limit = "-" if bound is None else f"{bound / 1e6:.0f}"
+    return [row.setting.name, f"{peak / 1e6:.0f}", limit, verdict(peak, bound)]
+
+
+def least_table(rows: list[Row]) -> str:
+    """Lay out the parts that cannot be left out."""
+    return format_table(LEAST_TITLES, [_least_cells(row) for row in rows])
+
+
+def _least_cells(row: Row) -> list[str]:
+    parts = [row.least_seconds[part] for part in ("read", "fn", "write")]
+    return [row.setting.name, *(f"{seconds:.3f}" for seconds in [*parts, sum(parts), row.engine])]
+
+
+def report_text(rows: list[Row], repeats: int) -> str:
+    """Put the tables and what they mean into one text."""
+    return "\n\n".join(
+        [
+            f"Time on {N_THREADS} threads, medians of {repeats}; ratio is blockbuster / loop:",
+            ratio_table(rows),
+            "Peak memory of one blockbuster run in a process of its own:",
+            memory_table(rows),
+            "What cannot be left out, each part alone: every chunk read once, fn on tiles in memory, "
+            "labels written once:",
+            least_table(rows),
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print, and write JSON if asked."""
+    options = _parser().parse_args(arguments)
+    small = options.small or is_small()
+    repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
+    facts = machine_facts()
+    print(describe_machine(facts), flush=True)
+    rows = []
+    with _data_folder(options.data) as data:
+        for number, setting in enumerate(settings(small=small, dtype=options.dtype)):
+            if options.only in setting.name:
+                print(f"measuring {setting.name}", file=sys.stderr, flush=True)
+                rows.append(measure(number, setting, data, small=small, repeats=repeats))
+    print(f"{'pixels':20}{options.dtype}\n\n{report_text(rows, repeats)}")
+    if small:
+        print("\nThese are the smallest sizes: they show that the benchmark runs, and nothing is judged.")
+    if options.json:
+        content = {"machine": facts, "rows": [row.as_dict() for row in rows]}
+        options.json.write_text(json.dumps(content, indent=2))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.engine",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--repeats", type=int, help="counted calls of each (default: 5; 1 with --small)")
+    parser.add_argument(
+        "--dtype", choices=["uint8", "uint16"], default="uint16", help="of pixels (default: uint16)"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has this text")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep generated images here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file")
+    parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
+    return parser
+
+
+@contextlib.contextmanager
+def _data_folder(kept: Path | None) -> Iterator[Path]:
+    """Give the folder of the images: the user's, or one that goes away."""
+    if kept is not None:
+        kept.mkdir(parents=True, exist_ok=True)
+        yield kept
+        return
+    with tempfile.TemporaryDirectory() as name:
+        yield Path(name)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,187 @@
+"""Every benchmark runs at its smallest size, and measures what it says; no speed is asserted."""
+
+import importlib.util
+import itertools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from scipy import ndimage
+
+from blockbuster.grid import TileGrid
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def load():
+    """Import a module of the benchmarks, which live beside the package and are not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT)
+        patch.setenv("BLOCKBUSTER_BENCH", "small")
+        yield lambda name: importlib.import_module(f"benchmarks.{name}")
+
+
+def run(*arguments, **options):
+    command = [sys.executable, "-m", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def table_rows(text):
+    """The cells of every table in the text, by the first cell of their row; a name may have several rows."""
+    rows = {}
+    for line in text.splitlines():
+        if line.startswith("| ") and not line.startswith("| --"):
+            name, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            rows.setdefault(name, []).append(cells)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def engine_run(tmp_path_factory):
+    """The text and the JSON of the smallest run of the engine's table, and the folder of its images."""
+    folder = tmp_path_factory.mktemp("engine")
+    text = run("benchmarks.engine", "--small", "--data", str(folder), "--json", str(folder / "rows.json"))
+    return text, json.loads((folder / "rows.json").read_text()), folder
+
+
+def test_engine_table_has_a_row_for_each_setting_and_part(engine_run, load):
+    rows = table_rows(engine_run[0])
+    for setting in load("settings").settings(small=True):
+        ratio, memory, least = rows[setting.name]
+        assert (len(ratio), len(memory), len(least)) == (7, 3, 5)
+        assert ratio[-1] == memory[-1] == "not judged"
+
+
+def test_engine_table_counts_the_objects_of_the_whole_image(engine_run, load):
+    text, _, folder = engine_run
+    for setting in load("settings").settings(small=True):
+        pixels = zarr.open_array(setting.image.stored_in(folder), mode="r")[...]
+        assert int(table_rows(text)[setting.name][0][0].replace(",", "")) == ndimage.label(pixels)[1]
+
+
+def test_engine_json_has_the_seconds_of_every_call(engine_run):
+    content = engine_run[1]
+    assert content["machine"]["blockbuster-tiles"]
+    for row in content["rows"]:
+        assert len(row["loop_seconds"]) == len(row["engine_seconds"]) == 1
+        assert row["ratio"] == row["engine_seconds"][0] / row["loop_seconds"][0]
+
+
+def test_full_sizes_have_the_bounds_that_were_agreed(load):
+    bounds = {s.name: (s.ratio_bound, s.memory_bound_bytes) for s in load("settings").settings(small=False)}
+    assert bounds == {
+        "16384^2 tile 1024 overlap 32": (1.6, None),
+        "16384^2 tile 256 overlap 16": (0.42, 1e9),
+        "8192^2 tile 128 overlap 16": (0.22, None),
+        "512^3 tile 64 overlap 8": (0.95, None),
+    }
+
+
+def test_small_work_has_a_row_for_each_measurement():
+    rows = table_rows(run("benchmarks.small_work", "--small"))
+    assert set(rows) == {
+        "what",
+        "python -c pass",
+        "import blockbuster",
+        "first use of tile_process",
+        "16 calls of fn",
+        "tile_process in 16 tiles",
+        "difference of each pair",
+    }
+
+
+def asv_cases(module):
+    """Every method of the classes that asv would call, with each parameter."""
+    public = {name: kind for name, kind in vars(module).items() if not name.startswith("_")}
+    for name, kind in public.items():
+        methods = [key for key in dir(kind) if key.startswith(("time_", "peakmem_"))]
+        for method, values in itertools.product(methods, itertools.product(*getattr(kind, "params", ()))):
+            yield f"{name}.{method}", kind, method, values
+
+
+def test_asv_classes_cover_the_loop_and_the_engine_at_every_size(load):
+    cases = list(asv_cases(load("bench_engine")))
+    sizes = {setting.name for setting in load("settings").settings(small=True)}
+    for method in ("time_plain_loop", "time_tile_process", "peakmem_tile_process"):
+        assert {values[0] for _, _, called, values in cases if called == method} == sizes
+
+
+def test_every_asv_method_runs_and_cleans_up(load, tmp_path, monkeypatch):
+    module = load("bench_engine")
+    monkeypatch.chdir(tmp_path)
+    for name, kind, method, values in asv_cases(module):
+        benchmark = kind()
+        cached = (benchmark.setup_cache(),) if hasattr(benchmark, "setup_cache") else ()
+        benchmark.setup(*cached, *values)
+        getattr(benchmark, method)(*cached, *values)
+        if cached:
+            written = (benchmark.scratch / "labels.zarr").exists()
+            assert written == (not method.endswith("plain_loop")), name
+            benchmark.teardown(*cached, *values)
+            assert not benchmark.scratch.exists(), name
+
+
+def test_asv_import_benchmark_is_code_that_runs(load):
+    code = load("bench_engine").TimeImport().timeraw_import_blockbuster()
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("asv") is None, reason="asv is not installed")
+def test_asv_accepts_the_configuration_and_the_classes(tmp_path):
+    environment = os.environ | {"HOME": str(tmp_path), "BLOCKBUSTER_BENCH": "small"}
+    text = run("asv", "check", "--python=same", "--config", "benchmarks/asv.conf.json", env=environment)
+    assert "No problems found" in text
+
+
+@pytest.mark.parametrize(("draw", "length"), [("disc_rows", 107), ("blob_planes", 43)])
+def test_image_drawn_in_slabs_is_the_image_drawn_at_once(load, draw, length):
+    function = getattr(load("images"), draw)
+    cuts = [0, 11, 24, 31, length]
+    slabs = [function(length, *pair) for pair in itertools.pairwise(cuts)]
+    np.testing.assert_array_equal(np.concatenate(slabs), function(length, 0, length))
+
+
+def test_discs_are_10_to_24_pixels_wide_and_round(load):
+    discs = load("images").disc_rows(24 * 20, 0, 24 * 20)
+    cells = discs.reshape(20, 24, 20, 24).transpose(0, 2, 1, 3).reshape(400, 24, 24)
+    widths = cells.any(axis=1).sum(axis=1)
+    assert set(widths) == set(range(10, 25))
+    np.testing.assert_array_equal(widths, cells.any(axis=2).sum(axis=1))
+    np.testing.assert_allclose(cells.sum(axis=(1, 2)), np.pi * widths**2 / 4, rtol=0.08)
+
+
+def test_stored_image_has_its_values_chunks_and_type(load, tmp_path):
+    path = load("images").Image("discs", 100, 32, "uint8").stored_in(tmp_path)
+    array = zarr.open_array(path, mode="r")
+    assert (array.shape, array.chunks, array.dtype) == ((100, 100), (32, 32), "uint8")
+    assert np.unique(array[...]).tolist() == [0, 200]
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_loop_reads_the_regions_that_blockbuster_reads(load):
+    grid = TileGrid.regular((37, 23), (11, 7), (5, 5))
+    ours = [grid.region(tile) for tile in grid.indices()]
+    assert list(load("settings").boxes((37, 23), (11, 7), 5)) == ours
+
+
+@pytest.mark.parametrize(
+    ("value", "bound", "said"),
+    [(0.3, 0.42, "pass"), (0.42, 0.42, "pass"), (0.43, 0.42, "FAIL"), (9, None, "not judged")],
+)
+def test_verdict_compares_with_the_bound(load, value, bound, said):
+    assert load("table").verdict(value, bound) == said
+
+
+def test_peak_memory_is_that_of_the_new_process_alone(load, tmp_path):
+    held = np.ones(5 * 10**8, "uint8")
+    setting = load("settings").settings(small=True)[0]
+    peak = load("memory").measure_peak_memory(setting.image.stored_in(tmp_path), 0, small=True)
+    assert peak < held.nbytes < load("runs").peak_memory_bytes()
