@@ -1,0 +1,336 @@
+"""The demo: a real image, segmented in tiles, merged, and compared with the untiled result."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from blockbuster.grid import TileGrid
+from blockbuster.process import tile_process
+from blockbuster.report import RunReport
+from blockbuster.source import open_source
+from blockbuster.stage.empty import otsu_threshold
+
+__all__ = ["SmoothAndLabel", "draw_picture", "haematoxylin_channel", "run_demo", "same_partition"]
+
+FOLDER = "blockbuster-demo"
+SIGMA = 1.5
+RADIUS = 6
+TILE_SHAPE = (128, 128)
+OVERLAP = 16
+# Not a multiple of the tile: tiles need not match the chunks.
+CHUNKS = (200, 200)
+
+ZOOM = 2
+MARGIN = 24
+CAPTION = 64
+FONT_SIZE = 44
+INK = (0.24, 0.16, 0.47)
+DARK = (0.12, 0.10, 0.20)
+# Neighbouring tiles differ, across corners too.
+TILE_COLOURS = ((0.91, 0.45, 0.10), (0.00, 0.55, 0.55), (0.80, 0.62, 0.00), (0.78, 0.15, 0.45))
+
+
+@dataclass(frozen=True)
+class SmoothAndLabel:
+    """Smooth a tile and label what is above a threshold.
+
+    A pixel's label depends on the pixels at most `RADIUS` away and on what it is connected to, so
+    a halo at least that deep makes the tiled result equal the untiled one exactly.
+
+    Parameters
+    ----------
+    threshold : float
+        Of the whole image; a tile's own would differ from its neighbours'.
+    """
+
+    threshold: float
+
+    def __call__(self, tile: np.ndarray) -> np.ndarray:
+        """Label a tile, or a whole image."""
+        from scipy import ndimage
+
+        smooth = ndimage.gaussian_filter(tile, SIGMA, radius=RADIUS, output=np.float32)
+        return np.asarray(ndimage.label(smooth > self.threshold)[0])
+
+
+def run_demo(folder: str = FOLDER) -> bool:
+    """Segment a microscopy image in tiles, compare with the untiled result, and draw both.
+
+    Parameters
+    ----------
+    folder : str
+        A new or empty folder that takes the image, the labels and the picture.
+
+    Returns
+    -------
+    bool
+        Whether the tiled and the untiled labels are the same partition.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds anything.
+
+    Notes
+    -----
+    Needs no download: the image ships with scikit-image. It prints what it does, and takes a few
+    seconds, most of them for compiling when it runs for the first time.
+    """
+    from skimage.data import immunohistochemistry
+
+    home = _make_folder(folder)
+    store, target, picture = (os.path.join(home, name) for name in ("image.ome.zarr", "labels.zarr", "demo.png"))
+    photo = immunohistochemistry()
+    with _step("image") as say:
+        image = haematoxylin_channel(photo)
+        _write_ome_zarr(image, store)
+        say(f"haematoxylin of skimage.data.immunohistochemistry(), {_by(image.shape)} {image.dtype}", store)
+    with _step("tiled") as say:
+        fn = SmoothAndLabel(otsu_threshold(open_source(store)))
+        labels, report = _segment(store, fn, target)
+        say(
+            f"{report.n_objects} objects from {report.n_tiles} tiles of {_by(TILE_SHAPE)}, halo {OVERLAP}", target
+        )
+    with _step("untiled") as say:
+        untiled = fn(image)
+        say(f"{untiled.max()} objects")
+    equal = same_partition(labels, untiled)
+    print(f"result    tiled and untiled partitions are {'equal' if equal else 'DIFFERENT'}")
+    with _step("picture") as say:
+        grid = TileGrid.regular(image.shape, TILE_SHAPE, (0, 0))
+        _save_picture(picture, draw_picture(photo, image, labels, grid))
+        say(picture)
+    _print_next(folder)
+    return equal
+
+
+def _segment(store: str, fn: SmoothAndLabel, target: str) -> tuple[np.ndarray, RunReport]:
+    """Segment in tiles, and read what was written."""
+    labels, report = tile_process(
+        store, fn, tile_shape=TILE_SHAPE, overlap=OVERLAP, write_to=target, return_report=True
+    )
+    return np.asarray(labels), report
+
+
+def haematoxylin_channel(photo: np.ndarray) -> np.ndarray:
+    """Separate the stain of the nuclei from a photograph.
+
+    Parameters
+    ----------
+    photo : (h, w, 3) ndarray of uint8
+        Tissue stained with haematoxylin and DAB, RGB.
+
+    Returns
+    -------
+    (h, w) ndarray of uint8
+        Bright where there is much haematoxylin.
+
+    References
+    ----------
+    A. C. Ruifrok, D. A. Johnston (2001), Quantification of histochemical staining by color
+    deconvolution. Analytical and Quantitative Cytology and Histology 23(4): 291-299.
+
+    Examples
+    --------
+    >>> haematoxylin_channel(np.full((1, 2, 3), [[[60, 50, 150], [250, 250, 250]]], np.uint8)).tolist()
+    [[255, 0]]
+    """
+    from skimage.color import rgb2hed
+    from skimage.exposure import rescale_intensity
+
+    return np.asarray(rescale_intensity(rgb2hed(photo)[..., 0], out_range=np.uint8))
+
+
+def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
+    """Say whether two label images show the same objects, whatever their ids.
+
+    Parameters
+    ----------
+    one, other : ndarray of int, same shape
+        Labels; 0 is background.
+
+    Returns
+    -------
+    bool
+        True if both have the same background and each object of one is exactly one of the other.
+
+    Examples
+    --------
+    >>> a = np.array([1, 1, 0, 2])
+    >>> same_partition(a, np.array([7, 7, 0, 3])), same_partition(a, np.array([5, 5, 0, 5]))
+    (True, False)
+    """
+    if one.shape != other.shape or not np.array_equal(one == 0, other == 0):
+        return False
+    ids, of_one = np.unique(one, return_inverse=True)
+    other_ids, of_other = np.unique(other, return_inverse=True)
+    pairs = np.unique(of_one.ravel() * len(other_ids) + of_other.ravel())
+    return len(pairs) == len(ids) == len(other_ids)
+
+
+def draw_picture(photo: np.ndarray, image: np.ndarray, labels: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Draw the photograph, what the tiles found, and the merged objects side by side.
+
+    Parameters
+    ----------
+    photo : (h, w, 3) ndarray of uint8
+        What was photographed.
+    image : (h, w) ndarray of uint8
+        What was segmented.
+    labels : (h, w) ndarray of int
+        The merged labels.
+    grid : TileGrid
+        The tiles.
+
+    Returns
+    -------
+    (H, W, 3) ndarray of uint8
+        ``W = 3 * ZOOM * w + 4 * MARGIN``, ``H = ZOOM * h + 2 * MARGIN + CAPTION``.
+    """
+    ids, objects = np.unique(np.append(labels.ravel(), 0), return_inverse=True)
+    objects = objects[:-1].reshape(labels.shape)
+    tiles = _tile_numbers(grid)
+    pieces = np.where(objects > 0, objects * grid.n_tiles + tiles, 0)
+    n_objects, n_pieces = len(ids) - 1, len(np.unique(pieces[pieces > 0]))
+    ink = _enlarge(_in_ink(image))
+    seams = _enlarged_seams(grid)
+    return _compose(
+        {
+            "image": _enlarge(photo / 255),
+            f"{grid.n_tiles} tiles: {n_pieces} pieces": _draw_pieces(ink, _enlarge(pieces), grid, seams),
+            f"merged: {n_objects} objects": _draw_objects(ink, _enlarge(objects), seams),
+        }
+    )
+
+
+def _tile_numbers(grid: TileGrid) -> np.ndarray:
+    numbers = np.empty(grid.shape, np.int64)
+    for number, tile in enumerate(grid.indices()):
+        numbers[grid.core(tile)] = number
+    return numbers
+
+
+def _in_ink(image: np.ndarray) -> np.ndarray:
+    """Show a bright-on-dark channel as ink on white paper."""
+    density = np.clip(image / max(1, np.percentile(image, 99.5)), 0, 1)
+    return np.asarray(1 - density[..., None] * (1 - np.array(INK)))
+
+
+def _enlarge(panel: np.ndarray) -> np.ndarray:
+    return panel.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
+
+
+def _enlarged_seams(grid: TileGrid) -> np.ndarray:
+    """Mark the pixels on both sides of every seam."""
+    seams = np.zeros([ZOOM * n for n in grid.shape], bool)
+    rows, columns = (ZOOM * edges[1:-1] for edges in grid.edges)
+    for side in (-1, 0):
+        seams[rows + side] = True
+        seams[:, columns + side] = True
+    return seams
+
+
+def _draw_pieces(ink: np.ndarray, pieces: np.ndarray, grid: TileGrid, seams: np.ndarray) -> np.ndarray:
+    """Colour the part of every object in a tile with the colour of the tile."""
+    from skimage.segmentation import mark_boundaries
+
+    row, column = np.divmod(pieces % grid.n_tiles, grid.grid_shape[1])
+    colours = np.array(TILE_COLOURS)[2 * (row % 2) + column % 2]
+    panel = np.where((pieces > 0)[..., None], 0.4 * ink + 0.6 * colours, ink)
+    panel = mark_boundaries(panel, pieces, color=DARK, mode="inner")
+    panel[seams] = DARK
+    return np.asarray(panel)
+
+
+def _draw_objects(ink: np.ndarray, objects: np.ndarray, seams: np.ndarray) -> np.ndarray:
+    """Colour every object, the seams shining through."""
+    from skimage.color import label2rgb
+    from skimage.segmentation import mark_boundaries
+
+    colours = _distinct_colours(int(objects.max()))
+    panel = label2rgb(objects, ink, colors=colours, alpha=0.6, bg_label=0, bg_color=None, saturation=1)
+    panel = mark_boundaries(panel, objects, color=DARK, mode="inner")
+    panel[seams] = 0.65 * panel[seams] + 0.35 * np.array(DARK)
+    return np.asarray(panel)
+
+
+def _distinct_colours(n: int) -> np.ndarray:
+    """Give colours of which those close in number are far apart in hue."""
+    from skimage.color import hsv2rgb
+
+    number = np.arange(max(1, n))
+    hue = number * 0.6180339887 % 1
+    saturation = 0.65 + 0.15 * (number % 3)
+    value = 0.95 - 0.15 * (number * 2 % 3)
+    return np.asarray(hsv2rgb(np.stack([hue, saturation, value], axis=-1)))
+
+
+def _compose(panels: dict[str, np.ndarray]) -> np.ndarray:
+    """Put panels side by side on white, each under its caption."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    top = MARGIN + CAPTION
+    frame = ((top, MARGIN), (MARGIN, 0), (0, 0))
+    row = np.concatenate([np.pad(panel, frame, constant_values=1) for panel in panels.values()], axis=1)
+    row = np.pad(row, ((0, 0), (0, MARGIN), (0, 0)), constant_values=1)
+    picture = Image.fromarray((255 * row).round().astype(np.uint8))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
+    left = MARGIN
+    for caption, panel in panels.items():
+        draw.text((left, MARGIN), caption, fill=tuple(int(255 * part) for part in DARK), font=font)
+        left += panel.shape[1] + MARGIN
+    return np.asarray(picture)
+
+
+def _make_folder(folder: str) -> str:
+    """Make the folder; one that holds anything is left alone."""
+    home = os.path.abspath(os.path.expanduser(folder))
+    if os.path.lexists(home) and not os.path.isdir(home):
+        raise FileExistsError(f"{home} is a file; name another folder with --folder.")
+    if os.path.isdir(home) and os.listdir(home):
+        raise FileExistsError(f"{home} is not empty and is left alone; name another folder with --folder.")
+    os.makedirs(home, exist_ok=True)
+    return home
+
+
+def _write_ome_zarr(image: np.ndarray, path: str) -> None:
+    """Write an image with a pyramid, in pixels, as ome-zarr does it."""
+    import zarr
+    from ome_zarr.writer import write_image
+
+    group = zarr.open_group(path, mode="w-", zarr_format=3)
+    write_image(image, group, axes="yx", storage_options={"chunks": CHUNKS})
+
+
+def _save_picture(path: str, picture: np.ndarray) -> None:
+    from skimage.io import imsave
+
+    imsave(path, picture, check_contrast=False)
+
+
+@contextmanager
+def _step(name: str) -> Iterator[Callable[..., None]]:
+    """Print what a step did, and how long it took."""
+    start = time.perf_counter()
+    said: list[str] = []
+    yield lambda *lines: said.extend(lines)
+    seconds = time.perf_counter() - start
+    print(f"{name:<9} {said[0]}  ({seconds:.1f} s)", *said[1:], sep=f"\n{'':<9} ")
+
+
+def _print_next(folder: str) -> None:
+    """Say what to try next, in two lines that can be copied."""
+    image, target = (shlex.quote(os.path.join(folder, name)) for name in ("image.ome.zarr", "otsu.zarr"))
+    print(f"next      blockbuster segment {image} --fn otsu --tile-shape 256,256 --write-to {target}")
+    print("          blockbuster segment YOUR.ome.zarr --fn your_module:your_function --write-to labels.zarr")
+
+
+def _by(numbers: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in numbers)

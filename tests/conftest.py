@@ -1,0 +1,44 @@
+"""What all tests share: hypothesis profiles, real images, kernels with and without the compiler."""
+
+import os
+import sys
+from pathlib import Path
+
+import numba
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+# `naive` and `strategies` are imported by name, in worker processes too, which get this path from here.
+sys.path.insert(0, str(Path(__file__).parent))
+
+settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "local")
+
+
+@pytest.fixture(scope="session")
+def real_images():
+    """The folder of real images."""
+    root = os.environ.get("BLOCKBUSTER_DATA")
+    if not root:
+        pytest.skip("BLOCKBUSTER_DATA is not set: no real images")
+    return Path(root)
+
+
+@pytest.fixture(params=["python"] if numba.config.DISABLE_JIT else ["compiled", "python"])
+def as_run(request):
+    """How a kernel is run: compiled, or as plain Python, which is all there is with NUMBA_DISABLE_JIT=1."""
+    if request.param == "compiled":
+        return lambda kernel: kernel
+    return lambda kernel: _run_as_python(getattr(kernel, "py_func", kernel))
+
+
+def _run_as_python(function):
+    """NumPy says when a product of integers wraps; compiled code, where that is meant, does not."""
+
+    def run(*arguments):
+        with np.errstate(over="ignore"):
+            return function(*arguments)
+
+    return run
