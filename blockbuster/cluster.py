@@ -133,13 +133,16 @@ def _process() -> tuple[str, int]:
     return socket.gethostname(), os.getpid()
 
 
-@dataclass(frozen=True)
 class Batch:
-    """Tasks that differ by a number: ``function(job, number)``."""
+    """Tasks that differ by a number: ``function(job, number)``.
 
-    function: Callable[..., Any]
-    job: Any
-    numbers: Sequence[int]
+    Not a dataclass, which dask would search for dask arrays of the user's, to compute them.
+    """
+
+    def __init__(self, function: Callable[..., Any], job: Any, numbers: Sequence[int]) -> None:
+        self.function = function
+        self.job = job
+        self.numbers = numbers
 
 
 @dataclass(frozen=True)
@@ -195,8 +198,8 @@ def run_tasks(
     on_result : callable
         Called in this process as tasks end, in any order. If it raises, no new task starts, the
         running ones are waited for, and the exception is passed on.
-    regions : sequence of dask arrays, optional
-        Pixels that enter each task through its graph.
+    regions : sequence of dask arrays or None, optional
+        Pixels that enter each task through its graph; ``None`` for a task that reads its own.
     """
     if not len(numbers):
         return

@@ -7,8 +7,8 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import DaskSource, NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
+from blockbuster.stage.saved import RegionReader, SavedRegions
 from blockbuster.stage.task import BrickResult, StageJob, TileCall, run_brick
 
 __all__ = ["StageOutcome", "stage_labels"]
@@ -63,7 +64,7 @@ class ProbeJob:
     """What probes share."""
 
     call: TileCall
-    source: Source
+    source: RegionReader
 
 
 @dataclass
@@ -77,14 +78,13 @@ class ProbeResult:
     error: TileError | None = None
 
 
-def probe_tile(job: ProbeJob, number: int, pixels: np.ndarray | None = None) -> ProbeResult:
+def probe_tile(job: ProbeJob, number: int) -> ProbeResult:
     """Process one tile unless it is empty, and time fn."""
     grid = job.call.grid
     tile = grid.index(number)
     core, region = grid.core(tile), grid.region(tile)
     try:
-        if pixels is None:
-            pixels = job.source.read(region)
+        pixels = job.source.read(region)
     except Exception as error:
         wrapped = TileError.from_exception("reading the image", error, tile, core)
         return ProbeResult(tile, None, error=wrapped)
@@ -92,53 +92,75 @@ def probe_tile(job: ProbeJob, number: int, pixels: np.ndarray | None = None) -> 
         return ProbeResult(tile, None)
     start = time.perf_counter()
     try:
-        labels = job.call.label(tile, core, region, np.asarray(pixels))
+        labels = job.call.label(tile, core, region, pixels)
     except TileError as error:
         return ProbeResult(tile, None, error=error)
     seconds = time.perf_counter() - start
-    return ProbeResult(tile, labels, labels.ndim < grid.ndim, seconds)
+    # A copy: fn may hand out the same array for every tile.
+    return ProbeResult(tile, labels.copy(), labels.ndim < grid.ndim, seconds)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Stage:
-    """The arguments of `stage_labels`."""
+    """Tasks of the stage on their way to the scheduler."""
 
     source: Source
     call: TileCall
     bricks: BrickGrid
     execution: Execution
     directory: str
+    saved: SavedRegions = field(default_factory=SavedRegions)
 
-    def run(self, function: Callable[..., Any], job: Any, numbers: Any, region: Any, on_result: Any) -> None:
-        """Run tasks; pixels of a dask image enter them through the graph."""
+    @property
+    def reader(self) -> RegionReader:
+        """What tasks read from: of a dask image only what was computed ahead."""
+        return self.saved if isinstance(self.source, DaskSource) else self.source
+
+    def run_bricks(self, job: StageJob, on_result: Callable[[BrickResult], None]) -> None:
+        """Run all bricks; pixels of a dask image enter the tasks through the graph."""
+        numbers = range(job.bricks.n_bricks)
         regions = None
         if isinstance(self.source, DaskSource):
-            regions = [self.source.region(region(number)) for number in numbers]
-        run_tasks(
-            self.execution,
-            function,
-            job,
-            numbers,
-            directory=self.directory,
-            on_result=on_result,
-            regions=regions,
-        )
+            boxes = [job.bricks.region(job.bricks.index(number)) for number in numbers]
+            regions = [None if self.saved.covers(box) else self.source.region(box) for box in boxes]
+        self._run(run_brick, job, numbers, on_result, regions)
 
     def probes(self) -> Iterator[ProbeResult]:
         """Process non-empty tiles one by one, in C order."""
-        grid = self.call.grid
+        grid, call = self.call.grid, self.call
         most = grid.n_tiles
-        if self.call.channel_axis is None:
+        if call.channel_axis is None:
             most = min(most, MOST_TILES_LOOKED_AT)
         for number in range(most):
+            self._save_region(grid.index(number))
             found: list[ProbeResult] = []
-            job = ProbeJob(self.call, self.source)
-            tile = grid.index(number)
-            self.run(probe_tile, job, [number], lambda _, tile=tile: grid.region(tile), found.append)
+            self._run(probe_tile, ProbeJob(call, self.reader), [number], found.append)
             if found[0].error:
                 raise found[0].error
             if found[0].labels is not None:
+                if call.channel_axis is not None:
+                    call = dataclasses.replace(call, drops_channels=found[0].drops_channels)
                 yield found[0]
+
+    def _save_region(self, tile: Index) -> None:
+        """Compute the brick of a tile ahead, once for the probe and the brick's own tasks."""
+        if isinstance(self.source, DaskSource) and not self.saved.covers(self.call.grid.region(tile)):
+            steps = zip(tile, self.bricks.tiles_per_brick, strict=True)
+            box = self.bricks.region(tuple(i // step for i, step in steps))
+            self.saved = self.saved.added(box, self.source.read(box), self.directory)
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        job: Any,
+        numbers: Sequence[int],
+        on_result: Callable[[Any], None],
+        regions: Sequence[Any] | None = None,
+    ) -> None:
+        directory = self.directory
+        run_tasks(
+            self.execution, function, job, numbers, directory=directory, on_result=on_result, regions=regions
+        )
 
 
 def stage_labels(
@@ -198,13 +220,12 @@ def stage_labels(
     axis = call.channel_axis if drops else None
     staged = StagedLabels(directory, _label_bricks(bricks, axis), _label_axes(merge_axes, axis), connectivity)
     staged.create(settings)
-    job = StageJob(
-        call, source, bricks, staged, {probe.tile: probe.labels for probe in kept if probe.labels is not None}
-    )
+    known = {probe.tile: probe.labels for probe in kept if probe.labels is not None}
+    job = StageJob(call, stage.reader, bricks, staged, known)
     tally = _Tally(bricks, verbose, on_tiles)
-    stage = dataclasses.replace(stage, call=call, bricks=bricks)
-    stage.run(run_brick, job, range(bricks.n_bricks), lambda n: bricks.region(bricks.index(n)), tally.add)
-    ArrayFolder(directory).save("counts", tally.counts.reshape(staged.bricks.grid.grid_shape))
+    stage.run_bricks(job, tally.add)
+    counts = tally.counts if axis is None else tally.counts.sum(axis)
+    ArrayFolder(directory).save("counts", counts)
     return StageOutcome(
         staged,
         bricks,

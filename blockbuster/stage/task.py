@@ -15,11 +15,12 @@ from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.rundir.staged import Sidecar, StagedLabels, label_dtype
 from blockbuster.seams.labels import compact_labels
 from blockbuster.seams.pairs import collect_inner_pairs
-from blockbuster.source import Source
 from blockbuster.stage.results import check_labels
+from blockbuster.stage.saved import RegionReader
 
 __all__ = ["BrickResult", "StageJob", "TileCall", "run_brick"]
 
+CHANNEL_RULE = " With channel=None, labels have the channel axis for all tiles or for none."
 Index = tuple[int, ...]
 Box = tuple[slice, ...]
 
@@ -73,7 +74,8 @@ class TileCall:
         try:
             labels = check_labels(result, shapes)
         except ValueError as error:
-            raise TileError(str(error), tile, core) from None
+            rule = "" if self.channel_axis is None else CHANNEL_RULE
+            raise TileError(f"{error}{rule}", tile, core) from None
         inner = relative_box(core, region)
         if labels.ndim < len(inner) and self.channel_axis is not None:
             inner = inner[: self.channel_axis] + inner[self.channel_axis + 1 :]
@@ -96,8 +98,8 @@ class StageJob:
     ----------
     call : TileCall
         How fn is applied.
-    source : Source
-        Where pixels are read from.
+    source : RegionReader
+        Where pixels are read from that do not come with the task.
     bricks : BrickGrid
         Bricks of the image grid, channels included.
     staged : StagedLabels
@@ -107,7 +109,7 @@ class StageJob:
     """
 
     call: TileCall
-    source: Source
+    source: RegionReader
     bricks: BrickGrid
     staged: StagedLabels
     kept: dict[Index, np.ndarray] = field(default_factory=dict)

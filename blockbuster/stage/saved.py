@@ -1,0 +1,67 @@
+"""Regions of a dask image that were computed ahead of their tasks."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from blockbuster.grid import relative_box
+
+__all__ = ["RegionReader", "SavedRegions"]
+
+Box = tuple[slice, ...]
+
+
+class RegionReader(Protocol):
+    """Something that can read a region."""
+
+    def read(self, region: Box) -> np.ndarray:
+        """Read a region."""
+        ...
+
+
+@dataclass(frozen=True)
+class SavedRegions:
+    """Pixels in files that every worker can map into memory, so that no chunk is computed again.
+
+    Parameters
+    ----------
+    files : tuple of (tuple of slice, str)
+        What was computed, in voxels of the image, and the ``.npy`` file that holds it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     saved = SavedRegions().added((slice(10, 20),), np.arange(10, 20), folder)
+    ...     saved.read((slice(12, 15),)).tolist(), saved.covers((slice(5, 15),))
+    ([12, 13, 14], False)
+    """
+
+    files: tuple[tuple[Box, str], ...] = ()
+
+    def added(self, region: Box, pixels: np.ndarray, directory: str) -> SavedRegions:
+        """Save one more region."""
+        path = os.path.join(directory, f"region-{len(self.files)}.npy")
+        np.save(path, pixels)
+        return SavedRegions((*self.files, (region, path)))
+
+    def covers(self, region: Box) -> bool:
+        """Say whether a region lies in a saved one."""
+        return self._find(region) is not None
+
+    def read(self, region: Box) -> np.ndarray:
+        """Read a region that is covered."""
+        found = self._find(region)
+        assert found is not None, "only covered regions are read"
+        whole, path = found
+        return np.array(np.load(path, mmap_mode="r")[relative_box(region, whole)])
+
+    def _find(self, region: Box) -> tuple[Box, str] | None:
+        for whole, path in self.files:
+            if all(a.start <= b.start and b.stop <= a.stop for a, b in zip(whole, region, strict=True)):
+                return whole, path
+        return None

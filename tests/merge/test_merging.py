@@ -1,0 +1,127 @@
+import dataclasses
+
+import dask
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import cases
+
+from blockbuster.cluster import find_execution
+from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.merge import match_seams, write_final_labels
+from blockbuster.output.storage import label_chunks
+from blockbuster.output.targets import ArrayTarget
+from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.source import open_source
+from blockbuster.stage import TileCall, stage_labels
+
+INT32_MAX = 2**31 - 1
+# Two tiles, five objects in each; two of them touch across the seam.
+ROWS = np.zeros((9, 20), np.uint8)
+ROWS[0::2, 2:8] = ROWS[0::2, 12:18] = 1
+ROWS[:3, 8:12] = ROWS[0::2, 8:12][:2].max(0)
+ROWS[1] = 0
+
+
+def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, merge_axes=None):
+    """Run the first stage alone, as the package's users may."""
+    grid = TileGrid(lengths, halo)
+    axes = tuple(range(image.ndim)) if merge_axes is None else merge_axes
+    execution = find_execution()
+    outcome = stage_labels(
+        open_source(image),
+        TileCall(grid, fn),
+        BrickGrid(grid, tiles_per_brick),
+        str(folder),
+        execution,
+        merge_axes=axes,
+        connectivity=connectivity,
+        settings={},
+        fixed_bricks=True,
+    )
+    return outcome.staged, execution
+
+
+def merge(staged, execution, **options):
+    """Run the merge alone: final labels, and what the seams came to."""
+    arrays = ArrayFolder(staged.path)
+    match = match_seams(staged, arrays, execution, **options)
+    labels = np.zeros(staged.bricks.grid.shape, match.table.dtype)
+    shard = label_chunks(staged.bricks.grid)[1]
+    write_final_labels(staged, arrays, ArrayTarget(labels), shard, execution, match.table.dtype)
+    return labels, match
+
+
+@pytest.mark.parametrize("tiles_per_brick", [(1, 1), (1, 2)])
+def test_final_ids_start_behind_the_first_offset(tiles_per_brick, tmp_path):
+    staged, execution = stage(ROWS, naive.label, tmp_path, ((9,), (10, 10)), (0, 0), tiles_per_brick)
+    expected = naive.stitch(ROWS, naive.label, ((9,), (10, 10)), (0, 0))
+    labels, match = merge(staged, execution, first_offset=1000)
+    assert match.table.n_objects == len(np.unique(expected)) - 1
+    assert np.array_equal(labels, np.where(expected > 0, expected + 1000, 0))
+
+
+@pytest.mark.parametrize("beyond", [-1, 0, 1, 5, 1000])
+def test_provisional_ids_beyond_int32_become_ranks_while_objects_fit(beyond, tmp_path):
+    """The last provisional id is 2**31 - 1 plus `beyond`."""
+    staged, execution = stage(ROWS, naive.label, tmp_path, ((9,), (10, 10)), (0, 0), (1, 1))
+    offset = INT32_MAX - int(ArrayFolder(staged.path).load("counts").sum()) + beyond
+    labels, _ = merge(staged, execution, first_offset=offset)
+    expected = naive.stitch(ROWS, naive.label, ((9,), (10, 10)), (0, 0), sequential=beyond > 0)
+    assert labels.dtype == np.int32
+    assert np.array_equal(labels, expected if beyond > 0 else np.where(expected > 0, expected + offset, 0))
+
+
+def test_more_objects_than_int32_holds_get_int64_ids(tmp_path):
+    """A table that says so: nothing holds 2**31 objects in a test."""
+    staged, execution = stage(ROWS, naive.label, tmp_path, ((9,), (10, 10)), (0, 0), (1, 1))
+    expected = naive.stitch(ROWS, naive.label, ((9,), (10, 10)), (0, 0))
+    arrays = ArrayFolder(tmp_path)
+    match = match_seams(staged, arrays, execution, first_offset=2**40)
+    table = dataclasses.replace(match.table, start=0)  # all of the 2**40 ids before count as objects
+    table.save(arrays)
+    assert table.dtype == np.int64
+    labels = np.zeros(ROWS.shape, table.dtype)
+    write_final_labels(staged, arrays, ArrayTarget(labels), ROWS.shape, execution, table.dtype)
+    assert np.array_equal(labels, np.where(expected > 0, expected + 2**40, 0))
+
+
+@settings(max_examples=40)
+@given(cases(kinds=("numpy",)), st.data())
+def test_stage_and_merge_alone_give_the_labels_of_the_contract(tmp_path_factory, case, data):
+    merged = tuple(sorted(data.draw(st.sets(st.sampled_from(range(len(case.shape)))))))
+    counts = data.draw(st.tuples(*(st.integers(1, len(axis)) for axis in case.lengths)))
+
+    def fn(tile):
+        return naive.label(tile, case.connectivity)
+
+    folder = tmp_path_factory.mktemp("stage")
+    with dask.config.set(scheduler="synchronous"):
+        staged, execution = stage(
+            case.mask, fn, folder, case.lengths, case.halo, counts, case.connectivity, merged
+        )
+        labels, match = merge(staged, execution, sequential=True)
+    expected = naive.stitch(case.mask, fn, case.lengths, case.halo, case.connectivity, merged, sequential=True)
+    assert np.array_equal(labels, expected)
+    assert match.table.n_objects == expected.max(initial=0)
+
+
+def test_pairs_are_counted_once_however_often_they_touch(tmp_path):
+    comb = np.zeros((20, 8), np.uint8)
+    comb[::2, 2:6] = comb[:, 2] = comb[:, 5] = 1
+    for i, counts in enumerate([(1, 1), (1, 2)]):
+        (tmp_path / str(i)).mkdir()
+        staged, execution = stage(comb, naive.label, tmp_path / str(i), ((20,), (4, 4)), (0, 0), counts)
+        assert merge(staged, execution)[1].n_pairs == 1
+
+
+def test_progress_counts_every_tile_once(tmp_path):
+    lengths = ((4, 4, 1), (10, 7, 3))
+    staged, execution = stage(ROWS, naive.label, tmp_path, lengths, (0, 0), (2, 2))
+    arrays, matched, written = ArrayFolder(staged.path), [], []
+    match_seams(staged, arrays, execution, on_done=matched.append)
+    target = ArrayTarget(np.zeros(ROWS.shape, np.int32))
+    write_final_labels(staged, arrays, target, (3, 8), execution, np.dtype(np.int32), on_done=written.append)
+    assert (sum(matched), sum(written)) == (9, 9)
