@@ -12,6 +12,14 @@ def format_slices(slices: tuple[slice, ...]) -> str:
     return "[" + ", ".join(f"{part.start}:{part.stop}" for part in slices) + "]"
 
 
+def _text(error: BaseException) -> str:
+    """Give the message of an exception, which may be of the user's own making and fail at this too."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
+
+
 class TileError(RuntimeError):
     """A tile could not be processed.
 
@@ -60,10 +68,9 @@ class TileError(RuntimeError):
         cls, doing: str, error: BaseException, tile: tuple[int, ...], slices: tuple[slice, ...]
     ) -> TileError:
         """Wrap an exception that was raised while `doing` something for a tile."""
-        name = type(error).__name__
-        text = str(error)
+        name, text = type(error).__name__, _text(error)
         trace = "".join(traceback.format_exception(error))
-        return cls(f"{doing} raised {name}: {text}", tile, slices, name, text, trace)
+        return cls(f"{doing} raised {name}" + (f": {text}" if text else ""), tile, slices, name, text, trace)
 
     def __str__(self) -> str:
         message = f"tile {self.tile} {format_slices(self.slices)}: {self.what}"

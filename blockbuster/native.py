@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pathlib
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -151,7 +152,7 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     boxes = TileGrid.regular(labels.shape, unit, (0,) * labels.ndim)
     ids = _distinct_ids(labels, boxes)
     with replaced_output(place) as new_path:
-        new = zarr.open_array(new_path, mode="r+")
+        new = zarr.open_array(pathlib.Path(new_path), mode="r+")
         for box in map(boxes.core, boxes.indices()):
             new[box] = _ranked(np.asarray(labels[box]), ids)
     return len(ids)
@@ -175,7 +176,7 @@ def _open_labels(path: Path, component: str, what: str) -> Any:
     """Open an array of integers for reading."""
     full = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
     try:
-        labels = zarr.open_array(full, mode="r")
+        labels = zarr.open_array(pathlib.Path(full), mode="r")
     except (FileNotFoundError, zarr.errors.NodeTypeValidationError) as error:
         raise FileNotFoundError(f"{what} {full}: there is no zarr array.") from error
     if labels.dtype.kind not in "iu":

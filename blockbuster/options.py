@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,8 +13,11 @@ import numpy as np
 
 __all__ = [
     "Faults",
+    "check_choice",
+    "check_flag",
     "resolve_connectivity",
     "resolve_count",
+    "resolve_fraction",
     "resolve_halo",
     "resolve_merge_axes",
     "resolve_threshold",
@@ -24,6 +28,9 @@ UNJOINED_AXES = "tc"
 TILE_SHAPE_FORMS = (
     "None (the image's chunks), a tuple of voxels per axis, 'auto', or a callable (shape, dtype) -> tuple"
 )
+PER_AXIS = "a tuple of voxels per axis"
+# Others, such as JSONDecodeError, want more than a message.
+KINDS = (TypeError, ValueError, FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
 Index = tuple[int, ...]
 Lengths = tuple[tuple[int, ...], ...]
 
@@ -40,7 +47,8 @@ class Faults:
         try:
             yield
         except (TypeError, ValueError, OSError) as error:
-            self._errors.append(error)
+            if str(error) not in map(str, self._errors):
+                self._errors.append(error)
 
     def raise_all(self) -> None:
         """Raise what was kept: a single error as it is, several as one."""
@@ -50,7 +58,19 @@ class Faults:
             kinds = {type(error) for error in self._errors}
             kind = kinds.pop() if len(kinds) == 1 else ValueError
             lines = "".join(f"\n  - {error}" for error in self._errors)
-            raise kind(f"{len(self._errors)} arguments are wrong:{lines}")
+            raise (kind if kind in KINDS else ValueError)(f"{len(self._errors)} arguments are wrong:{lines}")
+
+
+def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
+    """Check that a string is one of some."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r}; it is one of {', '.join(map(repr, choices))}.")
+
+
+def check_flag(value: Any, name: str) -> None:
+    """Check that a value is true or false, and not something that merely counts as such."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {value!r}; it is True or False.")
 
 
 def resolve_count(value: Any, name: str, least: int) -> int:
@@ -121,9 +141,20 @@ def _tile_shape(
             raise ValueError(f"tile_shape is {tile_shape!r}; it is {TILE_SHAPE_FORMS}.")
         return _auto_tile_shape(shape, dtype, axes, auto)
     if callable(tile_shape):
-        given = tile_shape(shape, dtype)
-        return _per_axis(given, "the tile shape that tile_shape returned", len(shape), channel_axis, 1)
-    return _per_axis(tile_shape, "tile_shape", len(shape), channel_axis, 1)
+        given, name, rule = _call(tile_shape, shape, dtype), "tile_shape(shape, dtype)", PER_AXIS
+    else:
+        given, name, rule = tile_shape, "tile_shape", TILE_SHAPE_FORMS
+    return _per_axis(given, name, rule, len(shape), channel_axis, 1)
+
+
+def _call(tile_shape: Callable[[Index, np.dtype], Any], shape: Index, dtype: np.dtype) -> Any:
+    try:
+        return tile_shape(shape, dtype)
+    except Exception as error:
+        raise ValueError(
+            f"tile_shape{(shape, str(dtype))} raised {type(error).__name__}: {error}; a callable takes the "
+            "image's shape and dtype and returns a tuple of voxels per axis."
+        ) from error
 
 
 def _auto_tile_shape(
@@ -132,43 +163,56 @@ def _auto_tile_shape(
     """Size a tile over the axes of space: one time point and one channel at a time."""
     space = [i for i in range(len(shape)) if not axes or axes[i] not in UNJOINED_AXES]
     tile = [1] * len(shape)
-    for axis, length in zip(space, auto(tuple(shape[i] for i in space), dtype), strict=True):
-        tile[axis] = int(length)
+    if space:
+        for axis, length in zip(space, auto(tuple(shape[i] for i in space), dtype), strict=True):
+            tile[axis] = int(length)
     return tuple(tile)
 
 
-def _per_axis(value: Any, name: str, ndim: int, channel_axis: int | None, least: int) -> Index:
+def _is_sequence(value: Any) -> bool:
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _per_axis(value: Any, name: str, rule: str, ndim: int, channel_axis: int | None, least: int) -> Index:
     """Spread a tuple over the axes; a shorter one applies to the last, channels left out."""
-    if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
-        forms = TILE_SHAPE_FORMS if least else "a number of voxels, or a tuple with one for each axis"
-        raise TypeError(f"{name} is {value!r}; it is {forms}.")
-    numbers = [resolve_count(n, f"{name}[{i}]", least) for i, n in enumerate(value)]
-    if not numbers:
+    if not _is_sequence(value):
+        raise TypeError(f"{name} is {value!r}; it is {rule}.")
+    lengths = [resolve_count(n, f"{name}[{i}]", least) for i, n in enumerate(value)]
+    if not lengths:
         raise ValueError(f"{name} is empty; give one number for each axis, or for the last ones.")
-    if len(numbers) > ndim:
-        raise ValueError(f"{name} {tuple(numbers)} has {len(numbers)} numbers; the image has {ndim} axes.")
-    if channel_axis is not None and len(numbers) < ndim:
-        rest = [least] * (ndim - 1 - len(numbers)) + numbers
+    if len(lengths) > ndim:
+        raise ValueError(
+            f"{name} is {tuple(lengths)}, {len(lengths)} numbers; the image has {ndim} axes: give one number "
+            "for each, or for the last ones."
+        )
+    if channel_axis is not None and len(lengths) < ndim:
+        rest = [least] * (ndim - 1 - len(lengths)) + lengths
         return tuple(rest[:channel_axis] + [least] + rest[channel_axis:])
-    return tuple([least] * (ndim - len(numbers)) + numbers)
+    return tuple([least] * (ndim - len(lengths)) + lengths)
 
 
 def resolve_halo(overlap: Any, lengths: Lengths, axes: str | None, channel_axis: int | None) -> Index:
     """Turn `overlap` into the depth of the halo along every axis."""
-    unjoined = [axes is not None and letter in UNJOINED_AXES for letter in axes or " " * len(lengths)]
-    if isinstance(overlap, (Sequence, np.ndarray)) and not isinstance(overlap, (str, bytes)):
-        halo = _per_axis(overlap, "overlap", len(lengths), channel_axis, 0)
-        for letter, depth, apart in zip(axes or "", halo, unjoined, strict=False):
-            if apart and depth:
+    letters = axes or " " * len(lengths)
+    if _is_sequence(overlap):
+        halo = _per_axis(overlap, "overlap", "a number of voxels", len(lengths), channel_axis, 0)
+        for letter, depth in zip(letters, halo, strict=True):
+            if letter in UNJOINED_AXES and depth:
                 raise ValueError(f"overlap is {tuple(overlap)}; axis {letter!r} gets no halo, give 0 there.")
         return halo
     try:
         depth = resolve_count(overlap, "overlap", 0)
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"overlap is {overlap!r}; it is a number of voxels, 0 or more.") from None
+    except ValueError:
+        raise ValueError(f"overlap is {overlap!r}; it is a number of voxels, 0 or more.") from None
+    except TypeError:
+        raise TypeError(
+            f"overlap is {overlap!r}; it is a whole number of voxels, 0 or more, or a tuple with one per axis."
+        ) from None
     return tuple(
-        depth if max(axis, default=1) > 1 and not apart and i != channel_axis else 0
-        for i, (axis, apart) in enumerate(zip(lengths, unjoined, strict=True))
+        depth if max(axis, default=1) > 1 and letter not in UNJOINED_AXES else 0
+        for axis, letter in zip(lengths, letters, strict=True)
     )
 
 
@@ -201,13 +245,28 @@ def resolve_threshold(threshold: Any) -> float | None:
     """Check `empty_threshold`."""
     if threshold is None:
         return None
-    rule = f"empty_threshold is {threshold!r}; it is a number, or None for Otsu on a sample."
+    return _resolve_number(threshold, "empty_threshold", "a number, or None for Otsu on a sample")
+
+
+def resolve_fraction(value: Any, name: str) -> float:
+    """Check a number from 0 to 1."""
+    rule = "a number from 0 to 1"
+    number = _resolve_number(value, name, rule)
+    if not 0 <= number <= 1:
+        raise ValueError(f"{name} is {value!r}; it is {rule}.")
+    return number
+
+
+def _resolve_number(value: Any, name: str, rule: str) -> float:
+    """Check a real number; text, booleans and arrays with axes are none, NaN neither."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} is {value!r}; it is {rule}.")
     try:
-        number = float(threshold)
-    except (TypeError, ValueError):
-        raise TypeError(rule) from None
-    if isinstance(threshold, str):
-        raise TypeError(rule)
+        number = float(value)
+    except OverflowError:
+        number = math.nan
     if math.isnan(number):
-        raise ValueError(rule)
+        raise ValueError(f"{name} is {value!r}; it is {rule}.")
     return number

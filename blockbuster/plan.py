@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import functools
+import operator
 import os
-import pickle
-import re
-import tempfile
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,22 +19,34 @@ from blockbuster.cluster import Execution, find_execution
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.options import (
     Faults,
+    check_choice,
+    check_flag,
     resolve_connectivity,
     resolve_count,
+    resolve_fraction,
     resolve_halo,
     resolve_merge_axes,
     resolve_threshold,
     resolve_tile_lengths,
 )
+from blockbuster.output.paths import (
+    check_stage_dir,
+    default_stage_parent,
+    holds_ome_labels,
+    resolve_component,
+    resolve_output,
+    resolve_place,
+)
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.source import DaskSource, Source, open_source
 from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.tiling import auto_tile_shape
+from blockbuster.tiling.memory import vram_bytes_or_warn
 
 __all__ = ["RunOptions", "RunPlan", "make_plan", "plan_run", "resolve_place", "warn_of_repeated_chunks"]
 
-URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 MOST_CHUNK_READS = 2.0
+NO_GPU = "use_gpu=True, but CuPy"
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,9 @@ class RunOptions:
     on_error: str = "raise"
     tiles_per_task: Any = None
     return_report: bool = False
+
+
+FLAGS = [field.name for field in dataclasses.fields(RunOptions) if field.type == "bool"]
 
 
 @dataclass(frozen=True)
@@ -162,11 +176,19 @@ class RunPlan:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings that decide the labels, for the manifest and the report."""
-        names = ("level", "channel", "merge", "skip_empty", "sequential_labels")
-        settings = {name: getattr(self.options, name) for name in names}
-        settings |= {"tile_shape": self.grid.tile_shape, "halo": self.grid.halo}
-        settings |= {"image": self.source.name, "connectivity": self.connectivity}
-        return settings | {"merge_axes": self.merge_axes}
+        options = self.options
+        return {
+            "level": _plain(options.level),
+            "channel": _plain(options.channel),
+            "merge": options.merge,
+            "skip_empty": bool(options.skip_empty),
+            "sequential_labels": bool(options.sequential_labels),
+            "tile_shape": self.grid.tile_shape,
+            "halo": self.grid.halo,
+            "image": self.source.name,
+            "connectivity": self.connectivity,
+            "merge_axes": self.merge_axes,
+        }
 
     def _chunk_lines(self) -> list[str]:
         if not isinstance(self.source, DaskSource):
@@ -191,17 +213,15 @@ class RunPlan:
         return "\n".join(lines)
 
 
-def plan_run(image: Any, *, fn: Callable[[np.ndarray], Any] | None = None, **options: Any) -> RunPlan:
+def plan_run(image: Any, **options: Any) -> RunPlan:
     """Check the arguments of `tile_process` and say what it would do; nothing is written.
 
     Parameters
     ----------
     image : path, dask array, numpy.ndarray or zarr.Array
         As in `tile_process`.
-    fn : callable, optional
-        Checked when given.
     **options
-        As in `tile_process`.
+        As in `tile_process`. fn may be left out.
 
     Returns
     -------
@@ -210,30 +230,42 @@ def plan_run(image: Any, *, fn: Callable[[np.ndarray], Any] | None = None, **opt
 
     Raises
     ------
-    TypeError, ValueError, FileExistsError, NotImplementedError
+    TypeError, ValueError, OSError, NotImplementedError
         All faults of the arguments, in one message.
+    RuntimeError
+        If a dask client is active whose workers live in this process.
+
+    Notes
+    -----
+    Reads metadata of the image, no pixels.
 
     Examples
     --------
     >>> plan_run(np.zeros((100, 100)), tile_shape=(50, 50)).n_tiles
     4
     """
-    plan = make_plan(image, fn, options)
+    # fn is only looked at, so any function will do in its place.
+    plan = make_plan(image, options.pop("fn", np.zeros_like), options)
     warn_of_repeated_chunks(plan)
     return plan
 
 
-def make_plan(image: Any, fn: Callable[[np.ndarray], Any] | None, options: dict[str, Any]) -> RunPlan:
+def make_plan(image: Any, fn: Any, options: dict[str, Any]) -> RunPlan:
     """Check and resolve all arguments."""
     given = RunOptions(**options)
     faults = Faults()
     with faults.caught():
         _check_fn(fn)
+    _check_simple_options(given, faults)
+    source = None
     with faults.caught():
-        _check_choices(given)
-    source = open_source(image, channel=given.channel, level=given.level, axes=given.axes)
+        source = open_source(image, channel=given.channel, level=given.level, axes=given.axes)
+    parts = _resolve_paths(given, source.path if source else None, faults)
+    if source is None:
+        faults.raise_all()
+    assert source is not None
     resolver = _Resolver(source, given, find_execution(one_at_a_time=bool(given.use_gpu)), faults)
-    parts = resolver.resolve()
+    parts |= resolver.resolve()
     faults.raise_all()
     _refuse_unfinished_parts(given, parts["place"])
     plan = RunPlan(source=source, options=given, execution=resolver.execution, **parts)
@@ -253,23 +285,45 @@ def warn_of_repeated_chunks(plan: RunPlan) -> None:
 
 
 def _check_fn(fn: Any) -> None:
-    if fn is not None and not callable(fn):
+    if not callable(fn):
         raise TypeError(f"fn is {fn!r}; it is a function from a tile to its labels, (ndarray) -> ndarray.")
 
 
-def _check_choices(options: RunOptions) -> None:
-    for name, choices in (("merge", ("touch", "agree", "none")), ("on_error", ("raise", "skip"))):
-        value = getattr(options, name)
-        if value not in choices:
-            raise ValueError(f"{name} is {value!r}; it is one of {', '.join(map(repr, choices))}.")
-    resolve_count(options.retries, "retries", 0)
+def _check_simple_options(options: RunOptions, faults: Faults) -> None:
+    """Check what depends on nothing else."""
+    checks: list[tuple[Callable[..., Any], str, tuple[Any, ...]]] = [
+        *((check_flag, name, ()) for name in FLAGS),
+        (check_choice, "merge", (("touch", "agree", "none"),)),
+        (check_choice, "on_error", (("raise", "skip"),)),
+        (resolve_fraction, "min_agreement", ()),
+        (resolve_count, "retries", (0,)),
+    ]
     if options.tiles_per_task is not None:
-        resolve_count(options.tiles_per_task, "tiles_per_task", 1)
-    agreement = options.min_agreement
-    if isinstance(agreement, (bool, str)) or not 0 <= agreement <= 1:
-        raise ValueError(f"min_agreement is {agreement!r}; it is a number from 0 to 1.")
-    if options.fn_version is not None and not isinstance(options.fn_version, str):
-        raise TypeError(f"fn_version is {options.fn_version!r}; it is a string that stands for fn, or None.")
+        checks.append((resolve_count, "tiles_per_task", (1,)))
+    for check, name, rule in checks:
+        with faults.caught():
+            check(getattr(options, name), name, *rule)
+    with faults.caught():
+        if options.fn_version is not None and not isinstance(options.fn_version, str):
+            raise TypeError(f"fn_version is {options.fn_version!r}; it is a string that stands for fn, or None.")
+
+
+def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> dict[str, Any]:
+    """Find out where the output and the stage go."""
+    parts: dict[str, Any] = {"place": None, "stage_parent": ""}
+    with faults.caught():
+        if options.write_to is None:
+            resolve_component(options.output_component)
+        else:
+            parts["place"] = resolve_output(
+                options.write_to, options.output_component, image, overwrite=bool(options.overwrite)
+            )
+    with faults.caught():
+        if options.stage_dir is None:
+            parts["stage_parent"] = default_stage_parent(image, parts["place"])
+        else:
+            parts["stage_parent"] = check_stage_dir(options.stage_dir, image, parts["place"])
+    return parts
 
 
 def _refuse_unfinished_parts(options: RunOptions, place: OutputPlace | None) -> None:
@@ -280,8 +334,7 @@ def _refuse_unfinished_parts(options: RunOptions, place: OutputPlace | None) -> 
         f"retries={options.retries}": options.retries != 0,
         "on_error='skip'": options.on_error == "skip",
         f"output_component={options.output_component!r} inside an OME-Zarr image": place is not None
-        and _is_ome_image(place.store)
-        and options.output_component.startswith("labels/"),
+        and holds_ome_labels(place),
     }
     missing = [name for name, is_asked in asked.items() if is_asked]
     if missing:
@@ -289,13 +342,13 @@ def _refuse_unfinished_parts(options: RunOptions, place: OutputPlace | None) -> 
 
 
 def _check_picklable(fn: Any, execution: Execution) -> None:
-    if fn is None or execution.in_process:
+    if execution.in_process:
         return
     import cloudpickle
 
     try:
         cloudpickle.dumps(fn)
-    except (TypeError, AttributeError, pickle.PicklingError) as error:
+    except Exception as error:
         name = getattr(fn, "__qualname__", repr(fn))
         raise TypeError(
             f"fn {name} cannot be pickled, which {execution.kind} workers need: {error}. "
@@ -305,7 +358,7 @@ def _check_picklable(fn: Any, execution: Execution) -> None:
 
 @dataclass
 class _Resolver:
-    """Turn options into the parts of a plan, keeping every fault."""
+    """Turn options into tiles and tasks, keeping every fault."""
 
     source: Source
     options: RunOptions
@@ -320,9 +373,11 @@ class _Resolver:
     def resolve(self) -> dict[str, Any]:
         ndim = len(self.source.shape)
         parts: dict[str, Any] = {"channel_axis": self.channel_axis, "merge_axes": (), "connectivity": 1}
-        parts |= {"place": None, "stage_parent": "", "empty_threshold": None}
-        with self.faults.caught():
-            parts["bricks"] = self._bricks(self._grid())
+        parts |= {"bricks": None, "empty_threshold": None}
+        grid = self._grid()
+        if grid is not None:
+            with self.faults.caught():
+                parts["bricks"] = self._bricks(grid)
         with self.faults.caught():
             parts["merge_axes"] = resolve_merge_axes(
                 self.options.merge_axes, self.source.axes, ndim, self.channel_axis
@@ -331,140 +386,66 @@ class _Resolver:
             parts["connectivity"] = resolve_connectivity(self.options.connectivity, ndim)
         with self.faults.caught():
             parts["empty_threshold"] = self._empty_threshold()
-        with self.faults.caught():
-            parts["place"] = self._place()
-        with self.faults.caught():
-            parts["stage_parent"] = self._stage_parent(parts["place"])
         return parts
 
-    def _grid(self) -> TileGrid:
+    def _grid(self) -> TileGrid | None:
+        """Make the grid; None, and the faults of both arguments, where it cannot be made."""
+        lengths = halo = None
+        with self.faults.caught():
+            lengths = self._tile_lengths()
+        # The halo is checked even where the tile shape is at fault.
+        tiles = lengths or tuple((n,) for n in self.source.shape)
+        with self.faults.caught():
+            halo = resolve_halo(self.options.overlap, tiles, self.source.axes, self.channel_axis)
+        return None if lengths is None or halo is None else TileGrid(lengths, halo)
+
+    def _tile_lengths(self) -> tuple[tuple[int, ...], ...]:
         source = self.source
-        auto = functools.partial(
-            auto_tile_shape, use_gpu=bool(self.options.use_gpu), verbose=bool(self.options.verbose)
-        )
-        lengths = resolve_tile_lengths(
-            self.options.tile_shape,
-            source.shape,
-            source.dtype,
-            source.chunks,
-            source.axes,
-            self.channel_axis,
-            auto,
-        )
-        return TileGrid(lengths, resolve_halo(self.options.overlap, lengths, source.axes, self.channel_axis))
+        by_gpu = self.options.use_gpu is True and vram_bytes_or_warn() is not None
+        auto = functools.partial(auto_tile_shape, use_gpu=by_gpu, verbose=bool(self.options.verbose))
+        with _gpu_warning_given(self.options.use_gpu is True and not by_gpu):
+            return resolve_tile_lengths(
+                self.options.tile_shape,
+                source.shape,
+                source.dtype,
+                source.chunks,
+                source.axes,
+                self.channel_axis,
+                auto,
+            )
 
     def _bricks(self, grid: TileGrid) -> BrickGrid:
         if self.options.tiles_per_task is not None:
-            return bricks_of(grid, self.source.read_unit, int(self.options.tiles_per_task))
+            n_tiles = resolve_count(self.options.tiles_per_task, "tiles_per_task", 1)
+            return bricks_of(grid, self.source.read_unit, n_tiles)
         if self.options.use_gpu and self.execution.kind == "synchronous":
             return bricks_of(grid, self.source.read_unit, 1)
         return choose_bricks(grid, self.source.read_unit, self.execution.n_workers)
 
     def _empty_threshold(self) -> float | None:
-        if self.options.skip_empty and self.source.dtype.kind == "c":
-            raise TypeError(f"skip_empty needs an image of real numbers; this one is {self.source.dtype}.")
-        return resolve_threshold(self.options.empty_threshold) if self.options.skip_empty else None
-
-    def _place(self) -> OutputPlace | None:
-        options = self.options
-        if options.write_to is None:
-            _check_component(options.output_component)
+        if not self.options.skip_empty:
             return None
-        place = resolve_place(options.write_to, options.output_component)
-        self._check_apart(place.array_path, "write_to")
-        if _is_ome_image(place.store) and not place.component.startswith("labels/"):
-            raise ValueError(
-                f"write_to: {place.store} is an OME-Zarr image; labels inside it are named "
-                "output_component='labels/NAME', or give another path."
-            )
-        fault = place.fault(overwrite=bool(options.overwrite))
-        if fault:
-            raise FileExistsError(fault)
-        _check_writable(os.path.dirname(place.store), "write_to")
-        return place
-
-    def _check_apart(self, path: str, name: str) -> None:
-        """Refuse a path that is the input, lies in it, or holds it."""
-        if self.source.path is None:
-            return
-        image, target = os.path.realpath(self.source.path), os.path.realpath(path)
-        if self._may_hold_labels(image, target):
-            return
-        if _holds(image, target) or _holds(target, image):
-            raise ValueError(f"{name}: {path} is the image, lies in it or holds it; give another path.")
-
-    def _may_hold_labels(self, image: str, target: str) -> bool:
-        labels = os.path.join(image, "labels")
-        return _is_ome_image(image) and _holds(labels, target) and labels != target
-
-    def _stage_parent(self, place: OutputPlace | None) -> str:
-        if self.options.stage_dir is not None:
-            path = _local_path(self.options.stage_dir, "stage_dir")
-            self._check_apart(os.path.join(path, "stage"), "stage_dir")
-            _check_writable(path, "stage_dir")
-            return path
-        if place is not None:
-            return os.path.dirname(place.store)
-        beside = os.path.dirname(self.source.path) if self.source.path else ""
-        return beside if beside and os.access(beside, os.W_OK) else tempfile.gettempdir()
+        if self.source.dtype.kind == "c":
+            raise TypeError(f"skip_empty needs an image of real numbers; this one is {self.source.dtype}.")
+        return resolve_threshold(self.options.empty_threshold)
 
 
-def _holds(folder: str, path: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+@contextlib.contextmanager
+def _gpu_warning_given(given: bool) -> Iterator[None]:
+    """Keep a `tile_shape` function that looks for the GPU itself from warning a second time."""
+    if not given:
+        yield
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", NO_GPU, RuntimeWarning)
+        yield
 
 
-def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
-    """Check the path and the name of a label array."""
-    component = _check_component(output_component)
-    return OutputPlace(_local_path(write_to, "write_to"), component)
-
-
-def _check_component(component: Any) -> str:
-    rule = "it is the name of an array inside write_to, e.g. 'labels' or 'run1/labels'"
-    if not isinstance(component, str):
-        raise TypeError(f"output_component is {component!r}; {rule}.")
-    parts = component.split("/")
-    if any(part in ("", ".", "..") or part.startswith("__") or "\\" in part for part in parts):
-        raise ValueError(f"output_component is {component!r}; {rule}.")
-    return component
-
-
-def _local_path(path: Any, name: str) -> str:
-    """Make a path absolute now: fn may change the working directory."""
-    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
-        raise TypeError(f"{name} is {path!r}; it is a path on the file system.")
-    text = os.fspath(path)
-    if not isinstance(text, str) or URL.match(text):
-        raise ValueError(f"{name} is {text!r}; output and stage need a path on a file system, not a URL.")
-    absolute = os.path.abspath(os.path.expanduser(text))
-    if os.path.islink(absolute):
-        real = os.path.realpath(absolute)
-        raise ValueError(f"{name}: {absolute} is a symbolic link; to write there, give {real} itself.")
-    if name == "write_to" and (
-        absolute in (os.getcwd(), os.path.expanduser("~"), os.sep) or os.path.ismount(absolute)
-    ):
-        raise ValueError(f"{name} is {text!r}; give a name of its own for the labels, e.g. 'labels.zarr'.")
-    return absolute
-
-
-def _check_writable(folder: str, name: str) -> None:
-    """Check the nearest folder that exists."""
-    existing = Path(folder)
-    while not existing.exists():
-        existing = existing.parent
-    if not existing.is_dir():
-        raise FileExistsError(f"{name}: {existing} is not a folder; give another path.")
-    if not os.access(existing, os.W_OK):
-        raise PermissionError(f"{name}: {existing} is not writable; give another path.")
-
-
-def _is_ome_image(store: str) -> bool:
-    """Say whether a folder holds the metadata of an OME-Zarr image."""
-    for name in (".zattrs", "zarr.json"):
-        path = Path(store, name)
-        if path.is_file() and '"multiscales"' in path.read_text(errors="replace"):
-            return True
-    return False
+def _plain(value: Any) -> Any:
+    """Make what was given fit for JSON: a number of any kind, None, or for an array anything."""
+    if isinstance(value, (bool, str, type(None))):
+        return value
+    return operator.index(value) if hasattr(value, "__index__") else repr(value)
 
 
 def _by(numbers: tuple[int, ...]) -> str:

@@ -10,6 +10,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dask.array as da
@@ -172,7 +173,12 @@ def tile_process(
     plan = make_plan(options.pop("image"), options.pop("fn"), options)
     warn_of_repeated_chunks(plan)
     run = _Run(plan, fn, RunReport(settings=plan.settings, versions=installed_versions()))
-    with _logged(plan), _stage_directory(plan) as directory, plan.execution.opened() as execution:
+    with (
+        _logged(plan),
+        _made_folders_removed(plan),
+        _stage_directory(plan) as directory,
+        plan.execution.opened() as execution,
+    ):
         outcome = run.stage(directory, execution)
         labels = run.merge(outcome, execution)
     logger.info("%s", run.report)
@@ -232,7 +238,7 @@ class _Run:
         if place is None:
             return finished.to_numpy(table)
         finished.publish(table, place, self._label_axes(staged.bricks.grid.ndim))
-        labels = zarr.open_array(place.array_path, mode="r")
+        labels = zarr.open_array(Path(place.array_path), mode="r")
         if options.compute:
             return np.asarray(labels[...])
         return da.from_array(labels, chunks=labels.shards or labels.chunks)
@@ -264,12 +270,24 @@ def _logged(plan: RunPlan) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def _made_folders_removed(plan: RunPlan) -> Iterator[None]:
+    """Remove those folders for stage and output in the end that the run made and that hold nothing."""
+    folders = [plan.stage_parent] + ([os.path.dirname(plan.place.store)] if plan.place else [])
+    missing = [path for folder in folders for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+@contextlib.contextmanager
 def _stage_directory(plan: RunPlan) -> Iterator[str]:
     """Make the stage directory; keep it after a failure where it has a place of its own."""
-    os.makedirs(plan.stage_parent, exist_ok=True)
     path = os.path.join(plan.stage_parent, plan.stage_name)
     _clear_old_stage(path, overwrite=bool(plan.options.overwrite))
-    os.mkdir(path)
+    os.makedirs(path)
     logger.info("staging in %s", path)
     has_place = plan.place is not None or plan.options.stage_dir is not None
     try:

@@ -85,6 +85,8 @@ def match_seams(
         numbers = range(staged.bricks.n_bricks)
         job = MatchJob(staged, ids)
         run_tasks(execution, match_brick, job, numbers, directory=arrays.path, on_result=collect)
+    else:
+        on_done(staged.bricks.grid.n_tiles)
     pairs = np.concatenate(found)
     border, roots = join_pairs(pairs)
     table = RemapTable(border, roots, int(counts.sum()) + first_offset, sequential, first_offset)

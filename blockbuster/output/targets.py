@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -64,8 +65,9 @@ class ZarrTarget:
 
     @cached_property
     def _array(self) -> zarr.Array:
-        # zarr looks for zeros slowly, and a box of background is not written at all.
-        return zarr.open_array(self.path, mode="r+").with_config({"write_empty_chunks": True})
+        # zarr looks for zeros slowly, and a box of background is not written at all. In a path given as
+        # text it would take # and ? for parts of a URL.
+        return zarr.open_array(Path(self.path), mode="r+").with_config({"write_empty_chunks": True})
 
     def __getstate__(self) -> dict[str, Any]:
         return {"path": self.path}

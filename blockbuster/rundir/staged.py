@@ -127,8 +127,9 @@ class StagedLabels:
         pairs = zip(self.bricks.brick_shape, self._chunk, strict=True)
         return tuple(-(-length // chunk) * chunk for length, chunk in pairs)
 
-    def _array_path(self, dtype: np.dtype) -> str:
-        return os.path.join(self.path, "labels", dtype.name)
+    def _array_path(self, dtype: np.dtype) -> Path:
+        # Not text, in which zarr would take # and ? for parts of a URL.
+        return Path(self.path, "labels", dtype.name)
 
     @cached_property
     def _small(self) -> zarr.Array:
@@ -185,7 +186,7 @@ def label_dtype(n_labels: int) -> np.dtype:
     return SMALL if n_labels <= np.iinfo(SMALL).max else LARGE
 
 
-def _open_unfiltered(path: str) -> zarr.Array:
+def _open_unfiltered(path: Path) -> zarr.Array:
     # A brick without labels is never written, so zarr's slow search for zeros would find nothing.
     return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
 

@@ -14,6 +14,7 @@ __all__ = ["EmptyTiles", "find_empty_tiles", "otsu_threshold", "sample_pixels"]
 
 SAMPLE_VOXELS = 2**24
 SAMPLE_PIECES = 64
+MOST_GRAY_LEVELS = 2**16
 
 
 @dataclass(frozen=True)
@@ -123,9 +124,13 @@ def otsu_threshold(source: Source) -> float:
         return 0.0
     if not pixels.size or pixels.min() == pixels.max():
         return float(pixels[0]) if pixels.size else 0.0
-    if pixels.dtype == np.float16:
-        pixels = pixels.astype(np.float32)
-    return float(threshold_otsu(pixels))
+    if pixels.dtype.kind != "f" and int(pixels.max()) - int(pixels.min()) < MOST_GRAY_LEVELS:
+        return float(threshold_otsu(pixels))
+    # scikit-image gives integers a bin for every value between the extremes, and squares all values: a
+    # single outlier would exhaust the memory, or overflow. Scaling by a power of two is exact.
+    pixels = pixels.astype(np.float64)
+    exponent = int(np.frexp(np.abs(pixels).max())[1])
+    return float(np.ldexp(threshold_otsu(np.ldexp(pixels, -exponent)), exponent))
 
 
 def find_empty_tiles(source: Source, grid: TileGrid, threshold: float) -> EmptyTiles:

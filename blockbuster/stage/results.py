@@ -54,7 +54,8 @@ def check_labels(result: Any, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray
 
 
 def _expected(shapes: tuple[tuple[int, ...], ...]) -> str:
-    return "an integer array of shape " + " or ".join(str(shape) for shape in shapes)
+    listed = " or ".join(str(shape) for shape in shapes)
+    return f"an integer array of shape {listed}, halo included"
 
 
 def _describe(result: Any) -> str:
@@ -65,4 +66,7 @@ def _describe(result: Any) -> str:
         return f"a tuple of {len(result)} (return only the labels, e.g. labels, n = ...; return labels)"
     if hasattr(result, "__cuda_array_interface__"):
         return f"a {type(result).__name__} on the GPU (copy it back, e.g. labels.get())"
-    return "None" if result is None else f"{type(result).__module__}.{type(result).__name__}"
+    if result is None:
+        return "None"
+    kind = f"{type(result).__module__}.{type(result).__name__}".removeprefix("builtins.")
+    return f"an object of type {kind} (a NumPy array is wanted, e.g. numpy.asarray(labels))"

@@ -1,0 +1,254 @@
+"""Paths that a run may write to: on the file system, apart from the image, and nobody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from blockbuster.output.publishing import OutputPlace, zarr_node
+
+__all__ = ["check_stage_dir", "default_stage_parent", "holds_ome_labels", "resolve_output", "resolve_place"]
+
+URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
+LONGEST_NAME_BYTES = 255
+COMPONENT_RULE = "it is the name of an array inside write_to, e.g. 'labels' or 'run1/labels'"
+
+
+def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
+    """Turn the path and the name of a label array into its place.
+
+    Parameters
+    ----------
+    write_to : str or path-like
+        Of a zarr group, which need not exist; ``~`` is the home folder.
+    output_component : str
+        Name of the array inside it.
+
+    Returns
+    -------
+    OutputPlace
+        With an absolute path, so that nothing changes when fn changes the working directory.
+
+    Raises
+    ------
+    TypeError
+        For what is no path or name.
+    ValueError
+        For a URL, a symbolic link, a folder that is not for labels alone (the working directory, the home
+        folder, a mount point), and names that a zarr array cannot have.
+
+    Examples
+    --------
+    >>> resolve_place("/data/out.zarr/", "nuclei/labels").array_path
+    '/data/out.zarr/nuclei/labels'
+    """
+    component = resolve_component(output_component)
+    store = _local_path(write_to, "write_to")
+    if _is_mount_point(store) or os.path.realpath(store) in _own_folders():
+        raise ValueError(
+            f"write_to is {os.fspath(write_to)!r}; give the labels a name of their own, e.g. 'labels.zarr'."
+        )
+    place = OutputPlace(store, component)
+    longest = max([os.path.basename(place.sibling("partial")), *component.split("/")], key=len)
+    if len(os.fsencode(longest)) > LONGEST_NAME_BYTES:
+        raise ValueError(
+            f"write_to and output_component give the name {longest!r}, which is longer than the "
+            f"{LONGEST_NAME_BYTES} bytes that file systems allow; choose shorter names."
+        )
+    return place
+
+
+def resolve_component(component: Any) -> str:
+    """Check the name of an array inside a group, which must hide no metadata."""
+    if not isinstance(component, str):
+        raise TypeError(f"output_component is {component!r}; {COMPONENT_RULE}.")
+    for part in component.split("/"):
+        if part in ("", "zarr.json") or part.startswith((".", "__")) or "\\" in part or "\0" in part:
+            raise ValueError(f"output_component is {component!r}; {COMPONENT_RULE}.")
+    return component
+
+
+def resolve_output(write_to: Any, output_component: Any, image: str | None, *, overwrite: bool) -> OutputPlace:
+    """Turn `write_to` into a place that can be written to and holds nothing of anybody else.
+
+    Parameters
+    ----------
+    write_to, output_component
+        As in `resolve_place`.
+    image : str or None
+        Path of the input.
+    overwrite : bool
+        Whether an array that lies there may be replaced.
+
+    Raises
+    ------
+    ValueError
+        If the path is the image, lies in it or holds it, or lies in another array or image.
+    FileExistsError
+        If something lies there.
+    NotADirectoryError, PermissionError
+        If the folder cannot be written to.
+    """
+    place = resolve_place(write_to, output_component)
+    if image is not None:
+        _check_apart(place.array_path, "write_to", image, inside_allowed=holds_ome_labels(place))
+    _refuse_nodes(os.path.dirname(place.store), "write_to", place.store, ("array", "image"))
+    if is_ome_image(place.store) and not holds_ome_labels(place):
+        raise ValueError(
+            f"write_to: {place.store} is an OME-Zarr image; labels inside it are named "
+            "output_component='labels/NAME', or give another path."
+        )
+    _check_writable(os.path.dirname(place.store), "write_to")
+    fault = place.fault(overwrite=overwrite)
+    if fault:
+        raise FileExistsError(fault)
+    _check_writable(place.store, "write_to")
+    _check_writable(os.path.dirname(place.array_path), "write_to")
+    return OutputPlace(place.store, place.component, replaces=overwrite)
+
+
+def holds_ome_labels(place: OutputPlace) -> bool:
+    """Say whether a place is that of labels inside an OME-Zarr image."""
+    return place.component.startswith("labels/") and is_ome_image(place.store)
+
+
+def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None) -> str:
+    """Turn `stage_dir` into a folder that can take a stage; it need not exist.
+
+    Raises
+    ------
+    ValueError
+        If it lies in the image, in the output, or in another zarr store.
+    NotADirectoryError, PermissionError
+        If it cannot be written to.
+    """
+    path = _local_path(stage_dir, "stage_dir")
+    if image is not None:
+        _check_apart(os.path.join(path, "stage"), "stage_dir", image, inside_allowed=False)
+    if place is not None and _holds(place.store, path):
+        raise ValueError(f"stage_dir: {path} is the output or lies in it; give another folder.")
+    _refuse_nodes(path, "stage_dir", path, ("array", "image", "group"))
+    _check_writable(path, "stage_dir")
+    return path
+
+
+def default_stage_parent(image: str | None, place: OutputPlace | None) -> str:
+    """Give the folder beside the output, else beside the store of the image, else for temporary files."""
+    if place is not None:
+        return os.path.dirname(place.store)
+    if image is not None:
+        beside = os.path.dirname(_outermost_store(image))
+        if os.access(beside, os.W_OK | os.X_OK):
+            return beside
+    return tempfile.gettempdir()
+
+
+def is_ome_image(store: str) -> bool:
+    """Say whether a folder holds the metadata of an OME-Zarr image."""
+    stated = [_read_json(store, ".zattrs"), _read_json(store, "zarr.json").get("attributes")]
+    attributes = [found for found in stated if isinstance(found, dict)]
+    attributes += [found["ome"] for found in attributes if isinstance(found.get("ome"), dict)]
+    return any("multiscales" in found for found in attributes)
+
+
+def _read_json(store: str, name: str) -> dict[str, Any]:
+    """Read an object from a file; empty where there is none."""
+    try:
+        found = json.loads(Path(store, name).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _local_path(path: Any, name: str) -> str:
+    """Make a path absolute now: fn may change the working directory."""
+    if not isinstance(path, (str, os.PathLike)) or not os.fspath(path):
+        raise TypeError(f"{name} is {path!r}; it is a path on the file system.")
+    text = os.fspath(path)
+    if not isinstance(text, str) or "\0" in text:
+        raise ValueError(f"{name} is {text!r}; it is a path on the file system, as text.")
+    if URL.match(text):
+        raise ValueError(f"{name} is {text!r}; output and stage need a path on a file system, not a URL.")
+    absolute = _absolute(Path(os.path.expanduser(text)))
+    if os.path.islink(absolute):
+        real = os.path.realpath(absolute)
+        raise ValueError(f"{name}: {absolute} is a symbolic link; to write there, give {real} itself.")
+    return absolute
+
+
+def _absolute(path: Path) -> str:
+    """Make a path absolute; ``..`` behind a symbolic link leads where it does for the system."""
+    if ".." not in path.parts:
+        return os.path.abspath(path)
+    return os.path.realpath(path) if path.name == ".." else os.path.join(os.path.realpath(path.parent), path.name)
+
+
+def _is_mount_point(path: str) -> bool:
+    """Say whether another file system begins here, which an output cannot be renamed into."""
+    if os.path.ismount(path):
+        return True
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return False
+    # A bind mount of the same device looks like any folder but here; blanks are written as \040.
+    found = (re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), mount.split()[4]) for mount in mounts)
+    return os.path.realpath(path) in found
+
+
+def _own_folders() -> set[str]:
+    """The working directory and the home folder."""
+    return {os.path.realpath(folder) for folder in (os.getcwd(), os.path.expanduser("~"))}
+
+
+def _holds(folder: str, path: str) -> bool:
+    """Say whether a path is a folder or lies in it, links followed."""
+    folder, path = os.path.realpath(folder), os.path.realpath(path)
+    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
+
+
+def _check_apart(path: str, name: str, image: str, *, inside_allowed: bool) -> None:
+    """Refuse a path that is the input, lies in it, or holds it."""
+    if _holds(path, image):
+        what = "is the image itself" if _holds(image, path) else f"holds the image {image}"
+        raise ValueError(f"{name}: {path} {what}; give another path.")
+    if _holds(image, path) and not inside_allowed:
+        raise ValueError(f"{name}: {path} lies in the image {image}; give another path.")
+
+
+def _refuse_nodes(folder: str, name: str, path: str, kinds: tuple[str, ...]) -> None:
+    """Refuse a path where a folder is a part of a zarr store that the path would spoil."""
+    for parent in _upwards(folder):
+        kind = "image" if is_ome_image(parent) else zarr_node(Path(parent))
+        if kind in kinds:
+            what = "OME-Zarr image" if kind == "image" else f"zarr {kind}"
+            raise ValueError(f"{name}: {path} lies in the {what} {parent}; give a path outside of it.")
+
+
+def _outermost_store(image: str) -> str:
+    """Climb from an array to the zarr store that it is a part of."""
+    # Links are not followed: a user's folder of links to images is where the user can write.
+    above = [str(folder) for folder in Path(image).parents if zarr_node(folder) in ("array", "group")]
+    return above[-1] if above else image
+
+
+def _upwards(folder: str) -> Iterator[str]:
+    """Iterate over a folder and those above it, links followed."""
+    real = Path(os.path.realpath(folder))
+    yield from map(str, (real, *real.parents))
+
+
+def _check_writable(folder: str, name: str) -> None:
+    """Check the nearest folder that exists."""
+    existing = Path(folder)
+    while not os.path.lexists(existing):
+        existing = existing.parent
+    if not existing.is_dir():
+        raise NotADirectoryError(f"{name}: {existing} is not a folder; give another path.")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise PermissionError(f"{name}: {existing} is not writable; give another path.")
