@@ -31,7 +31,7 @@ def digest(folder):
     return found
 
 
-@pytest.fixture()
+@pytest.fixture
 def mask():
     return np.random.default_rng(3).random((53, 47)) > 0.55
 
