@@ -294,7 +294,8 @@ def _stage_directory(plan: RunPlan) -> Iterator[str]:
         yield path
     except BaseException as error:
         if has_place and is_stage(path):
-            error.add_note(f"The stage is kept at {path}; overwrite=True starts anew.")
+            anew = "; overwrite=True starts anew." if plan.place is not None else "."
+            error.add_note(f"The stage is kept at {path}{anew}")
         else:
             shutil.rmtree(path)
         raise

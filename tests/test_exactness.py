@@ -38,7 +38,7 @@ def run_equals_whole(case, fn):
     assert naive.partition_fault(labels, fn(case.mask)) == ""
 
 
-@settings(max_examples=150)
+@settings(max_examples=120)
 @given(cases())
 @example(THIN_REMAINDERS)
 @example(HALO_BEYOND_THE_LAST_TILE)
@@ -52,7 +52,7 @@ def test_tiled_ndimage_label_equals_the_whole_image(case):
     run_equals_whole(case, functools.partial(naive.label, connectivity=case.connectivity))
 
 
-@settings(max_examples=50)
+@settings(max_examples=35)
 @given(cases(ndims=(2, 3)))
 @example(THIN_REMAINDERS)
 @example(HALO_BEYOND_THE_LAST_TILE)
@@ -61,14 +61,14 @@ def test_tiled_skimage_label_equals_the_whole_image(case):
     run_equals_whole(case, functools.partial(measure.label, connectivity=case.connectivity))
 
 
-@settings(max_examples=50)
+@settings(max_examples=35)
 @given(chunked_cases())
 @example(IRREGULAR_CHUNKS_AS_TILES)
 def test_irregular_chunks_as_tiles_equal_the_whole_image(case):
     run_equals_whole(case, functools.partial(naive.label, connectivity=case.connectivity))
 
 
-@settings(max_examples=50)
+@settings(max_examples=35)
 @given(cases())
 @example(THIN_REMAINDERS)
 def test_sequential_ids_are_exactly_one_to_n(case):
@@ -78,7 +78,7 @@ def test_sequential_ids_are_exactly_one_to_n(case):
     assert sorted(set(labels.ravel().tolist()) | {0}) == list(range(expected.max() + 1))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases(ndims=(2, 3)), st.data())
 def test_flips_and_transposes_commute_with_the_run(case, data):
     fn = functools.partial(naive.label, connectivity=case.connectivity)
@@ -93,7 +93,7 @@ def test_flips_and_transposes_commute_with_the_run(case, data):
     assert naive.partition_fault(case.run(fn, turn(case.mask)), turn(case.run(fn))) == ""
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases(ndims=(1, 2, 3)), st.data())
 def test_zero_padding_changes_nothing(case, data):
     fn = functools.partial(naive.label, connectivity=case.connectivity)
@@ -104,7 +104,7 @@ def test_zero_padding_changes_nothing(case, data):
     assert naive.partition_fault(padded[inner], case.run(fn)) == ""
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases())
 @example(dataclasses.replace(THIN_REMAINDERS, density=0.02))
 @example(Case((12,), (3,), density=0.0))
@@ -114,7 +114,7 @@ def test_skipping_empty_tiles_changes_nothing_where_fn_finds_nothing_in_them(cas
     assert np.array_equal(case.run(fn, skip_empty=True, empty_threshold=0), case.run(fn))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(cases(), st.integers(0, 2**32 - 1))
 def test_permuted_and_sparse_ids_change_nothing(case, seed):
     def disordered(tile):
@@ -126,7 +126,7 @@ def test_permuted_and_sparse_ids_change_nothing(case, seed):
     assert case.run(disordered).tobytes() == case.run(fn).tobytes()
 
 
-@settings(max_examples=30)
+@settings(max_examples=15)
 @given(cases(), st.sampled_from([1, 3, 7, None]))
 def test_another_run_with_other_tasks_gives_the_same_bytes(case, tiles_per_task):
     fn = functools.partial(naive.label, connectivity=case.connectivity)

@@ -95,7 +95,7 @@ def peak_bytes(labels):
     return peak
 
 
-@pytest.mark.parametrize("largest", [2**31, 2**40, 2**63 - 1])
+@pytest.mark.parametrize("largest", [98_340_797, 2**31, 2**63 - 1])
 def test_memory_does_not_go_by_the_largest_id(largest):
     labels = np.zeros((256, 256), np.int64)
     labels[3, 5] = 1
