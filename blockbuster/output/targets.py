@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from blockbuster.npy import load_npy
+
 __all__ = ["ArrayTarget", "NpyTarget", "ZarrTarget"]
 
 Box = tuple[slice, ...]
@@ -46,7 +48,7 @@ class NpyTarget:
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Write the labels of a box."""
-        mapped = np.load(self.path, mmap_mode="r+")
+        mapped: Any = load_npy(self.path, "r+")
         mapped[box] = labels
         mapped.flush()
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blockbuster.npy import load_npy
+
 __all__ = ["ArrayFolder"]
 
 
@@ -45,4 +47,4 @@ class ArrayFolder:
         """Map a kept array into memory, read-only."""
         # numpy cannot map an array of size 0.
         empty = os.path.getsize(self.file(name)) <= 128
-        return np.asarray(np.load(self.file(name), mmap_mode=None if empty else "r"))
+        return np.asarray(load_npy(self.file(name), None if empty else "r"))

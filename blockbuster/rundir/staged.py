@@ -29,6 +29,7 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.npy import load_npz_array
 
 __all__ = ["Sidecar", "StagedLabels", "is_stage", "label_dtype", "remove_stage", "write_atomically"]
 
@@ -172,13 +173,11 @@ class StagedLabels:
 
     def read_pairs(self, index: Index) -> np.ndarray:
         """Read the touching pairs inside a brick."""
-        with np.load(self._sidecar_path(index)) as sidecar:
-            return np.asarray(sidecar["pairs"])
+        return load_npz_array(self._sidecar_path(index), "pairs")
 
     def read_plane(self, index: Index, axis: int, side: int) -> np.ndarray:
         """Read the outermost plane of a brick, low (0) or high (1) along `axis`."""
-        with np.load(self._sidecar_path(index)) as sidecar:
-            return np.asarray(sidecar[f"plane_{axis}_{side}"])
+        return load_npz_array(self._sidecar_path(index), f"plane_{axis}_{side}")
 
 
 def label_dtype(n_labels: int) -> np.dtype:

@@ -9,7 +9,7 @@ import numpy as np
 
 from blockbuster.jit import kernel
 
-__all__ = ["collect_pairs", "number_dense", "number_sparse", "remap_volume"]
+__all__ = ["collect_pairs", "copy_table", "number_dense", "number_sparse", "remap_volume"]
 
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -58,53 +58,85 @@ def number_dense(labels, table, count, out):
 
 
 @kernel
-def number_sparse(labels, start, keys, values, count, out):
-    """Number labels by first appearance, through a hash table, until it is half full.
+def number_sparse(labels, start, table, first, count, out):
+    """Number labels by first appearance in C order, through a hash table, until it is half full.
 
     Parameters
     ----------
-    labels : (n,) uint64 array
+    labels : (nz, ny, nx) uint64 array
         0 is background; any other value is a label.
     start : int
-        Where to begin.
-    keys, values : (2**k,) uint64 and uint32 arrays
-        Open addressing; key 0 is a free place. Carried from call to call.
-    count : int
-        The last id given so far, counted from 0: also how many places are taken.
-    out : (n,) uint32 array
-        Takes the new ids.
+        The row to begin with, counted through all planes.
+    table : (2**k, 2) uint64 array
+        Label and new id, open addressing; label 0 is a free place. Carried from call to call.
+    first, count : int
+        The ids given so far are ``first + 1`` to ``count``: as many places are taken.
+    out : (nz, ny, nx) uint16 or uint32 array
+        Takes the new ids, cut down to its dtype.
 
     Returns
     -------
     stop : int
-        Where it stopped: ``len(labels)``, or earlier when the table must grow.
+        The row in which it stopped: the number of rows, or earlier when the table must grow. That
+        row can be begun anew.
     count : int
         The last id given.
     """
-    mask = np.uint64(len(keys) - 1)
-    limit = len(keys) // 2
-    previous = np.uint64(0)
-    new = np.uint32(0)
-    for i in range(start, len(labels)):
-        label = labels[i]
-        if label == 0:
-            out[i] = 0
-            continue
-        if label != previous:
+    nz, ny, nx = labels.shape
+    mask = np.uint64(len(table) - 1)
+    limit = len(table) // 2
+    for row in range(start, nz * ny):
+        z = row // ny
+        y = row - z * ny
+        previous = np.uint64(0)
+        new = np.uint32(0)
+        for x in range(nx):
+            label = labels[z, y, x]
+            if label == 0:
+                out[z, y, x] = 0
+                continue
+            if label != previous:
+                previous = label
+                # Most labels are met in the row before, and need not be looked up.
+                if y > 0 and labels[z, y - 1, x] == label:
+                    new = np.uint32(out[z, y - 1, x])
+                else:
+                    mixed = label * HASH_FACTOR
+                    place = (mixed ^ (mixed >> np.uint64(32))) & mask
+                    while table[place, 0] != label and table[place, 0] != 0:
+                        place = (place + np.uint64(1)) & mask
+                    if table[place, 0] == 0:
+                        if count - first >= limit:
+                            return row, count
+                        count += 1
+                        table[place, 0] = label
+                        table[place, 1] = count
+                    new = np.uint32(table[place, 1])
+            out[z, y, x] = new
+    return nz * ny, count
+
+
+@kernel
+def copy_table(table, wider):
+    """Copy a hash table into a larger one.
+
+    Parameters
+    ----------
+    table : (2**k, 2) uint64 array
+        As `number_sparse` fills it.
+    wider : (2**m, 2) uint64 array
+        All zeros; takes the same labels and ids.
+    """
+    mask = np.uint64(len(wider) - 1)
+    for i in range(len(table)):
+        label = table[i, 0]
+        if label != 0:
             mixed = label * HASH_FACTOR
             place = (mixed ^ (mixed >> np.uint64(32))) & mask
-            while keys[place] != label and keys[place] != 0:
+            while wider[place, 0] != 0:
                 place = (place + np.uint64(1)) & mask
-            if keys[place] == 0:
-                if count >= limit:
-                    return i, count
-                count += 1
-                keys[place] = label
-                values[place] = np.uint32(count)
-            new = values[place]
-            previous = label
-        out[i] = new
-    return len(labels), count
+            wider[place, 0] = label
+            wider[place, 1] = table[i, 1]
 
 
 @kernel

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from blockbuster.seams.kernels import number_dense, number_sparse, remap_volume
+from blockbuster.seams.kernels import copy_table, number_dense, number_sparse, remap_volume
 
 __all__ = ["compact_labels", "remap_labels"]
 
 FIRST_HASH_SIZE = 1024
+HASH_GROWTH = 4
 
 
 def compact_labels(labels: np.ndarray, out: np.ndarray, first: int = 0) -> int:
@@ -106,28 +107,15 @@ def _compact_dense(labels: np.ndarray, out: np.ndarray, first: int, largest: int
 
 
 def _compact_sparse(labels: np.ndarray, out: np.ndarray, first: int) -> int:
-    """Compact through a hash table that doubles when it is half full."""
-    flat = np.ascontiguousarray(labels, np.uint64).ravel()
-    numbered = np.empty(flat.size, np.uint32)
-    keys = np.zeros(FIRST_HASH_SIZE, np.uint64)
-    values = np.zeros(FIRST_HASH_SIZE, np.uint32)
-    start = count = 0
-    while True:
-        start, count = number_sparse(flat, start, keys, values, count, numbered)
-        if start == flat.size:
-            break
-        keys, values = _grow(keys, values)
-    numbered[numbered > 0] += np.uint32(first)
-    out[...] = numbered.reshape(out.shape)
-    return count
-
-
-def _grow(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Copy a hash table into one of four times its size."""
-    order = np.argsort(values[keys > 0])
-    known = keys[keys > 0][order]
-    new_keys = np.zeros(4 * keys.size, np.uint64)
-    new_values = np.zeros(4 * keys.size, np.uint32)
-    # Entering the keys in the order of their ids gives them the same ids again.
-    number_sparse(known, 0, new_keys, new_values, 0, np.empty(known.size, np.uint32))
-    return new_keys, new_values
+    """Compact through a hash table that grows when it is half full."""
+    labels = labels.astype(np.uint64, copy=False)
+    table = np.zeros((FIRST_HASH_SIZE, 2), np.uint64)
+    count = first
+    for part, new in zip(_volumes(labels), _volumes(out), strict=True):
+        row, n_rows = 0, part.shape[0] * part.shape[1]
+        while row < n_rows:
+            row, count = number_sparse(part, row, table, first, count, new)
+            if row < n_rows:
+                narrow, table = table, np.zeros((HASH_GROWTH * len(table), 2), np.uint64)
+                copy_table(narrow, table)
+    return count - first

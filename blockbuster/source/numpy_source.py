@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from blockbuster.npy import load_npy
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
 
 
@@ -114,7 +115,7 @@ class NpyFileSource(NumpySource):
     def array(self) -> np.ndarray:
         """The memory map, read-only."""
         if self._array is None:
-            self._array = np.load(str(self.path), mmap_mode="r")
+            self._array = load_npy(str(self.path))
         return self._array
 
     def __getstate__(self) -> dict[str, Any]:

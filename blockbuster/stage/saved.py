@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from blockbuster.grid import relative_box
+from blockbuster.npy import load_npy
 
 __all__ = ["RegionReader", "SavedRegions"]
 
@@ -58,7 +59,7 @@ class SavedRegions:
         found = self._find(region)
         assert found is not None, "only covered regions are read"
         whole, path = found
-        return np.array(np.load(path, mmap_mode="r")[relative_box(region, whole)])
+        return np.array(load_npy(path)[relative_box(region, whole)])
 
     def _find(self, region: Box) -> tuple[Box, str] | None:
         for whole, path in self.files:

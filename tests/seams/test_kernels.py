@@ -1,10 +1,10 @@
 import naive
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from blockbuster.seams.kernels import collect_pairs, number_dense, number_sparse, remap_volume
+from blockbuster.seams.kernels import collect_pairs, copy_table, number_dense, number_sparse, remap_volume
 
 # `as_run` is the same for all examples.
 for_all = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -59,32 +59,50 @@ def test_dense_numbering_counts_right_where_the_ids_do_not_fit(as_run):
 
 
 @for_all
-@given(st.data(), st.integers(0, 60))
-@example(None, 0)
-def test_sparse_numbering_is_by_first_appearance(as_run, data, n):
+@given(st.data(), volumes, layouts, st.integers(0, 5), st.sampled_from([np.uint16, np.uint32]))
+def test_sparse_numbering_is_by_first_appearance(as_run, data, shape, layout, first, out_dtype):
     ids = np.array([0, *KEYS_PER_HASH, *range(2**40, 2**44, 2**40)], np.uint64)
-    labels = ids[random_labels(data, n, len(ids) - 1, np.int64)] if n else np.zeros(0, np.uint64)
-    keys, values, out = np.zeros(64, np.uint64), np.zeros(64, np.uint32), np.zeros(n, np.uint32)
-    expected, count = naive.number_by_appearance(labels)
-    assert as_run(number_sparse)(labels, 0, keys, values, 0, out) == (n, count)
+    labels = laid_out(ids[random_labels(data, shape, len(ids) - 1, np.int64)], layout)
+    table, out = np.zeros((64, 2), np.uint64), np.zeros(shape, out_dtype)
+    expected, count = naive.number_by_appearance(labels.ravel())
+    expected = (expected + first * (expected > 0)).reshape(shape)
+    n_rows = shape[0] * shape[1]
+    assert as_run(number_sparse)(labels, 0, table, first, first, out) == (n_rows, first + count)
     assert np.array_equal(out, expected)
-    assert set(keys.tolist()) - {0} == set(labels.tolist()) - {0}
+    known = dict(zip(labels.ravel().tolist(), expected.ravel().tolist(), strict=True))
+    assert {key: new for key, new in table.tolist() if key} == {key: new for key, new in known.items() if key}
+
+
+ROWS = np.array([[[7, 7], [8, 7]], [[9, 8], [10, 0]]], np.uint64)
 
 
 def test_sparse_numbering_stops_before_its_table_is_more_than_half_full(as_run):
-    labels = np.array([7, 7, 8, 7, 9, 8, 10], np.uint64)
-    keys, values, out = np.zeros(4, np.uint64), np.zeros(4, np.uint32), np.zeros(7, np.uint32)
-    assert as_run(number_sparse)(labels, 0, keys, values, 0, out) == (4, 2)
-    assert out[:4].tolist() == [1, 1, 2, 1]
-    assert sorted(keys.tolist()) == [0, 0, 7, 8]
+    table, out = np.zeros((4, 2), np.uint64), np.zeros((2, 2, 2), np.uint32)
+    assert as_run(number_sparse)(ROWS, 0, table, 5, 5, out) == (2, 7)
+    assert out[0].tolist() == [[6, 6], [7, 6]]
+    assert sorted(table.tolist()) == [[0, 0], [0, 0], [7, 6], [8, 7]]
 
 
-def test_sparse_numbering_goes_on_where_it_stopped(as_run):
-    labels = np.array([7, 7, 8, 7, 9, 8, 10], np.uint64)
-    keys, values, out = np.zeros(16, np.uint64), np.zeros(16, np.uint32), np.zeros(7, np.uint32)
-    assert as_run(number_sparse)(labels[:4], 0, keys, values, 0, out) == (4, 2)
-    assert as_run(number_sparse)(labels, 4, keys, values, 2, out) == (7, 4)
-    assert out.tolist() == [1, 1, 2, 1, 3, 2, 4]
+def test_sparse_numbering_goes_on_where_it_stopped_in_a_larger_table(as_run):
+    table, wider = np.zeros((4, 2), np.uint64), np.zeros((16, 2), np.uint64)
+    out = np.zeros((2, 2, 2), np.uint32)
+    assert as_run(number_sparse)(ROWS, 0, table, 0, 0, out) == (2, 2)
+    as_run(copy_table)(table, wider)
+    assert sorted(wider.tolist())[-2:] == [[7, 1], [8, 2]]
+    assert as_run(number_sparse)(ROWS, 2, wider, 0, 2, out) == (4, 4)
+    assert out.tolist() == [[[1, 1], [2, 1]], [[3, 2], [4, 0]]]
+
+
+@for_all
+@given(st.lists(st.integers(1, 2**64 - 1), unique=True, max_size=30))
+def test_a_copied_hash_table_finds_the_same_ids(as_run, keys):
+    table, wider = np.zeros((64, 2), np.uint64), np.zeros((256, 2), np.uint64)
+    labels = np.array(keys, np.uint64).reshape(1, 1, -1)
+    out, again = np.zeros(labels.shape, np.uint32), np.zeros(labels.shape, np.uint32)
+    as_run(number_sparse)(labels, 0, table, 0, 0, out)
+    as_run(copy_table)(table, wider)
+    assert as_run(number_sparse)(labels, 0, wider, 0, len(keys), again) == (1, len(keys))
+    assert np.array_equal(again, out)
 
 
 @for_all

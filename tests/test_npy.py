@@ -1,0 +1,63 @@
+"""Array files that several threads load at once."""
+
+import gc
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from blockbuster.npy import load_npy, load_npz_array
+
+
+@pytest.fixture
+def files(tmp_path):
+    array = np.arange(6).reshape(2, 3)
+    np.save(tmp_path / "a.npy", array)
+    np.savez(tmp_path / "a.npz", a=array, b=array + 1)
+    return tmp_path, array
+
+
+def test_arrays_come_back_mapped_or_read(files):
+    folder, array = files
+    for mode, writable in (("r", False), ("r+", True), (None, True)):
+        loaded = load_npy(folder / "a.npy", mode)
+        np.testing.assert_array_equal(loaded, array)
+        assert loaded.flags.writeable is writable
+        assert isinstance(loaded, np.memmap) is (mode is not None)
+    np.testing.assert_array_equal(load_npz_array(folder / "a.npz", "b"), array + 1)
+
+
+class Rubbish:
+    """Garbage that lets other threads run while it is collected, be it in the middle of a parser."""
+
+    def __init__(self):
+        self.cycle = self
+
+    def __del__(self):
+        time.sleep(0)
+
+
+def test_threads_that_load_at_once_do_not_disturb_each_other(files):
+    folder, _ = files
+    failures = []
+
+    def load():
+        try:
+            for _ in range(1500):
+                Rubbish()
+                load_npz_array(folder / "a.npz", "a")
+        except BaseException as error:
+            failures.append(error)
+
+    threshold = gc.get_threshold()
+    gc.set_threshold(50)
+    try:
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*threshold)
+    assert failures == []
