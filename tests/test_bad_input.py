@@ -2,7 +2,6 @@
 
 import functools
 import itertools
-import tempfile
 import threading
 import warnings
 
@@ -21,13 +20,7 @@ from blockbuster.tiling.memory import free_vram_bytes
 needs_no_gpu = pytest.mark.skipif(free_vram_bytes() is not None, reason="this machine has a GPU")
 
 
-@pytest.fixture(autouse=True)
-def temporary(tmp_path, monkeypatch):
-    """The system's folder for temporary files, to see that nothing is left there."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 def components(tile):

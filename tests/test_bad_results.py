@@ -1,7 +1,6 @@
 """What fn may return, what it may not, and what is said then (B1 to B9)."""
 
 import os
-import tempfile
 import tracemalloc
 
 import dask
@@ -47,13 +46,7 @@ class OnGpu:
         raise TypeError("Implicit conversion to a NumPy array is not allowed.")
 
 
-@pytest.fixture(autouse=True)
-def temporary(tmp_path, monkeypatch):
-    """The system's folder for temporary files, to see that nothing is left there."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 def refuse_result(tmp_path, image, bad, *parts):

@@ -1,7 +1,6 @@
 """Arguments: what each accepts, and what is said when it does not (B13, B14, B19)."""
 
 import functools
-import tempfile
 
 import dask.array as da
 import numpy as np
@@ -26,13 +25,7 @@ from blockbuster.options import (
 IMAGE = blobs((40, 50))
 
 
-@pytest.fixture(autouse=True)
-def temporary(tmp_path, monkeypatch):
-    """The system's folder for temporary files, to see that nothing is left there."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
+pytestmark = pytest.mark.usefixtures("temporary")
 
 
 def components(tile):

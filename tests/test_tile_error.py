@@ -3,7 +3,6 @@
 import copy
 import os
 import pickle
-import tempfile
 import threading
 import time
 import traceback
@@ -28,14 +27,7 @@ TILE, SLICES = (2, 3), (slice(20, 25), slice(30, 33))
 NAME = r"^tile \(2, 3\) \[20:25, 30:33\]: fn raised "
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path, monkeypatch):
-    """The working directory of the test; temporary files are elsewhere, and watched as well."""
-    (tmp_path / "temporary").mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
-    (tmp_path / "work").mkdir()
-    monkeypatch.chdir(tmp_path / "work")
-    return tmp_path / "work"
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 def failing_with(make_error):
