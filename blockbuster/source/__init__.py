@@ -1,6 +1,7 @@
 """Anything that holds an image, opened as something that can read a region of it."""
 
 from blockbuster.source.dask_source import DaskSource
+from blockbuster.source.digest import pixel_digest
 from blockbuster.source.numpy_source import NpyFileSource, NumpySource
 from blockbuster.source.opening import load_ome_zarr, open_source
 from blockbuster.source.protocol import Source
@@ -14,4 +15,5 @@ __all__ = [
     "ZarrSource",
     "load_ome_zarr",
     "open_source",
+    "pixel_digest",
 ]

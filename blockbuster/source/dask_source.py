@@ -13,6 +13,7 @@ from dask.array.utils import meta_from_array
 from dask.base import clone_key
 from dask.highlevelgraph import HighLevelGraph
 
+from blockbuster.source.digest import digest_text
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
 
 
@@ -51,6 +52,7 @@ class DaskSource:
     path: str | None = None
     kind: str = "dask"
     in_memory: bool = False
+    sampled: bool = True
 
     def __init__(self, image: da.Array, *, axes: str | None = None) -> None:
         self.name = "dask array"
@@ -95,6 +97,16 @@ class DaskSource:
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Compute `region` (one slice per axis) on dask's configured scheduler."""
         return np.array(self.region(region).compute(), order="C", copy=True)
+
+    def identity(self) -> dict[str, Any]:
+        """Return the name of the array's graph, a digest of its chunks, its shape and dtype; no pixel."""
+        return {
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "chunks": digest_text(repr(self.chunks)),
+            "graph": self._image.name,
+        }
 
     def chunk_reads(self, regions: Iterable[tuple[slice, ...]]) -> float:
         """Return how often a chunk is computed, on average, when every region is read once.

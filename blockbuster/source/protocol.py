@@ -36,6 +36,10 @@ class Source(Protocol):
     in_memory : bool
         Whether the pixels lie in this process's memory, so that another process cannot read them, or only
         by taking them all along.
+    sampled : bool
+        Whether `identity` does not notice changed pixels (dask, URLs), so that who relies on it has to keep
+        a digest of some pixels besides, and compare. False for zarr on the local file system or in memory,
+        NumPy arrays and ``.npy`` files.
     """
 
     shape: tuple[int, ...]
@@ -50,6 +54,43 @@ class Source(Protocol):
     @property
     def in_memory(self) -> bool:
         """Whether the pixels lie in this process's memory."""
+        ...
+
+    @property
+    def sampled(self) -> bool:
+        """Whether `identity` does not notice changed pixels."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """Return what tells this image from another, and from itself after a change.
+
+        Returns
+        -------
+        dict of str to str, int or list of int
+            Ready for JSON, and equal in another process. Always ``"kind"``, ``"shape"`` (voxels, after
+            channel selection) and ``"dtype"``. Digests are 32 hexadecimal digits.
+
+            - zarr, local: ``"path"`` of the array (symbolic links resolved), ``"channel"`` (axis and index;
+              empty: none is selected), ``"metadata"`` and ``"content"``: digests of the array's metadata
+              files, and of name, size and time of change of its chunk files. Other levels do not matter.
+            - zarr, in this process's memory: ``"channel"``, ``"metadata"``, ``"content"`` (the pixels).
+            - zarr, elsewhere: ``"url"``, ``"channel"``, ``"metadata"``; sampled.
+            - NumPy: ``"content"``, the pixels. Memory order and byte order do not matter.
+            - ``.npy`` file: ``"path"``, ``"size"`` in bytes, ``"mtime_ns"``.
+            - dask: ``"graph"``, the array's name, ``"chunks"``; sampled. The name of an array with random
+              keys, e.g. from `dask.array.random`, is another one in every process.
+
+        Raises
+        ------
+        OSError
+            If files of a local image are gone or cannot be looked at.
+
+        Notes
+        -----
+        Computed anew at every call. Local zarr: 5 microseconds per chunk file on a local disk, a round trip
+        each on a network file system. NumPy and zarr in memory: every pixel is read, at about 1.8 GB/s in
+        C order (see `blockbuster.source.pixel_digest`). The rest costs nothing to speak of.
+        """
         ...
 
     def read(self, region: tuple[slice, ...]) -> np.ndarray:

@@ -1,6 +1,9 @@
 """Zarr arrays, by path, by URL, or given as `zarr.Array`."""
 
+import itertools
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,13 @@ import zarr
 from dask.base import tokenize
 from zarr.storage import LocalStore, MemoryStore
 
+from blockbuster.source.digest import (
+    digest_chunk_files,
+    digest_content,
+    digest_metadata_files,
+    digest_text,
+)
+from blockbuster.source.chunk_files import check_chunk_files
 from blockbuster.source.location import Location, open_node
 from blockbuster.source.protocol import check_pixels, native_dtype
 
@@ -83,7 +93,10 @@ class ZarrSource:
 
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Return `region` (one slice per axis) as an array of the caller's own."""
-        pixels = self._opened()[self._with_channel(region)]
+        array, selection = self._opened(), self._with_channel(region)
+        if self._folder is not None:
+            check_chunk_files(array, self._folder, selection)
+        pixels = array[selection]
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
 
     @property
@@ -92,6 +105,28 @@ class ZarrSource:
         if self._location is not None:
             return str(self._location).startswith("memory://")
         return self._array is not None and isinstance(self._array.store, MemoryStore)
+
+    @property
+    def sampled(self) -> bool:
+        """Whether `identity` does not notice changed pixels: where the store is neither local nor in memory."""
+        return self._folder is None and not self.in_memory
+
+    def identity(self) -> dict[str, Any]:
+        """Return where the array lies, its form, and digests of its metadata and chunk files; see `Source`."""
+        form = {
+            "kind": self.kind,
+            "shape": list(self.shape),
+            "dtype": self.dtype.name,
+            "channel": list(self._channel or ()),
+        }
+        if self._folder is not None:
+            return {**form, **_identify_folder(os.path.realpath(self._folder))}
+        array = self._opened()
+        metadata = digest_text(json.dumps(array.metadata.to_dict(), sort_keys=True, default=str))
+        if self.in_memory:
+            parts = (self.read(region) for region in self._chunk_regions())
+            return {**form, "metadata": metadata, "content": digest_content(parts)}
+        return {**form, "metadata": metadata, "url": str(self._location or array.store_path)}
 
     def to_dask(self, chunks: Any = None) -> da.Array:
         """Return the image as a lazy dask array.
@@ -134,6 +169,14 @@ class ZarrSource:
             self._array = array
         return self._array
 
+    @property
+    def _folder(self) -> str | None:
+        return None if self._location is None else self._location.local_path
+
+    def _chunk_regions(self) -> Iterator[tuple[slice, ...]]:
+        edges = [itertools.accumulate(lengths, initial=0) for lengths in self.chunks]
+        return itertools.product(*([slice(*pair) for pair in itertools.pairwise(axis)] for axis in edges))
+
     def _without_channel(self, per_axis: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._channel is None:
             return per_axis
@@ -163,6 +206,14 @@ def regular_lengths(length: int, unit: int) -> tuple[int, ...]:
     """
     full, rest = divmod(length, max(unit, 1))
     return (unit,) * full + ((rest,) if rest or not full else ())
+
+
+def _identify_folder(folder: str) -> dict[str, Any]:
+    return {
+        "path": folder,
+        "metadata": digest_metadata_files(folder),
+        "content": digest_chunk_files(folder),
+    }
 
 
 def _name(array: zarr.Array, location: Location | None, channel: tuple[int, int] | None) -> str:

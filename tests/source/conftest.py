@@ -42,7 +42,30 @@ def write_ome(where, data, axes, levels=("0", "1"), zarr_format=3, channels=(), 
     return group
 
 
-@pytest.fixture
+def age(folder):
+    """Date every file an hour back, so that whatever is written next is newer for certain."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            then = path.stat().st_mtime_ns - 3600 * 10**9
+            os.utime(path, ns=(then, then))
+
+
+def differing(one, other):
+    """The names of the fields in which two identities differ."""
+    return {name for name in {*one, *other} if one.get(name) != other.get(name)}
+
+
+def chunk_files(folder):
+    metadata = ("zarr.json", ".zarray", ".zattrs")
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in metadata)
+
+
+@pytest.fixture(scope="session")
+def identities():
+    return SimpleNamespace(age=age, differing=differing, chunk_files=chunk_files)
+
+
+@pytest.fixture(scope="session")
 def write():
     return SimpleNamespace(pixels=pixels, array=write_array, ome=write_ome)
 

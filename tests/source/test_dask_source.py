@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockbuster.source import DaskSource
+from blockbuster.source import DaskSource, pixel_digest
 
 IMAGE = np.arange(31 * 17).reshape(31, 17)
 CHUNKS = ((10, 1, 20), (5, 12))
@@ -171,3 +171,34 @@ def test_masked_values_that_appear_in_a_chunk_are_refused():
     )
     with pytest.raises(ValueError, match="MaskedArray"):
         DaskSource(image).read(REGIONS[0])
+
+
+def test_F13_a_dask_image_is_known_by_its_graph_and_chunks(identities):
+    def known(values, chunks):
+        return DaskSource(da.from_array(values, chunks=chunks)).identity()
+
+    base = known(IMAGE, CHUNKS)
+    assert known(IMAGE.copy(), CHUNKS) == base
+    changed = IMAGE.copy()
+    changed[3, 3] += 1
+    assert identities.differing(base, known(changed, CHUNKS)) == {"graph"}
+    assert identities.differing(base, known(IMAGE, (10, 10))) == {"graph", "chunks"}
+    assert {"graph", "dtype"} <= identities.differing(base, known(IMAGE.astype("uint8"), CHUNKS))
+    assert {"graph", "shape"} <= identities.differing(base, known(IMAGE[:, :9], (10, 5)))
+
+
+def test_F13_a_sample_of_the_pixels_notices_what_a_dask_identity_does_not(tmp_path, write):
+    stored = write.array(tmp_path / "a", IMAGE, chunks=(8, 8))
+    source = DaskSource(da.from_array(stored, chunks=(8, 8), name="stored"))
+    known, sample = source.identity(), pixel_digest(source.read(REGIONS[0]))
+    stored[0, 0] = 99
+    again = DaskSource(da.from_array(stored, chunks=(8, 8), name="stored"))
+    assert again.sampled
+    assert again.identity() == known
+    assert pixel_digest(again.read(REGIONS[0])) != sample
+
+
+def test_an_identity_computes_no_chunk():
+    image, calls = counting_image()
+    DaskSource(image).identity()
+    assert not calls

@@ -1,3 +1,4 @@
+import os
 import pickle
 
 import numpy as np
@@ -51,3 +52,66 @@ def test_the_pickle_of_an_npy_file_holds_its_path_alone(tmp_path):
 def test_a_missing_npy_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.npy"):
         NpyFileSource(tmp_path / "nothing.npy")
+
+
+IMAGE = np.arange(5 * 6 * 7, dtype="uint16").reshape(5, 6, 7)
+
+
+def test_F13_one_changed_pixel_of_a_numpy_image_changes_its_identity(identities):
+    changed = IMAGE.copy()
+    changed[4, 0, 3] += 1
+    known, new = NumpySource(IMAGE).identity(), NumpySource(changed).identity()
+    assert identities.differing(known, new) == {"content"}
+
+
+def test_F13_a_numpy_image_that_is_changed_in_place_is_noticed():
+    image = IMAGE.copy()
+    source = NumpySource(image)
+    before = source.identity()
+    image[0, 0, 0] = 9
+    assert source.identity() != before
+
+
+def test_F13_equal_bytes_of_another_dtype_or_shape_are_another_image(identities):
+    known = NumpySource(IMAGE).identity()
+    assert identities.differing(known, NumpySource(IMAGE.view("int16")).identity()) == {"dtype"}
+    assert identities.differing(known, NumpySource(IMAGE.reshape(6, 5, 7)).identity()) == {"shape"}
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        IMAGE.copy(),
+        np.asfortranarray(IMAGE),
+        IMAGE.astype(">u2"),
+        np.asfortranarray(IMAGE.astype(">u2")),
+        np.repeat(IMAGE, 3, axis=2)[..., ::3],
+        IMAGE[::-1].copy()[::-1],
+    ],
+)
+def test_F13_memory_order_strides_and_byte_order_do_not_matter(same):
+    assert NumpySource(same).identity() == NumpySource(IMAGE).identity()
+
+
+def test_F13_an_npy_file_is_known_by_path_size_and_time(tmp_path, identities):
+    path = tmp_path / "image.npy"
+    np.save(path, IMAGE)
+    known = NpyFileSource(path).identity()
+    assert pickle.loads(pickle.dumps(NpyFileSource(path))).identity() == known
+    os.utime(path, ns=(1, 1))
+    assert identities.differing(known, NpyFileSource(path).identity()) == {"mtime_ns"}
+    os.utime(path, ns=(known["mtime_ns"], known["mtime_ns"]))
+    path.rename(tmp_path / "other.npy")
+    assert identities.differing(known, NpyFileSource(tmp_path / "other.npy").identity()) == {"path"}
+
+
+def test_F13_an_npy_file_is_the_same_through_a_link(tmp_path):
+    np.save(tmp_path / "image.npy", IMAGE)
+    (tmp_path / "link.npy").symlink_to("image.npy")
+    assert NpyFileSource(tmp_path / "link.npy").identity() == NpyFileSource(tmp_path / "image.npy").identity()
+
+
+def test_an_identity_of_pixels_or_of_a_file_needs_no_sample(tmp_path):
+    np.save(tmp_path / "image.npy", IMAGE)
+    assert not NumpySource(IMAGE).sampled
+    assert not NpyFileSource(tmp_path / "image.npy").sampled

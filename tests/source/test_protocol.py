@@ -1,6 +1,10 @@
 """Properties that sources of every kind share."""
 
+import json
+import os
 import pickle
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -186,3 +190,63 @@ def test_an_index_is_zero_or_more():
     assert check_index("level", np.uint8(3)) == 3
     with pytest.raises(ValueError, match="level is -1; it counts from 0"):
         check_index("level", -1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@settings(max_examples=5, deadline=None)
+@given(image=images(), data=st.data())
+def test_F13_an_identity_is_flat_and_survives_json_and_pickle(kind, image, data):
+    with tempfile.TemporaryDirectory() as folder:
+        source = _open(kind, image, folder, data.draw)
+        known = source.identity()
+        assert json.loads(json.dumps(known)) == known
+        for value in known.values():
+            items = value if isinstance(value, list) else [value]
+            assert all(type(item) in (str, int) for item in items)
+        assert (known["kind"], known["shape"], known["dtype"]) == (
+            source.kind,
+            [*source.shape],
+            source.dtype.name,
+        )
+        assert pickle.loads(pickle.dumps(source)).identity() == source.identity() == known
+
+
+IDENTITIES = """
+import sys
+import dask.array as da, numpy as np, zarr
+from zarr.storage import LocalStore, WrapperStore
+from blockbuster.source import NpyFileSource, open_source, pixel_digest
+
+def identities(folder):
+    image = np.arange(12 * 10).reshape(12, 10).astype("float32")
+    sources = [
+        open_source(image),
+        NpyFileSource(f"{folder}/image.npy"),
+        open_source(da.from_array(image, chunks=5) + 1),
+        open_source(da.from_array(image, chunks=5).map_blocks(np.negative)),
+        open_source(da.from_zarr(f"{folder}/v3")),
+        open_source(f"{folder}/v2"),
+        open_source(f"{folder}/v3"),
+        open_source(zarr.open_array(f"{folder}/v3", mode="r")),
+        open_source(zarr.array(image, chunks=(5, 5))),
+        open_source(zarr.open_array(WrapperStore(LocalStore(f"{folder}/v2")), mode="r")),
+    ]
+    return [source.identity() for source in sources] + [pixel_digest(image)]
+"""
+
+
+def test_F13_an_identity_is_the_same_in_another_process(tmp_path):
+    image = np.arange(12 * 10).reshape(12, 10).astype("float32")
+    np.save(tmp_path / "image.npy", image)
+    for version in (2, 3):
+        _stored(tmp_path / f"v{version}", image, (5, 4), zarr_format=version)
+    here = {}
+    exec(IDENTITIES, here)
+    code = IDENTITIES + "\nimport json; print(json.dumps(identities(sys.argv[1])))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)],
+        env={**os.environ, "PYTHONHASHSEED": "7"},
+        capture_output=True,
+        check=True,
+    )
+    assert json.loads(done.stdout) == here["identities"](str(tmp_path))

@@ -1,14 +1,21 @@
+import os
 import pickle
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
+import zlib
 from pathlib import Path
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
-from zarr.storage import LocalStore, WrapperStore
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from zarr.codecs import Crc32cCodec, GzipCodec, ZstdCodec
+from zarr.storage import LocalStore, MemoryStore, WrapperStore, ZipStore
 
 from blockbuster.source import ZarrSource, open_source
 from blockbuster.source.zarr_source import regular_lengths
@@ -159,11 +166,6 @@ def test_selecting_the_only_axis_leaves_no_image(write):
         ZarrSource(array, axes="c", channel=(0, 0))
 
 
-def test_missing_chunks_are_read_as_the_fill_value(tmp_path):
-    zarr.create_array(tmp_path, shape=(4, 4), chunks=(2, 2), dtype="u1", fill_value=7)
-    np.testing.assert_array_equal(open_source(tmp_path).read((slice(0, 3), slice(0, 3))), np.full((3, 3), 7))
-
-
 def test_regular_lengths_cover_the_axis():
     for length in range(30):
         for unit in range(1, 12):
@@ -189,3 +191,255 @@ def test_arrays_that_other_programs_wrote_are_read_like_zarr_reads_them(name, th
     assert source.shape == stored.shape
     region = tuple(slice(n // 5, n - n // 7) for n in stored.shape)
     np.testing.assert_array_equal(source.read(region), stored[region])
+
+
+WRITERS = ["v2 C", "v2 dots", "v2 slashes", "v3", "v3 dots", "v3 v2-keys", "v3 shards"]
+
+
+@pytest.fixture
+def aged(tmp_path, write, identities):
+    """An OME-Zarr image of two levels and two channels, written an hour ago."""
+    write.ome(tmp_path / "image.zarr", write.pixels((2, 8, 9)), "cyx", chunks=(1, 4, 4))
+    identities.age(tmp_path)
+    return tmp_path / "image.zarr"
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_F13_one_changed_pixel_of_a_zarr_image_changes_its_identity(layout, tmp_path, write, identities):
+    data = write.pixels((11, 13, 7))
+    write.array(tmp_path / "a", data, chunks=(5, 6, 4), **LAYOUTS[layout])
+    identities.age(tmp_path)
+    known = open_source(tmp_path / "a").identity()
+    assert open_source(tmp_path / "a").identity() == known
+    zarr.open_array(tmp_path / "a", mode="r+")[3, 12, 5] = 1 + data[3, 12, 5]
+    assert identities.differing(known, open_source(tmp_path / "a").identity()) == {"content"}
+
+
+def test_F13_a_source_that_was_opened_before_a_change_notices_it(aged, identities):
+    source = open_source(aged)
+    known = source.identity()
+    zarr.open_array(aged / "0", mode="r+")[0, 0, 0] = 9
+    assert identities.differing(known, source.identity()) == {"content"}
+
+
+def test_F13_another_level_or_channel_is_another_image(aged, identities):
+    known = open_source(aged).identity()
+    assert {"path", "shape"} <= identities.differing(known, open_source(aged, level=1).identity())
+    assert identities.differing(known, open_source(aged, channel=1).identity()) == {"channel"}
+    assert identities.differing(known, open_source(aged, channel=None).identity()) == {"channel", "shape"}
+
+
+@pytest.mark.filterwarnings("ignore:Consolidated metadata")
+def test_F13_other_levels_labels_and_files_beside_do_not_matter(aged):
+    known = open_source(aged).identity()
+    zarr.open_array(aged / "1", mode="r+")[...] = 0
+    group = zarr.open_group(aged, mode="r+")
+    group.create_array("labels/cells", shape=(8, 9), dtype="uint8")[...] = 1
+    group.attrs["note"] = "other"
+    zarr.consolidate_metadata(group.store)
+    assert open_source(aged).identity() == known
+
+
+def test_F13_another_dtype_at_the_same_place_is_another_image(tmp_path, write, identities):
+    data = write.pixels((6, 5))
+    write.array(tmp_path / "a", data)
+    known = open_source(tmp_path / "a").identity()
+    write.array(tmp_path / "a", data.astype("int16"), overwrite=True)
+    assert {"dtype", "metadata"} <= identities.differing(known, open_source(tmp_path / "a").identity())
+
+
+def test_F13_a_shape_that_grew_and_a_chunk_that_was_appended_are_noticed(tmp_path, write, identities):
+    array = write.array(tmp_path / "a", write.pixels((6, 5)), chunks=(3, 5))
+    known = open_source(tmp_path / "a").identity()
+    array.resize((9, 5))
+    grown = open_source(tmp_path / "a").identity()
+    assert identities.differing(known, grown) == {"shape", "metadata"}
+    array[6:] = 1
+    assert identities.differing(grown, open_source(tmp_path / "a").identity()) == {"content"}
+
+
+def test_F13_a_chunk_that_was_touched_or_removed_is_noticed(aged, identities):
+    known = open_source(aged).identity()
+    chunk = identities.chunk_files(aged / "0")[1]
+    os.utime(chunk)
+    touched = open_source(aged).identity()
+    assert identities.differing(known, touched) == {"content"}
+    chunk.unlink()
+    assert identities.differing(touched, open_source(aged).identity()) == {"content"}
+
+
+def test_F13_changed_attributes_of_the_array_are_noticed(aged, identities):
+    known = open_source(aged).identity()
+    zarr.open_array(aged / "0", mode="r+").attrs["offset"] = 3
+    assert identities.differing(known, open_source(aged).identity()) == {"metadata"}
+
+
+def test_F13_a_renamed_store_is_known_by_another_path(aged, identities):
+    known = open_source(aged).identity()
+    assert known["path"] == str(aged / "0")
+    aged.rename(aged.with_name("other.zarr"))
+    moved = open_source(aged.with_name("other.zarr")).identity()
+    assert identities.differing(known, moved) == {"path"}
+
+
+def test_F13_the_same_store_by_another_spelling_is_the_same_image(aged, monkeypatch):
+    known = open_source(aged / "0", axes="cyx").identity()
+    (aged.parent / "link").symlink_to(aged)
+    monkeypatch.chdir(aged.parent)
+    for spelled in ("image.zarr/0", "link/0/", f"file://{aged}/1/../0", aged / "0"):
+        assert open_source(spelled, axes="cyx").identity() == known
+    given = open_source(zarr.open_array(aged / "0", mode="r+"))
+    assert given.identity() == {**known, "channel": [], "shape": [2, 8, 9]}
+
+
+def test_reading_does_not_change_an_identity(aged):
+    source = open_source(aged)
+    known = source.identity()
+    source.read((slice(0, 8), slice(0, 9)))
+    assert source.identity() == known
+
+
+def test_the_identity_of_an_image_that_is_gone_is_an_error(aged):
+    source = open_source(aged)
+    shutil.rmtree(aged)
+    with pytest.raises(FileNotFoundError, match="image"):
+        source.identity()
+
+
+@pytest.mark.parametrize("given", ["array", "url"])
+def test_F13_one_changed_pixel_of_an_array_in_memory_changes_its_identity(given, write, identities):
+    url = "memory://blockbuster/identity"
+    store = MemoryStore() if given == "array" else url
+    array = write.array(store, write.pixels((2, 8, 9)), chunks=(1, 3, 4), overwrite=True)
+    source = (
+        ZarrSource(array, axes="cyx", channel=(0, 1))
+        if given == "array"
+        else open_source(url, axes="cyx", channel=1)
+    )
+    known = source.identity()
+    assert not source.sampled
+    array[0, 0, 0] = 9
+    assert source.identity() == known
+    array[1, 7, 8] = 9
+    assert identities.differing(known, source.identity()) == {"content"}
+
+
+def test_F13_equal_arrays_in_memory_are_the_same_image(write):
+    one, other = (open_source(write.array(MemoryStore(), write.pixels((8, 9)), chunks=(3, 4))) for _ in "ab")
+    assert one.identity() == other.identity()
+
+
+def test_F13_an_array_of_any_other_store_is_known_by_place_and_metadata_alone(tmp_path, write, identities):
+    array = write.array(WrapperStore(LocalStore(tmp_path / "a")), write.pixels((6, 5)), chunks=(3, 5))
+    source = open_source(array)
+    known = source.identity()
+    assert source.sampled
+    assert str(tmp_path / "a") in known["url"]
+    array[0, 0] = 9
+    assert source.identity() == known
+    array.resize((9, 5))
+    assert identities.differing(known, open_source(array).identity()) == {"shape", "metadata"}
+
+
+def test_an_identity_needs_a_sample_where_the_chunks_cannot_be_looked_at(tmp_path, write):
+    data = write.pixels((6, 5))
+    local = write.array(tmp_path / "a", data)
+    assert not open_source(tmp_path / "a").sampled
+    assert not open_source(local).sampled
+    with ZipStore(tmp_path / "a.zip", mode="w") as store:
+        zipped = open_source(write.array(store, data))
+        assert zipped.sampled
+        assert str(tmp_path / "a.zip") in zipped.identity()["url"]
+
+
+CHECKSUMMED = {
+    "v2 zstd": {"zarr_format": 2, "compressors": numcodecs.Zstd(checksum=True)},
+    "v2 gzip": {"zarr_format": 2, "compressors": numcodecs.GZip()},
+    "v3 zstd": {"zarr_format": 3, "compressors": ZstdCodec(checksum=True)},
+    "v3 gzip": {"zarr_format": 3, "compressors": GzipCodec()},
+    "v3 crc": {"zarr_format": 3, "compressors": Crc32cCodec()},
+    "shards zstd": {"zarr_format": 3, "compressors": ZstdCodec(checksum=True), "shards": (8, 8)},
+    "shards gzip": {"zarr_format": 3, "compressors": GzipCodec(), "shards": (8, 8)},
+    "shards crc": {"zarr_format": 3, "compressors": Crc32cCodec(), "shards": (8, 8)},
+}
+UNCHECKED = {
+    "v2": {"zarr_format": 2, "compressors": numcodecs.Zstd()},
+    "v3": {"zarr_format": 3, "compressors": ZstdCodec()},
+    "v3 none": {"zarr_format": 3, "compressors": None},
+    "shards": {"zarr_format": 3, "compressors": ZstdCodec(), "shards": (8, 8)},
+    "shards none": {"zarr_format": 3, "compressors": None, "shards": (8, 8)},
+}
+FIRST, SECOND = (slice(0, 8), slice(0, 8)), (slice(8, 16), slice(0, 8))
+# what the codecs raise; BadGzipFile is an OSError
+DECODING_ERRORS = (RuntimeError, ValueError, EOFError, OSError, zlib.error)
+
+
+def _damaged(folder, write, identities, layout, damage):
+    """An image whose first file, which holds the region FIRST, was damaged."""
+    data = write.pixels((16, 8))
+    write.array(folder, data, chunks=(4, 8) if "shards" in layout else (8, 8), **layout)
+    file = identities.chunk_files(folder)[0]
+    damage(file)
+    source = open_source(folder)
+    np.testing.assert_array_equal(source.read(SECOND), data[SECOND])
+    return source, data[FIRST]
+
+
+@pytest.mark.parametrize("layout", CHECKSUMMED)
+@settings(max_examples=15, deadline=None)
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_F12_a_flipped_bit_is_an_error_or_harmless_where_there_is_a_checksum(
+    layout, place, bit, write, identities
+):
+    def flip(file):
+        stored = bytearray(file.read_bytes())
+        stored[int(place * len(stored))] ^= 1 << bit
+        file.write_bytes(stored)
+
+    with tempfile.TemporaryDirectory() as folder:
+        source, want = _damaged(Path(folder), write, identities, CHECKSUMMED[layout], flip)
+        try:
+            got = source.read(FIRST)
+        except Exception:
+            return
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("layout", CHECKSUMMED)
+def test_F12_a_flipped_byte_in_the_middle_of_a_checksummed_chunk_is_an_error(layout, tmp_path, write, identities):
+    def flip(file):
+        stored = bytearray(file.read_bytes())
+        stored[len(stored) // 3] ^= 255
+        file.write_bytes(stored)
+
+    source, _ = _damaged(tmp_path, write, identities, CHECKSUMMED[layout], flip)
+    with pytest.raises(DECODING_ERRORS):
+        source.read(FIRST)
+
+
+@pytest.mark.parametrize("kept", [1, 0.5, -1])
+@pytest.mark.parametrize("layout", CHECKSUMMED | UNCHECKED)
+def test_F12_a_truncated_chunk_or_shard_is_an_error(layout, kept, tmp_path, write, identities):
+    def truncate(file):
+        stored = file.read_bytes()
+        file.write_bytes(stored[: int(kept * len(stored)) if kept == 0.5 else kept])
+
+    source, _ = _damaged(tmp_path, write, identities, (CHECKSUMMED | UNCHECKED)[layout], truncate)
+    with pytest.raises(DECODING_ERRORS):
+        source.read(FIRST)
+
+
+@pytest.mark.parametrize("layout", [name for name in CHECKSUMMED | UNCHECKED if "shards" not in name])
+def test_F12_a_chunk_of_no_bytes_is_an_error(layout, tmp_path, write, identities):
+    source, _ = _damaged(
+        tmp_path, write, identities, (CHECKSUMMED | UNCHECKED)[layout], lambda file: file.write_bytes(b"")
+    )
+    with pytest.raises(DECODING_ERRORS):
+        source.read(FIRST)
+
+
+@pytest.mark.parametrize("layout", CHECKSUMMED | UNCHECKED)
+def test_F12_a_missing_chunk_or_shard_is_read_as_the_fill_value(layout, tmp_path, write, identities):
+    layout = {**(CHECKSUMMED | UNCHECKED)[layout], "fill_value": 7}
+    source, want = _damaged(tmp_path, write, identities, layout, Path.unlink)
+    np.testing.assert_array_equal(source.read(FIRST), np.full_like(want, 7))

@@ -1,0 +1,69 @@
+"""Damage to chunk files that zarr and numcodecs do not notice."""
+
+import itertools
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import zarr
+
+__all__ = ["check_chunk_files"]
+
+# A blosc header ends with the number of bytes that the file should have.
+BLOSC_HEADER_BYTES = 16
+
+
+def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice | int]) -> None:
+    """Refuse chunk files that were cut, where reading them would give wrong pixels or crash.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        The array.
+    folder : str
+        Where its files lie.
+    selection : sequence of slice or int
+        What will be read, one entry per axis, each step 1.
+
+    Raises
+    ------
+    ValueError
+        If a file is empty, which zarr 3.1 reads as background in a sharded array, or is shorter than its
+        blosc header says, for which numcodecs reads memory that is not its own.
+
+    Notes
+    -----
+    One look at the file system for each chunk or shard, and 16 bytes read for each blosc chunk. A file that
+    is not there is background, as zarr defines it.
+    """
+    is_blosc = _ends_with_blosc(array.metadata)
+    for key in _chunk_keys(array, selection):
+        path = os.path.join(folder, key)
+        try:
+            size = os.path.getsize(path)
+        except OSError:
+            continue
+        if not size or (is_blosc and size < _blosc_size(path)):
+            raise ValueError(f"the chunk file {path} was cut: it has {size} bytes")
+
+
+def _chunk_keys(array: zarr.Array, selection: Sequence[slice | int]) -> Iterator[str]:
+    ranges = []
+    for part, unit, length in zip(selection, array.shards or array.chunks, array.shape, strict=True):
+        start, stop, _ = part.indices(length) if isinstance(part, slice) else (part, part + 1, 1)
+        ranges.append(range(start // max(1, unit), -(-stop // max(1, unit))))
+    return map(array.metadata.encode_chunk_key, itertools.product(*ranges))
+
+
+def _ends_with_blosc(metadata: Any) -> bool:
+    """Say whether blosc is what made the bytes of a chunk file."""
+    last = metadata.codecs[-1] if hasattr(metadata, "codecs") else metadata.compressor
+    return "blosc" in type(last).__name__.lower()
+
+
+def _blosc_size(path: str) -> int:
+    with open(path, "rb") as file:
+        header = file.read(BLOSC_HEADER_BYTES)
+    # Less than a header is less than any size.
+    return int(struct.unpack("<I", header[12:])[0]) if len(header) == BLOSC_HEADER_BYTES else BLOSC_HEADER_BYTES
