@@ -2,8 +2,10 @@
 
 import functools
 import itertools
+import multiprocessing
 import threading
 import warnings
+from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import dask.array as da
@@ -56,6 +58,56 @@ def test_B10_every_size_gives_the_labels_of_the_whole_image(shape, tile, overlap
     assert_same_objects(labels, label(image))
 
 
+GIVEN_AS = {
+    "numpy": lambda data, _: data,
+    "numpy, Fortran order": lambda data, _: np.asfortranarray(data),
+    "dask": lambda data, _: da.from_array(data, chunks=tuple(min(n, 5) for n in data.shape)),
+    "dask, irregular": lambda data, _: da.from_array(
+        data, chunks=tuple((n // 3, n - n // 3) for n in data.shape)
+    ),
+    "zarr v2": lambda data, folder: write_image(folder / "image.zarr", data, zarr_format=2),
+    "zarr v3": lambda data, folder: write_image(folder / "image.zarr", data),
+    "zarr in memory": lambda data, _: zarr.array(data, chunks=tuple(min(n, 6) or 1 for n in data.shape)),
+    "OME-Zarr": lambda data, folder: write_image(folder / "image.zarr", data, "vwxyz"[-data.ndim :]),
+}
+
+
+@pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
+@pytest.mark.parametrize("kind", GIVEN_AS)
+@pytest.mark.parametrize(
+    ("shape", "tile", "overlap"),
+    [
+        ((37,), (12,), 3),
+        ((13, 17), (12, 16), 2),
+        ((1, 7, 11), (1, 3, 10), 1),
+        ((2, 1, 3, 5, 7), (1, 1, 2, 4, 6), 1),
+    ],
+)
+def test_B10_every_kind_of_image_of_every_size_gives_the_labels_of_the_whole_image(
+    tmp_path, kind, shape, tile, overlap
+):
+    data = blobs(shape, seed=sum(shape), density=0.4)
+    fn = Counted()
+    labels = tile_process(GIVEN_AS[kind](data, tmp_path), fn, tile_shape=tile, overlap=overlap)
+    assert fn.calls == np.prod([-(-n // t) for n, t in zip(shape, tile, strict=True)])
+    assert_same_objects(labels, label(data))
+
+
+@pytest.mark.parametrize("kind", GIVEN_AS)
+@pytest.mark.parametrize("shape", [(0,), (0, 7), (7, 0), (2, 0, 3), (0, 1, 2, 0, 4)])
+def test_B10_every_kind_of_image_without_voxels_gives_labels_without_voxels(tmp_path, kind, shape):
+    image = GIVEN_AS[kind](np.zeros(shape, "uint16"), tmp_path)
+    fn = Counted()
+    for options in (
+        {},
+        {"tile_shape": "auto", "skip_empty": True},
+        {"tile_shape": (2,) * len(shape), "overlap": 1, "write_to": tmp_path / "out.zarr", "overwrite": True},
+    ):
+        labels = tile_process(image, fn, **options)
+        assert (labels.shape, labels.dtype) == (shape, np.int32)
+    assert fn.calls == 0
+
+
 @pytest.mark.parametrize("shape", [(0,), (0, 10), (10, 0), (0, 0), (3, 0, 4), (0, 5, 6)])
 @pytest.mark.parametrize("tile_shape", [None, "auto", (4,)])
 def test_B10_an_image_without_voxels_gives_labels_without_voxels(tmp_path, shape, tile_shape):
@@ -75,18 +127,14 @@ def test_B10_an_image_without_voxels_gives_labels_without_voxels(tmp_path, shape
     assert zarr.open_array(tmp_path / "out.zarr" / "labels", mode="r").shape == shape
 
 
-def test_B10_a_dask_and_a_zarr_image_without_voxels_give_labels_without_voxels(tmp_path):
-    empty = np.zeros((0, 12), "uint16")
-    stored = write_image(tmp_path / "image.zarr", empty, chunks=(4, 4))
-    for image in (da.from_array(empty, chunks=(4, 4)), stored):
-        assert tile_process(image, components, tile_shape=(4, 4), overlap=1).shape == (0, 12)
-
-
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 REAL = ["bool", *INTEGERS, "float16", "float32", "float64"]
 
 
-@pytest.mark.parametrize("dtype", [*REAL, "complex64", ">u2", ">i4", ">f4", ">f8", "<u2"])
+ANY_ORDER = [*REAL, "complex64", "complex128", ">u2", ">i4", ">f2", ">f4", ">f8", ">c8", "<u2"]
+
+
+@pytest.mark.parametrize("dtype", ANY_ORDER)
 def test_B11_every_dtype_reaches_fn_as_it_is_in_native_byte_order(tmp_path, dtype):
     image = blobs((23, 31)).astype(dtype)
     seen = set()
@@ -95,14 +143,43 @@ def test_B11_every_dtype_reaches_fn_as_it_is_in_native_byte_order(tmp_path, dtyp
         seen.add(tile.dtype)
         return nonzero_components(tile)
 
-    stored = write_image(tmp_path / "image.zarr", image)
-    for source in (image, da.from_array(image, chunks=(9, 7)), stored):
-        assert_same_objects(tile_process(source, fn, tile_shape=(8, 9), overlap=2), label(image != 0))
+    swapped = ["numpy, Fortran order", "dask, irregular", "zarr v2", "zarr in memory"]
+    for kind in ["numpy", "dask", "zarr v3"] if np.dtype(dtype).isnative else swapped:
+        given = GIVEN_AS[kind](image, tmp_path / kind)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "every chunk of the dask image is computed")
+            assert_same_objects(tile_process(given, fn, tile_shape=(12, 16), overlap=2), label(image != 0))
     assert seen == {np.dtype(dtype).newbyteorder("=")}
+    assert all(dtype.isnative for dtype in seen)
 
 
-def test_B11_nan_and_infinity_reach_fn(tmp_path):
-    image = blobs((23, 31)).astype("float32")
+@pytest.mark.parametrize("dtype", ["longdouble", "clongdouble", ">g"])
+def test_B11_numbers_that_zarr_cannot_store_are_numbers_all_the_same(dtype):
+    image = blobs((23, 31)).astype(dtype)
+    for given in (image, da.from_array(image, chunks=(8, 9))):
+        assert_same_objects(tile_process(given, nonzero_components, tile_shape=(8, 9)), label(image != 0))
+
+
+def test_B11_every_dtype_reaches_other_processes_as_it_is():
+    """From memory, that is through a file of their own."""
+
+    def check(wanted, tile):
+        assert tile.dtype == wanted
+        assert tile.dtype.isnative
+        return ndimage.label(tile != 0)[0]
+
+    image = blobs((23, 31))
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, spawn) as pool, dask.config.set(scheduler="processes", pool=pool):
+        for dtype in (">u2", ">f4", "float16", "bool", "complex64", "longdouble"):
+            fn = functools.partial(check, np.dtype(dtype).newbyteorder("="))
+            labels = tile_process(image.astype(dtype), fn, tile_shape=(12, 16), overlap=2)
+            assert_same_objects(labels, label(image))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", ">f4", "float64", "longdouble"])
+def test_B11_nan_and_infinity_reach_fn(dtype):
+    image = blobs((23, 31)).astype(dtype)
     image[3:9, 4:20] = np.nan
     image[15, :] = np.inf
     image[:, 2] = -np.inf
@@ -117,13 +194,27 @@ def test_B11_nan_and_infinity_reach_fn(tmp_path):
 @pytest.mark.parametrize("dtype", [object, "M8[s]", "m8[ms]", "U3", "S3", "V4", [("a", "u1")]])
 def test_B11_what_is_no_number_is_refused(tmp_path, dtype):
     image = np.zeros((8, 8), dtype)
-    refuses(TypeError, "image", "dtype", "astype", image=image, folder=tmp_path, write_to=tmp_path / "out.zarr")
+    for given in (image, da.from_array(image, chunks=4)):
+        refuses(
+            TypeError, "image", "dtype", "astype", image=given, folder=tmp_path, write_to=tmp_path / "out.zarr"
+        )
+
+
+@pytest.mark.parametrize("dtype", ["S3", "U3"])
+def test_B11_a_store_of_text_is_refused(tmp_path, dtype):
+    with warnings.catch_warnings():
+        # zarr says that version 3 does not specify such dtypes.
+        warnings.simplefilter("ignore")
+        path = write_image(tmp_path / "image.zarr", np.full((8, 8), "a", dtype))
+        refuses(TypeError, "image", "dtype", "astype", image=path, folder=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("image", "kind", "parts"),
     [
         (np.ma.array(np.zeros((8, 8))), TypeError, ("masked", r"filled\(0\)")),
+        (da.ma.masked_equal(da.zeros((8, 8), chunks=4), 3), TypeError, ("masked", r"filled\(image, 0\)")),
+        (b"image.zarr", TypeError, ("bytes", "accepted are")),
         (np.array(3), ValueError, ("no axes",)),
         ([[0, 1], [1, 0]], TypeError, ("list", "numpy.asarray")),
         (None, TypeError, ("NoneType",)),
@@ -135,9 +226,59 @@ def test_B11_what_is_no_image_is_refused(tmp_path, image, kind, parts):
     refuses(kind, "image", *parts, image=image, folder=tmp_path, write_to=tmp_path / "out.zarr")
 
 
-def test_B11_a_complex_image_with_skip_empty_is_refused(tmp_path):
-    image = np.zeros((8, 8), "complex64")
-    refuses(TypeError, "skip_empty", "complex64", "real numbers", image=image, folder=tmp_path, skip_empty=True)
+@pytest.mark.parametrize(("dtype", "name"), [("complex64", "complex64"), (">c16", "complex128")])
+@pytest.mark.parametrize("threshold", [None, 0, 5.0])
+def test_B11_a_complex_image_with_skip_empty_is_refused(tmp_path, dtype, name, threshold):
+    image = np.zeros((8, 8), dtype)
+    stored = write_image(tmp_path / "image.zarr", image)
+    for given in (image, da.from_array(image, chunks=4), stored):
+        refuses(
+            TypeError,
+            "skip_empty",
+            name,
+            "real numbers",
+            image=given,
+            folder=tmp_path,
+            skip_empty=True,
+            empty_threshold=threshold,
+        )
+
+
+class Image(np.ndarray):
+    """A subclass that does everything in its own way."""
+
+    def __getitem__(self, _):
+        raise RuntimeError("no slicing")
+
+    def __array_ufunc__(self, *_, **__):
+        raise RuntimeError("no arithmetic")
+
+
+@pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
+@pytest.mark.parametrize(
+    "spell",
+    [
+        lambda image: image.view(np.matrix),
+        lambda image: image.view(Image),
+        lambda image: np.pad(image, 3)[3:-3, 3:-3],
+        lambda image: image[::-1].copy()[::-1],
+        lambda image: np.repeat(image, 3, axis=1)[:, ::3],
+        lambda image: np.frombuffer(image.tobytes(), image.dtype).reshape(image.shape),
+        lambda image: np.rec.fromarrays([image * 0.5, image], names="a,b")["b"],
+        lambda image: da.from_array(image.view(np.matrix), chunks=(23, 31), asarray=False),
+    ],
+    ids=["matrix", "subclass", "window", "flipped", "strided", "read-only", "field", "dask of a matrix"],
+)
+def test_B11_views_and_subclasses_are_read_as_plain_arrays(spell):
+    image = blobs((23, 31))
+    seen = set()
+
+    def fn(tile):
+        seen.add((type(tile), tile.flags.c_contiguous, tile.flags.writeable))
+        return components(tile)
+
+    assert_same_objects(tile_process(spell(image), fn, tile_shape=(23, 9), overlap=2), label(image))
+    assert seen == {(np.ndarray, True, True)}
 
 
 def test_B12_irregular_chunks_are_the_tiles_that_fn_sees():
@@ -169,8 +310,20 @@ def test_B12_chunks_of_size_0_are_no_tiles():
 
 
 def test_B12_unknown_chunks_are_refused_with_the_remedy(tmp_path):
-    lazy = da.from_array(np.arange(20), chunks=5)
-    refuses(ValueError, "unknown size", "compute_chunk_sizes", image=lazy[lazy > 3], folder=tmp_path)
+    line = da.from_array(np.arange(20), chunks=5)
+    plane = da.from_array(blobs((20, 30)), chunks=(5, 10))
+    for lazy in (line[line > 3], plane[line > 3], plane[plane > 0]):
+        for options in ({}, {"tile_shape": (4,)}, {"tile_shape": "auto", "overlap": 2}):
+            refuses(ValueError, "unknown size", "compute_chunk_sizes", image=lazy, folder=tmp_path, **options)
+
+
+def test_B12_chunks_that_are_not_what_dask_was_told_are_refused(tmp_path):
+    """Neither stretched to fit nor cast."""
+    image = blobs((20, 30))
+    for made, what in ((image.astype(float), "float64"), (image[1:], r"shape \(19, 30\)")):
+        lazy = da.from_delayed(dask.delayed(made), shape=image.shape, dtype=image.dtype)
+        with refused(TileError, "region of the dask array", what, "announced as ndarray of uint8"):
+            tile_process(lazy, components)
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
@@ -252,10 +405,50 @@ def test_B15_a_missing_path_a_file_and_a_folder_are_refused(tmp_path):
     refuses(ValueError, "image .*folder is a folder, but no zarr", image=tmp_path / "folder", **same)
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_B15_a_plate_and_a_well_are_refused_with_the_images_in_them(tmp_path, zarr_format):
+    plate = zarr.create_group(tmp_path / "plate.zarr", zarr_format=zarr_format)
+    note(plate, {"plate": {"wells": [{"path": "B/03"}]}})
+    well = plate.create_group("B/03")
+    note(well, {"well": {"images": [{"path": "0"}]}})
+    field = write_image(tmp_path / "plate.zarr" / "B" / "03" / "0", blobs((9, 9)), "yx", zarr_format=zarr_format)
+    same = {"folder": tmp_path, "write_to": tmp_path / "out.zarr"}
+    refuses(ValueError, "HCS plate", str(field), image=tmp_path / "plate.zarr", **same)
+    refuses(ValueError, "well of an HCS plate", str(field), image=tmp_path / "plate.zarr" / "B" / "03", **same)
+    assert_same_objects(tile_process(field, components, tile_shape=(4, 4)), label(blobs((9, 9))))
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_B15_a_bioformats2raw_collection_is_refused_with_the_images_in_it(tmp_path, zarr_format):
+    collection = zarr.create_group(tmp_path / "image.zarr", zarr_format=zarr_format)
+    note(collection, {"bioformats2raw.layout": 3})
+    images = [
+        write_image(tmp_path / "image.zarr" / n, blobs((9, 9)), "yx", zarr_format=zarr_format) for n in "01"
+    ]
+    same = {"folder": tmp_path, "write_to": tmp_path / "out.zarr"}
+    refuses(ValueError, "bioformats2raw", *map(str, images), image=tmp_path / "image.zarr", **same)
+
+
+def note(group, metadata):
+    """Where the metadata of its version belong."""
+    group.attrs.update({"ome": metadata} if group.metadata.zarr_format == 3 else metadata)
+
+
+def test_B15_a_group_that_is_no_image_is_refused_with_the_arrays_in_it(tmp_path):
+    zarr.create_group(tmp_path / "group.zarr")
+    inner = write_image(tmp_path / "group.zarr" / "raw", blobs((9, 9)))
+    refuses(ValueError, "no OME-Zarr image", str(inner), image=tmp_path / "group.zarr", folder=tmp_path)
+
+
+def test_B15_a_plain_array_has_no_levels(tmp_path):
+    path = write_image(tmp_path / "image.zarr", blobs((9, 9)))
+    refuses(ValueError, "level is 1", "no levels", image=path, folder=tmp_path, level=1)
+
+
 @pytest.mark.parametrize("axes", ["cyx", "yxc", "ycx"])
 @pytest.mark.parametrize("stored", [False, True])
 @pytest.mark.parametrize("merge_axes", [None, "y"])
-def test_all_channels_reach_fn_uncut_and_its_labels_may_drop_them(tmp_path, axes, stored, merge_axes):
+def test_B15_all_channels_reach_fn_uncut_and_its_labels_may_drop_them(tmp_path, axes, stored, merge_axes):
     c = axes.index("c")
     data = np.moveaxis(blobs((3, 25, 30)), 0, c)
     image = write_image(tmp_path / "image.zarr", data, axes) if stored else data
@@ -288,7 +481,7 @@ def test_all_channels_reach_fn_uncut_and_its_labels_may_drop_them(tmp_path, axes
 
 @pytest.mark.parametrize("axes", ["cyx", "yxc"])
 @pytest.mark.parametrize("connectivity", [1, 3])
-def test_labels_that_keep_the_channels_are_never_joined_across_them(tmp_path, axes, connectivity):
+def test_B15_labels_that_keep_the_channels_are_never_joined_across_them(tmp_path, axes, connectivity):
     c = axes.index("c")
     data = np.moveaxis(np.ones((2, 25, 30), "uint8"), 0, c)
 
@@ -314,7 +507,7 @@ def test_labels_that_keep_the_channels_are_never_joined_across_them(tmp_path, ax
 
 @pytest.mark.parametrize("slow", [False, True])
 @pytest.mark.parametrize("first_drops", [False, True])
-def test_fn_that_drops_the_channels_of_some_tiles_only_is_refused(monkeypatch, slow, first_drops):
+def test_B1_fn_that_drops_the_channels_of_some_tiles_only_is_refused(monkeypatch, slow, first_drops):
     if slow:
         # As if the first call took long, so that a second tile is processed ahead as well.
         monkeypatch.setattr("blockbuster.stage.staging.SLOW_FN_SECONDS", 0.0)
@@ -329,7 +522,7 @@ def test_fn_that_drops_the_channels_of_some_tiles_only_is_refused(monkeypatch, s
         tile_process(blobs((2, 40, 35)), moody, axes="cyx", channel=None, tile_shape=(4, 30))
 
 
-def test_labels_of_an_image_whose_tiles_are_all_empty_have_no_channels():
+def test_B16_labels_of_an_image_whose_tiles_are_all_empty_have_no_channels():
     for shape, n_warnings in (((2, 20, 30), 1), ((2, 0, 30), 0), ((0, 20, 30), 0)):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
@@ -341,7 +534,7 @@ def test_labels_of_an_image_whose_tiles_are_all_empty_have_no_channels():
         assert not labels.any()
 
 
-def test_a_time_axis_gets_no_halo_and_joins_nothing():
+def test_B15_a_time_axis_gets_no_halo_and_joins_nothing():
     image = np.ones((4, 20, 20), "uint8")
     fn = Counted()
     labels = tile_process(image, fn, axes="tyx", tile_shape=(1, 10, 10), overlap=3, connectivity=3)
@@ -458,6 +651,43 @@ def test_B16_a_threshold_without_skip_empty_is_ignored():
         fn = Counted()
         _, report = tile_process(image, fn, tile_shape=(8, 8), empty_threshold=nonsense, return_report=True)
         assert (fn.calls, report.n_skipped, report.empty_threshold) == (16, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "above", "threshold"),
+    [
+        ("float16", np.inf, 1e5),
+        ("float16", np.inf, 1e30),
+        ("float32", np.inf, 1e300),
+        ("float32", 0.1, 0.1),  # float32 of 0.1 is more than 0.1
+        ("int64", 2**53 + 1, 2**53),
+        ("uint64", 2**64 - 1, 2**64 - 2),
+        ("int64", 2**62 + 1, float(2**62)),
+        ("uint8", 1, 0.999),
+        ("int8", 0, -1),
+        ("float64", 5e-324, 0),
+    ],
+)
+def test_B16_thresholds_are_compared_as_numbers_not_in_the_dtype_of_the_image(dtype, above, threshold):
+    image = np.full((32, 32), min(0, threshold), dtype)
+    image[9, 9] = above
+    _, report, said = skipped(image, empty_threshold=threshold)
+    assert (report.n_run, report.n_skipped, said) == (1, 15, [])
+
+
+@pytest.mark.parametrize(("dtype", "threshold"), [("float16", 1e5), ("float32", 1e300), ("uint8", 10**20)])
+def test_B16_a_threshold_that_no_pixel_reaches_skips_all(dtype, threshold):
+    _, report, said = skipped(np.full((32, 32), 100, dtype), empty_threshold=threshold)
+    assert report.n_skipped == 16
+    assert ["All 16 tiles were skipped" in text for text in said] == [True]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "longdouble"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_B16_an_image_of_nothing_but_nan_or_infinity_is_not_skipped(dtype, value):
+    labels, report, said = skipped(np.full((32, 32), value, dtype))
+    assert (report.n_run, report.n_skipped, said) == (16, 0, [])
+    assert (np.asarray(labels) == 1).all()
 
 
 @pytest.mark.parametrize("threshold", ["5", b"5", True, [5], np.array([5]), 1j, {}])

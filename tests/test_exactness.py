@@ -48,7 +48,7 @@ def run_equals_whole(case, fn):
 @example(TILE_LARGER_THAN_IMAGE)
 @example(ONE_VOXEL)
 @example(EVERY_AXIS_ENDS_IN_ONE_VOXEL)
-def test_tiled_ndimage_label_equals_the_whole_image(case):
+def test_B10_tiled_ndimage_label_equals_the_whole_image(case):
     run_equals_whole(case, functools.partial(naive.label, connectivity=case.connectivity))
 
 
@@ -64,7 +64,7 @@ def test_tiled_skimage_label_equals_the_whole_image(case):
 @settings(max_examples=35)
 @given(chunked_cases())
 @example(IRREGULAR_CHUNKS_AS_TILES)
-def test_irregular_chunks_as_tiles_equal_the_whole_image(case):
+def test_B12_irregular_chunks_as_tiles_equal_the_whole_image(case):
     run_equals_whole(case, functools.partial(naive.label, connectivity=case.connectivity))
 
 
@@ -109,14 +109,14 @@ def test_zero_padding_changes_nothing(case, data):
 @example(dataclasses.replace(THIN_REMAINDERS, density=0.02))
 @example(Case((12,), (3,), density=0.0))
 @pytest.mark.filterwarnings("ignore:All .* tiles were skipped")
-def test_skipping_empty_tiles_changes_nothing_where_fn_finds_nothing_in_them(case):
+def test_B16_skipping_empty_tiles_changes_nothing_where_fn_finds_nothing_in_them(case):
     fn = functools.partial(naive.label, connectivity=case.connectivity)
     assert np.array_equal(case.run(fn, skip_empty=True, empty_threshold=0), case.run(fn))
 
 
 @settings(max_examples=25)
 @given(cases(), st.integers(0, 2**32 - 1))
-def test_permuted_and_sparse_ids_change_nothing(case, seed):
+def test_B5_permuted_and_sparse_ids_change_nothing(case, seed):
     def disordered(tile):
         labels = naive.label(tile, case.connectivity)
         ids = np.random.default_rng(seed + tile.size).integers(1, 2**63, labels.max() + 1, np.uint64)
@@ -136,42 +136,11 @@ def test_another_run_with_other_tasks_gives_the_same_bytes(case, tiles_per_task)
     assert first.tobytes() == second.tobytes() == third.tobytes()
 
 
-@pytest.mark.parametrize("tiles_per_task", [None, 1, 2])
-@pytest.mark.parametrize("overlap", [0, 2])
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_object_across_every_tile_at_a_corner_gets_one_id(ndim, overlap, tiles_per_task):
-    mask = np.zeros((10,) * ndim, np.uint8)
-    mask[(slice(3, 7),) * ndim] = 1
-    labels = tile_process(
-        mask, naive.label, tile_shape=(5,) * ndim, overlap=overlap, tiles_per_task=tiles_per_task
-    )
-    assert np.array_equal(labels, mask)
-
-
-@pytest.mark.parametrize("tiles_per_task", [None, 1])
-@pytest.mark.parametrize("ndim", [2, 3])
-@pytest.mark.parametrize("overlap", [0, 2])
-def test_voxels_that_meet_at_a_corner_alone_are_joined_by_full_connectivity_only(ndim, overlap, tiles_per_task):
-    mask = np.zeros((8,) * ndim, np.uint8)
-    mask[(3,) * ndim] = mask[(4,) * ndim] = 1
-    for connectivity in range(1, ndim + 1):
-        fn = functools.partial(naive.label, connectivity=connectivity)
-        labels = tile_process(
-            mask,
-            fn,
-            tile_shape=(4,) * ndim,
-            overlap=overlap,
-            connectivity=connectivity,
-            tiles_per_task=tiles_per_task,
-        )
-        assert len(np.unique(labels[mask > 0])) == (1 if connectivity == ndim else 2)
-
-
 @pytest.mark.parametrize("tiles_per_task", [1, 4])
 @pytest.mark.parametrize(
     ("ndim", "connectivity"), [(n, connectivity) for n in (2, 3, 4) for connectivity in range(1, n + 1)]
 )
-def test_sparse_voxels_are_neighbours_as_the_connectivity_says_at_every_kind_of_seam(
+def test_B20_sparse_voxels_are_neighbours_as_the_connectivity_says_at_every_kind_of_seam(
     ndim, connectivity, tiles_per_task
 ):
     """So sparse that two voxels are rarely joined by a third: one neighbour too many would be seen."""
@@ -186,76 +155,6 @@ def test_sparse_voxels_are_neighbours_as_the_connectivity_says_at_every_kind_of_
     run_equals_whole(case, functools.partial(naive.label, connectivity=connectivity))
 
 
-def spiral(turns):
-    """One line of one voxel, with gaps of one voxel, round and round."""
-    n = 4 * turns + 1
-    image = np.zeros((n, n), np.uint8)
-    for k in range(0, 2 * turns, 2):
-        last = n - 1 - k
-        image[k, k : last + 1] = image[k : last + 1, last] = image[last, k : last + 1] = 1
-        image[k + 2 : last + 1, k] = 1
-        image[k + 2, k + 1] = 1
-    return image
-
-
-@pytest.mark.parametrize("overlap", [0, 7])
-@pytest.mark.parametrize("tiles_per_task", [1, None])
-def test_spiral_that_crosses_one_seam_a_thousand_times_is_one_object(overlap, tiles_per_task):
-    image = spiral(turns=500)
-    middle = image.shape[1] // 2
-    assert naive.label(image[:, middle]).max() >= 1000
-    assert naive.label(image).max() == 1
-    labels = tile_process(
-        image,
-        naive.label,
-        tile_shape=(image.shape[0], middle),
-        overlap=overlap,
-        tiles_per_task=tiles_per_task,
-    )
-    assert np.array_equal(labels, image)
-
-
-def test_spiral_in_many_tiles_is_one_object():
-    image = spiral(turns=40)
-    labels = tile_process(image, naive.label, tile_shape=(13, 11), tiles_per_task=4, sequential_labels=True)
-    assert np.array_equal(labels, image)
-
-
-@pytest.mark.parametrize("tiles_per_task", [None, 1])
-def test_object_across_all_tiles_gets_one_id(tiles_per_task):
-    image = np.zeros((40, 40), np.uint8)
-    image[:, 20] = image[::4] = 1
-    labels = tile_process(image, naive.label, tile_shape=(3, 7), tiles_per_task=tiles_per_task)
-    assert np.array_equal(labels, image)
-
-
-@pytest.mark.parametrize("tiles_per_task", [None, 1])
-@pytest.mark.parametrize("overlap", [0, 1, 4])
-@pytest.mark.parametrize("gap", [15, 16])
-def test_gap_of_one_voxel_beside_a_seam_keeps_two_objects_apart(gap, overlap, tiles_per_task):
-    image = np.zeros((32, 32), np.uint8)
-    image[8:24, 4:28] = 1
-    image[:, gap] = 0
-    labels = tile_process(
-        image, naive.label, tile_shape=(16, 16), overlap=overlap, connectivity=2, tiles_per_task=tiles_per_task
-    )
-    assert naive.partition_fault(labels, naive.label(image)) == ""
-    assert len(np.unique(labels)) == 3
-
-
-@pytest.mark.parametrize("tiles_per_task", [None, 1])
-def test_two_objects_that_abut_at_a_seam_are_joined_and_inside_a_tile_they_are_not(tiles_per_task):
-    at_seam, inside = np.zeros((2, 8, 16), np.int32)
-    at_seam[2:6, 4:8], at_seam[2:6, 8:12] = 5, 9
-    inside[2:6, 1:3], inside[2:6, 3:5] = 5, 9
-
-    def run(objects):
-        return tile_process(objects, np.copy, tile_shape=(8, 8), tiles_per_task=tiles_per_task)
-
-    assert naive.partition_fault(run(at_seam), (at_seam > 0).astype(int)) == ""
-    assert naive.partition_fault(run(inside), inside) == ""
-
-
 STACK = np.zeros((6, 40, 40), np.uint8)
 STACK[:, 10:30, 14:18] = 1  # a plate through all planes and a seam
 STACK[2, 5, 2:38] = 1  # a rod in one plane
@@ -267,7 +166,7 @@ STACK[4:, 35, :10] = 1
     [(16, {1}), ((0, 16, 16), {1}), ((2, 16, 16), {3, 4, 5})],
 )
 @pytest.mark.parametrize("tiles_per_task", [None, 1])
-def test_stack_in_planes_is_joined_along_the_axes_asked_for(overlap, n_planes_seen, tiles_per_task):
+def test_B19_stack_in_planes_is_joined_along_the_axes_asked_for(overlap, n_planes_seen, tiles_per_task):
     seen = set()
 
     def label_planes(tile):
@@ -293,7 +192,7 @@ def test_stack_in_planes_is_joined_along_the_axes_asked_for(overlap, n_planes_se
     assert seen == n_planes_seen
 
 
-def test_time_points_and_channels_are_never_joined():
+def test_B15_time_points_and_channels_are_never_joined():
     image = np.ones((3, 2, 9, 9), np.uint8)
     labels = tile_process(image, naive.label, tile_shape=(1, 1, 4, 4), overlap=2, axes="tcyx")
     whole = np.arange(1, 7).reshape(3, 2, 1, 1) * image
@@ -301,13 +200,13 @@ def test_time_points_and_channels_are_never_joined():
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 5), (5, 0), (4, 0, 7)])
-def test_image_of_size_zero_gives_labels_of_size_zero(shape):
+def test_B10_image_of_size_zero_gives_labels_of_size_zero(shape):
     labels = tile_process(np.zeros(shape, np.uint8), naive.label, tile_shape=(2,) * len(shape), overlap=1)
     assert labels.shape == shape
     assert labels.dtype == np.int32
 
 
-def test_five_axes_equal_the_whole_image():
+def test_B10_five_axes_equal_the_whole_image():
     mask = (np.random.default_rng(5).random((2, 3, 5, 3, 7)) < 0.3).astype(np.uint8)
     for connectivity in (1, 3, 5):
         fn = functools.partial(naive.label, connectivity=connectivity)

@@ -53,7 +53,7 @@ def test_local_ids_go_by_first_appearance_in_c_order():
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("dtype", INTEGERS)
-def test_labels_of_every_integer_dtype_and_byte_order_are_the_same(dtype, order):
+def test_B5_labels_of_every_integer_dtype_and_byte_order_are_the_same(dtype, order):
     mask = (np.random.default_rng(1).random((24, 25)) < 0.4).astype(np.uint8)
     stored = np.dtype(dtype).newbyteorder(order)
     expected = naive.stitch(mask, naive.label, naive.cut(mask.shape, (7, 8)), (2, 2))
@@ -64,7 +64,7 @@ def test_labels_of_every_integer_dtype_and_byte_order_are_the_same(dtype, order)
 
 @pytest.mark.parametrize("tiles_per_task", [1, 2, None])
 @pytest.mark.parametrize("huge", [98_340_797, 2**31, 2**32 + 5, 2**63 - 1, 2**63, 2**64 - 1])
-def test_huge_ids_are_worth_no_more_than_small_ones(huge, tiles_per_task):
+def test_B5_huge_ids_are_worth_no_more_than_small_ones(huge, tiles_per_task):
     mask = (np.random.default_rng(2).random((30, 31)) < 0.4).astype(np.uint8)
 
     def from_the_top(tile):
@@ -77,13 +77,13 @@ def test_huge_ids_are_worth_no_more_than_small_ones(huge, tiles_per_task):
     assert run(from_the_top).tobytes() == run(naive.label).tobytes()
 
 
-def test_ids_that_differ_by_multiples_of_2_to_the_32_stay_apart():
+def test_B5_ids_that_differ_by_multiples_of_2_to_the_32_stay_apart():
     ids = np.array([[1, 2**32 + 1, 0, 2**33 + 1, 1, 2**63 + 1]], np.uint64)
     assert tile_process(ids, np.copy).tolist() == [[1, 2, 0, 3, 1, 4]]
 
 
 @pytest.mark.parametrize("spread", [1, 9_223_372_036_854])
-def test_a_million_ids_in_one_tile(spread):
+def test_B7_a_million_ids_in_one_tile(spread):
     image = np.arange(1, 1_000_001).reshape(1000, 1000)
     labels = tile_process(image, lambda tile: tile * spread)
     assert labels.dtype == np.int32
@@ -91,7 +91,7 @@ def test_a_million_ids_in_one_tile(spread):
 
 
 @pytest.mark.parametrize("largest", [98_340_797, 2**31, 2**63 - 1])
-def test_memory_goes_by_the_number_of_labels_not_by_the_largest(largest):
+def test_B5_memory_goes_by_the_number_of_labels_not_by_the_largest(largest):
     image = np.zeros((256, 256), np.uint8)
     image[3, 3] = image[200, 200] = 1
 
@@ -107,7 +107,7 @@ def test_memory_goes_by_the_number_of_labels_not_by_the_largest(largest):
 
 
 @pytest.mark.parametrize("tiles_per_task", [1, 2, 4])
-def test_more_than_65535_objects_in_a_tile_and_in_a_task(tiles_per_task):
+def test_B7_more_than_65535_objects_in_a_tile_and_in_a_task(tiles_per_task):
     """Tasks switch from uint16 to uint32 in their first, second, or third tile, or not at all."""
     image = np.zeros((600, 600), np.uint8)
     image[:300:2, :300:2] = 1  # 22,500 objects
@@ -128,7 +128,7 @@ def test_more_than_65535_objects_in_a_tile_and_in_a_task(tiles_per_task):
 
 @pytest.mark.parametrize("n_objects", [65_534, 65_535, 65_536, 65_537])
 @pytest.mark.parametrize("n_before", [0, 1, 40_000])
-def test_task_with_about_65535_objects_loses_none(n_objects, n_before):
+def test_B7_task_with_about_65535_objects_loses_none(n_objects, n_before):
     """The last id that uint16 holds, in the first tile of a task and in a later one."""
     image = np.zeros((2, 66_000), np.int32)
     image[0, :n_before] = np.arange(1, n_before + 1)

@@ -101,7 +101,7 @@ def opened(kind, image, path):
 
 @pytest.mark.parametrize("tiles_per_task", [None, 1, 5])
 @pytest.mark.parametrize("kind", KINDS)
-def test_fn_runs_once_per_tile_and_sees_its_halo(kind, tiles_per_task, tmp_path):
+def test_B15_fn_runs_once_per_tile_and_sees_its_halo_on_every_kind_of_image(kind, tiles_per_task, tmp_path):
     image = numbered(SHAPE)
     calls = tmp_path / "calls"
     calls.mkdir()
@@ -133,7 +133,7 @@ def test_fn_runs_once_per_tile_in_other_processes_too(kind, tmp_path):
 
 @settings(max_examples=40)
 @given(cases())
-def test_fn_sees_exactly_the_grid_that_was_asked_for(case):
+def test_B13_fn_sees_exactly_the_grid_that_was_asked_for(case):
     image, record = numbered(case.shape), Recorder()
     case.run(record, image)
     assert Counter(record.calls) == expected_calls(image, case.lengths, case.halo)
@@ -141,7 +141,7 @@ def test_fn_sees_exactly_the_grid_that_was_asked_for(case):
 
 @pytest.mark.parametrize("chunks", [((3, 11, 1), (20, 1, 7)), (4, 9)])
 @pytest.mark.parametrize("kind", ["dask", "zarr"])
-def test_chunks_of_the_image_are_the_tiles_by_default(kind, chunks):
+def test_B12_chunks_of_the_image_are_the_tiles_by_default(kind, chunks):
     if kind == "zarr" and not isinstance(chunks[0], int):
         chunks = (11, 20)
     image, record = numbered((15, 28)), Recorder()
@@ -190,7 +190,7 @@ def test_empty_tiles_alone_are_not_shown_to_fn(case, threshold):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_nan_never_makes_a_tile_empty(value):
+def test_B16_nan_never_makes_a_tile_empty(value):
     image = np.zeros((8, 8))
     image[0, 0] = value
     calls = []
@@ -271,7 +271,7 @@ def test_chunks_are_not_computed_again_where_tasks_became_smaller_for_a_slow_fun
     assert chunked.computed_too_often(one_tile_each) == {}
 
 
-def test_fn_may_change_the_tile_it_is_given():
+def test_B8_fn_may_change_the_tile_it_is_given():
     image = np.full((20, 20), 7, np.uint8)
 
     def greedy(tile):
@@ -284,7 +284,7 @@ def test_fn_may_change_the_tile_it_is_given():
     assert np.all(image == 7)
 
 
-def test_function_that_is_not_deterministic_gives_a_consistent_result():
+def test_B9_function_that_is_not_deterministic_gives_a_consistent_result():
     """Each tile has one set of labels, those of its only run."""
     random = np.random.default_rng()
     given_out = []

@@ -3,15 +3,18 @@
 import math
 from collections.abc import Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import dask
 import dask.array as da
 import numpy as np
+import zarr
 from dask._task_spec import convert_legacy_graph
 from dask.array.utils import meta_from_array
 from dask.base import clone_key
-from dask.highlevelgraph import HighLevelGraph
+from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
+from zarr.storage import LocalStore
 
 from blockbuster.source.digest import digest_text
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
@@ -59,6 +62,7 @@ class DaskSource:
         check_pixels(image.shape, image.dtype, self.name)
         check_axes(axes, image.shape, self.name)
         _check_chunks(image, self.name)
+        _check_stores(image, self.name)
         self._image = image
         self.axes = axes
         self.shape: tuple[int, ...] = tuple(int(n) for n in image.shape)
@@ -142,6 +146,21 @@ def _check_chunks(image: da.Array, name: str) -> None:
             f"image ({name}) has chunks of type {type(meta).__module__}.{type(meta).__name__}; they must be "
             "NumPy arrays, e.g. image.map_blocks(cupy.asnumpy)."
         )
+
+
+def _check_stores(image: da.Array, name: str) -> None:
+    """Refuse a zarr array with a relative path: where fn changes the directory it reads as background."""
+    for layer in image.dask.layers.values():
+        # What `from_array` was given lies in a layer of its own.
+        if not isinstance(layer, MaterializedLayer) or len(layer) > 1:
+            continue
+        for value in layer.mapping.values():
+            store = getattr(value, "store", None) if isinstance(value, zarr.Array) else None
+            if isinstance(store, LocalStore) and not Path(store.root).is_absolute():
+                raise ValueError(
+                    f"image ({name}) reads the zarr array {store.root} by a relative path, which leads elsewhere "
+                    "when the working directory changes; open the array by its absolute path."
+                )
 
 
 def _count_touched(edges: np.ndarray, part: slice) -> int:

@@ -13,13 +13,13 @@ import zarr
 from dask.base import tokenize
 from zarr.storage import LocalStore, MemoryStore
 
+from blockbuster.source.chunk_files import check_chunk_files
 from blockbuster.source.digest import (
     digest_chunk_files,
     digest_content,
     digest_metadata_files,
     digest_text,
 )
-from blockbuster.source.chunk_files import check_chunk_files
 from blockbuster.source.location import Location, open_node
 from blockbuster.source.protocol import check_pixels, native_dtype
 

@@ -137,5 +137,5 @@ def find_empty_tiles(source: Source, grid: TileGrid, threshold: float) -> EmptyT
     """Read every tile and say which are empty."""
     empty = np.zeros(grid.grid_shape, bool)
     for tile in grid.indices():
-        empty[tile] = bool(np.max(source.read(grid.region(tile))) <= threshold)
+        empty[tile] = bool(np.max(source.read(grid.region(tile))).item() <= threshold)
     return EmptyTiles(threshold, empty)

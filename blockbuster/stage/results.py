@@ -9,7 +9,7 @@ import numpy as np
 __all__ = ["check_labels"]
 
 
-def check_labels(result: Any, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray:
+def check_labels(result: Any, shapes: tuple[tuple[int, ...], ...], *, copy: bool = False) -> np.ndarray:
     """Check that fn returned integer labels of the right shape.
 
     Parameters
@@ -18,6 +18,8 @@ def check_labels(result: Any, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray
         What fn returned.
     shapes : tuple of tuple of int
         The accepted shapes.
+    copy : bool
+        Whether somebody else may hold the array, and change it after it was checked.
 
     Returns
     -------
@@ -38,19 +40,21 @@ def check_labels(result: Any, shapes: tuple[tuple[int, ...], ...]) -> np.ndarray
     """
     if not isinstance(result, np.ndarray) or isinstance(result, np.ma.MaskedArray):
         raise ValueError(f"fn returned {_describe(result)}; it must return {_expected(shapes)}.")
-    if result.dtype.kind == "b":
+    # A subclass may be anything.
+    labels = np.array(result, subok=False, copy=copy or None)
+    if labels.dtype.kind == "b":
         raise ValueError("fn returned a boolean mask; label it, e.g. skimage.measure.label(mask).")
-    if result.dtype.kind not in "iu":
+    if labels.dtype.kind not in "iu":
         raise ValueError(
-            f"fn returned {result.dtype}; it must return integer labels, e.g. labels.astype('int32')."
+            f"fn returned {labels.dtype}; it must return integer labels, e.g. labels.astype('int32')."
         )
-    if result.shape not in shapes:
-        raise ValueError(f"fn returned shape {result.shape}; it must return {_expected(shapes)}.")
-    if result.dtype.kind == "i" and result.size and result.min() < 0:
+    if labels.shape not in shapes:
+        raise ValueError(f"fn returned shape {labels.shape}; it must return {_expected(shapes)}.")
+    if labels.dtype.kind == "i" and labels.size and labels.min() < 0:
         raise ValueError(
-            f"fn returned negative labels (least {result.min()}); 0 is background, objects count from 1."
+            f"fn returned negative labels (least {labels.min()}); 0 is background, objects count from 1."
         )
-    return np.asarray(result)
+    return labels
 
 
 def _expected(shapes: tuple[tuple[int, ...], ...]) -> str:
@@ -64,9 +68,16 @@ def _describe(result: Any) -> str:
         return "a masked array (use labels.filled(0))"
     if isinstance(result, tuple):
         return f"a tuple of {len(result)} (return only the labels, e.g. labels, n = ...; return labels)"
-    if hasattr(result, "__cuda_array_interface__"):
+    if _is_on_gpu(result):
         return f"a {type(result).__name__} on the GPU (copy it back, e.g. labels.get())"
     if result is None:
         return "None"
     kind = f"{type(result).__module__}.{type(result).__name__}".removeprefix("builtins.")
     return f"an object of type {kind} (a NumPy array is wanted, e.g. numpy.asarray(labels))"
+
+
+def _is_on_gpu(result: Any) -> bool:
+    try:
+        return hasattr(result, "__cuda_array_interface__")
+    except Exception:  # PyTorch's, of a tensor that requires its gradient.
+        return True
