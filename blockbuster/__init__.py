@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
     from blockbuster.plan import RunPlan, plan_run
     from blockbuster.process import tile_process
-    from blockbuster.report import RunReport
+    from blockbuster.report import RunReport, read_report
     from blockbuster.source import load_ome_zarr
     from blockbuster.tiling import auto_tile_shape, auto_tile_shape_cellpose
 
@@ -27,6 +27,7 @@ __all__ = [
     "estimate_empty_tiles",
     "load_ome_zarr",
     "plan_run",
+    "read_report",
     "relabel_sequential_zarr",
     "tile_process",
     "zarr_native_merge",
@@ -43,6 +44,7 @@ _HOMES = {
     "estimate_empty_tiles": "advise",
     "load_ome_zarr": "source",
     "plan_run": "plan",
+    "read_report": "report",
     "relabel_sequential_zarr": "native",
     "tile_process": "process",
     "zarr_native_merge": "native",

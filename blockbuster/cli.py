@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import math
 import operator
 import os
 import re
+import shlex
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO
@@ -25,8 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["ThresholdAndLabel", "main"]
 
-DONE, FAILED, WRONG_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
-OWN_NAMES = ("image", "fn", "run", "dry_run", "scheduler", "workers")
+DONE, FAILED, WRONG_ARGUMENTS = 0, 1, 2
+OWN_NAMES = ("image", "fn", "run", "dry_run", "scheduler", "workers", "to_continue")
+# A run that is continued does not begin anew.
+ANEW = ("--resume", "--overwrite")
 MOST_LISTED = 12
 FN_FORMS = "otsu, threshold:VALUE or module:function"
 
@@ -42,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0: done, 1: the run failed, 2: an argument is wrong, 130: interrupted.
+        0: done, 1: the run failed, 2: an argument is wrong, 130: interrupted (Ctrl-C), 143: terminated. A
+        second signal ends the process at once.
 
     Raises
     ------
@@ -54,13 +61,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["segment", "missing.zarr", "--fn", "threshold:9", "--write-to", "labels.zarr"])
     2
     """
-    args = _build_parser().parse_args(_with_dashes(sys.argv[1:] if argv is None else argv))
-    with warnings.catch_warnings():
+    given = _with_dashes(sys.argv[1:] if argv is None else argv)
+    args = _build_parser().parse_args(given)
+    args.to_continue = shlex.join(["blockbuster", *(word for word in given if word not in ANEW), "--resume"])
+    with warnings.catch_warnings(), _signals_handled():
         warnings.showwarning = _Warnings().show
         try:
             return int(args.run(args))
         except KeyboardInterrupt as error:
-            return _complain(error, INTERRUPTED)
+            number = error.args[0] if error.args else signal.SIGINT
+            error.args = (("terminated" if number == signal.SIGTERM else "interrupted"),)
+            return _complain(error, 128 + number)
+
+
+@contextlib.contextmanager
+def _signals_handled() -> Iterator[None]:
+    """Let the first SIGINT or SIGTERM end the run in order, and the second one end the process."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+
+    def handle(number: int, frame: object) -> None:
+        if came:
+            os._exit(128 + number)
+        came.append(number)
+        print("blockbuster: ending after the running calls; once more to leave at once", file=sys.stderr)
+        raise KeyboardInterrupt(signal.Signals(number))
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _with_dashes(argv: Sequence[str]) -> list[str]:
@@ -223,7 +257,7 @@ def _run_segment(args: argparse.Namespace) -> int:
     options.setdefault("progress", sys.stderr.isatty())
     given = {"scheduler": args.scheduler, "num_workers": args.workers}
     with dask.config.set({name: value for name, value in given.items() if value is not None}):
-        return _Job(args.image, args.fn, options).run(dry_run=args.dry_run)
+        return _Job(args.image, args.fn, options, args.to_continue).run(dry_run=args.dry_run)
 
 
 @dataclass(frozen=True)
@@ -233,6 +267,7 @@ class _Job:
     image: str
     fn_name: str
     options: dict[str, Any]
+    to_continue: str
 
     def run(self, *, dry_run: bool) -> int:
         try:
@@ -261,8 +296,9 @@ class _Job:
         from blockbuster.errors import TileError
 
         try:
-            self._segment(plan, fn)
-        except FileExistsError as error:
+            with self._way_on_named():
+                self._segment(plan, fn)
+        except (FileExistsError, ValueError) as error:
             return _complain(error, WRONG_ARGUMENTS)
         except (TileError, OSError) as error:
             return _complain(error, FAILED)
@@ -271,6 +307,16 @@ class _Job:
                 traceback.print_exc()
             return _complain(error, FAILED, f"{type(error).__name__}: ")
         return DONE
+
+    @contextlib.contextmanager
+    def _way_on_named(self) -> Iterator[None]:
+        """Add the command that continues to an error that left a stage to continue."""
+        try:
+            yield
+        except BaseException as error:
+            if any("resume=True" in note for note in getattr(error, "__notes__", ())):
+                error.add_note(f"To continue: {self.to_continue}")
+            raise
 
     def _segment(self, plan: RunPlan, fn: Callable[..., Any] | None) -> None:
         from blockbuster.process import tile_process
@@ -369,7 +415,7 @@ def _find_function(module: ModuleType, attribute: str, name: str) -> Any:
 
 def _complain(error: BaseException, status: int, kind: str = "") -> int:
     """Print what went wrong, without a traceback, and give the exit status."""
-    text = "\n".join([kind + str(error) or "interrupted", *getattr(error, "__notes__", ())])
+    text = "\n".join([kind + str(error), *getattr(error, "__notes__", ())])
     text = re.sub(r"\b(overwrite|resume)=True\b", r"--\1", text)
     print(f"blockbuster: {text}", file=sys.stderr)
     return status

@@ -5,12 +5,17 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import multiprocessing
 import os
 import socket
+import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dask
@@ -20,13 +25,22 @@ import dask.threaded
 import numpy as np
 from dask.callbacks import Callback
 
-__all__ = ["Execution", "find_execution", "run_tasks"]
+__all__ = ["Execution", "RunStoppedError", "StopCheck", "find_execution", "run_tasks"]
+
+STOP = "stop"
+SECONDS_BETWEEN_LOOKS = 0.25
 
 IN_PROCESS_CLIENT = (
     "The active dask client runs its workers inside this process (processes=False). A function that "
     "holds the GIL starves the workers' heartbeat there and their results are lost. Use a cluster whose "
     "workers are processes (blockbuster.make_local_cluster(), or LocalCluster(processes=True)), or close "
     "the client to run on threads."
+)
+
+BROKEN_POOL = (
+    "A worker process ended abruptly: it was killed (out of memory?), fn ended the process, or the script that "
+    "calls blockbuster has no main guard, so that every worker runs it again. Put the call under "
+    '`if __name__ == "__main__":`, or use the threads scheduler.'
 )
 
 
@@ -69,8 +83,7 @@ class Execution:
             pool: Executor = ThreadPoolExecutor(self.n_workers, "blockbuster")
         else:
             context = dask.multiprocessing.get_context()
-            start = dask.multiprocessing.initialize_worker_process
-            pool = ProcessPoolExecutor(self.n_workers, mp_context=context, initializer=start)
+            pool = ProcessPoolExecutor(self.n_workers, mp_context=context, initializer=_start_worker)
         try:
             yield dataclasses.replace(self, pool=pool)
         finally:
@@ -80,6 +93,19 @@ class Execution:
     def in_process(self) -> bool:
         """Whether tasks share this process's memory."""
         return self.kind in ("synchronous", "threads")
+
+
+def _start_worker() -> None:
+    dask.multiprocessing.initialize_worker_process()
+    threading.Thread(target=_end_with_parent, name="blockbuster-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End a worker process whose parent was killed: it would wait for tasks for ever, or write to a stage."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def find_execution(*, one_at_a_time: bool = False) -> Execution:
@@ -131,6 +157,52 @@ def _refuse_in_process(client: Any) -> None:
 
 def _process() -> tuple[str, int]:
     return socket.gethostname(), os.getpid()
+
+
+class RunStoppedError(Exception):
+    """The run has ended, so that a task need not go on. It never leaves the task."""
+
+
+class StopCheck:
+    """Look now and then whether the run has ended: it left a file that says so, or its folder is gone.
+
+    Parameters
+    ----------
+    directory : str
+        The directory that all tasks of the run see.
+    part : str
+        The folder in it that is this run's alone.
+    """
+
+    def __init__(self, directory: str, part: str) -> None:
+        self.directory = directory
+        self.part = part
+        self._next_look = 0.0
+
+    def pass_on(self) -> None:
+        """Go on, or raise `RunStoppedError`; looks only so often."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + SECONDS_BETWEEN_LOOKS
+            self.look()
+
+    def look(self) -> None:
+        """Go on, or raise `RunStoppedError`."""
+        is_stopped = os.path.exists(os.path.join(self.directory, STOP))
+        if is_stopped or not os.path.isdir(os.path.join(self.directory, self.part)):
+            raise RunStoppedError
+
+
+def _allow_tasks(directory: str) -> None:
+    """Take back that an earlier run asked tasks to stop."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(directory, STOP))
+
+
+def _ask_to_stop(directory: str) -> None:
+    """Tell the tasks that still run to end after their tile."""
+    with contextlib.suppress(OSError):
+        Path(directory, STOP).touch()
 
 
 class Batch:
@@ -203,13 +275,20 @@ def run_tasks(
     """
     if not len(numbers):
         return
+    _allow_tasks(directory)
     batch = Batch(function, job, list(numbers))
     sent = batch if execution.in_process else PickledBatch.write(batch, directory)
     tasks = _task_array(sent, len(numbers), regions)
-    if execution.kind == "distributed":
-        _run_on_client(execution.client, tasks, on_result)
-    else:
-        _run_on_scheduler(execution, tasks, on_result)
+    try:
+        if execution.kind == "distributed":
+            _run_on_client(execution.client, tasks, on_result)
+        else:
+            _run_on_scheduler(execution, tasks, on_result)
+    except BrokenProcessPool as error:
+        raise RuntimeError(BROKEN_POOL) from error
+    except BaseException:
+        _ask_to_stop(directory)
+        raise
 
 
 def _task_array(batch: Batch | PickledBatch, n: int, regions: Sequence[Any] | None) -> da.Array:

@@ -6,27 +6,60 @@ import contextlib
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from blockbuster.cluster import Execution
+from blockbuster.failpoints import reach
 from blockbuster.merge.merging import match_seams, write_final_labels
 from blockbuster.merge.table import RemapTable
 from blockbuster.output.publishing import OutputPlace, partial_output
 from blockbuster.output.storage import label_chunks
 from blockbuster.output.targets import ArrayTarget, NpyTarget, ZarrTarget
-from blockbuster.report import RunReport
+from blockbuster.report import REPORT, RunReport
 from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.durable import write_atomically
+from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.staged import StagedLabels
 
-__all__ = ["FinishedStage", "progress_bar"]
+__all__ = ["FinishedStage", "MergeProgress", "progress_bar"]
 
-REPORT = "blockbuster-report.json"
+# What the remap table is kept in.
+TABLE = ("counts", "offsets", "border", "roots", "numbers")
 
 
-@dataclass(frozen=True)
+@dataclass
+class MergeProgress:
+    """How far an earlier run came with the merge of the same stage.
+
+    Parameters
+    ----------
+    seams : dict
+        Record of the matched seams; empty where they are not matched.
+    boxes : dict
+        Boxes that were written, with their checksums.
+    """
+
+    seams: dict[str, Any] = field(default_factory=dict)
+    boxes: dict[int, str] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: str) -> MergeProgress:
+        """Read the journal: what was merged before a task of the stage ran again does not count."""
+        progress = cls()
+        for record in read_journal(directory):
+            if "task" in record:
+                progress = cls()
+            elif "seams" in record:
+                progress = cls(record["seams"])
+            elif "box" in record:
+                progress.boxes[record["box"]] = record["crc"]
+        return progress
+
+
+@dataclass
 class FinishedStage:
     """A stage whose bricks are all there.
 
@@ -42,6 +75,14 @@ class FinishedStage:
         Takes what the merge came to.
     progress : bool
         Show progress bars.
+    journal : Journal or None
+        Takes a record of what is merged, so that it need not be done again.
+    done : MergeProgress
+        What an earlier run merged.
+    run : str
+        Name of the run; empty for one that cannot be resumed.
+    check : callable
+        Called before the output is published; raises if this run may not do so any more.
     """
 
     staged: StagedLabels
@@ -49,6 +90,10 @@ class FinishedStage:
     execution: Execution
     report: RunReport
     progress: bool = False
+    journal: Journal | None = None
+    done: MergeProgress = field(default_factory=MergeProgress)
+    run: str = ""
+    check: Callable[[], Any] = bool
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,17 +108,31 @@ class FinishedStage:
     def match(self, *, sequential: bool) -> RemapTable:
         """Join labels across seams."""
         with self.report.timed("seams"), self._bar("match seams") as advance:
-            match = match_seams(self.staged, self.arrays, self.execution, sequential=sequential, on_done=advance)
-        self.report.n_objects, self.report.n_pairs = match.table.n_objects, match.n_pairs
-        return match.table
+            if self.done.seams and self.arrays.checksum(*TABLE) == self.done.seams["crc"]:
+                table, n_pairs = RemapTable.load(self.arrays), self.done.seams["pairs"]
+                advance(self.staged.bricks.grid.n_tiles)
+            else:
+                found = match_seams(
+                    self.staged, self.arrays, self.execution, sequential=sequential, on_done=advance
+                )
+                table, n_pairs = found.table, found.n_pairs
+                self.done = MergeProgress()
+                self._record({"seams": {"pairs": n_pairs, "crc": self.arrays.checksum(*TABLE)}})
+        reach("seams matched")
+        self.report.n_objects, self.report.n_pairs = table.n_objects, n_pairs
+        return table
 
     def publish(self, table: RemapTable, place: OutputPlace, axes: str | None) -> None:
         """Write the labels to a zarr array that becomes visible once it is complete."""
-        with partial_output(place, self.shape, table.dtype, *self.storage, axes) as path:
+        layout = (self.shape, table.dtype, *self.storage, axes)
+        with partial_output(place, *layout, run=self.run, continues=bool(self.done.boxes)) as path:
             with self.report.timed("write"):
                 self._fill(ZarrTarget(path), table.dtype)
-            with open(os.path.join(path, REPORT), "w") as file:
-                file.write(self.report.to_json())
+            write_atomically(os.path.join(path, REPORT), self.report.to_json().encode())
+            reach("output complete")
+            if self.journal is not None:
+                self.journal.flush()
+            self.check()
 
     def to_numpy(self, table: RemapTable) -> np.ndarray:
         """Write the labels to memory; other processes write to a file that all can map."""
@@ -87,9 +146,28 @@ class FinishedStage:
             return np.array(self.arrays.load("labels"))
 
     def _fill(self, target: ArrayTarget | NpyTarget | ZarrTarget, dtype: np.dtype) -> None:
-        shard = self.storage[1]
+        def keep(number: int, checksum: str) -> None:
+            reach("box written")
+            if isinstance(target, ZarrTarget):
+                self._record({"box": number, "crc": checksum})
+            reach("box journalled")
+
         with self._bar("write labels") as advance:
-            write_final_labels(self.staged, self.arrays, target, shard, self.execution, dtype, on_done=advance)
+            write_final_labels(
+                self.staged,
+                self.arrays,
+                target,
+                self.storage[1],
+                self.execution,
+                dtype,
+                written=self.done.boxes,
+                on_box=keep,
+                on_done=advance,
+            )
+
+    def _record(self, record: dict[str, Any]) -> None:
+        if self.journal is not None:
+            self.journal.append(record)
 
     def _bar(self, name: str) -> contextlib.AbstractContextManager[Callable[[int], Any]]:
         return progress_bar(self.progress, name, self.staged.bricks.grid.n_tiles)

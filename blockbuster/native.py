@@ -17,12 +17,14 @@ from blockbuster.cluster import find_execution
 from blockbuster.finish import FinishedStage
 from blockbuster.grid import TileGrid
 from blockbuster.options import resolve_count
-from blockbuster.output.publishing import replaced_output
+from blockbuster.output.publishing import OutputPlace, clear_partial, replaced_output
 from blockbuster.plan import resolve_place
 from blockbuster.process import tile_process
 from blockbuster.report import RunReport
 from blockbuster.rundir.arrays import ArrayFolder
-from blockbuster.rundir.staged import StagedLabels, is_stage
+from blockbuster.rundir.folder import is_stage
+from blockbuster.rundir.lock import hold_lock
+from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.seams.labels import remap_labels
 
 __all__ = ["relabel_sequential_zarr", "zarr_native_merge"]
@@ -147,15 +149,23 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     [[0, 1], [2, 1]]
     """
     place = resolve_place(path, component)
+    if not os.path.lexists(place.array_path) and os.path.lexists(place.sibling("partial")):
+        # An earlier call was killed when the old array was aside and the new one not yet in its place.
+        with _locked(place):
+            clear_partial(place)
     labels = _open_labels(place.store, component, "label array")
     unit = labels.shards or labels.chunks
     boxes = TileGrid.regular(labels.shape, unit, (0,) * labels.ndim)
-    ids = _distinct_ids(labels, boxes)
-    with replaced_output(place) as new_path:
+    with _locked(place), replaced_output(place) as new_path:
+        ids = _distinct_ids(labels, boxes)
         new = zarr.open_array(pathlib.Path(new_path), mode="r+")
         for box in map(boxes.core, boxes.indices()):
             new[box] = _ranked(np.asarray(labels[box]), ids)
     return len(ids)
+
+
+def _locked(place: OutputPlace) -> contextlib.AbstractContextManager[object]:
+    return hold_lock(place.lock_path, f"the output {place.array_path}")
 
 
 def _as_it_is(tile: np.ndarray) -> np.ndarray:
@@ -193,6 +203,11 @@ def _merge_own_stage(
     sequential: bool,
     overwrite: bool,
 ) -> int:
+    if not os.path.exists(os.path.join(stage_path, "counts.npy")) or not read_layout(stage_path):
+        raise ValueError(
+            f"{os.fspath(stage_path)} is the stage of a run that did not finish; finish it first, with "
+            "tile_process(..., resume=True)."
+        )
     staged = StagedLabels.open(stage_path)
     if connectivity != staged.connectivity:
         raise ValueError(
@@ -203,7 +218,11 @@ def _merge_own_stage(
     fault = place.fault(overwrite=overwrite)
     if fault:
         raise FileExistsError(fault)
-    with tempfile.TemporaryDirectory(prefix="blockbuster-") as folder, find_execution().opened() as execution:
+    with (
+        _locked(place),
+        tempfile.TemporaryDirectory(prefix="blockbuster-") as folder,
+        find_execution().opened() as execution,
+    ):
         arrays = ArrayFolder(folder)
         arrays.save("counts", np.array(ArrayFolder(staged.path).load("counts")))
         finished = FinishedStage(staged, arrays, execution, RunReport(), progress)

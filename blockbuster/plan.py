@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import itertools
+import math
 import operator
 import os
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +20,7 @@ import numpy as np
 
 from blockbuster.cluster import Execution, find_execution
 from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.merge.remap import remap_boxes
 from blockbuster.options import (
     Faults,
     check_choice,
@@ -38,14 +42,18 @@ from blockbuster.output.paths import (
     resolve_place,
 )
 from blockbuster.output.publishing import OutputPlace
+from blockbuster.output.storage import label_chunks
 from blockbuster.source import DaskSource, Source, open_source
 from blockbuster.stage.bricks import bricks_of, choose_bricks
+from blockbuster.stage.empty import SAMPLE_VOXELS
+from blockbuster.stage.footprint import peak_bytes
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.memory import vram_bytes_or_warn
 
 __all__ = ["RunOptions", "RunPlan", "make_plan", "plan_run", "resolve_place", "warn_of_repeated_chunks"]
 
 MOST_CHUNK_READS = 2.0
+MOST_NAME_LETTERS = 60
 NO_GPU = "use_gpu=True, but CuPy"
 
 
@@ -119,7 +127,7 @@ class RunPlan:
     image     NumPy array (100, 100) uint16, 20 kB
     tiles     4 of 50 x 50, 2 x 2, halo 8 x 8
     tasks     4 of 1 x 1 tiles
-    memory    about 28.7 kB for each task
+    memory    at most 235 MB in all, fn's own apart
     disk      at most 40 kB of staged labels in a temporary folder
     output    NumPy array, 40 kB
     """
@@ -146,19 +154,60 @@ class RunPlan:
         return self.grid.n_tiles
 
     @property
-    def stage_name(self) -> str:
-        """Name of the stage directory; of its own for a run whose output has no place on disk."""
-        if self.place is None:
-            return f"blockbuster-{uuid.uuid4().hex[:12]}.blockbuster-stage"
-        return os.path.basename(self.place.sibling("stage"))
+    def is_resumable(self) -> bool:
+        """Whether a later call can find the stage: its place comes from `write_to` or `stage_dir`."""
+        return self.place is not None or self.options.stage_dir is not None
+
+    @functools.cached_property
+    def stage_path(self) -> str:
+        """The stage directory; of its own for a run that a later call could not find."""
+        return os.path.join(self.stage_parent, self._stage_name() + ".blockbuster-stage")
+
+    def _stage_name(self) -> str:
+        if self.place is not None:
+            name = os.path.basename(self.place.sibling("stage")).removesuffix(".blockbuster-stage")
+            if os.path.realpath(self.stage_parent) == os.path.realpath(os.path.dirname(self.place.store)):
+                return name
+            # Outputs of one name in many folders may share a folder for their stages.
+            return f"{name[:MOST_NAME_LETTERS]}.{_short_digest(self.place.array_path)}"
+        if self.options.stage_dir is None:
+            return f"blockbuster-{uuid.uuid4().hex[:12]}"
+        source, options = self.source, self.options
+        image = source.path or f"{source.kind} {source.shape} {source.dtype}"
+        key = repr((image, _plain(options.channel), _plain(options.level), options.output_component))
+        name = os.path.basename(source.path or source.kind)[:MOST_NAME_LETTERS]
+        return f"{name}.{options.output_component.replace('/', '.')[:MOST_NAME_LETTERS]}.{_short_digest(key)}"
 
     @property
-    def task_bytes(self) -> int:
-        """Memory of one task: its region, labels, and copies for fn and storage."""
-        lengths = zip(self.bricks.brick_shape, self.grid.halo, self.grid.shape, strict=True)
-        region = int(np.prod([min(n, brick + 2 * halo) for brick, halo, n in lengths], dtype=np.int64))
-        core = int(np.prod(self.bricks.brick_shape, dtype=np.int64))
-        return region * self.source.dtype.itemsize + 2 * 4 * core
+    def memory_bytes(self) -> int:
+        """Bound on the resident memory of all processes of the run; what fn allocates comes on top.
+
+        With the distributed scheduler, workers on other machines are counted as well.
+        """
+        driver = self._peak_bytes(n_at_once=self.execution.n_workers if self.execution.in_process else 0)
+        if self.execution.in_process:
+            return driver
+        return driver + self.execution.n_workers * self._peak_bytes(n_at_once=1, drives=False)
+
+    def _peak_bytes(self, *, n_at_once: int, drives: bool = True) -> int:
+        grid = self.grid
+        lengths = list(zip(self.bricks.brick_shape, grid.halo, grid.shape, strict=True))
+        boxes = remap_boxes(self.bricks, label_chunks(grid)[1])
+        box = [min(n, length) for n, length in zip(boxes.tile_shape, grid.shape, strict=True)]
+        n_tasks = max(self.bricks.n_bricks, boxes.n_tiles)
+        samples = drives and self.options.skip_empty and self.empty_threshold is None
+        held = self.source.dtype.itemsize * _product(grid.shape) if self.source.kind == "numpy" else 0
+        held += self.label_bytes if self.place is None or self.options.compute else 0
+        return peak_bytes(
+            region_voxels=_product(min(n, brick + 2 * halo) for brick, halo, n in lengths),
+            core_voxels=_product(self.bricks.brick_shape),
+            box_voxels=_product(box),
+            itemsize=self.source.dtype.itemsize,
+            n_at_once=min(n_at_once, n_tasks),
+            n_tasks=n_tasks if drives else 0,
+            sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
+            held_bytes=held if drives else 0,
+        )
 
     @property
     def label_bytes(self) -> int:
@@ -177,18 +226,38 @@ class RunPlan:
     def settings(self) -> dict[str, Any]:
         """The settings that decide the labels, for the manifest and the report."""
         options = self.options
-        return {
+        settings = {
+            "image": self.source.name,
             "level": _plain(options.level),
             "channel": _plain(options.channel),
-            "merge": options.merge,
-            "skip_empty": bool(options.skip_empty),
-            "sequential_labels": bool(options.sequential_labels),
+            "axes": self.source.axes,
             "tile_shape": self.grid.tile_shape,
             "halo": self.grid.halo,
-            "image": self.source.name,
+            "skip_empty": bool(options.skip_empty),
+            "empty_threshold": self.empty_threshold,
+            "merge": options.merge,
             "connectivity": self.connectivity,
             "merge_axes": self.merge_axes,
+            "sequential_labels": bool(options.sequential_labels),
         }
+        return settings | ({"min_agreement": options.min_agreement} if options.merge == "agree" else {})
+
+    @property
+    def tile_runs(self) -> list[list[list[int]]]:
+        """Per axis the lengths of the tiles, as runs of ``[length, times]``."""
+        return [_runs(lengths) for lengths in self.grid.lengths]
+
+    def with_tiles(self, runs: list[list[list[int]]]) -> RunPlan:
+        """Take the tiles of an earlier run where their shape was to be chosen."""
+        chosen = self.options.tile_shape == "auto" or callable(self.options.tile_shape)
+        lengths = tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs)
+        if not chosen or tuple(map(sum, lengths)) != self.grid.shape:
+            return self
+        halo = resolve_halo(self.options.overlap, lengths, self.source.axes, self.channel_axis)
+        grid = TileGrid(lengths, halo)
+        return dataclasses.replace(
+            self, bricks=choose_bricks(grid, self.source.read_unit, self.execution.n_workers)
+        )
 
     def _chunk_lines(self) -> list[str]:
         if not isinstance(self.source, DaskSource):
@@ -205,7 +274,7 @@ class RunPlan:
             f"image     {self.source.name} {shape} {self.source.dtype}, {_bytes(image_bytes)}",
             f"tiles     {grid.n_tiles} of {_by(grid.tile_shape)}, {_by(grid.grid_shape)}, halo {_by(grid.halo)}",
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
-            f"memory    about {_bytes(self.task_bytes)} for each task",
+            f"memory    at most {_bytes(self.memory_bytes)} in all, fn's own apart",
             *self._chunk_lines(),
             f"disk      at most {_bytes(self.label_bytes)} of staged labels in {stage}",
             f"output    {target}, {_bytes(self.label_bytes)}",
@@ -315,9 +384,13 @@ def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> di
         if options.write_to is None:
             resolve_component(options.output_component)
         else:
-            parts["place"] = resolve_output(
-                options.write_to, options.output_component, image, overwrite=bool(options.overwrite)
-            )
+            # Whether labels that are there already are those of this very run is seen later.
+            may_exist = bool(options.overwrite) or bool(options.resume)
+            place = resolve_output(options.write_to, options.output_component, image, overwrite=may_exist)
+            parts["place"] = dataclasses.replace(place, replaces=bool(options.overwrite))
+    with faults.caught():
+        if options.resume is True and options.write_to is None and options.stage_dir is None:
+            raise ValueError("resume=True needs write_to or stage_dir: without them no stage can be found again.")
     with faults.caught():
         if options.stage_dir is None:
             parts["stage_parent"] = default_stage_parent(image, parts["place"])
@@ -330,9 +403,6 @@ def _refuse_unfinished_parts(options: RunOptions, place: OutputPlace | None) -> 
     """Refuse what is not built yet, so that nothing is silently ignored."""
     asked = {
         f"merge={options.merge!r}": options.merge != "touch",
-        "resume=True": bool(options.resume),
-        f"retries={options.retries}": options.retries != 0,
-        "on_error='skip'": options.on_error == "skip",
         f"output_component={options.output_component!r} inside an OME-Zarr image": place is not None
         and holds_ome_labels(place),
     }
@@ -446,6 +516,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (bool, str, type(None))):
         return value
     return operator.index(value) if hasattr(value, "__index__") else repr(value)
+
+
+def _runs(lengths: tuple[int, ...]) -> list[list[int]]:
+    """Write the lengths of the tiles of an axis as runs of ``[length, times]``."""
+    return [[n, len(list(group))] for n, group in itertools.groupby(lengths)]
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _product(numbers: Iterable[int]) -> int:
+    return math.prod(int(n) for n in numbers)
 
 
 def _by(numbers: tuple[int, ...]) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,11 +17,15 @@ import numpy as np
 import zarr
 
 from blockbuster.cluster import Execution
-from blockbuster.finish import FinishedStage, progress_bar
+from blockbuster.finish import FinishedStage, MergeProgress, progress_bar
+from blockbuster.options import resolve_count
+from blockbuster.output.publishing import OutputPlace
 from blockbuster.plan import RunPlan, make_plan, warn_of_repeated_chunks
+from blockbuster.preflight import refuse_in_starting_worker, warn_of_little_room
 from blockbuster.report import RunReport, installed_versions
+from blockbuster.resuming import Claim, claimed
 from blockbuster.rundir.arrays import ArrayFolder
-from blockbuster.rundir.staged import is_stage, remove_stage
+from blockbuster.rundir.journal import Journal
 from blockbuster.stage.empty import otsu_threshold
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
@@ -106,7 +109,7 @@ def tile_process(
         the system's temporary directory.
     keep_stage : bool
         Keep the stage after success. After a failure it is kept where `write_to` or `stage_dir`
-        gives it a place.
+        gives it a place, so that ``resume=True`` can continue.
     verbose : bool
         Log each tile's position and shape.
     axes : str, optional
@@ -122,15 +125,20 @@ def tile_process(
     merge_axes : str, optional
         Axes along which labels are joined, e.g. ``"yx"``; ``None``: all but t and c.
     resume : bool
-        Not implemented yet.
+        Continue an interrupted run from its stage, with its tiles, threshold and tasks; a stage that another
+        image, function or setting made is refused. Begins anew where there is none, and returns a finished
+        output of the very same call at once. Needs `write_to` or `stage_dir`.
     fn_version : str, optional
-        Stands for fn where its code cannot be read.
+        Stands for fn where its code cannot be read (compiled code, network weights): two runs with the same
+        string are taken to have the same fn.
     overwrite : bool
-        Replace an existing label array, once the new one is complete.
+        Replace an existing label array, once the new one is complete; start anew where an unfinished stage
+        lies.
     retries : int
-        Only 0 is implemented yet.
+        How often a tile that failed, in fn or while it was read, is tried again.
     on_error : {"raise", "skip"}
-        Only ``"raise"`` is implemented yet: stop at the first failed tile.
+        ``"raise"``: stop at the first failed tile, and keep what is finished. ``"skip"``: failed tiles become
+        background, and are listed in the report and a warning.
     tiles_per_task : int, optional
         How many neighbouring tiles are read, scheduled and stored together; ``None``: chosen. It
         never changes the result.
@@ -146,13 +154,16 @@ def tile_process(
     Raises
     ------
     TypeError, ValueError, FileExistsError, FileNotFoundError
-        For the arguments, all in one message, before any work.
+        For the arguments, all in one message, before any work; also if `resume` finds the stage of another
+        run, or finished work lies in the stage and neither `resume` nor `overwrite` was given.
     NotImplementedError
         For what is not built yet.
     TileError
         If fn fails on a tile, or returns something else than labels.
     RuntimeError
-        If a dask client is active whose workers live in this process.
+        If a dask client is active whose workers live in this process, or another run makes this output now.
+    OSError
+        If the disk is full, or a staged file is missing or damaged.
 
     Notes
     -----
@@ -170,76 +181,128 @@ def tile_process(
     ((64, 64), [0, 1])
     """
     options = dict(locals())
+    refuse_in_starting_worker()
     plan = make_plan(options.pop("image"), options.pop("fn"), options)
     warn_of_repeated_chunks(plan)
-    run = _Run(plan, fn, RunReport(settings=plan.settings, versions=installed_versions()))
+    warn_of_little_room(plan)
     with (
         _logged(plan),
         _made_folders_removed(plan),
-        _stage_directory(plan) as directory,
+        claimed(plan, fn) as claim,
         plan.execution.opened() as execution,
     ):
-        outcome = run.stage(directory, execution)
-        labels = run.merge(outcome, execution)
-    logger.info("%s", run.report)
-    return (labels, run.report) if return_report else labels
+        run = _Run(claim, fn, RunReport(settings=plan.settings, versions=installed_versions()), execution)
+        labels, report = run.labels()
+    logger.info("%s", report)
+    return (labels, report) if return_report else labels
 
 
 @dataclass(frozen=True)
 class _Run:
     """A plan on its way to labels."""
 
-    plan: RunPlan
+    claim: Claim
     fn: Callable[[np.ndarray], Any]
     report: RunReport
+    execution: Execution
 
-    def stage(self, directory: str, execution: Execution) -> StageOutcome:
+    @property
+    def plan(self) -> RunPlan:
+        return self.claim.plan
+
+    def labels(self) -> tuple[Any, RunReport]:
+        """Stage and merge, or take what is there."""
+        if self.claim.finished is not None:
+            assert self.plan.place is not None
+            logger.info("%s is complete already", self.plan.place.array_path)
+            return self._stored(self.plan.place), self.claim.finished
+        logger.info("%s in %s", "continuing" if self.claim.resumes else "staging", self.claim.directory)
+        return self.merge(self.stage()), self.report
+
+    def stage(self) -> StageOutcome:
         """Run fn on every tile."""
         plan, options = self.plan, self.plan.options
         with self.report.timed("stage"), progress_bar(bool(options.progress), "segment", plan.n_tiles) as advance:
             outcome = stage_labels(
                 plan.source,
-                TileCall(plan.grid, self.fn, self._threshold(), plan.channel_axis),
+                self._tile_call(),
                 plan.bricks,
-                directory,
-                execution,
+                self.claim.directory,
+                self.execution,
                 merge_axes=plan.merge_axes,
                 connectivity=plan.connectivity,
-                settings=plan.settings,
                 fixed_bricks=options.tiles_per_task is not None,
                 verbose=bool(options.verbose),
                 on_tiles=advance,
             )
-        report = self.report
-        report.n_tiles, report.n_run, report.n_skipped = plan.n_tiles, outcome.n_run, outcome.n_skipped
-        report.n_provisional = outcome.n_labels
-        report.seconds["fn"] = outcome.fn_seconds
-        if outcome.n_skipped and not outcome.n_run:
-            warnings.warn(
-                f"All {plan.n_tiles} tiles were skipped as empty (maximum <= {report.empty_threshold:g}); "
-                "lower empty_threshold or pass skip_empty=False if the image is not empty.",
-                stacklevel=3,
-            )
+        self._report_stage(outcome)
         return outcome
 
-    def _threshold(self) -> float | None:
-        plan = self.plan
-        if plan.options.skip_empty:
-            given = plan.empty_threshold
-            self.report.empty_threshold = otsu_threshold(plan.source) if given is None else given
-        return self.report.empty_threshold
+    def _tile_call(self) -> TileCall:
+        plan, options = self.plan, self.plan.options
+        return TileCall(
+            plan.grid,
+            self.fn,
+            self._threshold(),
+            plan.channel_axis,
+            retries=resolve_count(options.retries, "retries", 0),
+            skip_errors=options.on_error == "skip",
+        )
 
-    def merge(self, outcome: StageOutcome, execution: Execution) -> Any:
+    def _threshold(self) -> float | None:
+        """Choose the threshold of empty tiles; a run that is continued keeps its own."""
+        plan = self.plan
+        if not plan.options.skip_empty or plan.empty_threshold is not None:
+            return plan.empty_threshold
+        return None if self.claim.resumes else otsu_threshold(plan.source)
+
+    def _report_stage(self, outcome: StageOutcome) -> None:
+        report = self.report
+        report.n_tiles, report.n_run, report.n_skipped = self.plan.n_tiles, outcome.n_run, outcome.n_skipped
+        report.empty_threshold, report.n_provisional = outcome.empty_threshold, outcome.n_labels
+        report.n_retried, report.n_resumed = outcome.n_retried, outcome.n_resumed
+        report.failed, report.n_failed = outcome.failed, len(outcome.failed)
+        report.seconds["fn"] = outcome.fn_seconds
+        report.fingerprint = self.claim.fingerprint
+        if self.claim.resumes:
+            report.resumed_from = "stage" if outcome.n_resumed < report.n_tiles else "seams"
+        if outcome.n_skipped and outcome.n_skipped == report.n_tiles:
+            warnings.warn(
+                f"All {report.n_tiles} tiles were skipped as empty (maximum <= {report.empty_threshold:g}); "
+                "lower empty_threshold or pass skip_empty=False if the image is not empty.",
+                stacklevel=5,
+            )
+        if outcome.failed:
+            warnings.warn(_describe_failed(outcome.failed), stacklevel=5)
+
+    def merge(self, outcome: StageOutcome) -> Any:
         """Join labels across seams and write the final ones."""
-        staged, options, place = outcome.staged, self.plan.options, self.plan.place
-        arrays = ArrayFolder(staged.path)
-        finished = FinishedStage(staged, arrays, execution, self.report, bool(options.progress))
-        table = finished.match(sequential=bool(options.sequential_labels))
-        if place is None:
-            return finished.to_numpy(table)
-        finished.publish(table, place, self._label_axes(staged.bricks.grid.ndim))
+        options, place, directory = self.plan.options, self.plan.place, self.claim.directory
+        arrays = ArrayFolder(directory)
+        done = MergeProgress.read(directory) if self.claim.resumes else MergeProgress()
+        if done.seams:
+            self.report.resumed_from = "write"
+        with Journal(directory) as journal:
+            finished = FinishedStage(
+                outcome.staged,
+                arrays,
+                self.execution,
+                self.report,
+                bool(options.progress),
+                journal,
+                done,
+                self.claim.run,
+                self.claim.check_locks,
+            )
+            table = finished.match(sequential=bool(options.sequential_labels))
+            if place is None:
+                return finished.to_numpy(table)
+            finished.publish(table, place, self._label_axes(outcome.staged.bricks.grid.ndim))
+        return self._stored(place)
+
+    def _stored(self, place: OutputPlace) -> Any:
         labels = zarr.open_array(Path(place.array_path), mode="r")
-        if options.compute:
+        if self.plan.options.compute:
             return np.asarray(labels[...])
         return da.from_array(labels, chunks=labels.shards or labels.chunks)
 
@@ -248,6 +311,12 @@ class _Run:
         if axes is None or len(axes) == ndim:
             return axes
         return axes.replace("c", "")
+
+
+def _describe_failed(failed: list[list[Any]]) -> str:
+    listed = "; ".join(f"{tuple(tile)}: {what}" for tile, what in failed[:3])
+    more = f"; and {len(failed) - 3} more, all in the report" if len(failed) > 3 else ""
+    return f"{len(failed)} tiles failed and are background in the labels: {listed}{more}."
 
 
 @contextlib.contextmanager
@@ -280,38 +349,3 @@ def _made_folders_removed(plan: RunPlan) -> Iterator[None]:
         for path in missing:
             with contextlib.suppress(OSError):
                 path.rmdir()
-
-
-@contextlib.contextmanager
-def _stage_directory(plan: RunPlan) -> Iterator[str]:
-    """Make the stage directory; keep it after a failure where it has a place of its own."""
-    path = os.path.join(plan.stage_parent, plan.stage_name)
-    _clear_old_stage(path, overwrite=bool(plan.options.overwrite))
-    os.makedirs(path)
-    logger.info("staging in %s", path)
-    has_place = plan.place is not None or plan.options.stage_dir is not None
-    try:
-        yield path
-    except BaseException as error:
-        if has_place and is_stage(path):
-            anew = "; overwrite=True starts anew." if plan.place is not None else "."
-            error.add_note(f"The stage is kept at {path}{anew}")
-        else:
-            shutil.rmtree(path)
-        raise
-    if plan.options.keep_stage:
-        logger.info("the stage is kept at %s", path)
-    else:
-        remove_stage(path)
-
-
-def _clear_old_stage(path: str, *, overwrite: bool) -> None:
-    if not os.path.lexists(path):
-        return
-    if not is_stage(path):
-        raise FileExistsError(f"{path} is in the way and not from blockbuster; move it elsewhere.")
-    if not overwrite:
-        raise FileExistsError(
-            f"{path} holds the stage of an earlier run that did not finish; overwrite=True starts anew."
-        )
-    remove_stage(path)

@@ -1,10 +1,12 @@
-"""RunReport: what a run did."""
+"""RunReport: what a run did, kept beside its labels."""
 
 from __future__ import annotations
 
 import dataclasses
+import html
 import importlib.metadata
 import json
+import os
 import platform
 import time
 from collections.abc import Iterator
@@ -12,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["RunReport", "installed_versions"]
+__all__ = ["REPORT", "RunReport", "installed_versions", "read_report"]
 
+REPORT = "blockbuster-report.json"
 PACKAGES = ("blockbuster-tiles", "numpy", "numba", "dask", "zarr", "scikit-image")
 
 
@@ -29,6 +32,15 @@ class RunReport:
         Versions of Python and of the packages that took part.
     n_tiles, n_run, n_skipped : int
         Tiles in all, shown to fn, and empty.
+    n_failed, n_retried : int
+        Tiles that were taken for background because they failed, and how often a tile was tried again.
+    failed : list of [tile, what]
+        Index of each failed tile, and what happened.
+    n_resumed : int
+        Tiles that earlier runs had finished, which this one continued.
+    resumed_from : str
+        The phase in which the run was continued: ``"stage"``, ``"seams"`` or ``"write"``; empty for a run that
+        began at the beginning.
     empty_threshold : float or None
         Tiles whose maximum was not above it were skipped.
     n_provisional, n_objects : int
@@ -36,7 +48,10 @@ class RunReport:
     n_pairs : int
         Pairs of labels that touch across a seam.
     seconds : dict
-        Wall time of each phase; ``"fn"`` is summed over workers.
+        Wall time of each phase of the run that ended it; ``"fn"`` is summed over workers and over the runs
+        that were continued.
+    fingerprint : dict
+        The image, the function and the settings, as far as they decide the labels.
 
     Examples
     --------
@@ -50,11 +65,17 @@ class RunReport:
     n_tiles: int = 0
     n_run: int = 0
     n_skipped: int = 0
+    n_failed: int = 0
+    n_retried: int = 0
+    failed: list[list[Any]] = field(default_factory=list)
+    n_resumed: int = 0
+    resumed_from: str = ""
     empty_threshold: float | None = None
     n_provisional: int = 0
     n_objects: int = 0
     n_pairs: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
+    fingerprint: dict[str, Any] = field(default_factory=dict)
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -69,14 +90,98 @@ class RunReport:
         """Write the report as JSON."""
         return json.dumps(dataclasses.asdict(self), indent=2)
 
+    @classmethod
+    def from_json(cls, text: str) -> RunReport:
+        """Read a report; what a later version may have added is left out."""
+        found = json.loads(text)
+        return cls(**{name: value for name, value in found.items() if name in cls.__dataclass_fields__})
+
+    def _rows(self) -> list[tuple[str, str]]:
+        """What a reader wants to know, in words."""
+        empty = f"{self.n_skipped} empty"
+        if self.empty_threshold is not None:
+            empty += f" (maximum <= {self.empty_threshold:g})"
+        rows = [
+            ("objects", str(self.n_objects)),
+            ("tiles", f"{self.n_tiles}: {self.n_run} run, {empty}"),
+            ("failed", f"{self.n_failed}: " + ", ".join(str(tuple(tile)) for tile, _ in self.failed[:5])),
+            ("tried again", f"{self.n_retried} times"),
+            ("continued", f"from {self.resumed_from}, {self.n_resumed} tiles were finished"),
+            ("seams", f"{self.n_pairs} pairs of labels touch"),
+            ("seconds", ", ".join(f"{phase} {s:.2f}" for phase, s in self.seconds.items())),
+            *((name, str(value)) for name, value in self.settings.items()),
+            ("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())),
+        ]
+        shown = {"failed": self.n_failed, "tried again": self.n_retried, "continued": self.resumed_from}
+        return [(name, text) for name, text in rows if text and shown.get(name, True)]
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+            for name, text in self._rows()
+        )
+        return f"<table>{rows}</table>"
+
     def __str__(self) -> str:
         empty = f"{self.n_skipped} empty"
         if self.empty_threshold is not None:
             empty += f" (maximum <= {self.empty_threshold:g})"
         text = f"{self.n_tiles} tiles: {self.n_run} run, {empty}; {self.n_objects} objects"
+        if self.n_failed:
+            text += f"; {self.n_failed} tiles failed"
+        if self.n_retried:
+            text += f"; {self.n_retried} tries again"
+        if self.resumed_from:
+            text += f"; continued from {self.resumed_from}, {self.n_resumed} tiles were finished"
         if self.seconds:
             text += "; " + ", ".join(f"{phase} {s:.2f} s" for phase, s in self.seconds.items())
         return text
+
+
+def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunReport:
+    """Read the report of a finished run.
+
+    Parameters
+    ----------
+    path : path
+        The zarr group that holds the labels, ``write_to`` of the run.
+    component : str
+        Name of the label array inside it, ``output_component`` of the run.
+
+    Returns
+    -------
+    RunReport
+        It shows itself as a table in a notebook.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such array, or one that blockbuster did not write.
+    ValueError
+        If the file is damaged.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from blockbuster import tile_process
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = tile_process(np.ones((8, 8), int), lambda tile: tile, tile_shape=(4, 4), write_to=f"{folder}/x.zarr",
+    ...                  fn_version="1")
+    >>> read_report(f"{folder}/x.zarr").n_objects
+    1
+    """
+    file = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"), REPORT)
+    try:
+        with open(file) as stream:
+            return RunReport.from_json(stream.read())
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise FileNotFoundError(
+            f"{file} does not exist; give the path and the component of labels that tile_process wrote."
+        ) from error
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged and cannot be read: {error}.") from error
 
 
 def installed_versions() -> dict[str, str]:

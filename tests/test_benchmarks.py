@@ -98,6 +98,32 @@ def test_small_work_has_a_row_for_each_measurement():
     }
 
 
+def test_durability_has_a_row_for_each_measurement_and_part(load):
+    module = load("durability")
+    rows = table_rows(run("benchmarks.durability", "--small"))
+    for setting in load("settings").settings(small=True)[:2]:
+        whole, *shares = rows[setting.name]
+        assert (len(whole), whole[-1]) == (6, "not judged")
+        assert [cells[0] for cells in shares] == [*module.PARTS, "all of these"]
+    assert all(len(rows[name][0]) == 7 for name in ("journal and add up", "read back"))
+
+
+def test_each_part_of_the_durability_can_be_switched_off_and_comes_back(load, tmp_path, monkeypatch):
+    module, runs, setting = load("durability"), load("runs"), load("settings").settings(small=True)[0]
+    path, labels = setting.image.stored_in(tmp_path), {}
+    appended = []
+    append = module.Journal.append
+    monkeypatch.setattr(module.Journal, "append", lambda *given: appended.append(append(*given)))
+    for off in [(), *((part,) for part in module.PARTS), tuple(module.PARTS)]:
+        appended.clear()
+        with module.without(*off):
+            runs.run_engine(path, setting, tmp_path / "-".join(["off", *off]))
+        assert bool(appended) == ("journal" not in off)
+        labels[off] = zarr.open_array(tmp_path / "-".join(["off", *off]) / "labels.zarr/labels", mode="r")[...]
+    for found in labels.values():
+        np.testing.assert_array_equal(found, labels[()])
+
+
 def asv_cases(module):
     """Every method of the classes that asv would call, with each parameter."""
     public = {name: kind for name, kind in vars(module).items() if not name.startswith("_")}

@@ -184,6 +184,13 @@ def test_B14_a_tuple_is_checked_number_by_number(tmp_path, tile_shape, kind, wha
         ),
         (lambda shape, dtype: {}["key"], ValueError, r"tile_shape\(\(40, 50\), 'uint8'\) raised KeyError: 'key'"),
         (lambda shape, dtype: 1 // 0, ValueError, "raised ZeroDivisionError"),
+        (lambda shape, dtype: (8, -8), ValueError, r"tile_shape\(shape, dtype\)\[1\] is -8"),
+        (lambda shape, dtype: (8, np.nan), TypeError, r"tile_shape\(shape, dtype\)\[1\] is nan"),
+        (lambda shape, dtype: np.array(shape) / 2, TypeError, r"tile_shape\(shape, dtype\)\[0\] is "),
+        (lambda shape, dtype: (True, 8), TypeError, r"tile_shape\(shape, dtype\)\[0\] is True"),
+        (lambda shape, dtype: (n for n in shape), TypeError, r"tile_shape\(shape, dtype\) is <generator"),
+        (lambda shape, dtype: {8, 9}, TypeError, r"tile_shape\(shape, dtype\) is \{8, 9\}"),
+        (lambda shape, dtype: (shape, shape), TypeError, r"tile_shape\(shape, dtype\)\[0\] is \(40, 50\)"),
         (
             functools.partial(auto_tile_shape_cellpose, diameter=-1),
             ValueError,
@@ -193,6 +200,40 @@ def test_B14_a_tuple_is_checked_number_by_number(tmp_path, tile_shape, kind, wha
 )
 def test_B14_a_callable_that_fails_or_returns_nonsense_is_refused(tmp_path, function, kind, what):
     refuses_option(tmp_path, kind, what, tile_shape=function)
+
+
+class UnreadableChunk(Exception):
+    """A pixel was asked for."""
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tile_shape": (16, 16, 16)},
+        {"tile_shape": ()},
+        {"tile_shape": (0, 16)},
+        {"tile_shape": (16, -1)},
+        {"tile_shape": "Auto"},
+        {"tile_shape": lambda shape, dtype: None},
+        {"overlap": -1},
+        {"overlap": 2.5},
+        {"overlap": (1, 2, 3)},
+    ],
+)
+def test_B13_B14_no_pixel_is_read_before_wrong_tiles_and_halos_are_refused(tmp_path, options):
+    def read(block):
+        raise UnreadableChunk
+
+    image = da.zeros((40, 50), chunks=10, dtype="uint8").map_blocks(
+        read, dtype="uint8", meta=np.empty((0, 0), "u1")
+    )
+    kind = (ValueError, TypeError)
+    with pytest.raises(UnreadableChunk):
+        image.compute()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(kind, match="tile_shape|overlap"):
+        tile_process(image, components, skip_empty=True, write_to=tmp_path / "out.zarr", **options)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_B14_auto_tiles_have_one_time_point_and_all_kept_channels():
@@ -336,9 +377,6 @@ def test_a_plan_needs_no_fn():
     [
         ({"merge": "agree"}, "merge='agree'"),
         ({"merge": "none"}, "merge='none'"),
-        ({"resume": True}, "resume=True"),
-        ({"retries": 2}, "retries=2"),
-        ({"on_error": "skip"}, "on_error='skip'"),
     ],
 )
 def test_what_is_not_built_yet_is_refused_and_never_ignored(tmp_path, options, name):
@@ -485,7 +523,7 @@ def test_no_faults_raise_nothing():
     Faults().raise_all()
 
 
-def test_channels_are_left_out_of_shorter_tuples():
+def test_B14_channels_are_left_out_of_shorter_tuples():
     shape, whole = (3, 20, 30), ((3,), (20,), (30,))
 
     def lengths(tile_shape):
@@ -511,7 +549,7 @@ def test_resolved_values_are_plain():
 
 
 @given(data=st.data(), shape=st.lists(st.integers(0, 30), min_size=1, max_size=4))
-def test_tiles_are_as_long_as_asked_but_for_the_last_and_cover_the_image(data, shape):
+def test_B13_tiles_are_as_long_as_asked_but_for_the_last_and_cover_the_image(data, shape):
     tile = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=len(shape)))
     lengths = resolve_tile_lengths(tuple(tile), tuple(shape), np.dtype("u1"), (), None, None, lambda *_: ())
     assert [sum(axis) for axis in lengths] == shape
@@ -524,6 +562,6 @@ def test_tiles_are_as_long_as_asked_but_for_the_last_and_cover_the_image(data, s
     lengths=st.lists(st.lists(st.integers(1, 9), max_size=3).map(tuple), min_size=1, max_size=4),
     depth=st.integers(0, 9),
 )
-def test_a_number_is_a_halo_along_every_axis_that_is_cut_into_more_than_planes(lengths, depth):
+def test_B13_a_number_is_a_halo_along_every_axis_that_is_cut_into_more_than_planes(lengths, depth):
     halo = resolve_halo(depth, tuple(lengths), None, None)
     assert halo == tuple(depth if max(axis, default=1) > 1 else 0 for axis in lengths)

@@ -1,10 +1,12 @@
 """Paths of every spelling, and paths that must not be written to (B18, F8, F14, F15, F17)."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 from pathlib import Path
 
 import dask
@@ -15,8 +17,8 @@ from naive import label
 from outcomes import assert_same_objects, blobs, consolidate, refuses, snapshot, write_image
 from scipy import ndimage
 
-from blockbuster import plan_run, tile_process
-from blockbuster.rundir.staged import MANIFEST
+from blockbuster import TileError, plan_run, tile_process
+from blockbuster.rundir.folder import MANIFEST
 
 IMAGE = blobs((25, 33))
 EXPECTED = label(IMAGE)
@@ -262,8 +264,11 @@ def test_F14_what_is_in_the_way_and_not_ours_is_refused_and_left_alone(folder, s
 @pytest.mark.parametrize("occupy", OCCUPATIONS)
 def test_F14_what_is_in_the_way_in_the_stage_folder_is_refused_and_left_alone(folder, occupy):
     (folder / "scratch").mkdir()
-    occupy(folder / "scratch" / "out.zarr.labels.blockbuster-stage")
-    refuses_path(folder, FileExistsError, "in the way", write_to="out.zarr", stage_dir="scratch", overwrite=True)
+    stage = Path(plan_run(IMAGE, write_to="out.zarr", stage_dir="scratch").stage_path)
+    assert stage.parent == folder / "scratch"
+    occupy(stage)
+    parts = (f"{stage} is in the way and not from blockbuster",)
+    refuses_path(folder, FileExistsError, *parts, write_to="out.zarr", stage_dir="scratch", overwrite=True)
 
 
 def test_F14_files_of_others_beside_the_output_and_in_the_stage_folder_stay(folder):
@@ -283,14 +288,28 @@ def test_F14_a_stage_of_a_failed_run_is_refused_and_replaced_when_asked(folder):
             raise RuntimeError
         return components(tile)
 
-    with pytest.raises(RuntimeError), dask.config.set(scheduler="synchronous"):
-        tile_process(IMAGE, failing, write_to="out.zarr", **TILES)
-    refuses_path(
-        folder, FileExistsError, "blockbuster-stage holds the stage", "overwrite=True", write_to="out.zarr"
-    )
+    with pytest.raises(TileError), dask.config.set(scheduler="synchronous"):
+        tile_process(IMAGE, failing, write_to="out.zarr", tiles_per_task=1, **TILES)
+    parts = ("blockbuster-stage holds finished work", "resume=True", "overwrite=True")
+    refuses_path(folder, FileExistsError, *parts, write_to="out.zarr", tiles_per_task=1)
     tile_process(IMAGE, components, write_to="out.zarr", overwrite=True, **TILES)
     assert_same_objects(stored("out.zarr"), EXPECTED)
     assert os.listdir(folder) == ["out.zarr"]
+
+
+@pytest.mark.parametrize("name", ["thesis.txt", "labels.txt", "sidecars.zip", ".hidden", "chapters/one.txt"])
+def test_F14_what_somebody_put_into_a_stage_outlives_its_removal(folder, name):
+    """The stage of a failed run is replaced when asked, and what is not from blockbuster is not."""
+    stage = folder / "out.zarr.labels.blockbuster-stage"
+    with pytest.raises(TileError), dask.config.set(scheduler="synchronous"):
+        tile_process(IMAGE, lambda tile: None, write_to="out.zarr", **TILES)
+    (stage / name).parent.mkdir(exist_ok=True)
+    (stage / name).write_text("somebody else's")
+    with warnings.catch_warnings(), contextlib.suppress(FileExistsError):
+        warnings.filterwarnings("ignore", ".*what blockbuster did not make")
+        tile_process(IMAGE, components, write_to="out.zarr", overwrite=True, **TILES)
+    assert (stage / name).read_text() == "somebody else's"
+    assert set(os.listdir(folder)) <= {stage.name, "out.zarr"}
 
 
 def make_link(folder, target):
@@ -386,6 +405,23 @@ def test_F15_a_mount_point_is_refused(folder):
     if mount is None:
         pytest.skip("no mount point to try")
     refuses_path(folder, ValueError, "write_to", "name of their own", write_to=mount)
+
+
+@pytest.mark.parametrize("stage_dir", [".", "..", "~", "../work/", "/dev/shm"])
+def test_F15_a_stage_folder_may_be_any_and_is_left_as_it_was(folder, stage_dir):
+    """What the run makes there has a name of its own, even in a mount point."""
+    where = Path(stage_dir).expanduser()
+    if not where.is_dir():
+        pytest.skip(f"this system has no {stage_dir}")
+    (folder / "notes.txt").write_text("somebody else's")
+    before = snapshot(folder.parent)
+    labels = tile_process(
+        IMAGE, components, write_to=folder / "out.zarr", stage_dir=stage_dir, compute=True, **TILES
+    )
+    assert_same_objects(labels, EXPECTED)
+    assert not [name for name in os.listdir(where) if "blockbuster" in name]
+    shutil.rmtree(folder / "out.zarr")
+    assert snapshot(folder.parent) == before
 
 
 def ome_image(folder):
@@ -546,7 +582,7 @@ def test_a_run_on_a_stored_image_leaves_nothing_beside_it(folder):
 
 
 @pytest.mark.parametrize("name", ["write_to", "stage_dir"])
-def test_a_path_below_a_file_is_refused(folder, name):
+def test_F14_a_path_below_a_file_is_refused(folder, name):
     (folder / "file").write_text("text")
     refuses_path(folder, NotADirectoryError, f"{name}: .*file is not a folder", **{name: "file/below/out.zarr"})
 
@@ -554,7 +590,7 @@ def test_a_path_below_a_file_is_refused(folder, name):
 UNWRITABLE = """
 import os, sys, tempfile
 import numpy as np
-from blockbuster import plan_run, tile_process
+from blockbuster import TileError, plan_run, tile_process
 
 def fn(tile):
     raise AssertionError("fn ran")

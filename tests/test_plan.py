@@ -7,6 +7,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+import zarr
 from outcomes import Counted, blobs, refuses, snapshot, write_image
 
 from blockbuster import plan_run, tile_process
@@ -46,17 +47,18 @@ def test_tasks_hold_as_many_tiles_as_asked():
         assert 1 <= np.prod(plan.bricks.tiles_per_brick) <= n_tiles
 
 
-def test_memory_of_a_task_grows_with_halo_and_dtype_and_not_with_the_image():
-    with dask.config.set(num_workers=2):
-        one, four = (
-            plan_run(da.zeros((n, n), chunks=1024, dtype="u1"), tile_shape=(256, 256)).task_bytes
-            for n in (2**15, 2**17)
-        )
-        assert one == four > 256 * 256
-        image = np.zeros((2048, 2048), "uint16")
-        plans = [plan_run(image, tile_shape=(64, 64), overlap=depth, tiles_per_task=1) for depth in (0, 32)]
-        assert plans[0].task_bytes == 64 * 64 * (2 + 8)
-        assert plans[1].task_bytes == 128 * 128 * 2 + 64 * 64 * 8
+def test_memory_grows_with_workers_and_result_and_hardly_with_the_image(tmp_path):
+    def memory(n=2**15, n_workers=2, **options):
+        with dask.config.set(num_workers=n_workers):
+            image = zarr.create_array({}, shape=(n, n), chunks=(1024, 1024), dtype="u1")
+            options = {"tile_shape": (256, 256), "write_to": tmp_path / "x", **options}
+            return plan_run(image, **options).memory_bytes
+
+    # Nothing but the tasks that dask knows of.
+    assert 0 <= memory(2**16) - memory() < 0.02 * memory()
+    assert memory(n_workers=4) > memory(n_workers=2) > memory(n_workers=1)
+    assert memory(write_to=None) == memory() + 4 * 2**30
+    assert memory(compute=True) == memory(write_to=None)
 
 
 def test_chunks_of_a_dask_image_that_are_computed_several_times_are_a_warning():
@@ -110,5 +112,5 @@ def test_fn_whose_pickling_fails_in_its_own_way_is_refused_alike(tmp_path):
 
 def test_stages_of_runs_without_an_output_have_names_of_their_own():
     plans = [plan_run(IMAGE) for _ in range(3)]
-    assert len({plan.stage_name for plan in plans}) == 3
+    assert len({plan.stage_path for plan in plans}) == 3
     assert all(os.path.isdir(plan.stage_parent) for plan in plans)

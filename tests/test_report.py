@@ -74,6 +74,8 @@ def test_report_lies_beside_the_labels_and_says_the_same(tmp_path):
         "tile_shape": [10, 10],
         "halo": [2, 3],
         "image": f"{tmp_path}/image.zarr/0, channel 1",
+        "axes": "yx",
+        "empty_threshold": None,
         "connectivity": 2,
         "merge_axes": [0, 1],
     }

@@ -1,16 +1,21 @@
-"""What is raised when fn fails, and what is left then (F1)."""
+"""What is raised when fn, or reading the image, fails, and what is left then (F1, F12)."""
 
+import contextlib
 import copy
+import functools
 import os
 import pickle
+import re
 import threading
 import time
 import traceback
 from pathlib import Path
 
 import dask
+import dask.array as da
 import numpy as np
 import pytest
+import zarr
 from naive import label
 from outcomes import assert_same_objects, blobs, refused, snapshot, write_image
 from scipy import ndimage
@@ -18,7 +23,7 @@ from scipy import ndimage
 from blockbuster import TileError, tile_process
 from blockbuster.errors import format_slices
 from blockbuster.grid import relative_box
-from blockbuster.rundir.staged import StagedLabels, is_stage
+from blockbuster.rundir import StagedLabels, is_stage
 
 IMAGE = blobs((25, 33))
 IMAGE[22, 31] = 77
@@ -57,11 +62,46 @@ def model_failure():
         return error
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
-def test_F1_a_tile_that_fails_is_named_with_its_cause_and_nothing_becomes_visible(folder, scheduler):
+@pytest.fixture(scope="module")
+def cluster():
+    """Workers as a cluster has them: two processes with two threads each."""
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0") as cluster:
+        yield cluster
+
+
+@pytest.fixture(params=["synchronous", "threads", "processes", "distributed"])
+def scheduler(request):
+    """Run everything inside on this scheduler."""
+    with contextlib.ExitStack() as stack:
+        if request.param == "distributed":
+            from distributed import Client
+
+            stack.enter_context(Client(request.getfixturevalue("cluster")))
+        else:
+            stack.enter_context(dask.config.set(scheduler=request.param, num_workers=2))
+        yield request.param
+
+
+def named_stage(error):
+    """The stage that a note of the error says is kept."""
+    (note,) = error.__notes__
+    found = re.search(r"kept .*?(/\S+\.blockbuster-stage)\b", note)
+    assert found, note
+    return Path(found[1])
+
+
+def outside_of(stage, files):
+    return {path: what for path, what in files.items() if not path.startswith(f"work/{stage.name}")}
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_F1_a_tile_that_fails_is_named_with_its_cause_and_nothing_becomes_visible(folder):
     image = write_image(folder / "image.zarr", IMAGE)
+    (folder / "out.zarr.notes").write_text("somebody else's")
     before = snapshot(folder.parent)
-    with dask.config.set(scheduler=scheduler, num_workers=2), pytest.raises(TileError, match=NAME) as caught:
+    with pytest.raises(TileError, match=NAME) as caught:
         tile_process(image, failing_with(model_failure), write_to="out.zarr", tiles_per_task=2, **TILES)
     error = caught.value
     assert (error.tile, error.slices) == (TILE, SLICES)
@@ -69,23 +109,150 @@ def test_F1_a_tile_that_fails_is_named_with_its_cause_and_nothing_becomes_visibl
     assert "raise make_error()" in error.cause_traceback
     assert "KeyError: 'weights'" in error.cause_traceback
     assert "fn raised ModelError: out of memory, code 7" in str(error)
-    stage = folder / "out.zarr.labels.blockbuster-stage"
-    assert error.__notes__ == [f"The stage is kept at {stage}; overwrite=True starts anew."]
+    stage = named_stage(error)
+    assert stage == folder / "out.zarr.labels.blockbuster-stage"
     assert is_stage(stage)
-    after = snapshot(folder.parent)
-    assert {k: v for k, v in after.items() if not k.startswith(f"work/{stage.name}")} == before
+    assert outside_of(stage, snapshot(folder.parent)) == before
 
 
-def test_F1_finished_tiles_are_kept_in_the_stage(folder):
-    with dask.config.set(scheduler="synchronous"), refused(TileError, NAME):
-        tile_process(IMAGE, failing_with(ValueError), write_to="out.zarr", tiles_per_task=1, **TILES)
-    staged = StagedLabels.open("out.zarr.labels.blockbuster-stage")
-    finished = [int(path.stem) for path in Path(staged.path, "sidecars").iterdir()]
+def failing_late(tile):
+    """Components; the tile that fails does so when the others are done."""
+    if (tile == 77).any():
+        time.sleep(0.5)
+        raise ValueError("at last")
+    return ndimage.label(tile)[0]
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_F1_finished_tiles_are_kept_in_the_stage_that_the_error_names():
+    with pytest.raises(TileError, match=NAME) as caught:
+        tile_process(IMAGE, failing_late, write_to="out.zarr", tiles_per_task=1, **TILES)
+    staged = StagedLabels.open(named_stage(caught.value))
+    finished = [int(path.stem) for path in Path(staged.path, staged.part, "sidecars").iterdir()]
     for index in map(staged.bricks.index, finished):
         core, region = staged.bricks.core(index), staged.bricks.region(index)
         expected = label(IMAGE[region])[relative_box(core, region)]
         assert_same_objects(staged.read(index, int(expected.max()), relative_box(core, core)), expected)
-    assert len(finished) > 3
+    assert len(finished) > 6
+
+
+def wait_for(path, seconds):
+    """Wait for another process to come so far, and a while more."""
+    end = time.monotonic() + 20
+    while not Path(path).exists() and time.monotonic() < end:
+        time.sleep(0.02)
+    time.sleep(seconds)
+
+
+def first_label(tile, folder):
+    """Fail on one tile; the other is late, and its labels are not those of the second run."""
+    if not (tile == 77).any():
+        wait_for(folder / "first started", 0)
+        raise ValueError("the first run fails")
+    (folder / "first started").touch()
+    wait_for(folder / "second labelled", 0.3)
+    (folder / "first labelled").touch()
+    return np.full(tile.shape, 5)
+
+
+def second_label(tile, folder):
+    """Components; the tile that the first run is late with is done before, the other after it."""
+    if (tile == 77).any():
+        (folder / "second labelled").touch()
+    else:
+        wait_for(folder / "first labelled", 0.5)
+    return ndimage.label(tile)[0]
+
+
+def test_F25_a_task_that_a_failed_run_left_running_does_not_reach_the_next_run(folder, cluster):
+    from distributed import Client
+
+    image = IMAGE[13:23, 12:32]
+    options = {"tile_shape": (10, 10), "tiles_per_task": 1, "write_to": "out.zarr"}
+    with Client(cluster):
+        with refused(TileError, "the first run fails"):
+            tile_process(image, functools.partial(first_label, folder=folder.parent), **options)
+        second = functools.partial(second_label, folder=folder.parent)
+        labels = tile_process(image, second, overwrite=True, **options)
+    assert (folder.parent / "first labelled").exists()
+    assert_same_objects(labels, label(image))
+    assert os.listdir(folder) == ["out.zarr"]
+
+
+def damage(path, how):
+    data = path.read_bytes()
+    path.write_bytes({"cut": data[: len(data) // 2], "empty": b"", "garbage": bytes(len(data))}[how])
+
+
+def corrupt_image(folder, how, **layout):
+    """An image of which the chunk at (2, 3) cannot be read."""
+    image = write_image(folder / "image.zarr", IMAGE, chunks=(10, 10), **layout)
+    damage(folder / "image.zarr" / "c" / "2" / "3", how)
+    return image
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_F12_a_corrupt_chunk_of_the_input_names_the_tile_and_nothing_becomes_visible(folder):
+    image = corrupt_image(folder, "cut")
+    before = snapshot(folder.parent)
+    with pytest.raises(TileError, match=r"^tile \(2, 3\) \[20:25, 30:33\]: reading the image raised ") as caught:
+        tile_process(image, label, tile_shape=(10, 10), write_to="out.zarr")
+    assert (caught.value.tile, caught.value.slices) == (TILE, SLICES)
+    assert caught.value.cause_type
+    stage = named_stage(caught.value)
+    assert outside_of(stage, snapshot(folder.parent)) == before
+
+
+@pytest.mark.parametrize("tiles_per_task", [1, 2, 12])
+@pytest.mark.parametrize("how", ["cut", "empty", "garbage"])
+def test_F12_damage_of_any_kind_is_told_of_a_tile_that_reads_it(folder, how, tiles_per_task):
+    """Four tiles touch the damaged chunk with their halo."""
+    image = corrupt_image(folder, how)
+    with (
+        dask.config.set(scheduler="synchronous"),
+        refused(TileError, r"^tile \([12], [23]\) \[[12]0:2[05], [23]0:3[03]\]: reading the image raised "),
+    ):
+        tile_process(image, label, tiles_per_task=tiles_per_task, **TILES)
+
+
+def test_F12_a_shard_that_was_cut_off_names_the_tile(folder):
+    image = write_image(folder / "image.zarr", IMAGE, chunks=(5, 5), shards=(10, 10))
+    damage(folder / "image.zarr" / "c" / "2" / "3", "cut")
+    with refused(TileError, r"^tile \(2, 3\) \[20:25, 30:33\]: reading the image raised "):
+        tile_process(image, label, tile_shape=(10, 10))
+
+
+def failing_block(block, block_info):
+    if block_info[0]["chunk-location"] == (2, 3):
+        raise OSError("the disk is on fire")
+    return block
+
+
+@pytest.mark.usefixtures("scheduler")
+def test_F12_a_block_of_a_dask_image_that_cannot_be_computed_names_the_tile(folder):
+    image = da.from_array(IMAGE, chunks=(10, 10)).map_blocks(failing_block, dtype="uint8")
+    with refused(
+        TileError, r"^tile \(2, 3\) \[20:25, 30:33\]: reading the image raised OSError: the disk is on fire"
+    ):
+        tile_process(image, label, tile_shape=(10, 10), tiles_per_task=1, write_to="out.zarr")
+    assert os.listdir(folder) == ["out.zarr.labels.blockbuster-stage"]
+
+
+@pytest.mark.parametrize("layout", [{}, {"shards": (20, 20)}, {"zarr_format": 2}])
+def test_F12_a_missing_chunk_of_the_input_is_the_fill_value(folder, layout):
+    chunks = (5, 5) if "shards" in layout else (10, 10)
+    array = zarr.create_array(
+        folder / "image.zarr", shape=IMAGE.shape, dtype="uint8", chunks=chunks, fill_value=3, **layout
+    )
+    array[...] = IMAGE
+    files = [path for path in sorted((folder / "image.zarr").rglob("*[0-9]")) if path.is_file()]
+    files[1].unlink()
+    expected = array[...]
+    assert (expected == 3).any()
+    before = snapshot(folder / "image.zarr")
+    labels = tile_process(folder / "image.zarr", label, **TILES)
+    assert_same_objects(labels, label(expected))
+    assert snapshot(folder / "image.zarr") == before
 
 
 @pytest.mark.parametrize(
@@ -188,7 +355,7 @@ def example():
 
 
 @pytest.mark.parametrize("send", [lambda e: pickle.loads(pickle.dumps(e)), copy.copy, copy.deepcopy])
-def test_error_survives_the_way_to_another_process(send):
+def test_F1_error_survives_the_way_to_another_process(send):
     error = example()
     error.add_note("kept")
     sent = send(error)

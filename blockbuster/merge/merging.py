@@ -12,7 +12,7 @@ from blockbuster.cluster import Execution, run_tasks
 from blockbuster.grid import TileGrid
 from blockbuster.merge.components import join_pairs
 from blockbuster.merge.matching import MatchJob, MatchResult, match_brick
-from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes
+from blockbuster.merge.remap import LabelTarget, RemapJob, VerifyBoxesJob, remap_box, remap_boxes, verify_box
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
@@ -102,6 +102,8 @@ def write_final_labels(
     execution: Execution,
     dtype: np.dtype,
     *,
+    written: dict[int, str] | None = None,
+    on_box: Callable[[int, str], Any] | None = None,
     on_done: Callable[[int], Any] = bool,
 ) -> None:
     """Write the labels of a stage with their final ids, each shard once, by one task.
@@ -120,17 +122,39 @@ def write_final_labels(
         Where to run.
     dtype : dtype
         Of the final labels.
+    written : dict, optional
+        Boxes that an earlier run wrote, with their checksums; those that are still whole are left alone.
+    on_box : callable, optional
+        Called with the number and the checksum of each box that was written.
     on_done : callable
         Called with a number of tiles as they are done.
     """
     boxes = remap_boxes(staged.bricks, shard)
-    job = RemapJob(staged, arrays, boxes, target, dtype)
-    numbers = range(boxes.n_tiles)
+    finished: set[int] = set()
 
     def count(number: int) -> None:
+        finished.add(number)
         on_done(_tiles_starting_in(boxes.core(boxes.index(number)), staged.bricks.grid))
 
-    run_tasks(execution, remap_box, job, numbers, directory=arrays.path, on_result=count)
+    def take_verified(verified: tuple[int, bool]) -> None:
+        if verified[1]:
+            count(verified[0])
+
+    def take(result: tuple[int, str]) -> None:
+        if on_box is not None:
+            on_box(*result)
+        count(result[0])
+
+    known = {number: checksum for number, checksum in (written or {}).items() if number < boxes.n_tiles}
+    verify = VerifyBoxesJob(boxes, target, known)
+    run_tasks(execution, verify_box, verify, sorted(known), directory=arrays.path, on_result=take_verified)
+    numbers = [number for number in range(boxes.n_tiles) if number not in finished]
+    if known:
+        # Not a task's work: one that runs twice would remove what has been written since.
+        for number in numbers:
+            target.clear(boxes.core(boxes.index(number)))
+    job = RemapJob(staged, arrays, boxes, target, dtype)
+    run_tasks(execution, remap_box, job, numbers, directory=arrays.path, on_result=take)
 
 
 def _tiles_starting_in(box: tuple[slice, ...], grid: TileGrid) -> int:

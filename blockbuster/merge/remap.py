@@ -16,7 +16,7 @@ from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.labels import remap_labels
 
-__all__ = ["LabelTarget", "RemapJob", "remap_box", "remap_boxes"]
+__all__ = ["LabelTarget", "RemapJob", "VerifyBoxesJob", "remap_box", "remap_boxes", "verify_box"]
 
 Index = tuple[int, ...]
 Box = tuple[slice, ...]
@@ -27,6 +27,12 @@ class LabelTarget(Protocol):
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Write the labels of a box of voxels."""
+
+    def checksum(self, box: Box) -> str:
+        """Checksum of what is stored of a box; empty where nothing is."""
+
+    def clear(self, box: Box) -> None:
+        """Remove what is stored of a box."""
 
 
 @dataclass(frozen=True)
@@ -94,13 +100,15 @@ def remap_boxes(bricks: BrickGrid, shard: Index) -> TileGrid:
     return TileGrid.regular(bricks.grid.shape, box, (0,) * len(box))
 
 
-def remap_box(job: RemapJob, number: int) -> int:
+def remap_box(job: RemapJob, number: int) -> tuple[int, str]:
     """Write the final labels of one box.
 
     Returns
     -------
-    int
-        The box's number.
+    number : int
+        The box.
+    checksum : str
+        Of what was stored; empty where there was nothing to store.
     """
     box = job.boxes.core(job.boxes.index(number))
     labels = None
@@ -110,9 +118,25 @@ def remap_box(job: RemapJob, number: int) -> int:
         if labels is None:
             labels = np.zeros([part.stop - part.start for part in box], job.dtype)
         _remap_brick(job, index, box, labels)
-    if labels is not None:
-        job.target.write(box, labels)
-    return number
+    if labels is None:
+        return number, ""
+    job.target.write(box, labels)
+    return number, job.target.checksum(box)
+
+
+@dataclass(frozen=True)
+class VerifyBoxesJob:
+    """What the tasks that verify boxes share."""
+
+    boxes: TileGrid
+    target: LabelTarget
+    expected: dict[int, str]
+
+
+def verify_box(job: VerifyBoxesJob, number: int) -> tuple[int, bool]:
+    """Say whether what is stored of a box has the checksum that it should have."""
+    expected = job.expected[number]
+    return number, not expected or job.target.checksum(job.boxes.core(job.boxes.index(number))) == expected
 
 
 def _remap_brick(job: RemapJob, index: Index, box: Box, labels: np.ndarray) -> None:

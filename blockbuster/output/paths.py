@@ -49,6 +49,8 @@ def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
     """
     component = resolve_component(output_component)
     store = _local_path(write_to, "write_to")
+    _check_text(store, "write_to")
+    _check_text(component, "output_component")
     if _is_mount_point(store) or os.path.realpath(store) in _own_folders():
         raise ValueError(
             f"write_to is {os.fspath(write_to)!r}; give the labels a name of their own, e.g. 'labels.zarr'."
@@ -179,6 +181,14 @@ def _local_path(path: Any, name: str) -> str:
         real = os.path.realpath(absolute)
         raise ValueError(f"{name}: {absolute} is a symbolic link; to write there, give {real} itself.")
     return absolute
+
+
+def _check_text(text: str, name: str) -> None:
+    """Refuse names that no text file, such as zarr's metadata, can hold."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} is {text!r}, which is not text in UTF-8; choose another name.") from error
 
 
 def _absolute(path: Path) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +15,7 @@ import numpy as np
 import zarr
 
 from blockbuster.npy import load_npy
+from blockbuster.rundir.durable import checksum_files, full_disk_explained
 
 __all__ = ["ArrayTarget", "NpyTarget", "ZarrTarget"]
 
@@ -33,6 +38,13 @@ class ArrayTarget:
         """Write the labels of a box."""
         self.array[box] = labels
 
+    def checksum(self, box: Box) -> str:
+        """Nothing is stored."""
+        return ""
+
+    def clear(self, box: Box) -> None:
+        """Background is there already."""
+
 
 @dataclass(frozen=True)
 class NpyTarget:
@@ -51,6 +63,13 @@ class NpyTarget:
         mapped: Any = load_npy(self.path, "r+")
         mapped[box] = labels
         mapped.flush()
+
+    def checksum(self, box: Box) -> str:
+        """None is kept: the file ends with the run."""
+        return ""
+
+    def clear(self, box: Box) -> None:
+        """Background is there already."""
 
 
 @dataclass(frozen=True)
@@ -75,5 +94,26 @@ class ZarrTarget:
         return {"path": self.path}
 
     def write(self, box: Box, labels: np.ndarray) -> None:
-        """Write the labels of a box."""
-        self._array[box] = labels
+        """Write the labels of a box of whole chunks or shards."""
+        if not any(os.path.exists(os.path.join(self.path, name)) for name in ("zarr.json", ".zarray")):
+            # A task that outlives its run would make the folder anew.
+            raise FileNotFoundError(f"the array {self.path} was removed or published while it was written")
+        with full_disk_explained(self.path, labels.nbytes):
+            self._array[box] = labels
+
+    def clear(self, box: Box) -> None:
+        """Remove what is stored of a box: at the image's border zarr would read it, and stumble over damage."""
+        for path in self._files(box):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+
+    def checksum(self, box: Box) -> str:
+        """CRC-32 over the chunk or shard files of a box; empty if one is missing."""
+        return checksum_files(self._files(box))
+
+    def _files(self, box: Box) -> Iterator[str]:
+        array = self._array
+        units = array.shards or array.chunks
+        ranges = [range(part.start // unit, -(-part.stop // unit)) for part, unit in zip(box, units, strict=True)]
+        keys = map(array.metadata.encode_chunk_key, itertools.product(*ranges))
+        return (os.path.join(self.path, key) for key in keys)

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 from blockbuster.rundir.arrays import ArrayFolder
-from blockbuster.rundir.staged import Sidecar, StagedLabels, is_stage, remove_stage
+from blockbuster.rundir.folder import create_stage, is_stage, remove_stage
+from blockbuster.rundir.journal import Journal, read_journal
+from blockbuster.rundir.staged import Sidecar, StagedLabels
 
-__all__ = ["ArrayFolder", "Sidecar", "StagedLabels", "is_stage", "remove_stage"]
+__all__ = [
+    "ArrayFolder",
+    "Journal",
+    "Sidecar",
+    "StagedLabels",
+    "create_stage",
+    "is_stage",
+    "read_journal",
+    "remove_stage",
+]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
 
 from blockbuster.npy import load_npy
+from blockbuster.rundir.durable import checksum_files, replaced_file
 
 __all__ = ["ArrayFolder"]
 
@@ -24,6 +24,7 @@ class ArrayFolder:
 
     Examples
     --------
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     arrays = ArrayFolder(folder)
     ...     arrays.save("counts", np.array([3, 4]))
@@ -39,9 +40,12 @@ class ArrayFolder:
 
     def save(self, name: str, array: np.ndarray) -> None:
         """Keep an array, complete or not at all."""
-        with tempfile.NamedTemporaryFile(dir=self.path, delete=False) as file:
+        with replaced_file(self.file(name), array.nbytes) as file:
             np.save(file, array)
-        os.replace(file.name, self.file(name))
+
+    def checksum(self, *names: str) -> str:
+        """CRC-32 over some arrays; empty if one is not there."""
+        return checksum_files(map(self.file, names))
 
     def load(self, name: str) -> np.ndarray:
         """Map a kept array into memory, read-only."""

@@ -1,25 +1,16 @@
-"""The stage directory: staged labels, one sidecar per brick, and the manifest.
-
-::
-
-    <target>.<component>.blockbuster-stage/
-        manifest.json     what the stage is and which grid it has
-        labels/           zarr arrays, a slot of whole chunks per brick; ids 1..n within the brick,
-                          in ``uint16`` where they fit and else in ``uint32``
-        sidecars/N.npz    counts per tile, touching pairs inside the brick, outer border planes
-        counts.npy        labels per tile, once every brick is finished
-        offsets.npy, border.npy, roots.npy, numbers.npy
-                          the remap table, once the seams are matched
-"""
+"""Staged labels: a slot of one zarr array and one sidecar per brick, both with checksums."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
-import shutil
-import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+import uuid
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,13 +20,18 @@ import zarr
 from zarr.codecs import ZstdCodec
 
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.npy import load_npz_array
+from blockbuster.npy import load_npz_array, npz_bytes
+from blockbuster.rundir.durable import METADATA_BYTES, checksum_files, full_disk_explained, write_atomically
+from blockbuster.rundir.folder import has_finished_work
 
-__all__ = ["Sidecar", "StagedLabels", "is_stage", "label_dtype", "remove_stage", "write_atomically"]
+__all__ = ["Sidecar", "StagedLabels", "label_dtype", "read_layout"]
 
-MANIFEST = "manifest.json"
-MARK = "blockbuster-stage"
+LAYOUT = "layout.json"
 CHUNK_VOXELS = 2**22
+# On a network file system a file that another machine wrote can be invisible for a while.
+PATIENCE_SECONDS = 60.0
+REPAIR = "run again with resume=True, which repeats the task that wrote it."
+ANEW = "damaged or missing, without which nothing of the stage can be read; pass overwrite=True to start anew."
 SMALL, LARGE = np.dtype(np.uint16), np.dtype(np.uint32)
 Index = tuple[int, ...]
 
@@ -76,42 +72,67 @@ class StagedLabels:
         Axes along which labels are joined.
     connectivity : int
         Which neighbours across a seam touch.
+    part : str
+        Folder inside the directory that holds the labels.
     """
 
     path: str
     bricks: BrickGrid
     merge_axes: tuple[int, ...]
     connectivity: int
+    part: str = field(default_factory=lambda: f"part-{uuid.uuid4().hex[:12]}")
 
-    def create(self, settings: dict[str, Any]) -> None:
-        """Write the manifest and the empty label array into an existing, empty directory."""
-        os.makedirs(os.path.join(self.path, "sidecars"))
+    def create(self, image: dict[str, Any]) -> None:
+        """Write the empty label arrays and the layout into an existing, empty directory.
+
+        Parameters
+        ----------
+        image : dict
+            What to keep besides of how the image was tiled; fit for JSON.
+        """
+        os.makedirs(os.path.join(self.path, self.part, "sidecars"))
         for dtype in (SMALL, LARGE):
-            zarr.create_array(
-                self._array_path(dtype),
-                shape=tuple(n * slot for n, slot in zip(self.bricks.grid_shape, self._slot, strict=True)),
-                chunks=self._chunk,
-                dtype=dtype,
-                compressors=ZstdCodec(level=1, checksum=True),
-            )
-        manifest = {
-            "kind": MARK,
+            with full_disk_explained(self._array_path(dtype), METADATA_BYTES):
+                zarr.create_array(
+                    self._array_path(dtype),
+                    shape=tuple(n * slot for n, slot in zip(self.bricks.grid_shape, self._slot, strict=True)),
+                    chunks=self._chunk,
+                    dtype=dtype,
+                    compressors=ZstdCodec(level=1, checksum=True),
+                )
+        layout = {
             "tile_lengths": self.bricks.grid.lengths,
             "halo": self.bricks.grid.halo,
             "tiles_per_brick": self.bricks.tiles_per_brick,
             "merge_axes": self.merge_axes,
             "connectivity": self.connectivity,
-            "settings": settings,
+            "part": self.part,
+            "image": image,
+            "arrays": self._metadata_checksum(),
         }
-        write_atomically(os.path.join(self.path, MANIFEST), json.dumps(manifest).encode())
+        checked = {**layout, "crc": _layout_checksum(layout)}
+        write_atomically(os.path.join(self.path, LAYOUT), json.dumps(checked).encode())
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> StagedLabels:
-        """Open a stage by its manifest."""
-        manifest = json.loads((Path(path) / MANIFEST).read_text())
-        grid = TileGrid(tuple(tuple(axis) for axis in manifest["tile_lengths"]), tuple(manifest["halo"]))
-        bricks = BrickGrid(grid, tuple(manifest["tiles_per_brick"]))
-        return cls(os.fspath(path), bricks, tuple(manifest["merge_axes"]), manifest["connectivity"])
+        """Open a stage by its layout.
+
+        Raises
+        ------
+        OSError
+            If the layout or the metadata of the arrays are damaged.
+        """
+        layout = read_layout(path)
+        grid = TileGrid(tuple(tuple(axis) for axis in layout["tile_lengths"]), tuple(layout["halo"]))
+        bricks = BrickGrid(grid, tuple(layout["tiles_per_brick"]))
+        merge_axes = tuple(layout["merge_axes"])
+        staged = cls(os.fspath(path), bricks, merge_axes, layout["connectivity"], layout["part"])
+        if staged._metadata_checksum() != layout["arrays"]:
+            raise OSError(f"{os.path.join(path, staged.part)}: the metadata of the arrays are {ANEW}")
+        return staged
+
+    def _metadata_checksum(self) -> str:
+        return checksum_files(self._array_path(dtype) / "zarr.json" for dtype in (SMALL, LARGE))
 
     @cached_property
     def _chunk(self) -> Index:
@@ -130,7 +151,7 @@ class StagedLabels:
 
     def _array_path(self, dtype: np.dtype) -> Path:
         # Not text, in which zarr would take # and ? for parts of a URL.
-        return Path(self.path, "labels", dtype.name)
+        return Path(self.path, self.part, "labels", dtype.name)
 
     @cached_property
     def _small(self) -> zarr.Array:
@@ -152,32 +173,125 @@ class StagedLabels:
         )
 
     def _sidecar_path(self, index: Index) -> str:
-        return os.path.join(self.path, "sidecars", f"{self.bricks.number(index)}.npz")
+        return os.path.join(self.path, self.part, "sidecars", f"{self.bricks.number(index)}.npz")
 
-    def write(self, index: Index, labels: np.ndarray, sidecar: Sidecar) -> None:
-        """Write the labels of a brick, ids 1..n of the dtype for n labels, and its sidecar."""
+    def _chunk_paths(self, index: Index, n_labels: int) -> list[str]:
+        """Files of the chunks that hold the labels of a brick."""
+        array = self._array(n_labels)
+        ranges = [
+            range(part.start // chunk, -(-part.stop // chunk))
+            for part, chunk in zip(self._box(index), self._chunk, strict=True)
+        ]
+        folder = self._array_path(label_dtype(n_labels))
+        return [str(folder / array.metadata.encode_chunk_key(place)) for place in itertools.product(*ranges)]
+
+    def _array(self, n_labels: int) -> zarr.Array:
+        return self._small if label_dtype(n_labels) == SMALL else self._large
+
+    def write(self, index: Index, labels: np.ndarray, sidecar: Sidecar) -> str:
+        """Write the labels of a brick, ids 1..n of the dtype for n labels, and its sidecar.
+
+        Returns
+        -------
+        str
+            The checksum of what was written.
+        """
         array = self._small if labels.dtype == SMALL else self._large
-        array[self._box(index)] = labels
-        arrays: dict[str, Any] = {"counts": sidecar.counts, "pairs": sidecar.pairs}
+        box, whole = self._padded(index, labels)
+        with full_disk_explained(self.path, labels.nbytes):
+            array[box] = whole
+        arrays = {"counts": sidecar.counts, "pairs": sidecar.pairs}
         arrays |= {f"plane_{axis}_{side}": plane for (axis, side), plane in sidecar.planes.items()}
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(self._sidecar_path(index)), delete=False) as file:
-            np.savez(file, **arrays)
-        os.replace(file.name, self._sidecar_path(index))
+        write_atomically(self._sidecar_path(index), npz_bytes(arrays))
+        return self.checksum(index, int(sidecar.counts.sum()))
+
+    def _padded(self, index: Index, labels: np.ndarray) -> tuple[tuple[slice, ...], np.ndarray]:
+        """Fill labels up to whole chunks: zarr would read, and stumble over, what lies there already."""
+        box = self._box(index)
+        shape = tuple(-(-n // chunk) * chunk for n, chunk in zip(labels.shape, self._chunk, strict=True))
+        if shape == labels.shape:
+            return box, labels
+        whole = np.zeros(shape, labels.dtype)
+        whole[tuple(slice(0, n) for n in labels.shape)] = labels
+        return tuple(slice(part.start, part.start + n) for part, n in zip(box, shape, strict=True)), whole
+
+    def checksum(self, index: Index, n_labels: int) -> str:
+        """CRC-32 over the stored chunks and the sidecar of a brick; empty if a file is not there."""
+        if not n_labels:
+            return ""
+        return checksum_files([*self._chunk_paths(index, n_labels), self._sidecar_path(index)])
 
     def read(self, index: Index, n_labels: int, part: Sequence[slice]) -> np.ndarray:
-        """Read a part, in voxels from the brick's origin, of a brick with so many labels."""
+        """Read a part, in voxels from the brick's origin, of a brick with so many labels.
+
+        Raises
+        ------
+        OSError
+            If a chunk is missing or damaged; zarr would take a missing one for background.
+        """
         pairs = zip(self._box(index), part, strict=True)
         box = tuple(slice(whole.start + cut.start, whole.start + cut.stop) for whole, cut in pairs)
-        array = self._small if label_dtype(n_labels) == SMALL else self._large
-        return np.asarray(array[box])
+        for path in self._chunk_paths(index, n_labels):
+            _wait_for(path)
+        with self._damage_explained(index):
+            return np.asarray(self._array(n_labels)[box])
 
     def read_pairs(self, index: Index) -> np.ndarray:
         """Read the touching pairs inside a brick."""
-        return load_npz_array(self._sidecar_path(index), "pairs")
+        return self._read_sidecar(index, "pairs")
 
     def read_plane(self, index: Index, axis: int, side: int) -> np.ndarray:
         """Read the outermost plane of a brick, low (0) or high (1) along `axis`."""
-        return load_npz_array(self._sidecar_path(index), f"plane_{axis}_{side}")
+        return self._read_sidecar(index, f"plane_{axis}_{side}")
+
+    def _read_sidecar(self, index: Index, name: str) -> np.ndarray:
+        path = self._sidecar_path(index)
+        _wait_for(path)
+        with self._damage_explained(index):
+            return load_npz_array(path, name)
+
+    @contextlib.contextmanager
+    def _damage_explained(self, index: Index) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            raise OSError(
+                f"brick {index} of the stage {self.path} cannot be read "
+                f"({type(error).__name__}: {error}); {REPAIR}"
+            ) from error
+
+
+def read_layout(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the layout of a stage; empty where the stage did not come that far.
+
+    Raises
+    ------
+    OSError
+        If it is damaged, or missing although tasks are finished.
+    """
+    file = Path(path) / LAYOUT
+    if not file.exists() and not has_finished_work(path):
+        return {}
+    try:
+        layout: dict[str, Any] = json.loads(file.read_bytes())
+        if layout.pop("crc") != _layout_checksum(layout):
+            raise ValueError("the checksum differs")
+    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise OSError(f"{file} is {ANEW}") from error
+    return layout
+
+
+def _layout_checksum(layout: dict[str, Any]) -> str:
+    return f"{zlib.crc32(json.dumps(layout).encode()):08x}"
+
+
+def _wait_for(path: str) -> None:
+    """Wait until a file is there and holds something."""
+    end = time.monotonic() + PATIENCE_SECONDS
+    while not (os.path.exists(path) and os.path.getsize(path)):
+        if time.monotonic() > end:
+            raise OSError(f"{path}, a part of the stage, is missing or empty; {REPAIR}")
+        time.sleep(0.05)
 
 
 def label_dtype(n_labels: int) -> np.dtype:
@@ -188,34 +302,3 @@ def label_dtype(n_labels: int) -> np.dtype:
 def _open_unfiltered(path: Path) -> zarr.Array:
     # A brick without labels is never written, so zarr's slow search for zeros would find nothing.
     return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a small file so that a reader sees all of it or nothing."""
-    with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), delete=False) as file:
-        file.write(data)
-    os.replace(file.name, path)
-
-
-def is_stage(path: str | os.PathLike[str]) -> bool:
-    """Say whether a directory is a stage that blockbuster made."""
-    manifest = Path(path) / MANIFEST
-    if Path(path).is_symlink() or not manifest.is_file():
-        return False
-    try:
-        return json.loads(manifest.read_text()).get("kind") == MARK
-    except (ValueError, AttributeError):
-        return False
-
-
-def remove_stage(path: str | os.PathLike[str]) -> None:
-    """Delete a stage directory; anything else is refused.
-
-    Raises
-    ------
-    ValueError
-        If the path is not a stage that blockbuster made, or a symbolic link.
-    """
-    if not is_stage(path):
-        raise ValueError(f"{os.fspath(path)} is not a stage of blockbuster and is left alone.")
-    shutil.rmtree(path)

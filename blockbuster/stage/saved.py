@@ -8,8 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
+from blockbuster.errors import TileError
 from blockbuster.grid import relative_box
 from blockbuster.npy import load_npy
+from blockbuster.rundir.durable import full_disk_explained
 
 __all__ = ["RegionReader", "SavedRegions"]
 
@@ -32,6 +34,8 @@ class SavedRegions:
     ----------
     files : tuple of (tuple of slice, str)
         What was computed, in voxels of the image, and the ``.npy`` file that holds it.
+    errors : tuple of (tuple of slice, TileError)
+        What could not be computed.
 
     Examples
     --------
@@ -43,21 +47,31 @@ class SavedRegions:
     """
 
     files: tuple[tuple[Box, str], ...] = ()
+    errors: tuple[tuple[Box, TileError], ...] = ()
 
     def added(self, region: Box, pixels: np.ndarray, directory: str) -> SavedRegions:
         """Save one more region."""
         path = os.path.join(directory, f"region-{len(self.files)}.npy")
-        np.save(path, pixels)
-        return SavedRegions((*self.files, (region, path)))
+        with full_disk_explained(path, pixels.nbytes):
+            np.save(path, pixels)
+        return SavedRegions((*self.files, (region, path)), self.errors)
+
+    def failed(self, region: Box, error: TileError) -> SavedRegions:
+        """Keep the error of a region that cannot be computed."""
+        return SavedRegions(self.files, (*self.errors, (region, error)))
 
     def covers(self, region: Box) -> bool:
         """Say whether a region lies in a saved one."""
         return self._find(region) is not None
 
     def read(self, region: Box) -> np.ndarray:
-        """Read a region that is covered."""
+        """Read a region that is covered; raise the error of one that could not be computed."""
+        for box, error in self.errors:
+            if box == region:
+                raise error
         found = self._find(region)
-        assert found is not None, "only covered regions are read"
+        if found is None:
+            raise LookupError(f"{region} was not computed as a whole")
         whole, path = found
         return np.array(load_npy(path)[relative_box(region, whole)])
 

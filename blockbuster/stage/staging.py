@@ -1,12 +1,10 @@
-"""The stage: probe fn, choose bricks, run them, and add up what they report."""
+"""The stage: probe fn, choose bricks, run those that are not finished, and add up what they report."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import logging
 import os
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,13 +12,19 @@ from typing import Any
 import numpy as np
 
 from blockbuster.cluster import Execution, run_tasks
-from blockbuster.errors import TileError, format_slices
+from blockbuster.errors import TileError
+from blockbuster.failpoints import reach
 from blockbuster.grid import BrickGrid
 from blockbuster.rundir.arrays import ArrayFolder
-from blockbuster.rundir.staged import StagedLabels
+from blockbuster.rundir.durable import full_disk_explained
+from blockbuster.rundir.journal import Journal
+from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import DaskSource, NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
+from blockbuster.stage.finished import check_sample, find_finished_tasks
+from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions
+from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import BrickResult, StageJob, TileCall, run_brick
 
 __all__ = ["StageOutcome", "stage_labels"]
@@ -44,11 +48,19 @@ class StageOutcome:
     bricks : BrickGrid
         The bricks that were used.
     n_run, n_skipped : int
-        Tiles shown to fn, and empty ones.
+        Tiles shown to fn, and empty ones, by this run and those that it continues.
     n_labels : int
         Labels of all tiles before the merge.
     fn_seconds : float
         Time in fn, summed over workers.
+    empty_threshold : float or None
+        Tiles whose maximum was not above it were skipped.
+    n_resumed : int
+        Tiles that an earlier run had finished.
+    n_retried : int
+        How often a tile was tried again.
+    failed : list of (tile, what)
+        Tiles that were taken for background because they failed.
     """
 
     staged: StagedLabels
@@ -57,110 +69,10 @@ class StageOutcome:
     n_skipped: int
     n_labels: int
     fn_seconds: float
-
-
-@dataclass(frozen=True)
-class ProbeJob:
-    """What probes share."""
-
-    call: TileCall
-    source: RegionReader
-
-
-@dataclass
-class ProbeResult:
-    """One tile that was processed ahead of its brick."""
-
-    tile: Index
-    labels: np.ndarray | None
-    drops_channels: bool = False
-    seconds: float = 0.0
-    error: TileError | None = None
-
-
-def probe_tile(job: ProbeJob, number: int) -> ProbeResult:
-    """Process one tile unless it is empty, and time fn."""
-    grid = job.call.grid
-    tile = grid.index(number)
-    core, region = grid.core(tile), grid.region(tile)
-    try:
-        pixels = job.source.read(region)
-    except Exception as error:
-        wrapped = TileError.from_exception("reading the image", error, tile, core)
-        return ProbeResult(tile, None, error=wrapped)
-    if job.call.is_empty(pixels):
-        return ProbeResult(tile, None)
-    start = time.perf_counter()
-    try:
-        labels = job.call.label(tile, core, region, pixels)
-    except TileError as error:
-        return ProbeResult(tile, None, error=error)
-    seconds = time.perf_counter() - start
-    # A copy: fn may hand out the same array for every tile.
-    return ProbeResult(tile, labels.copy(), labels.ndim < grid.ndim, seconds)
-
-
-@dataclass
-class _Stage:
-    """Tasks of the stage on their way to the scheduler."""
-
-    source: Source
-    call: TileCall
-    bricks: BrickGrid
-    execution: Execution
-    directory: str
-    saved: SavedRegions = field(default_factory=SavedRegions)
-
-    @property
-    def reader(self) -> RegionReader:
-        """What tasks read from: of a dask image only what was computed ahead."""
-        return self.saved if isinstance(self.source, DaskSource) else self.source
-
-    def run_bricks(self, job: StageJob, on_result: Callable[[BrickResult], None]) -> None:
-        """Run all bricks; pixels of a dask image enter the tasks through the graph."""
-        numbers = range(job.bricks.n_bricks)
-        regions = None
-        if isinstance(self.source, DaskSource):
-            boxes = [job.bricks.region(job.bricks.index(number)) for number in numbers]
-            regions = [None if self.saved.covers(box) else self.source.region(box) for box in boxes]
-        self._run(run_brick, job, numbers, on_result, regions)
-
-    def probes(self) -> Iterator[ProbeResult]:
-        """Process non-empty tiles one by one, in C order."""
-        grid, call = self.call.grid, self.call
-        most = grid.n_tiles
-        if call.channel_axis is None:
-            most = min(most, MOST_TILES_LOOKED_AT)
-        for number in range(most):
-            self._save_region(grid.index(number))
-            found: list[ProbeResult] = []
-            self._run(probe_tile, ProbeJob(call, self.reader), [number], found.append)
-            if found[0].error:
-                raise found[0].error
-            if found[0].labels is not None:
-                if call.channel_axis is not None:
-                    call = dataclasses.replace(call, drops_channels=found[0].drops_channels)
-                yield found[0]
-
-    def _save_region(self, tile: Index) -> None:
-        """Compute the brick of a tile ahead, once for the probe and the brick's own tasks."""
-        if isinstance(self.source, DaskSource) and not self.saved.covers(self.call.grid.region(tile)):
-            steps = zip(tile, self.bricks.tiles_per_brick, strict=True)
-            box = self.bricks.region(tuple(i // step for i, step in steps))
-            self.saved = self.saved.added(box, self.source.read(box), self.directory)
-
-    def _run(
-        self,
-        function: Callable[..., Any],
-        job: Any,
-        numbers: Sequence[int],
-        on_result: Callable[[Any], None],
-        regions: Sequence[Any] | None = None,
-    ) -> None:
-        directory = self.directory
-        run_tasks(
-            self.execution, function, job, numbers, directory=directory, on_result=on_result, regions=regions
-        )
+    empty_threshold: float | None = None
+    n_resumed: int = 0
+    n_retried: int = 0
+    failed: list[list[Any]] = field(default_factory=list)
 
 
 def stage_labels(
@@ -172,7 +84,6 @@ def stage_labels(
     *,
     merge_axes: tuple[int, ...],
     connectivity: int,
-    settings: dict[str, Any],
     fixed_bricks: bool = False,
     verbose: bool = False,
     on_tiles: Callable[[int], Any] = bool,
@@ -188,15 +99,14 @@ def stage_labels(
     bricks : BrickGrid
         Tiles of the image grouped into tasks.
     directory : str
-        An existing, empty directory.
+        An existing directory: an empty one, or one in which the same call was interrupted. Then its bricks
+        and its threshold hold, and the tasks that it finished are not run again.
     execution : Execution
         Where to run.
     merge_axes : tuple of int
         Axes of the image along which labels will be joined.
     connectivity : int
         Which neighbours across a seam touch.
-    settings : dict
-        Kept in the manifest.
     fixed_bricks : bool
         Do not make bricks smaller for a slow fn.
     verbose : bool
@@ -211,29 +121,212 @@ def stage_labels(
     Raises
     ------
     TileError
-        At the first tile that fails.
+        At the first tile that fails, unless such tiles are skipped.
+    ValueError
+        If the pixels of the image changed since the call was interrupted.
     """
     source = _shareable(source, execution, directory)
-    stage = _Stage(source, call, bricks, execution, directory)
-    kept, bricks, drops = _probe(stage, fixed_bricks)
-    call = dataclasses.replace(call, drops_channels=drops)
-    axis = call.channel_axis if drops else None
-    staged = StagedLabels(directory, _label_bricks(bricks, axis), _label_axes(merge_axes, axis), connectivity)
-    staged.create(settings)
-    known = {probe.tile: probe.labels for probe in kept if probe.labels is not None}
-    job = StageJob(call, stage.reader, bricks, staged, known)
-    tally = _Tally(bricks, verbose, on_tiles)
-    stage.run_bricks(job, tally.add)
-    counts = tally.counts if axis is None else tally.counts.sum(axis)
-    ArrayFolder(directory).save("counts", counts)
-    return StageOutcome(
-        staged,
-        bricks,
-        n_run=bricks.grid.n_tiles - tally.n_skipped,
-        n_skipped=tally.n_skipped,
-        n_labels=int(tally.counts.sum()),
-        fn_seconds=tally.fn_seconds + sum(probe.seconds for probe in kept),
-    )
+    with Journal(directory) as journal:
+        stage = _Stage(source, call, bricks, execution, directory, journal)
+        probes = stage.resume()
+        if probes is None:
+            probes = stage.begin(fixed_bricks, merge_axes, connectivity)
+        return stage.run(probes, verbose, on_tiles)
+
+
+@dataclass
+class _Stage:
+    """Tasks of the stage on their way to the scheduler."""
+
+    source: Source
+    call: TileCall
+    bricks: BrickGrid
+    execution: Execution
+    directory: str
+    journal: Journal
+    saved: SavedRegions = field(default_factory=SavedRegions)
+
+    @property
+    def reader(self) -> RegionReader:
+        """What tasks read from: of a dask image only what was computed ahead."""
+        return self.saved if isinstance(self.source, DaskSource) else self.source
+
+    def begin(self, fixed_bricks: bool, merge_axes: tuple[int, ...], connectivity: int) -> list[Probe]:
+        """Probe fn, choose the bricks, and lay the stage out."""
+        reach("stage begun")
+        probes, self.bricks, drops = _probe(self, fixed_bricks)
+        self.call = dataclasses.replace(self.call, drops_channels=drops)
+        axis = self.call.channel_axis if drops else None
+        label_axes = _label_axes(merge_axes, axis)
+        staged = StagedLabels(self.directory, _label_bricks(self.bricks, axis), label_axes, connectivity)
+        image = {
+            "tile_lengths": self.bricks.grid.lengths,
+            "tiles_per_brick": self.bricks.tiles_per_brick,
+            "drops_channels": drops,
+            "empty_threshold": self.call.empty_threshold,
+        }
+        staged.create(image)
+        for probe in probes:
+            keep_probe(probe, self.directory, self.journal)
+        reach("stage laid out")
+        return probes
+
+    def resume(self) -> list[Probe] | None:
+        """Take over how an earlier run laid the stage out; None where there was none."""
+        layout = read_layout(self.directory)
+        if not layout:
+            return None
+        image = layout["image"]
+        self.bricks = BrickGrid(self.bricks.grid, tuple(image["tiles_per_brick"]))
+        self.call = dataclasses.replace(
+            self.call, drops_channels=image["drops_channels"], empty_threshold=image["empty_threshold"]
+        )
+        return kept_probes(self.directory)
+
+    def run(self, probes: list[Probe], verbose: bool, on_tiles: Callable[[int], Any]) -> StageOutcome:
+        """Run the tasks that are not finished."""
+        staged = StagedLabels.open(self.directory)
+        grid = self.bricks.grid
+        known = {grid.index(p.number): p.labels if p.error is None else p.error for p in probes}
+        job = StageJob(
+            self.call,
+            self.reader,
+            self.bricks,
+            staged,
+            {tile: labels for tile, labels in known.items() if labels is not None},
+            self.source.sampled,
+        )
+        tally = Tally(self.bricks, self.journal, verbose, on_tiles)
+        finished = self._finished_tasks(job, on_tiles)
+        for record in finished.values():
+            tally.add_record(record)
+        n_resumed = sum(len(record["counts"]) for record in finished.values())
+        self.run_bricks(job, [n for n in range(self.bricks.n_bricks) if n not in finished], tally.add)
+        if tally.n_finished < self.bricks.n_bricks:
+            raise RuntimeError(f"The run was stopped from outside: its stage {self.directory} was removed.")
+        counts = (
+            tally.counts if staged.bricks.grid.ndim == grid.ndim else tally.counts.sum(self.call.channel_axis)
+        )
+        ArrayFolder(self.directory).save("counts", counts)
+        reach("stage finished")
+        return StageOutcome(
+            staged,
+            self.bricks,
+            n_run=grid.n_tiles - tally.n_skipped,
+            n_skipped=tally.n_skipped,
+            n_labels=int(tally.counts.sum()),
+            fn_seconds=tally.fn_seconds + sum(probe.seconds for probe in probes),
+            empty_threshold=self.call.empty_threshold,
+            n_resumed=n_resumed,
+            n_retried=tally.n_retried + sum(probe.n_retried for probe in probes),
+            failed=sorted(tally.failed),
+        )
+
+    def _finished_tasks(self, job: StageJob, on_tiles: Callable[[int], Any]) -> dict[int, dict[str, Any]]:
+        def count(number: int) -> None:
+            on_tiles(self.bricks.n_tiles(self.bricks.index(number)))
+
+        finished = find_finished_tasks(job, self.directory, self.execution, count)
+        if job.sampled:
+            check_sample(self.source, self.bricks, finished)
+        return finished
+
+    def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:
+        """Run bricks; pixels of a dask image enter the tasks through the graph."""
+        if not isinstance(self.source, DaskSource):
+            self._run(run_brick, job, numbers, on_result)
+            return
+        unfinished = set(numbers)
+
+        def take(result: BrickResult) -> None:
+            on_result(result)
+            unfinished.discard(result.number)
+
+        n_tries = 0
+        while unfinished:
+            try:
+                self._run(run_brick, job, sorted(unfinished), take, self._regions(sorted(unfinished)))
+            except TileError:
+                raise
+            except Exception:
+                # An error in the image's own graph does not say which region it was computed for.
+                number = self._find_unreadable(unfinished)
+                n_tries += number is None
+                if number is None and n_tries > self.call.retries:
+                    raise
+                if number is not None:
+                    self._save_tiles(list(self.bricks.tile_indices(self.bricks.index(number))))
+                    self._run(run_brick, dataclasses.replace(job, source=self.saved), [number], take)
+
+    def _regions(self, numbers: Sequence[int]) -> list[Any]:
+        assert isinstance(self.source, DaskSource)
+        boxes = [self.bricks.region(self.bricks.index(number)) for number in numbers]
+        return [None if self.saved.covers(box) else self.source.region(box) for box in boxes]
+
+    def _find_unreadable(self, unfinished: set[int]) -> int | None:
+        """Find a brick of a dask image that cannot be computed, among those that were under way."""
+        for number in sorted(unfinished)[: 4 * self.execution.n_workers]:
+            try:
+                self.source.read(self.bricks.region(self.bricks.index(number)))
+            except Exception:
+                return number
+        return None
+
+    def probes(self) -> Iterator[Probe]:
+        """Process non-empty tiles one by one, in C order."""
+        grid, call = self.call.grid, self.call
+        most = grid.n_tiles
+        if call.channel_axis is None:
+            most = min(most, MOST_TILES_LOOKED_AT)
+        for number in range(most):
+            self._save_region(grid.index(number))
+            found: list[Probe] = []
+            self._run(probe_tile, ProbeJob(call, self.reader), [number], found.append)
+            probe = found[0]
+            if probe.error and not call.skip_errors:
+                raise probe.error
+            if probe.labels is not None and call.channel_axis is not None:
+                call = dataclasses.replace(call, drops_channels=probe.drops_channels)
+            if probe.labels is not None or probe.error:
+                yield probe
+
+    def _save_region(self, tile: Index) -> None:
+        """Compute the brick of a tile ahead, once for the probe and the brick's own tasks."""
+        if not isinstance(self.source, DaskSource) or self.saved.covers(self.call.grid.region(tile)):
+            return
+        steps = zip(tile, self.bricks.tiles_per_brick, strict=True)
+        box = self.bricks.region(tuple(i // step for i, step in steps))
+        try:
+            self.saved = self.saved.added(box, self.source.read(box), self.directory)
+        except Exception:
+            self._save_tiles([tile])
+
+    def _save_tiles(self, tiles: Sequence[Index]) -> None:
+        """Compute tiles of a dask image one by one, and keep the errors of those that cannot be."""
+        grid = self.call.grid
+        for tile in tiles:
+            region = grid.region(tile)
+            for attempt in range(self.call.retries + 1):
+                try:
+                    self.saved = self.saved.added(region, self.source.read(region), self.directory)
+                    break
+                except Exception as error:
+                    if attempt == self.call.retries:
+                        wrapped = TileError.from_exception("reading the image", error, tile, grid.core(tile))
+                        self.saved = self.saved.failed(region, wrapped)
+
+    def _run(
+        self,
+        function: Callable[..., Any],
+        job: Any,
+        numbers: Sequence[int],
+        on_result: Callable[[Any], None],
+        regions: Sequence[Any] | None = None,
+    ) -> None:
+        directory = self.directory
+        run_tasks(
+            self.execution, function, job, numbers, directory=directory, on_result=on_result, regions=regions
+        )
 
 
 def _shareable(source: Source, execution: Execution, directory: str) -> Source:
@@ -241,29 +334,33 @@ def _shareable(source: Source, execution: Execution, directory: str) -> Source:
     if execution.in_process or not source.in_memory:
         return source
     path = os.path.join(directory, "image.npy")
-    np.save(path, source.read(tuple(slice(0, n) for n in source.shape)))
+    pixels = source.read(tuple(slice(0, n) for n in source.shape))
+    with full_disk_explained(path, pixels.nbytes):
+        np.save(path, pixels)
     return NpyFileSource(path, axes=source.axes)
 
 
-def _probe(stage: _Stage, fixed_bricks: bool) -> tuple[list[ProbeResult], BrickGrid, bool]:
+def _probe(stage: _Stage, fixed_bricks: bool) -> tuple[list[Probe], BrickGrid, bool]:
     """Learn how long fn takes, and whether it drops the channels, where that matters."""
     bricks = stage.bricks
     most_tiles = int(np.prod(bricks.tiles_per_brick, dtype=np.int64))
     timed = most_tiles > 1 and not fixed_bricks
     if not timed and stage.call.channel_axis is None:
         return [], bricks, False
-    kept: list[ProbeResult] = []
-    for probe in itertools.islice(stage.probes(), 2):
-        kept.append(probe)
+    found: list[Probe] = []
+    for probe in stage.probes():
+        found.append(probe)
+        n_good = sum(probe.error is None for probe in found)
         # The first call may compile or load something; a slow one is measured again.
-        if not timed or probe.seconds < SLOW_FN_SECONDS:
+        if n_good == 2 or (n_good and (not timed or probe.seconds < SLOW_FN_SECONDS)):
             break
+    good = [probe for probe in found if probe.error is None]
     # Nothing to show to fn: its labels are taken to have no channels.
-    drops = all(probe.drops_channels for probe in kept) and stage.call.channel_axis is not None
-    if timed and kept:
-        seconds = max(1e-9, min(probe.seconds for probe in kept))
+    drops = all(probe.drops_channels for probe in good) and stage.call.channel_axis is not None
+    if timed and good:
+        seconds = max(1e-9, min(probe.seconds for probe in good))
         bricks = limit_bricks(bricks, int(min(MOST_FN_SECONDS_PER_TASK / seconds, most_tiles)))
-    return kept, bricks, drops
+    return found, bricks, drops
 
 
 def _label_bricks(bricks: BrickGrid, dropped: int | None) -> BrickGrid:
@@ -277,40 +374,3 @@ def _label_axes(merge_axes: tuple[int, ...], dropped: int | None) -> tuple[int, 
     if dropped is None:
         return merge_axes
     return tuple(axis - (axis > dropped) for axis in merge_axes)
-
-
-class _Tally:
-    """Add up the results of bricks as they arrive."""
-
-    def __init__(self, bricks: BrickGrid, verbose: bool, on_tiles: Callable[[int], Any]) -> None:
-        self.bricks = bricks
-        self.verbose = verbose
-        self.on_tiles = on_tiles
-        self.counts = np.zeros(bricks.grid.grid_shape, np.int64)
-        self.n_skipped = 0
-        self.fn_seconds = 0.0
-
-    def add(self, result: BrickResult) -> None:
-        """Take the result of a brick; a failed one is raised."""
-        if result.error is not None:
-            raise result.error
-        index = self.bricks.index(result.number)
-        tiles = self.bricks.tiles(index)
-        self.counts[tiles] = result.counts.reshape(self.counts[tiles].shape)
-        self.n_skipped += result.n_skipped
-        self.fn_seconds += result.fn_seconds
-        if self.verbose:
-            self._log(index)
-        self.on_tiles(len(result.counts))
-
-    def _log(self, index: Index) -> None:
-        grid = self.bricks.grid
-        for tile in self.bricks.tile_indices(index):
-            region = grid.region(tile)
-            logger.info(
-                "tile %s %s, seen by fn as %s: %d labels",
-                tile,
-                format_slices(grid.core(tile)),
-                tuple(part.stop - part.start for part in region),
-                self.counts[tile],
-            )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -10,15 +12,19 @@ from typing import Any
 
 import numpy as np
 
+from blockbuster.cluster import RunStoppedError, StopCheck
 from blockbuster.errors import TileError
 from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.rundir.staged import Sidecar, StagedLabels, label_dtype
 from blockbuster.seams.labels import compact_labels
 from blockbuster.seams.pairs import collect_inner_pairs
+from blockbuster.source import pixel_digest
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader
 
-__all__ = ["BrickResult", "StageJob", "TileCall", "run_brick"]
+__all__ = ["BrickResult", "StageJob", "TileCall", "TileOutcome", "run_brick", "try_tile"]
+
+logger = logging.getLogger("blockbuster")
 
 CHANNEL_RULE = " With channel=None, labels have the channel axis for all tiles or for none."
 Index = tuple[int, ...]
@@ -41,6 +47,10 @@ class TileCall:
         The axis that fn may drop from its labels.
     drops_channels : bool or None
         Whether it does; ``None``: either, as long as nobody knows.
+    retries : int
+        How often a tile that failed is tried again.
+    skip_errors : bool
+        Take a tile that failed for background, instead of ending the run.
     """
 
     grid: TileGrid
@@ -48,10 +58,12 @@ class TileCall:
     empty_threshold: float | None = None
     channel_axis: int | None = None
     drops_channels: bool | None = None
+    retries: int = 0
+    skip_errors: bool = False
 
     def is_empty(self, pixels: np.ndarray) -> bool:
         """Say whether a tile is background alone; NaN never makes it so."""
-        return self.empty_threshold is not None and bool(np.max(pixels) <= self.empty_threshold)
+        return self.empty_threshold is not None and bool(np.max(pixels).item() <= self.empty_threshold)
 
     def label(self, tile: Index, core: Box, region: Box, pixels: np.ndarray) -> np.ndarray:
         """Call fn on a copy of a tile's region, check what it returns, and cut the halo off.
@@ -71,8 +83,10 @@ class TileCall:
             result = self.fn(pixels)
         except Exception as error:
             raise TileError.from_exception("fn", error, tile, core) from error
+        # fn may keep what it returned, in an array that it uses again, and change it while we work.
+        is_shared = not isinstance(result, np.ndarray) or not result.flags.owndata or sys.getrefcount(result) > 2
         try:
-            labels = check_labels(result, shapes)
+            labels = check_labels(result, shapes, copy=is_shared)
         except ValueError as error:
             rule = "" if self.channel_axis is None else CHANNEL_RULE
             raise TileError(f"{error}{rule}", tile, core) from None
@@ -90,6 +104,67 @@ class TileCall:
         return (dropped,) if self.drops_channels else (shape,)
 
 
+@dataclass
+class TileOutcome:
+    """What became of one tile.
+
+    Parameters
+    ----------
+    labels : ndarray or None
+        Labels of its core; ``None`` for an empty tile and for one that failed.
+    seconds : float
+        Time in fn, in the call that worked.
+    n_retried : int
+        How often it was tried again.
+    error : TileError or None
+        The last fault.
+    """
+
+    labels: np.ndarray | None = None
+    seconds: float = 0.0
+    n_retried: int = 0
+    error: TileError | None = None
+
+
+def try_tile(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray]) -> TileOutcome:
+    """Read and label one tile unless it is empty, and again if that fails, as often as `call` says.
+
+    Parameters
+    ----------
+    call : TileCall
+        How fn is applied.
+    tile : tuple of int
+        Index of the tile.
+    read : callable
+        Gives the pixels of a region.
+    """
+    outcome = TileOutcome()
+    for outcome.n_retried in range(call.retries + 1):
+        try:
+            _label_once(call, tile, read, outcome)
+            outcome.error = None
+            break
+        except TileError as error:
+            outcome.error = error
+    return outcome
+
+
+def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], outcome: TileOutcome) -> None:
+    core = call.grid.core(tile)
+    region = call.grid.grow(core)
+    try:
+        pixels = read(region)
+    except TileError:
+        raise
+    except Exception as error:
+        raise TileError.from_exception("reading the image", error, tile, core) from error
+    if call.is_empty(pixels):
+        return
+    start = time.perf_counter()
+    outcome.labels = call.label(tile, core, region, pixels)
+    outcome.seconds = time.perf_counter() - start
+
+
 @dataclass(frozen=True)
 class StageJob:
     """What all tasks of the stage share.
@@ -105,14 +180,17 @@ class StageJob:
     staged : StagedLabels
         Where labels go; its grid lacks the channel axis when fn drops it.
     kept : dict
-        Tile index to labels of its core that are known already.
+        Tile index to labels of its core that are known already, or to the error it ended with.
+    sampled : bool
+        Report a digest of the pixels that were read.
     """
 
     call: TileCall
     source: RegionReader
     bricks: BrickGrid
     staged: StagedLabels
-    kept: dict[Index, np.ndarray] = field(default_factory=dict)
+    kept: dict[Index, np.ndarray | TileError] = field(default_factory=dict)
+    sampled: bool = False
 
     def label_index(self, index: Index) -> Index:
         """Turn a tile's or brick's index in the image into its index in the label image."""
@@ -134,19 +212,32 @@ class BrickResult:
         Labels per tile, tiles in C order.
     n_skipped : int
         Tiles that were empty.
-    read_seconds, fn_seconds, write_seconds : float
-        Time spent reading, in fn, and writing.
+    n_retried : int
+        How often a tile was tried again.
+    fn_seconds : float
+        Time spent in fn.
+    checksum : str
+        Of the staged files; empty where there are no labels.
+    pixels : str
+        Digest of what was read, where it is wanted.
+    failed : list of TileError
+        Tiles that were taken for background because they failed.
     error : TileError or None
         The fault that stopped the brick.
+    stopped : bool
+        The run ended before the brick was finished.
     """
 
     number: int
     counts: np.ndarray
     n_skipped: int = 0
-    read_seconds: float = 0.0
+    n_retried: int = 0
     fn_seconds: float = 0.0
-    write_seconds: float = 0.0
+    checksum: str = ""
+    pixels: str = ""
+    failed: list[TileError] = field(default_factory=list)
     error: TileError | None = None
+    stopped: bool = False
 
 
 def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> BrickResult:
@@ -173,6 +264,8 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> B
         task.run(result, pixels)
     except TileError as error:
         result.error = error
+    except RunStoppedError:
+        result.stopped = True
     return result
 
 
@@ -184,41 +277,35 @@ class _BrickTask:
     index: Index
 
     @cached_property
+    def stop_check(self) -> StopCheck:
+        return StopCheck(self.job.staged.path, self.job.staged.part)
+
+    @cached_property
     def region(self) -> Box:
         return self.job.bricks.region(self.index)
 
     def run(self, result: BrickResult, pixels: np.ndarray | None) -> None:
-        start = time.perf_counter()
-        if pixels is None:
-            pixels = self._read()
-        result.read_seconds = time.perf_counter() - start
-        labels = self._label_tiles(np.asarray(pixels), result)
-        start = time.perf_counter()
+        pixels = self._read() if pixels is None else np.asarray(pixels)
+        if pixels is not None and self.job.sampled:
+            result.pixels = pixel_digest(pixels)
+        labels = self._label_tiles(pixels, result)
         if labels is not None:
-            self._write(labels, result.counts)
-        result.write_seconds = time.perf_counter() - start
+            result.checksum = self._write(labels, result.counts)
 
-    def _read(self) -> np.ndarray:
+    def _read(self) -> np.ndarray | None:
+        """Read the brick's region; None where it cannot be read as a whole."""
         try:
             return self.job.source.read(self.region)
-        except Exception:
-            self._raise_for_unreadable_tile()
-            raise
+        except Exception as error:
+            logger.info("reading a brick failed, its tiles are read one by one: %s", error)
+            return None
 
-    def _raise_for_unreadable_tile(self) -> None:
-        """Find the tile whose region cannot be read."""
-        grid = self.job.call.grid
-        for tile in self.job.bricks.tile_indices(self.index):
-            try:
-                self.job.source.read(grid.region(tile))
-            except Exception as error:
-                raise TileError.from_exception("reading the image", error, tile, grid.core(tile)) from error
-
-    def _label_tiles(self, pixels: np.ndarray, result: BrickResult) -> np.ndarray | None:
+    def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
         """Number the labels of all tiles 1..n; None where there are none."""
         labels = None
         n_labels = 0
         for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
+            self.stop_check.pass_on()
             core = self._label_tile(tile, pixels, result)
             if core is None:
                 continue
@@ -232,21 +319,35 @@ class _BrickTask:
             n_labels += int(result.counts[i])
         return labels if n_labels else None
 
-    def _label_tile(self, tile: Index, pixels: np.ndarray, result: BrickResult) -> np.ndarray | None:
-        """Labels of a tile's core; None for an empty tile."""
-        if tile in self.job.kept:
-            return self.job.kept[tile]
-        call = self.job.call
-        core = call.grid.core(tile)
-        region = call.grid.grow(core)
-        tile_pixels = pixels[relative_box(region, self.region)]
-        if call.is_empty(tile_pixels):
-            result.n_skipped += 1
+    def _label_tile(self, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
+        """Labels of a tile's core; None for an empty tile, and for a failed one where such are skipped."""
+        try:
+            kept = self.job.kept.get(tile)
+            if kept is None:
+                return self._try_tile(tile, pixels, result)
+            if isinstance(kept, TileError):
+                raise kept
+            return kept
+        except TileError as error:
+            if not self.job.call.skip_errors:
+                raise
+            result.failed.append(error)
             return None
-        start = time.perf_counter()
-        labels = call.label(tile, core, region, tile_pixels)
-        result.fn_seconds += time.perf_counter() - start
-        return labels
+
+    def _try_tile(self, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
+        outcome = try_tile(self.job.call, tile, self._reader(pixels))
+        result.fn_seconds += outcome.seconds
+        result.n_retried += outcome.n_retried
+        if outcome.error is not None:
+            raise outcome.error
+        result.n_skipped += outcome.labels is None
+        return outcome.labels
+
+    def _reader(self, pixels: np.ndarray | None) -> Callable[[Box], np.ndarray]:
+        """How to get at the pixels of a tile: from the brick's, or from the source."""
+        if pixels is None:
+            return self.job.source.read
+        return lambda region: pixels[relative_box(region, self.region)]
 
     @cached_property
     def _label_core(self) -> Box:
@@ -259,7 +360,7 @@ class _BrickTask:
         """Where a tile lies in the brick's labels."""
         return relative_box(self.job.staged.bricks.grid.core(self.job.label_index(tile)), self._label_core)
 
-    def _write(self, labels: np.ndarray, counts: np.ndarray) -> None:
+    def _write(self, labels: np.ndarray, counts: np.ndarray) -> str:
         staged = self.job.staged
         index = self.job.label_index(self.index)
         seams = [staged.bricks.inner_seams(index, axis) for axis in range(labels.ndim)]
@@ -270,4 +371,6 @@ class _BrickTask:
                 planes[axis, 0] = labels.take([0], axis)
             if index[axis] < staged.bricks.grid_shape[axis] - 1:
                 planes[axis, 1] = labels.take([-1], axis)
-        staged.write(index, labels, Sidecar(counts, pairs, planes))
+        # A task that outlives its run would make the stage anew.
+        self.stop_check.look()
+        return staged.write(index, labels, Sidecar(counts, pairs, planes))

@@ -38,7 +38,6 @@ def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, mer
         execution,
         merge_axes=axes,
         connectivity=connectivity,
-        settings={},
         fixed_bricks=True,
     )
     return outcome.staged, execution

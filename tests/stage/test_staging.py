@@ -29,7 +29,6 @@ def stage(fn, folder, image=None, tiles_per_brick=(4, 4), threshold=None, **opti
         find_execution(),
         merge_axes=(0, 1),
         connectivity=1,
-        settings={},
         **options,
     )
 
@@ -178,10 +177,56 @@ def test_channels_that_are_dropped_for_some_tiles_only_are_refused(tmp_path):
         tile_process(tmp_path / "image.zarr", fickle, channel=None, tile_shape=(2, 2))
 
 
-def test_error_of_the_graph_of_a_dask_image_is_passed_on():
-    def broken(block):
-        raise OSError("the microscope is off")
+def test_F12_error_of_the_graph_of_a_dask_image_names_the_tile():
+    def broken(block, block_info=None):
+        if block_info[0]["chunk-location"] == (1, 0):
+            raise OSError("the microscope is off")
+        return block
 
-    image = da.zeros((8, 8), chunks=4, dtype="uint8").map_blocks(broken, meta=np.empty((0, 0), "u1"))
-    with pytest.raises(OSError, match="the microscope is off"):
-        tile_process(image, naive.label, tile_shape=(4, 4))
+    image = da.ones((8, 8), chunks=4, dtype="uint8").map_blocks(broken, dtype="uint8", meta=np.empty((0, 0), "u1"))
+    with pytest.raises(TileError, match="the microscope is off") as caught:
+        tile_process(image, naive.label, tile_shape=(4, 4), tiles_per_task=2)
+    assert caught.value.tile == (1, 0)
+
+
+def test_tiles_of_a_dask_image_that_cannot_be_computed_are_skipped_where_that_is_asked_for():
+    def broken(block, block_info=None):
+        if block_info[0]["chunk-location"] in {(0, 0), (1, 2)}:
+            raise OSError("the microscope is off")
+        return block
+
+    image = da.ones((8, 12), chunks=4, dtype="uint8").map_blocks(broken, dtype="uint8", meta=np.empty((0, 0), "u1"))
+    for tiles_per_task in (1, 2, None):
+        with pytest.warns(UserWarning, match="2 tiles failed"):
+            labels, report = tile_process(
+                image,
+                naive.label,
+                tile_shape=(4, 4),
+                tiles_per_task=tiles_per_task,
+                on_error="skip",
+                return_report=True,
+            )
+        assert [tile for tile, _ in report.failed] == [[0, 0], [1, 2]]
+        expected = np.ones((8, 12), bool)
+        expected[:4, :4] = expected[4:, 8:] = False
+        np.testing.assert_array_equal(labels > 0, expected)
+        assert report.n_objects == 1
+
+
+def test_chunk_of_a_dask_image_that_fails_twice_is_computed_again_with_retries(tmp_path):
+    def shaky(block, block_info=None):
+        for attempt in range(2):
+            path = tmp_path / f"{block_info[0]['chunk-location']}-{attempt}"
+            if not path.exists():
+                path.touch()
+                raise OSError("the network is slow")
+        return block
+
+    image = da.ones((8, 8), chunks=4, dtype="uint8").map_blocks(shaky, dtype="uint8", meta=np.empty((0, 0), "u1"))
+    for tiles_per_task in (None, 1):
+        for path in tmp_path.iterdir():
+            path.unlink()
+        labels = tile_process(
+            image, naive.label, tile_shape=(4, 4), tiles_per_task=tiles_per_task, retries=9
+        )
+        assert (labels == 1).all()

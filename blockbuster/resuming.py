@@ -1,0 +1,326 @@
+"""What a run finds on disk: a stage to continue, a finished output, or things that are in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import re
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from blockbuster.failpoints import reach
+from blockbuster.identity import identify_function
+from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
+from blockbuster.plan import RunPlan
+from blockbuster.report import REPORT, RunReport, installed_versions
+from blockbuster.rundir.folder import (
+    FORMAT,
+    create_stage,
+    has_finished_work,
+    is_stage,
+    read_manifest,
+    remove_stage,
+)
+from blockbuster.rundir.journal import read_journal
+from blockbuster.rundir.lock import RunLock, hold_lock
+
+__all__ = ["Claim", "claimed"]
+
+REMEDY = (
+    "Give what the earlier run was given, or pass overwrite=True instead of resume=True to start anew, or give "
+    "another write_to or stage_dir."
+)
+DIGEST = re.compile("[0-9a-f]{8,}")
+Fingerprint = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run has for itself while it holds its locks.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan, with the tiles of the run that is continued.
+    directory : str
+        The stage directory.
+    run : str
+        Name of the run, the same for all calls that continue it; empty for one that cannot be continued.
+    fingerprint : dict
+        The image, the function and the settings.
+    resumes : bool
+        Whether the stage holds finished work.
+    finished : RunReport or None
+        Report of an output that is complete already.
+    locks : tuple of RunLock
+        What keeps other runs away.
+    """
+
+    plan: RunPlan
+    directory: str
+    run: str = ""
+    fingerprint: Fingerprint = field(default_factory=dict)
+    resumes: bool = False
+    finished: RunReport | None = None
+    locks: tuple[RunLock, ...] = ()
+
+    def check_locks(self) -> None:
+        """Raise if another run took a lock over, because this one seemed dead for long."""
+        for lock in self.locks:
+            lock.check()
+
+
+@contextlib.contextmanager
+def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
+    """Hold the output and the stage of a run, and leave behind what the next call needs.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        What will be done.
+    fn : callable
+        The function, to tell it from that of an earlier run.
+
+    Yields
+    ------
+    Claim
+
+    Raises
+    ------
+    RuntimeError
+        If another process makes the same output now.
+    FileExistsError
+        If the output is there, an unfinished stage is there and `resume` was not asked for, or something of
+        others lies at either place.
+    ValueError
+        If the stage is that of another image, function or setting.
+    """
+    if not plan.is_resumable:
+        with _throwaway_stage(plan) as claim:
+            yield claim
+        return
+    with _locked(plan) as locks:
+        claim = dataclasses.replace(_Claimant(plan, fn).claim(), locks=locks)
+        try:
+            yield claim
+        except BaseException as error:
+            error.add_note(_how_to_continue(claim))
+            raise
+        _clear_up(claim)
+
+
+@contextlib.contextmanager
+def _throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
+    """Make a stage that no later call could find, so that it is kept only when it was asked for."""
+    create_stage(plan.stage_path, _about())
+    claim = Claim(plan, plan.stage_path)
+    try:
+        yield claim
+    except BaseException:
+        remove_stage(claim.directory)
+        raise
+    _clear_up(claim)
+
+
+@contextlib.contextmanager
+def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
+    locks = {os.path.join(plan.stage_parent, _lock_name(plan.stage_path)): f"the stage {plan.stage_path}"}
+    if plan.place is not None:
+        locks = {plan.place.lock_path: f"the output {plan.place.array_path}", **locks}
+    held = []
+    with contextlib.ExitStack() as stack:
+        for path, what in sorted(locks.items()):
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            held.append(stack.enter_context(hold_lock(path, what)))
+        reach("locked")
+        yield tuple(held)
+
+
+def _lock_name(stage_path: str) -> str:
+    return os.path.basename(stage_path).removesuffix("stage") + "lock"
+
+
+@dataclass(frozen=True)
+class _Claimant:
+    """A run that looks at what is there."""
+
+    plan: RunPlan
+    fn: Callable[..., Any]
+
+    def claim(self) -> Claim:
+        plan = self.plan
+        function = identify_function(self.fn, plan.options.fn_version)
+        self._warn_of_unreadable(function.unreadable)
+        known: Fingerprint = {"image": plan.source.identity(), "fn": {**function.parts}}
+        if function.unreadable:
+            # Nothing equals a function that cannot be read.
+            known["fn"]["unreadable"] = uuid.uuid4().hex
+        if plan.place is not None:
+            report = self._finished_report(plan.place, known)
+            if report is not None:
+                self._finish_clearing(plan.place, known)
+                return Claim(plan, plan.stage_path, finished=report)
+        return self._continued(known) or self._begun(known)
+
+    def _warn_of_unreadable(self, unreadable: tuple[str, ...]) -> None:
+        if unreadable:
+            warnings.warn(
+                f"this run will not be resumable, since a later call could not tell whether fn is the same: "
+                f"{', '.join(unreadable[:5])} cannot be read; pass fn_version, a string that stands for it.",
+                stacklevel=6,
+            )
+
+    def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
+        """Give the report of an output that this very call would make; refuse any other that is there."""
+        report = _read_report(place) if self.plan.options.resume else None
+        differences = [f"{place.array_path} was not written by blockbuster"]
+        if report is not None:
+            differences = self._differences(report.fingerprint, known)
+            if report.n_failed and self.plan.options.on_error == "raise":
+                differences.append(f"{report.n_failed} tiles failed and were skipped")
+            if not differences:
+                return report
+        swap_waits = self.plan.options.resume and not os.path.lexists(place.array_path)
+        fault = place.fault(overwrite=place.replaces or swap_waits)
+        if fault and self.plan.options.resume and os.path.lexists(place.array_path):
+            fault += f" It is not what this call would make: {'; '.join(differences)}."
+        if fault:
+            raise FileExistsError(fault)
+        return None
+
+    def _finish_clearing(self, place: OutputPlace, known: Fingerprint) -> None:
+        """Remove what a process could not remove any more that was killed as it ended."""
+        finish_publishing(place)
+        path = self.plan.stage_path
+        if not is_stage(path) or self.plan.options.keep_stage:
+            return
+        is_own = not self._differences(read_manifest(path).get("fingerprint", {}), known)
+        if is_own or not has_finished_work(path):
+            remove_stage(path, keep=_must_stay(self.plan))
+
+    def _differences(self, old: Fingerprint, known: Fingerprint) -> list[str]:
+        plan = self.plan.with_tiles(old.get("settings", {}).get("tiles", []))
+        return find_differences(old, _with_settings(known, plan))
+
+    def _continued(self, known: Fingerprint) -> Claim | None:
+        """Continue a stage with finished work, or see that nothing is in the way of a new one."""
+        path, options = self.plan.stage_path, self.plan.options
+        if not os.path.lexists(path):
+            return None
+        if not is_stage(path):
+            raise FileExistsError(f"{path} is in the way and not from blockbuster; move it elsewhere.")
+        manifest = read_manifest(path)
+        differences = self._stage_differences(manifest, known)
+        # Even where no task is finished, fn need not see the tiles again that it was timed with.
+        if options.resume and not differences and any(read_journal(path)):
+            plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
+            return Claim(plan, path, manifest["run"], manifest["fingerprint"], resumes=True)
+        if not has_finished_work(path) or (options.overwrite and not options.resume):
+            remove_stage(path, keep=_must_stay(self.plan))
+            return None
+        if not options.resume:
+            raise FileExistsError(
+                f"{path} holds finished work of an earlier run; pass resume=True to continue it, or "
+                "overwrite=True to start anew."
+            )
+        raise ValueError(
+            f"{path} is the stage of another run and is not continued: {'; '.join(differences)}. {REMEDY}"
+        )
+
+    def _stage_differences(self, manifest: dict[str, Any], known: Fingerprint) -> list[str]:
+        if manifest.get("format") != FORMAT:
+            return [f"the format of the stage was {manifest.get('format')}, is {FORMAT}"]
+        return self._differences(manifest.get("fingerprint", {}), known)
+
+    def _begun(self, known: Fingerprint) -> Claim:
+        plan = self.plan
+        if plan.place is not None:
+            clear_partial(plan.place)
+            # An array that was put aside may be back, and files of others may be in the way.
+            fault = plan.place.fault(overwrite=plan.place.replaces)
+            if fault:
+                raise FileExistsError(fault)
+        fingerprint = _with_settings(known, plan)
+        run = uuid.uuid4().hex
+        create_stage(plan.stage_path, {**_about(), "run": run, "fingerprint": fingerprint})
+        reach("stage made")
+        return Claim(plan, plan.stage_path, run, fingerprint)
+
+
+def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """Name the fields in which two fingerprints differ, with both values where they say something.
+
+    Examples
+    --------
+    >>> find_differences({"settings": {"halo": [8]}}, {"settings": {"halo": [9]}})
+    ['halo was [8], is [9]']
+    """
+    found = []
+    for section in new:
+        before, after = old.get(section, {}), new[section]
+        for name in dict.fromkeys([*before, *after]):
+            if before.get(name) != after.get(name) and name != "tiles":
+                found.append(_difference(section, name, before.get(name), after.get(name)))
+    tiles = [fingerprint.get("settings", {}).get("tiles") for fingerprint in (old, new)]
+    if not found and tiles[0] != tiles[1]:
+        found.append("the lengths of the tiles differ")
+    return found
+
+
+def _difference(section: str, name: str, before: Any, after: Any) -> str:
+    label = name if section == "settings" else f"{section}: {name}"
+    if name == "unreadable":
+        return "fn: it cannot be read, pass fn_version"
+    if any(isinstance(value, str) and DIGEST.search(value) for value in (before, after)):
+        return f"{label} differs"
+    return f"{label} was {before}, is {after}"
+
+
+def _with_settings(known: Fingerprint, plan: RunPlan) -> Fingerprint:
+    """Add the settings, and give all as it comes back from a file: lists for tuples."""
+    settings = {name: value for name, value in plan.settings.items() if name != "image"}
+    settings["tiles"] = plan.tile_runs
+    stored: Fingerprint = json.loads(json.dumps({**known, "settings": settings}))
+    return stored
+
+
+def _about() -> dict[str, Any]:
+    return {"versions": installed_versions()}
+
+
+def _read_report(place: OutputPlace) -> RunReport | None:
+    try:
+        return RunReport.from_json(Path(place.array_path, REPORT).read_text())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
+def _must_stay(plan: RunPlan) -> list[str]:
+    paths = [plan.source.path, plan.place.array_path if plan.place else None]
+    return [path for path in paths if path]
+
+
+def _how_to_continue(claim: Claim) -> str:
+    if claim.finished is not None:
+        return "The labels were complete already."
+    partial = claim.plan.place.sibling("partial") if claim.plan.place else ""
+    kept = claim.directory + (f" and {partial}" if os.path.isdir(partial) else "")
+    if not has_finished_work(claim.directory):
+        return f"The stage is kept in {kept}; no task was finished, and the next call starts anew."
+    return (
+        f"The stage is kept in {kept}; call again with resume=True to continue from what is finished, or with "
+        "overwrite=True to start anew."
+    )
+
+
+def _clear_up(claim: Claim) -> None:
+    """Remove the stage of a run that is complete, unless it is to be kept."""
+    if claim.finished is None and not claim.plan.options.keep_stage:
+        remove_stage(claim.directory, keep=_must_stay(claim.plan))
+    reach("stage removed")

@@ -1,0 +1,197 @@
+"""The stage directory as a whole: made with a manifest, recognised by it, and removed.
+
+::
+
+    <target>.<component>.blockbuster-stage/
+        manifest.json     that the folder is ours, and the fingerprint of the run
+        layout.json       grid, bricks and threshold, once fn was tried
+        journal.jsonl     one line for each finished task
+        part-ID/          what tasks write; a task that outlives a run which failed does not know the
+                          name of the next run's part
+            labels/       zarr arrays, a slot of whole chunks per brick; ids 1..n within the brick,
+                          in ``uint16`` where they fit and else in ``uint32``
+            sidecars/     N.npz: counts per tile, touching pairs inside the brick, outer border planes
+        counts.npy, offsets.npy, border.npy, roots.npy, numbers.npy
+                          labels per tile and the remap table
+        stop              asks running tasks to end after their tile
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import os
+import re
+import shutil
+import warnings
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from blockbuster.rundir.durable import WRITING, full_disk_explained
+from blockbuster.rundir.journal import JOURNAL, read_journal
+
+__all__ = [
+    "FORMAT",
+    "check_removable",
+    "create_stage",
+    "has_finished_work",
+    "is_stage",
+    "make_marked_folder",
+    "read_manifest",
+    "remove_entries",
+    "remove_stage",
+]
+
+MANIFEST = "manifest.json"
+MARK = "blockbuster-stage"
+FORMAT = 2
+# In the order of removal: a stage that is removed in part has no finished work, and is still ours.
+OWN = (JOURNAL, "*.npy", "tasks-*.pickle", "stop", "part-*", "layout.json", MANIFEST, f"{WRITING}*")
+# Metadata and chunks of zarr arrays, sidecars, reports, and what a process was writing when it was killed.
+OWN_INSIDE = re.compile(
+    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.npz|blockbuster-report\.json|.*\.partial|"
+    + re.escape(WRITING)
+    + ".*"
+)
+
+
+def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
+    """Make a stage directory.
+
+    Parameters
+    ----------
+    path : path
+        The directory; folders above it are made.
+    manifest : dict
+        What to keep in the manifest besides the mark; fit for JSON.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     create_stage(f"{folder}/stage", {"made": "today"})
+    ...     is_stage(f"{folder}/stage"), read_manifest(f"{folder}/stage")["made"]
+    (True, 'today')
+    """
+    make_marked_folder(path, MANIFEST, json.dumps({"kind": MARK, "format": FORMAT, **manifest}, indent=1))
+
+
+def make_marked_folder(path: str | os.PathLike[str], name: str, text: str) -> None:
+    """Make a folder that holds a file from the first moment, so that it is always known as ours.
+
+    Parameters
+    ----------
+    path : path
+        The folder, where there is nothing; folders above it are made.
+    name, text : str
+        The file that marks it.
+
+    Raises
+    ------
+    FileExistsError
+        If something is there.
+    """
+    if os.path.lexists(path):
+        raise FileExistsError(
+            f"{os.fspath(path)} is in the way: it holds what blockbuster did not make; move it elsewhere."
+        )
+    new = f"{os.fspath(path)}-new"
+    if os.path.isdir(new) and not os.path.islink(new) and set(os.listdir(new)) <= {name}:
+        # A process was killed right here.
+        shutil.rmtree(new)
+    os.makedirs(new)
+    try:
+        with full_disk_explained(path, len(text)):
+            Path(new, name).write_text(text)
+        os.rename(new, path)
+    except BaseException:
+        shutil.rmtree(new)
+        raise
+
+
+def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read the manifest of a stage; empty where there is none of ours."""
+    try:
+        manifest = json.loads((Path(path) / MANIFEST).read_text())
+    except (OSError, ValueError):
+        return {}
+    return manifest if isinstance(manifest, dict) and manifest.get("kind") == MARK else {}
+
+
+def is_stage(path: str | os.PathLike[str]) -> bool:
+    """Say whether a directory is a stage that blockbuster made."""
+    folder = Path(path)
+    return not folder.is_symlink() and bool(read_manifest(folder))
+
+
+def has_finished_work(path: str | os.PathLike[str]) -> bool:
+    """Say whether a stage holds something that is worth continuing."""
+    return any("task" in record for record in read_journal(path))
+
+
+def remove_stage(path: str | os.PathLike[str], keep: Iterable[str] = ()) -> None:
+    """Delete a stage directory; anything else is refused, and files of others in it stay.
+
+    Parameters
+    ----------
+    path : path
+        The directory.
+    keep : iterable of str
+        Paths that it must not hold, such as the input and the output.
+
+    Raises
+    ------
+    ValueError
+        If the path is not a stage that blockbuster made, a symbolic link, a mount point, or holds the
+        working directory, the home folder, or a path of `keep`.
+    """
+    if not is_stage(path):
+        raise ValueError(f"{os.fspath(path)} is not a stage of blockbuster and is left alone.")
+    check_removable(path, keep)
+    remove_entries(path, OWN)
+
+
+def check_removable(path: str | os.PathLike[str], keep: Iterable[str] = ()) -> None:
+    """Refuse to delete a mount point or a folder that holds something that must stay."""
+    real = os.path.realpath(path)
+    kept = {os.path.realpath(other) for other in (*keep, os.path.expanduser("~"), os.getcwd())}
+    if os.path.ismount(real) or any(os.path.commonpath([real, other]) == real for other in kept):
+        raise ValueError(
+            f"{os.fspath(path)} is a mount point, or holds the input, the output, the working directory or the "
+            "home folder; it is left alone."
+        )
+
+
+def remove_entries(path: str | os.PathLike[str], own: Iterable[str]) -> None:
+    """Delete the entries of a folder whose names match, in that order, and then the folder itself."""
+    for pattern in own:
+        for name in fnmatch.filter(os.listdir(path), pattern):
+            _remove_entry(os.path.join(path, name))
+    try:
+        os.rmdir(path)
+    except OSError:
+        listed = ", ".join(sorted(os.listdir(path))[:5])
+        warnings.warn(
+            f"{os.fspath(path)} is left: it holds what blockbuster did not make: {listed}.", stacklevel=3
+        )
+
+
+def _remove_entry(path: str) -> None:
+    """Delete a file, or what is ours in a folder, and the folder if nothing else is in it."""
+    if os.path.islink(path):
+        return
+    if not os.path.isdir(path):
+        _unlink(path)
+        return
+    for parent, _, names in os.walk(path, topdown=False):
+        for name in filter(OWN_INSIDE.fullmatch, names):
+            _unlink(os.path.join(parent, name))
+        with contextlib.suppress(OSError):
+            os.rmdir(parent)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,97 @@
+"""Tiles that are processed ahead of their bricks, to learn how long fn takes; their labels are kept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from blockbuster.errors import TileError
+from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.journal import Journal, read_journal
+from blockbuster.stage.saved import RegionReader
+from blockbuster.stage.task import TileCall, try_tile
+
+__all__ = ["Probe", "ProbeJob", "keep_probe", "kept_probes", "probe_tile"]
+
+Index = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """What probes share."""
+
+    call: TileCall
+    source: RegionReader
+
+
+@dataclass
+class Probe:
+    """One tile that was processed ahead of its brick.
+
+    Parameters
+    ----------
+    number : int
+        The tile, in C order.
+    labels : ndarray or None
+        Labels of its core; ``None`` for an empty tile and one that failed.
+    drops_channels : bool
+        Whether fn dropped the channel axis.
+    seconds : float
+        Time in fn.
+    n_retried : int
+        How often it was tried again.
+    error : TileError or None
+        The fault that it ended with.
+    """
+
+    number: int
+    labels: np.ndarray | None
+    drops_channels: bool = False
+    seconds: float = 0.0
+    n_retried: int = 0
+    error: TileError | None = None
+
+
+def probe_tile(job: ProbeJob, number: int) -> Probe:
+    """Process one tile unless it is empty, and time fn."""
+    grid = job.call.grid
+    outcome = try_tile(job.call, grid.index(number), job.source.read)
+    if outcome.labels is None:
+        return Probe(number, None, n_retried=outcome.n_retried, error=outcome.error)
+    # A copy: fn may hand out the same array for every tile.
+    labels = outcome.labels.copy()
+    return Probe(number, labels, labels.ndim < grid.ndim, outcome.seconds, outcome.n_retried)
+
+
+def keep_probe(probe: Probe, directory: str, journal: Journal) -> None:
+    """Keep the labels of a probe, so that a run that is resumed need not call fn for it again."""
+    if probe.labels is None:
+        return
+    arrays = ArrayFolder(directory)
+    arrays.save(_name(probe.number), probe.labels)
+    record = {"probe": probe.number, "crc": arrays.checksum(_name(probe.number)), "fn": probe.seconds}
+    journal.append({**record, "retried": probe.n_retried})
+
+
+def kept_probes(directory: str) -> list[Probe]:
+    """Give back the probes of an earlier run whose files are whole."""
+    arrays = ArrayFolder(directory)
+    records = {record["probe"]: record for record in read_journal(directory) if "probe" in record}
+    return [_load(arrays, record) for record in records.values() if _is_whole(arrays, record)]
+
+
+def _load(arrays: ArrayFolder, record: dict[str, Any]) -> Probe:
+    labels = np.array(arrays.load(_name(record["probe"])))
+    return Probe(record["probe"], labels, seconds=record["fn"], n_retried=record["retried"])
+
+
+def _is_whole(arrays: ArrayFolder, record: dict[str, Any]) -> bool:
+    name = _name(record["probe"])
+    return os.path.exists(arrays.file(name)) and arrays.checksum(name) == record["crc"]
+
+
+def _name(number: int) -> str:
+    return f"probe-{number}"

@@ -1,0 +1,373 @@
+"""Staged files that are damaged are noticed, and only what wrote them is done again (F9, F10, F11)."""
+
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from interrupted import (
+    EXPECTED,
+    N_TILES,
+    Labeller,
+    clean_contents,
+    contents,
+    interrupt_at,
+    segment,
+    store_in_small_pieces,
+)
+from outcomes import refused, snapshot
+
+from blockbuster import tile_process
+from blockbuster.rundir.journal import JOURNAL, read_journal
+from blockbuster.rundir.staged import StagedLabels
+
+STAGE = "out.zarr.labels.blockbuster-stage"
+PARTIAL = "out.zarr.labels.blockbuster-partial"
+TABLES = ["counts.npy", "offsets.npy", "border.npy", "roots.npy", "numbers.npy"]
+
+
+def staged_file(folder, name):
+    """A file of the labels in the stage, which lie in a folder with a name of its own."""
+    (path,) = (folder / STAGE).glob(f"part-*/{name}")
+    return path
+
+
+def truncate(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def empty(path):
+    os.truncate(path, 0)
+
+
+def flip_a_bit(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 4
+    path.write_bytes(data)
+
+
+DAMAGES = {
+    "F9 truncated": truncate,
+    "F9 zero bytes": empty,
+    "F10 one bit": flip_a_bit,
+    "F11 deleted": Path.unlink,
+}
+every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+
+
+@pytest.fixture(autouse=True)
+def one_at_a_time():
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+def cut_small(patch):
+    """Have every brick and the output consist of several chunks and shards."""
+    store_in_small_pieces(patch)
+    patch.setattr("blockbuster.rundir.staged.CHUNK_VOXELS", 60)
+
+
+def prepare(folder):
+    """A folder with the output of a clean run, and what a run leaves that was stopped after three boxes."""
+    fn = Labeller(folder / "labeller")
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        cut_small(patch)
+        clean = clean_contents(folder)
+        interrupt_at("box journalled", fn, 3, write_to=folder / "out.zarr")
+    shutil.rmtree(folder / "clean.zarr")
+    return clean
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stopped")
+    return folder, prepare(folder)
+
+
+@pytest.fixture
+def clean(stopped, tmp_path, monkeypatch):
+    """Contents of a clean output; the folder of the test has what a stopped run left."""
+    cut_small(monkeypatch)
+    shutil.copytree(stopped[0], tmp_path, dirs_exist_ok=True)
+    return stopped[1]
+
+
+def go_on(folder, **options):
+    """Continue, and give the calls that it took; fn counts them where it is."""
+    fn = Labeller.__new__(Labeller)
+    fn.folder = str(folder / "labeller")
+    segment(fn, resume=True, write_to=folder / "out.zarr", **options)
+    return fn.calls
+
+
+STAGED = {
+    "chunk of labels": ("labels/uint16/c/2/1", (1, 1)),
+    "another chunk of the same brick": ("labels/uint16/c/3/1", (1, 1)),
+    "chunk of a brick at the edge": ("labels/uint16/c/7/2", (3, 2)),
+    "sidecar": ("sidecars/4.npz", (1, 1)),
+    "sidecar of a brick at the edge": ("sidecars/11.npz", (3, 2)),
+}
+
+
+@every_damage
+@pytest.mark.parametrize("what", STAGED)
+def test_F9_F10_F11_only_the_task_whose_files_are_damaged_runs_again(what, damage, tmp_path, clean):
+    name, tile = STAGED[what]
+    damage(staged_file(tmp_path, name))
+    assert go_on(tmp_path) == {tile: 1}
+    assert contents(tmp_path / "out.zarr") == clean
+    assert sorted(os.listdir(tmp_path)) == ["labeller", "out.zarr"]
+
+
+@every_damage
+@pytest.mark.parametrize("table", TABLES)
+def test_F9_F10_F11_damaged_tables_of_the_merge_are_made_again_without_fn(table, damage, tmp_path, clean):
+    damage(tmp_path / STAGE / table)
+    assert go_on(tmp_path) == {}
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+@every_damage
+@pytest.mark.parametrize("box", [0, 2])
+def test_F9_F10_F11_damaged_pieces_of_the_partial_output_are_written_again(box, damage, tmp_path, clean):
+    pieces = sorted((tmp_path / PARTIAL).glob("store-*/labels/c/*/*"))
+    assert len(pieces) == 3
+    before = {path.parts[-2:]: path.stat().st_mtime_ns for path in pieces}
+    damage(pieces[box])
+    assert go_on(tmp_path) == {}
+    assert contents(tmp_path / "out.zarr") == clean
+    after = {path.parts[-2:]: path.stat().st_mtime_ns for path in tmp_path.glob("out.zarr/labels/c/*/*")}
+    assert [box for box in before if after[box] != before[box]] == [pieces[box].parts[-2:]]
+
+
+@every_damage
+def test_F9_F10_F11_a_damaged_journal_costs_the_tasks_that_it_no_longer_tells_of(damage, tmp_path, clean):
+    journal = tmp_path / STAGE / JOURNAL
+    damage(journal)
+    left = {record["task"] for record in read_journal(tmp_path / STAGE) if "task" in record}
+    calls = go_on(tmp_path)
+    assert sum(calls.values()) == N_TILES - len(left)
+    assert set(calls.values()) <= {1}
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+@pytest.mark.parametrize("line", range(0, N_TILES + 4, 3))
+def test_F10_a_line_of_the_journal_that_is_damaged_or_missing_is_as_if_never_written(line, tmp_path, clean):
+    journal = tmp_path / STAGE / JOURNAL
+    lines = journal.read_bytes().splitlines(keepends=True)
+    assert len(lines) == N_TILES + 1 + 3  # tasks, seams, boxes
+    if line % 2:
+        del lines[line]
+    else:
+        lines[line] = lines[line].replace(b":", b";", 1)
+    journal.write_bytes(b"".join(lines))
+    assert sum(go_on(tmp_path).values()) == (line < N_TILES)
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+@pytest.mark.parametrize("rubbish", [b"\n\n", b"\0" * 100, b"00000000 {}\n", b'{"task":3}\n', b"torn"])
+def test_F9_a_journal_with_rubbish_at_its_end_goes_on(rubbish, tmp_path, clean):
+    with open(tmp_path / STAGE / JOURNAL, "ab") as journal:
+        journal.write(rubbish)
+    assert go_on(tmp_path) == {}
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+def test_F11_a_stage_that_lost_all_of_its_labels_is_made_again(tmp_path, clean):
+    for path in [
+        *(tmp_path / STAGE).glob("part-*/sidecars/*"),
+        *(tmp_path / STAGE).glob("part-*/labels/*/c/*/*"),
+    ]:
+        path.unlink()
+    assert sum(go_on(tmp_path).values()) == N_TILES
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+def test_F11_a_partial_output_that_is_gone_is_written_again(tmp_path, clean):
+    shutil.rmtree(tmp_path / PARTIAL)
+    assert go_on(tmp_path) == {}
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+@every_damage
+@pytest.mark.parametrize("name", ["labels/zarr.json", "zarr.json"])
+def test_F9_F10_F11_damaged_metadata_of_the_partial_output_never_become_visible(name, damage, tmp_path, clean):
+    (path,) = (tmp_path / PARTIAL).glob(f"store-*/{name}")
+    damage(path)
+    assert go_on(tmp_path) == {}
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+@every_damage
+@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
+def test_F9_F10_F11_damaged_metadata_of_the_stage_are_noticed(dtype, damage, tmp_path, clean):
+    damage(staged_file(tmp_path, f"labels/{dtype}/zarr.json"))
+    with refused(OSError, STAGE, "metadata of the arrays", "damaged", "overwrite=True"):
+        go_on(tmp_path)
+    assert not (tmp_path / "out.zarr").exists()
+    go_on_anew(tmp_path, clean)
+
+
+def go_on_anew(folder, clean):
+    """Follow the remedy."""
+    fn = Labeller(folder / "anew")
+    segment(fn, overwrite=True, write_to=folder / "out.zarr")
+    assert sum(fn.calls.values()) == N_TILES
+    assert contents(folder / "out.zarr") == clean
+
+
+@every_damage
+def test_F9_F10_F11_a_damaged_layout_is_refused_with_the_remedy(damage, tmp_path, clean):
+    damage(tmp_path / STAGE / "layout.json")
+    with refused(OSError, r"layout\.json", "damaged", "overwrite=True"):
+        go_on(tmp_path)
+    go_on_anew(tmp_path, clean)
+
+
+@every_damage
+def test_F9_F10_F11_a_stage_with_a_damaged_manifest_is_left_alone(damage, tmp_path, clean):
+    damage(tmp_path / STAGE / "manifest.json")
+    before = snapshot(tmp_path)
+    with pytest.raises((FileExistsError, ValueError), match=re.escape(STAGE)):
+        go_on(tmp_path)
+    assert snapshot(tmp_path) == before
+
+
+@every_damage
+def test_F9_F10_F11_a_partial_output_with_a_damaged_mark_is_left_alone(damage, tmp_path, clean):
+    mark = tmp_path / PARTIAL / "blockbuster-partial"
+    name, run = mark.read_text().split("\n")
+    mark.write_text(name)
+    damage(mark)
+    if mark.exists():
+        mark.write_text(f"{mark.read_text()}\n{run}")
+    with refused(FileExistsError, re.escape(PARTIAL), "move it elsewhere", folder=tmp_path):
+        go_on(tmp_path)
+
+
+def test_F10_no_bit_of_a_staged_chunk_or_sidecar_flips_unnoticed(tmp_path, clean):
+    staged = StagedLabels.open(tmp_path / STAGE)
+    (record,) = (record for record in read_journal(tmp_path / STAGE) if record.get("task") == 4)
+    whole = (slice(0, 10), slice(0, 11))
+
+    def read_all():
+        planes = [staged.read_plane((1, 1), axis, side) for axis in (0, 1) for side in (0, 1)]
+        return [staged.read((1, 1), sum(record["counts"]), whole), staged.read_pairs((1, 1)), *planes]
+
+    good, n_noticed = read_all(), 0
+    for name, step in (("labels/uint16/c/2/1", 1), ("sidecars/4.npz", 5)):
+        path = staged_file(tmp_path, name)
+        data = path.read_bytes()
+        for place in range(0, len(data), step):
+            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
+            try:
+                found = read_all()
+            except OSError as error:
+                n_noticed += "resume=True" in str(error)
+            else:
+                # A date in the archive, for instance.
+                assert all(map(np.array_equal, found, good))
+        path.write_bytes(data)
+    assert n_noticed > 100
+
+
+# -- bricks of many labels
+
+
+def number_all(pixels):
+    return np.arange(1, pixels.size + 1).reshape(pixels.shape)
+
+
+MANY = np.ones((240, 560), "uint8")
+MANY_OPTIONS = {"tile_shape": (240, 280), "tiles_per_task": 1, "fn_version": "1"}
+
+
+@pytest.fixture(scope="module")
+def many(tmp_path_factory):
+    """What a run leaves whose bricks have more labels than uint16 holds, and the contents of a clean output."""
+    folder = tmp_path_factory.mktemp("many")
+    with dask.config.set(scheduler="synchronous"):
+        tile_process(MANY, number_all, write_to=folder / "clean.zarr", **MANY_OPTIONS)
+        interrupt_at(
+            "seams matched", number_all, image=MANY, write_to=folder / "out.zarr", overlap=0, **MANY_OPTIONS
+        )
+    return folder / STAGE, contents(folder / "clean.zarr")
+
+
+@pytest.mark.parametrize("name", ["labels/uint32/c/0/1", "sidecars/1.npz"])
+@every_damage
+def test_F9_F10_F11_damage_is_noticed_where_a_brick_has_many_labels(damage, name, many, tmp_path):
+    stage, clean = many
+    shutil.copytree(stage, tmp_path / STAGE)
+    assert not list((tmp_path / STAGE).glob("part-*/labels/uint16/c"))
+    damage(staged_file(tmp_path, name))
+    _, report = tile_process(
+        MANY, number_all, resume=True, return_report=True, write_to=tmp_path / "out.zarr", **MANY_OPTIONS
+    )
+    assert (report.n_tiles, report.n_resumed) == (2, 1)
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+# -- tiles that were probed
+
+
+@every_damage
+def test_F9_F10_F11_a_tile_whose_probe_is_damaged_is_shown_again_with_its_task(damage, tmp_path):
+    fn = Labeller(tmp_path / "labeller")
+    options = {"write_to": tmp_path / "out.zarr", "tiles_per_task": None}
+    interrupt_at("task journalled", fn, **options)
+    (record,) = (record for record in read_journal(tmp_path / STAGE) if "task" in record)
+    (probe,) = (tmp_path / STAGE).glob("probe-*.npy")
+    damage(probe)
+    labels, report = segment(fn, resume=True, return_report=True, **options)
+    assert fn.calls[0, 0] == (record["task"] > 0)
+    assert sum(fn.calls.values()) == N_TILES - report.n_resumed
+    np.testing.assert_array_equal(labels, EXPECTED)
+
+
+# -- damage in a run that goes on
+
+
+@every_damage
+@pytest.mark.parametrize("name", ["labels/uint16/c/1/1", "sidecars/4.npz", "labels/uint16/c/3/2"])
+def test_F9_F10_F11_damage_in_a_run_ends_it_without_an_output_and_it_can_go_on(
+    name, damage, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("blockbuster.rundir.staged.PATIENCE_SECONDS", 0.1)
+    clean = clean_contents(tmp_path)
+    fn = Labeller(tmp_path / "labeller")
+
+    def damage_once(point):
+        if point == "stage finished":
+            damage(staged_file(tmp_path, name))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blockbuster.stage.staging.reach", damage_once)
+        with pytest.raises(OSError, match=re.escape(STAGE)) as caught:
+            segment(fn, write_to=tmp_path / "out.zarr")
+    assert "resume=True" in str(caught.value)
+    assert not (tmp_path / "out.zarr").exists()
+    fn.go_on()
+    segment(fn, write_to=tmp_path / "out.zarr", resume=True)
+    assert sum(fn.calls.values()) == 1
+    assert contents(tmp_path / "out.zarr") == clean
+
+
+def test_F11_a_file_that_comes_late_is_waited_for(tmp_path):
+    """On a network file system a file may be there a while before every machine sees it."""
+    hidden = tmp_path / "hidden"
+
+    def hide(point):
+        if point == "stage finished":
+            path = staged_file(tmp_path, "labels/uint16/c/1/1")
+            path.rename(hidden)
+            threading.Timer(0.3, hidden.rename, [path]).start()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blockbuster.stage.staging.reach", hide)
+        labels = segment(Labeller(tmp_path / "labeller"), write_to=tmp_path / "out.zarr")
+    np.testing.assert_array_equal(labels, EXPECTED)
