@@ -28,6 +28,12 @@ def test_the_example_gives_the_labels_of_the_whole_image(names):
     assert np.unique(labels).tolist() == list(range(n_expected + 1))
 
 
+def test_the_run_that_can_be_resumed_finds_the_same_objects(names):
+    cells = np.asarray(names["cells"])
+    pairs = np.unique(np.stack([cells.ravel(), np.asarray(names["labels"]).ravel()]), axis=1)
+    assert pairs.shape[1] == len(np.unique(cells)) == len(np.unique(names["labels"]))
+
+
 def test_the_example_reports_what_it_did(names):
     report = names["report"]
     assert (report.n_tiles, report.n_run + report.n_skipped) == (9, 9)
