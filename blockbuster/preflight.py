@@ -62,6 +62,7 @@ def _needs(plan: RunPlan) -> dict[str, tuple[int, int]]:
     certain = 0
     if not plan.execution.in_process:
         certain += n_voxels * plan.source.dtype.itemsize if plan.source.in_memory else 0
+        certain += plan.label_bytes if plan.place is None else 0
     needs = [(plan.stage_parent, certain, certain + 2 * n_voxels)]
     if plan.place is not None:
         needs.append((os.path.dirname(plan.place.store), 0, plan.label_bytes))

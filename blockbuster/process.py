@@ -129,8 +129,8 @@ def tile_process(
         image, function or setting made is refused. Begins anew where there is none, and returns a finished
         output of the very same call at once. Needs `write_to` or `stage_dir`.
     fn_version : str, optional
-        Stands for fn where its code cannot be read (compiled code, network weights): two runs with the same
-        string are taken to have the same fn.
+        Stands for fn where its code cannot be read (compiled code, network weights): two functions of one
+        name with the same string are taken to be the same.
     overwrite : bool
         Replace an existing label array, once the new one is complete; start anew where an unfinished stage
         lies.

@@ -288,9 +288,7 @@ def test_a_wrong_argument_is_status_2_a_message_and_nothing_written(
     assert tree(here) == before
 
 
-@pytest.mark.parametrize(
-    "option", ["--merge agree", "--merge none"]
-)
+@pytest.mark.parametrize("option", ["--merge agree", "--merge none"])
 def test_what_is_not_built_yet_is_status_2_and_never_ignored(image, here, capsys, option):
     assert run(f"segment image.zarr --fn otsu --write-to o {option}") == 2
     assert "not implemented yet" in capsys.readouterr().err
@@ -455,6 +453,6 @@ def test_ctrl_c_is_status_130_and_says_where_the_stage_is(image, here):
     assert process.returncode == 130
     assert err.splitlines()[1] == "blockbuster: interrupted"
     assert "Traceback" not in err
-    assert f"o.labels.blockbuster-stage; call again with --resume" in err
+    assert "o.labels.blockbuster-stage; call again with --resume" in err
     assert err.endswith(f"To continue: blockbuster {argv} --resume\n")
     assert not (here / "o").exists()

@@ -29,9 +29,9 @@ def test_the_example_gives_the_labels_of_the_whole_image(names):
 
 
 def test_the_run_that_can_be_resumed_finds_the_same_objects(names):
-    cells = np.asarray(names["cells"])
-    pairs = np.unique(np.stack([cells.ravel(), np.asarray(names["labels"]).ravel()]), axis=1)
-    assert pairs.shape[1] == len(np.unique(cells)) == len(np.unique(names["labels"]))
+    cells, labels = np.asarray(names["cells"]), np.asarray(names["labels"])
+    pairs = np.unique(np.stack([cells.ravel(), labels.ravel()]), axis=1)
+    assert pairs.shape[1] == len(np.unique(cells)) == len(np.unique(labels))
 
 
 def test_the_example_reports_what_it_did(names):

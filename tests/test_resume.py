@@ -82,6 +82,10 @@ def clean(tmp_path_factory):
         return clean_contents(tmp_path_factory.mktemp("clean"))
 
 
+def test_what_all_runs_are_compared_with_is_the_untiled_result():
+    assert_same_objects(EXPECTED, naive.label(IMAGE))
+
+
 # -- tries
 
 

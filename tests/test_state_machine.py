@@ -458,7 +458,7 @@ def machine(zygote, oracles):
 def test_F5_F16_any_sequence_of_runs_kills_and_damage_leaves_the_right_labels_or_none(zygote, oracles):
     steps = itertools.count()
     chosen = settings(
-        max_examples=int(os.environ.get("MACHINE_EXAMPLES", 11)),
+        max_examples=int(os.environ.get("MACHINE_EXAMPLES", 13)),
         stateful_step_count=26,
         derandomize="MACHINE_EXAMPLES" not in os.environ,
         database=None,
@@ -468,7 +468,9 @@ def test_F5_F16_any_sequence_of_runs_kills_and_damage_leaves_the_right_labels_or
         suppress_health_check=list(HealthCheck),
     )
     run_state_machine_as_test(lambda: Machine(zygote, oracles, lambda: next(steps)), settings=chosen)
-    assert next(steps) >= LEAST_STEPS
+    n_steps = next(steps)
+    print(f"{n_steps} steps")
+    assert n_steps >= LEAST_STEPS
 
 
 # -- what the machine found

@@ -8,7 +8,6 @@ import time
 from pathlib import Path
 
 import dask
-import naive
 import numpy as np
 import pytest
 import zarr
@@ -257,4 +256,3 @@ def test_F16_a_run_whose_lock_is_taken_away_publishes_nothing(tmp_path, monkeypa
     fn.go_on()
     np.testing.assert_array_equal(segment(fn, write_to=tmp_path / "out.zarr", resume=True), EXPECTED)
     assert fn.calls == {}
-    assert naive.partition_fault(EXPECTED, naive.label(IMAGE)) == ""

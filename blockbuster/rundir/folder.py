@@ -47,6 +47,7 @@ __all__ = [
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
 FORMAT = 2
+TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is still ours.
 OWN = (JOURNAL, "*.npy", "tasks-*.pickle", "stop", "part-*", "layout.json", MANIFEST, f"{WRITING}*")
 # Metadata and chunks of zarr arrays, sidecars, reports, and what a process was writing when it was killed.
@@ -166,16 +167,21 @@ def check_removable(path: str | os.PathLike[str], keep: Iterable[str] = ()) -> N
 
 def remove_entries(path: str | os.PathLike[str], own: Iterable[str]) -> None:
     """Delete the entries of a folder whose names match, in that order, and then the folder itself."""
-    for pattern in own:
-        for name in fnmatch.filter(os.listdir(path), pattern):
-            _remove_entry(os.path.join(path, name))
-    try:
-        os.rmdir(path)
-    except OSError:
-        listed = ", ".join(sorted(os.listdir(path))[:5])
-        warnings.warn(
-            f"{os.fspath(path)} is left: it holds what blockbuster did not make: {listed}.", stacklevel=3
-        )
+    patterns = list(own)
+    # A task that outlived its run may be writing just now.
+    for _ in range(TIMES_TO_REMOVE):
+        for pattern in patterns:
+            for name in fnmatch.filter(os.listdir(path), pattern):
+                _remove_entry(os.path.join(path, name))
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
+            return
+        left = sorted(os.listdir(path))
+        if not any(fnmatch.fnmatch(name, pattern) for name in left for pattern in patterns):
+            break
+    warnings.warn(
+        f"{os.fspath(path)} is left: it holds what blockbuster did not make: {', '.join(left[:5])}.", stacklevel=3
+    )
 
 
 def _remove_entry(path: str) -> None:

@@ -177,6 +177,7 @@ class _Stage:
         if not layout:
             return None
         image = layout["image"]
+        os.makedirs(os.path.join(self.directory, layout["part"], "sidecars"), exist_ok=True)
         self.bricks = BrickGrid(self.bricks.grid, tuple(image["tiles_per_brick"]))
         self.call = dataclasses.replace(
             self.call, drops_channels=image["drops_channels"], empty_threshold=image["empty_threshold"]

@@ -15,6 +15,7 @@ from blockbuster.source import open_source
 from blockbuster.stage import TileCall, stage_labels
 from blockbuster.stage.staging import SLOW_FN_SECONDS
 
+META = np.empty((0, 0), "u1")
 GRID = TileGrid.regular((8, 12), (2, 3), (1, 1))
 
 
@@ -183,7 +184,7 @@ def test_F12_error_of_the_graph_of_a_dask_image_names_the_tile():
             raise OSError("the microscope is off")
         return block
 
-    image = da.ones((8, 8), chunks=4, dtype="uint8").map_blocks(broken, dtype="uint8", meta=np.empty((0, 0), "u1"))
+    image = da.ones((8, 8), chunks=4, dtype="uint8").map_blocks(broken, dtype="uint8", meta=META)
     with pytest.raises(TileError, match="the microscope is off") as caught:
         tile_process(image, naive.label, tile_shape=(4, 4), tiles_per_task=2)
     assert caught.value.tile == (1, 0)
@@ -195,7 +196,7 @@ def test_tiles_of_a_dask_image_that_cannot_be_computed_are_skipped_where_that_is
             raise OSError("the microscope is off")
         return block
 
-    image = da.ones((8, 12), chunks=4, dtype="uint8").map_blocks(broken, dtype="uint8", meta=np.empty((0, 0), "u1"))
+    image = da.ones((8, 12), chunks=4, dtype="uint8").map_blocks(broken, dtype="uint8", meta=META)
     for tiles_per_task in (1, 2, None):
         with pytest.warns(UserWarning, match="2 tiles failed"):
             labels, report = tile_process(
@@ -222,11 +223,9 @@ def test_chunk_of_a_dask_image_that_fails_twice_is_computed_again_with_retries(t
                 raise OSError("the network is slow")
         return block
 
-    image = da.ones((8, 8), chunks=4, dtype="uint8").map_blocks(shaky, dtype="uint8", meta=np.empty((0, 0), "u1"))
+    image = da.ones((8, 8), chunks=4, dtype="uint8").map_blocks(shaky, dtype="uint8", meta=META)
     for tiles_per_task in (None, 1):
         for path in tmp_path.iterdir():
             path.unlink()
-        labels = tile_process(
-            image, naive.label, tile_shape=(4, 4), tiles_per_task=tiles_per_task, retries=9
-        )
+        labels = tile_process(image, naive.label, tile_shape=(4, 4), tiles_per_task=tiles_per_task, retries=9)
         assert (labels == 1).all()
