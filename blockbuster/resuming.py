@@ -186,8 +186,7 @@ class _Claimant:
                 differences.append(f"{report.n_failed} tiles failed and were skipped")
             if not differences:
                 return report
-        swap_waits = self.plan.options.resume and not os.path.lexists(place.array_path)
-        fault = place.fault(overwrite=place.replaces or swap_waits)
+        fault = place.fault(overwrite=place.replaces or (self.plan.options.resume and place.waits_for_swap))
         if fault and self.plan.options.resume and os.path.lexists(place.array_path):
             fault += f" It is not what this call would make: {'; '.join(differences)}."
         if fault:
@@ -220,6 +219,9 @@ class _Claimant:
         # Even where no task is finished, fn need not see the tiles again that it was timed with.
         if options.resume and not differences and any(read_journal(path)):
             plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
+            if plan.place is not None and plan.place.waits_for_swap:
+                # The run was allowed to replace the old array, and had begun to.
+                plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
             return Claim(plan, path, manifest["run"], manifest["fingerprint"], resumes=True)
         if not has_finished_work(path) or (options.overwrite and not options.resume):
             remove_stage(path, keep=_must_stay(self.plan))

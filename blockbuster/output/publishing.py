@@ -73,6 +73,13 @@ class OutputPlace:
         return self.sibling("lock")
 
     @property
+    def waits_for_swap(self) -> bool:
+        """Whether a run was interrupted after it put the old array aside, and before the new one was in place."""
+        return os.path.isdir(os.path.join(self.sibling("partial"), REPLACED)) and not os.path.lexists(
+            self.array_path
+        )
+
+    @property
     def zarr_format(self) -> Literal[2, 3]:
         """Format of the existing group, as zarr reads it; 3 for a new one."""
         v2, v3 = (os.path.exists(os.path.join(self.store, name)) for name in (".zgroup", "zarr.json"))
