@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
-import tempfile
+import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -47,11 +47,13 @@ def replaced_file(path: str | os.PathLike[str], n_bytes: int) -> Iterator[IO[byt
         How much will be written, for the message that the disk is full.
     """
     with full_disk_explained(path, n_bytes), contextlib.ExitStack() as failed:
-        # Closing the file writes the rest, and finds the disk full once more.
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(path), prefix=WRITING, delete=False) as file:
-            failed.callback(os.unlink, file.name)
+        # Not a file of `tempfile`, which nobody else could read. Closing it writes the rest, and finds the disk
+        # full once more.
+        new = os.path.join(os.path.dirname(path), WRITING + uuid.uuid4().hex)
+        with open(new, "xb") as file:
+            failed.callback(os.unlink, new)
             yield file
-        os.replace(file.name, path)
+        os.replace(new, path)
         failed.pop_all()
 
 

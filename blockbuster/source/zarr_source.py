@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import dask.array as da
 import numpy as np
@@ -126,7 +127,7 @@ class ZarrSource:
         if self.in_memory:
             parts = (self.read(region) for region in self._chunk_regions())
             return {**form, "metadata": metadata, "content": digest_content(parts)}
-        return {**form, "metadata": metadata, "url": str(self._location or array.store_path)}
+        return {**form, "metadata": metadata, "url": without_secrets(str(self._location or array.store_path))}
 
     def to_dask(self, chunks: Any = None) -> da.Array:
         """Return the image as a lazy dask array.
@@ -216,6 +217,18 @@ def _identify_folder(folder: str) -> dict[str, Any]:
     }
 
 
+def without_secrets(url: str) -> str:
+    """Drop user, password and query of a URL: names and identities are shown and stored.
+
+    >>> without_secrets("s3://key:secret@host/a.zarr?signature=1"), without_secrets("/data/a?b.zarr")
+    ('s3://host/a.zarr', '/data/a?b.zarr')
+    """
+    parts = urlsplit(url)
+    if not parts.scheme or not parts.netloc:
+        return url
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
 def _name(array: zarr.Array, location: Location | None, channel: tuple[int, int] | None) -> str:
-    where = str(location or array.store_path)
+    where = without_secrets(str(location or array.store_path))
     return where if channel is None else f"{where}, channel {channel[1]}"

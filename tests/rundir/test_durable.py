@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 import subprocess
 import sys
 
@@ -106,6 +107,15 @@ def test_F11_there_is_no_checksum_where_a_file_is_missing(tmp_path):
     assert checksum_files([tmp_path / "a", tmp_path / "b"]) == ""
     (tmp_path / "b").symlink_to(tmp_path / "nowhere")
     assert checksum_files([tmp_path / "a", tmp_path / "b"]) == ""
+
+
+def test_files_that_appear_at_once_can_be_read_by_whom_the_umask_lets(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_atomically(tmp_path / "x", b"1")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "x").stat().st_mode) == 0o644
 
 
 def test_flushing_changes_nothing(tmp_path):
