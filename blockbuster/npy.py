@@ -7,11 +7,11 @@ import os
 import threading
 import zipfile
 from collections.abc import Mapping
-from typing import Literal
+from typing import IO, Literal
 
 import numpy as np
 
-__all__ = ["load_npy", "load_npz_array", "npz_bytes"]
+__all__ = ["load_npy", "load_npz_array", "npz_bytes", "write_npy"]
 
 # NumPy parses a header with `ast`, which in Python 3.11 fails now and then when a thread is
 # interrupted by another that parses as well: "AST constructor recursion depth mismatch".
@@ -48,6 +48,28 @@ def load_npz_array(path: str | os.PathLike[str], name: str) -> np.ndarray:
     # Of a damaged file that it opened itself, NumPy would leave the handle open.
     with _parsing, open(path, "rb") as stream, np.load(stream) as file:
         return np.asarray(file[name])
+
+
+class _Writer:
+    """A file as something that can only write, which keeps numpy from writing to it by itself."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.write = file.write
+
+
+def write_npy(file: IO[bytes], array: np.ndarray) -> None:
+    """Write a ``.npy`` file, or raise.
+
+    `numpy.save` writes to a file of the system's own, and does not look whether its last block found room.
+
+    Examples
+    --------
+    >>> file = io.BytesIO()
+    >>> write_npy(file, np.arange(3))
+    >>> np.load(io.BytesIO(file.getvalue())).tolist()
+    [0, 1, 2]
+    """
+    np.lib.format.write_array(_Writer(file), array, allow_pickle=False)
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:

@@ -15,6 +15,8 @@ from scipy import ndimage
 
 from blockbuster.grid import TileGrid
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -20,6 +20,8 @@ from zygote import Zygote
 from blockbuster import relabel_sequential_zarr, tile_process
 from blockbuster.report import REPORT
 
+pytestmark = pytest.mark.slow
+
 SHAPE, TILE, HALO = (6, 512, 512), (1, 256, 256), (0, 4, 4)
 GRID = (6, 2, 2)
 TILES_PER_BRICK = (1, 2, 1)

@@ -15,6 +15,8 @@ from outcomes import assert_same_objects, blobs
 
 import blockbuster
 
+pytestmark = pytest.mark.slow
+
 PROC = Path("/proc/self/status")
 needs_proc = pytest.mark.skipif(
     not PROC.is_file() or not os.access("/proc/self/clear_refs", os.W_OK),

@@ -368,8 +368,9 @@ def test_a_run_of_several_workers_goes_on_with_one(scheduler, fn, tmp_path, clea
     with dask.config.set(scheduler=scheduler):
         interrupt(fn, 5, write_to=tmp_path / "out.zarr")
     segment(fn, write_to=tmp_path / "out.zarr", resume=True)
-    # Two tasks were on their way when the first one failed.
-    assert N_TILES - 5 <= sum(fn.calls.values()) <= N_TILES - 3
+    # The other worker may have gone on until the driver heard of the one that failed.
+    assert 1 <= sum(fn.calls.values()) <= N_TILES - 3
+    assert set(fn.calls.values()) == {1}
     assert contents(tmp_path / "out.zarr") == clean
 
 

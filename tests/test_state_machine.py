@@ -29,6 +29,8 @@ from zygote import Zygote
 from blockbuster.failpoints import VARIABLE
 from blockbuster.report import REPORT
 
+pytestmark = pytest.mark.slow
+
 LEAST_STEPS = 200
 REFUSALS = ("FileExistsError", "ValueError")
 NAMES = st.sampled_from(sorted(VARIANTS))

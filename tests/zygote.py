@@ -138,7 +138,8 @@ class Child:
             self.kill()
             raise AssertionError(f"the run did not end within {timeout} s:\n{self.output()}")
         ended = {}
-        with contextlib.suppress(FileNotFoundError):
+        # A child that is killed as it ends has told nothing, or a part of it.
+        with contextlib.suppress(FileNotFoundError, EOFError, pickle.UnpicklingError):
             ended = pickle.loads(self.path.with_suffix(".pickle").read_bytes())
         return Outcome(status, output=self.output(), **ended)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockbuster.npy import load_npy
+from blockbuster.npy import load_npy, write_npy
 from blockbuster.rundir.durable import checksum_files, replaced_file
 
 __all__ = ["ArrayFolder"]
@@ -41,7 +41,7 @@ class ArrayFolder:
     def save(self, name: str, array: np.ndarray) -> None:
         """Keep an array, complete or not at all."""
         with replaced_file(self.file(name), array.nbytes) as file:
-            np.save(file, array)
+            write_npy(file, array)
 
     def checksum(self, *names: str) -> str:
         """CRC-32 over some arrays; empty if one is not there."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from blockbuster.errors import TileError
 from blockbuster.grid import relative_box
-from blockbuster.npy import load_npy
+from blockbuster.npy import load_npy, write_npy
 from blockbuster.rundir.durable import full_disk_explained
 
 __all__ = ["RegionReader", "SavedRegions"]
@@ -52,8 +52,8 @@ class SavedRegions:
     def added(self, region: Box, pixels: np.ndarray, directory: str) -> SavedRegions:
         """Save one more region."""
         path = os.path.join(directory, f"region-{len(self.files)}.npy")
-        with full_disk_explained(path, pixels.nbytes):
-            np.save(path, pixels)
+        with full_disk_explained(path, pixels.nbytes), open(path, "wb") as file:
+            write_npy(file, pixels)
         return SavedRegions((*self.files, (region, path)), self.errors)
 
     def failed(self, region: Box, error: TileError) -> SavedRegions:

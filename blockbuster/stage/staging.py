@@ -15,6 +15,7 @@ from blockbuster.cluster import Execution, run_tasks
 from blockbuster.errors import TileError
 from blockbuster.failpoints import reach
 from blockbuster.grid import BrickGrid
+from blockbuster.npy import write_npy
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import full_disk_explained
 from blockbuster.rundir.journal import Journal
@@ -336,8 +337,8 @@ def _shareable(source: Source, execution: Execution, directory: str) -> Source:
         return source
     path = os.path.join(directory, "image.npy")
     pixels = source.read(tuple(slice(0, n) for n in source.shape))
-    with full_disk_explained(path, pixels.nbytes):
-        np.save(path, pixels)
+    with full_disk_explained(path, pixels.nbytes), open(path, "wb") as file:
+        write_npy(file, pixels)
     return NpyFileSource(path, axes=source.axes)
 
 
