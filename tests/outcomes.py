@@ -17,10 +17,15 @@ from scipy import ndimage
 from blockbuster import tile_process
 
 
-def snapshot(folder):
-    """Everything below a folder: what each path is, and a hash of each file; links are not followed."""
+def snapshot(folder, but_for=None):
+    """Everything below a folder: what each path is, and a hash of each file; links are not followed.
+
+    `but_for` is a folder that is not looked into: workers of a failed run may still be writing there.
+    """
     found = {}
     for parent, folders, names in os.walk(folder):
+        if but_for is not None and but_for.name in folders:
+            folders.remove(but_for.name)
         for name in folders + names:
             path = Path(parent, name)
             if path.is_symlink():
