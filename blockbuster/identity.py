@@ -149,7 +149,7 @@ def identify_function(fn: Any, fn_version: str | None = None) -> FunctionIdentit
     return FunctionIdentity(parts | graph.notes.parts(), tuple(graph.notes.unreadable))
 
 
-def differing_parts(old: Mapping[str, str], new: Mapping[str, str]) -> list[str]:
+def differing_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Name the parts that differ between two identities, or that only one of them has.
 
     Examples

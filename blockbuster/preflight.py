@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 
 from blockbuster.plan import RunPlan
-from blockbuster.rundir.durable import free_bytes
+from blockbuster.rundir.durable import existing_folder, free_bytes
 
 __all__ = ["refuse_in_starting_worker", "warn_of_little_room"]
 
@@ -68,13 +68,8 @@ def _needs(plan: RunPlan) -> dict[str, tuple[int, int]]:
         needs.append((os.path.dirname(plan.place.store), 0, plan.label_bytes))
     totals: dict[str, tuple[int, int]] = {}
     for folder, least, most in needs:
-        same = next((other for other in totals if _device(other) == _device(folder)), folder)
+        device = existing_folder(folder).stat().st_dev
+        same = next((other for other in totals if existing_folder(other).stat().st_dev == device), folder)
         before = totals.get(same, (0, 0))
         totals[same] = before[0] + least, before[1] + most
     return totals
-
-
-def _device(folder: str) -> int:
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    return os.stat(folder).st_dev

@@ -18,7 +18,6 @@ import zarr
 
 from blockbuster.cluster import Execution
 from blockbuster.finish import FinishedStage, MergeProgress, progress_bar
-from blockbuster.options import resolve_count
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.plan import RunPlan, make_plan, warn_of_repeated_chunks
 from blockbuster.preflight import refuse_in_starting_worker, warn_of_little_room
@@ -245,7 +244,7 @@ class _Run:
             self.fn,
             self._threshold(),
             plan.channel_axis,
-            retries=resolve_count(options.retries, "retries", 0),
+            retries=int(options.retries),
             skip_errors=options.on_error == "skip",
         )
 

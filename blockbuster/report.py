@@ -96,14 +96,17 @@ class RunReport:
         found = json.loads(text)
         return cls(**{name: value for name, value in found.items() if name in cls.__dataclass_fields__})
 
+    @property
+    def _tiles(self) -> str:
+        """What became of the tiles that did not fail."""
+        text = f"{self.n_run} run, {self.n_skipped} empty"
+        return text if self.empty_threshold is None else f"{text} (maximum <= {self.empty_threshold:g})"
+
     def _rows(self) -> list[tuple[str, str]]:
         """What a reader wants to know, in words."""
-        empty = f"{self.n_skipped} empty"
-        if self.empty_threshold is not None:
-            empty += f" (maximum <= {self.empty_threshold:g})"
         rows = [
             ("objects", str(self.n_objects)),
-            ("tiles", f"{self.n_tiles}: {self.n_run} run, {empty}"),
+            ("tiles", f"{self.n_tiles}: {self._tiles}"),
             ("failed", f"{self.n_failed}: " + ", ".join(str(tuple(tile)) for tile, _ in self.failed[:5])),
             ("tried again", f"{self.n_retried} times"),
             ("continued", f"from {self.resumed_from}, {self.n_resumed} tiles were finished"),
@@ -124,10 +127,7 @@ class RunReport:
         return f"<table>{rows}</table>"
 
     def __str__(self) -> str:
-        empty = f"{self.n_skipped} empty"
-        if self.empty_threshold is not None:
-            empty += f" (maximum <= {self.empty_threshold:g})"
-        text = f"{self.n_tiles} tiles: {self.n_run} run, {empty}; {self.n_objects} objects"
+        text = f"{self.n_tiles} tiles: {self._tiles}; {self.n_objects} objects"
         if self.n_failed:
             text += f"; {self.n_failed} tiles failed"
         if self.n_retried:

@@ -11,14 +11,13 @@ import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from blockbuster.failpoints import reach
-from blockbuster.identity import identify_function
+from blockbuster.identity import differing_parts, identify_function
 from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
 from blockbuster.plan import RunPlan
-from blockbuster.report import REPORT, RunReport, installed_versions
+from blockbuster.report import RunReport, installed_versions, read_report
 from blockbuster.rundir.folder import (
     FORMAT,
     create_stage,
@@ -178,7 +177,7 @@ class _Claimant:
 
     def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
         """Give the report of an output that this very call would make; refuse any other that is there."""
-        report = _read_report(place) if self.plan.options.resume else None
+        report = _report_of(place) if self.plan.options.resume else None
         differences = [f"{place.array_path} was not written by blockbuster"]
         if report is not None:
             differences = self._differences(report.fingerprint, known)
@@ -263,12 +262,11 @@ def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     >>> find_differences({"settings": {"halo": [8]}}, {"settings": {"halo": [9]}})
     ['halo was [8], is [9]']
     """
-    found = []
+    found: list[str] = []
     for section in new:
         before, after = old.get(section, {}), new[section]
-        for name in dict.fromkeys([*before, *after]):
-            if before.get(name) != after.get(name) and name != "tiles":
-                found.append(_difference(section, name, before.get(name), after.get(name)))
+        names = [name for name in differing_parts(before, after) if name != "tiles"]
+        found += [_difference(section, name, before.get(name), after.get(name)) for name in names]
     tiles = [fingerprint.get("settings", {}).get("tiles") for fingerprint in (old, new)]
     if not found and tiles[0] != tiles[1]:
         found.append("the lengths of the tiles differ")
@@ -296,10 +294,10 @@ def _about() -> dict[str, Any]:
     return {"versions": installed_versions()}
 
 
-def _read_report(place: OutputPlace) -> RunReport | None:
+def _report_of(place: OutputPlace) -> RunReport | None:
     try:
-        return RunReport.from_json(Path(place.array_path, REPORT).read_text())
-    except (OSError, ValueError, TypeError, AttributeError):
+        return read_report(place.store, place.component)
+    except (OSError, ValueError):
         return None
 
 

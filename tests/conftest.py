@@ -3,8 +3,10 @@
 import os
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
+import dask.multiprocessing
 import numba
 import numpy as np
 import pytest
@@ -60,3 +62,11 @@ def folder(tmp_path, temporary, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Two worker processes, which take most of a second to start."""
+    start = dask.multiprocessing.initialize_worker_process
+    with ProcessPoolExecutor(2, dask.multiprocessing.get_context(), start) as pool:
+        yield pool

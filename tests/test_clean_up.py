@@ -2,7 +2,6 @@
 
 import os
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import dask.array as da
@@ -18,13 +17,6 @@ from blockbuster import tile_process
 STAGE = "out.zarr.labels.blockbuster-stage"
 PARTIAL = "out.zarr.labels.blockbuster-partial"
 pytestmark = pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
-
-
-@pytest.fixture(scope="module")
-def pool():
-    start = dask.multiprocessing.initialize_worker_process
-    with ProcessPoolExecutor(2, dask.multiprocessing.get_context(), start) as pool:
-        yield pool
 
 
 @pytest.fixture(autouse=True)

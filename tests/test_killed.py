@@ -9,13 +9,12 @@ from pathlib import Path
 
 import dask
 import numpy as np
-import psutil
 import pytest
 import zarr
 from naive import partition_fault
 from outcomes import snapshot, write_image
 from scipy import ndimage
-from zygote import Zygote
+from zygote import Zygote, processes_of_session
 
 from blockbuster import relabel_sequential_zarr, tile_process
 from blockbuster.report import REPORT
@@ -337,18 +336,6 @@ def test_F5_an_array_in_memory_is_the_same_after_a_kill(zygote, image, tmp_path)
         # After the end nothing says that there was a run.
         if point != "stage removed:1":
             check_calls(folder, image, 1)
-
-
-def processes_of_session(session):
-    """Processes that a run started, and that live."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
 
 
 def wait_until(condition, seconds=60):

@@ -5,7 +5,6 @@ import itertools
 import os
 import shutil
 import warnings
-from concurrent.futures import ProcessPoolExecutor
 
 import dask
 import dask.array as da
@@ -44,14 +43,6 @@ from blockbuster.rundir.folder import MANIFEST
 STAGE = "out.zarr.labels.blockbuster-stage"
 SCHEDULERS = ["synchronous", "threads", "processes"]
 ONCE = dict.fromkeys(REGIONS, 1)
-
-
-@pytest.fixture(scope="module")
-def pool():
-    """Two worker processes, which take most of a second to start."""
-    start = dask.multiprocessing.initialize_worker_process
-    with ProcessPoolExecutor(2, dask.multiprocessing.get_context(), start) as pool:
-        yield pool
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import dask
 import numpy as np
-import psutil
 import pytest
 import zarr
 from naive import partition_fault
 from outcomes import blobs, write_image
 from scipy import ndimage
-from zygote import Zygote
+from zygote import Zygote, processes_of_session
 
 from blockbuster import tile_process
 
@@ -178,17 +177,6 @@ def test_F6_ctrl_c_at_a_terminal_reaches_worker_processes_too_and_the_next_comma
     assert Command(f"{ARGV} --scheduler processes --resume").end() == (0, "")
     check_calls()
     check_labels()
-
-
-def processes_of_session(session):
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (ProcessLookupError, psutil.NoSuchProcess):
-            continue
-    return found
 
 
 def segment(folder, **options):

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import cloudpickle
+import psutil
 
 HEAD = struct.Struct("<Q")
 SECONDS_BETWEEN_LOOKS = 0.005
@@ -255,3 +256,15 @@ def _read_bytes(source, n):
             return b""
         data += part
     return data
+
+
+def processes_of_session(session):
+    """Processes that a run started, and that live."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if os.getsid(process.pid) == session and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (ProcessLookupError, psutil.NoSuchProcess):
+            continue
+    return found

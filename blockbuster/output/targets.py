@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from blockbuster.chunks import chunk_keys
 from blockbuster.npy import load_npy
 from blockbuster.rundir.durable import checksum_files, full_disk_explained
 
@@ -112,8 +112,4 @@ class ZarrTarget:
         return checksum_files(self._files(box))
 
     def _files(self, box: Box) -> Iterator[str]:
-        array = self._array
-        units = array.shards or array.chunks
-        ranges = [range(part.start // unit, -(-part.stop // unit)) for part, unit in zip(box, units, strict=True)]
-        keys = map(array.metadata.encode_chunk_key, itertools.product(*ranges))
-        return (os.path.join(self.path, key) for key in keys)
+        return (os.path.join(self.path, key) for key in chunk_keys(self._array, box))

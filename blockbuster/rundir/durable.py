@@ -16,6 +16,7 @@ __all__ = [
     "METADATA_BYTES",
     "WRITING",
     "checksum_files",
+    "existing_folder",
     "flush_folder",
     "free_bytes",
     "full_disk_explained",
@@ -95,10 +96,15 @@ def _flush(path: str) -> None:
 
 def free_bytes(path: str | os.PathLike[str]) -> int:
     """Free space on the file system of a path, or of the nearest folder above it that exists."""
+    return shutil.disk_usage(existing_folder(path)).free
+
+
+def existing_folder(path: str | os.PathLike[str]) -> Path:
+    """Give a folder, or the nearest one above a path that exists."""
     folder = Path(path).absolute()
     while not folder.is_dir():
         folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return folder
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
 import os
 import time
@@ -19,6 +18,7 @@ import numpy as np
 import zarr
 from zarr.codecs import ZstdCodec
 
+from blockbuster.chunks import chunk_keys
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.npy import load_npz_array, npz_bytes
 from blockbuster.rundir.durable import METADATA_BYTES, checksum_files, full_disk_explained, write_atomically
@@ -177,13 +177,8 @@ class StagedLabels:
 
     def _chunk_paths(self, index: Index, n_labels: int) -> list[str]:
         """Files of the chunks that hold the labels of a brick."""
-        array = self._array(n_labels)
-        ranges = [
-            range(part.start // chunk, -(-part.stop // chunk))
-            for part, chunk in zip(self._box(index), self._chunk, strict=True)
-        ]
         folder = self._array_path(label_dtype(n_labels))
-        return [str(folder / array.metadata.encode_chunk_key(place)) for place in itertools.product(*ranges)]
+        return [os.path.join(folder, key) for key in chunk_keys(self._array(n_labels), self._box(index))]
 
     def _array(self, n_labels: int) -> zarr.Array:
         return self._small if label_dtype(n_labels) == SMALL else self._large

@@ -1,12 +1,13 @@
 """Damage to chunk files that zarr and numcodecs do not notice."""
 
-import itertools
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import zarr
+
+from blockbuster.chunks import chunk_keys
 
 __all__ = ["check_chunk_files"]
 
@@ -38,7 +39,7 @@ def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice 
     is not there is background, as zarr defines it.
     """
     is_blosc = _ends_with_blosc(array.metadata)
-    for key in _chunk_keys(array, selection):
+    for key in chunk_keys(array, selection):
         path = os.path.join(folder, key)
         try:
             size = os.path.getsize(path)
@@ -46,14 +47,6 @@ def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice 
             continue
         if not size or (is_blosc and size < _blosc_size(path)):
             raise ValueError(f"the chunk file {path} was cut: it has {size} bytes")
-
-
-def _chunk_keys(array: zarr.Array, selection: Sequence[slice | int]) -> Iterator[str]:
-    ranges = []
-    for part, unit, length in zip(selection, array.shards or array.chunks, array.shape, strict=True):
-        start, stop, _ = part.indices(length) if isinstance(part, slice) else (part, part + 1, 1)
-        ranges.append(range(start // max(1, unit), -(-stop // max(1, unit))))
-    return map(array.metadata.encode_chunk_key, itertools.product(*ranges))
 
 
 def _ends_with_blosc(metadata: Any) -> bool:
