@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from blockbuster.merge.table import RemapTable
 from blockbuster.output.publishing import OutputPlace, partial_output
 from blockbuster.output.storage import label_chunks
 from blockbuster.output.targets import ArrayTarget, NpyTarget, ZarrTarget
-from blockbuster.report import REPORT, RunReport
+from blockbuster.report import REPORT, RunReport, SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.journal import Journal, read_journal
@@ -105,21 +106,24 @@ class FinishedStage:
         """Chunk and shard of the label image."""
         return label_chunks(self.staged.bricks.grid)
 
-    def match(self, *, sequential: bool) -> RemapTable:
-        """Join labels across seams."""
+    def match(self, *, sequential: bool, axes: str | None = None) -> RemapTable:
+        """Join labels across seams; `axes` names those of the labels."""
         with self.report.timed("seams"), self._bar("match seams") as advance:
             if self.done.seams and self.arrays.checksum(*TABLE) == self.done.seams["crc"]:
-                table, n_pairs = RemapTable.load(self.arrays), self.done.seams["pairs"]
+                table, seams = RemapTable.load(self.arrays), SeamReport.from_dict(self.done.seams["report"])
                 advance(self.staged.bricks.grid.n_tiles)
             else:
                 found = match_seams(
                     self.staged, self.arrays, self.execution, sequential=sequential, on_done=advance
                 )
-                table, n_pairs = found.table, found.n_pairs
+                table, seams = found.table, found.report(self.staged, axes)
                 self.done = MergeProgress()
-                self._record({"seams": {"pairs": n_pairs, "crc": self.arrays.checksum(*TABLE)}})
+                crc = self.arrays.checksum(*TABLE)
+                self._record({"seams": {"crc": crc, "report": dataclasses.asdict(seams)}})
         reach("seams matched")
-        self.report.n_objects, self.report.n_pairs = table.n_objects, n_pairs
+        self.report.n_objects, self.report.seams = table.n_objects, seams
+        if seams.runaway:
+            warnings.warn(seams.runaway, stacklevel=6)
         return table
 
     def publish(self, table: RemapTable, place: OutputPlace, axes: str | None) -> None:

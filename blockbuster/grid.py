@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["BrickGrid", "TileGrid", "relative_box"]
+__all__ = ["Box", "BrickGrid", "Index", "TileGrid", "relative_box"]
 
 Index = tuple[int, ...]
 Box = tuple[slice, ...]
@@ -100,6 +100,10 @@ class TileGrid:
         """Give the index of the tile with this number in C order."""
         return tuple(int(i) for i in np.unravel_index(number, self.grid_shape))
 
+    def number(self, index: Index) -> int:
+        """Give the number in C order of the tile with this index."""
+        return int(np.ravel_multi_index(index, self.grid_shape))
+
     def core(self, index: Index) -> Box:
         """Give the tile without its halo."""
         return tuple([slice(cuts[i], cuts[i + 1]) for cuts, i in zip(self._cuts, index, strict=True)])
@@ -120,6 +124,10 @@ class TileGrid:
     def indices(self) -> Iterator[Index]:
         """Iterate over the tiles in C order."""
         return itertools.product(*(range(n) for n in self.grid_shape))
+
+    def has_neighbour(self, index: Index, axis: int, side: int) -> bool:
+        """Say whether there is a tile on the low (0) or high (1) side."""
+        return index[axis] < self.grid_shape[axis] - 1 if side else index[axis] > 0
 
     def without_axis(self, axis: int) -> TileGrid:
         """Drop an axis, e.g. the channels that ``fn`` consumed."""
@@ -197,6 +205,10 @@ class BrickGrid:
     def n_tiles(self, index: Index) -> int:
         """Count the brick's tiles."""
         return int(np.prod([part.stop - part.start for part in self.tiles(index)], dtype=np.int64))
+
+    def has_neighbour(self, index: Index, axis: int, side: int) -> bool:
+        """Say whether there is a brick on the low (0) or high (1) side."""
+        return index[axis] < self.grid_shape[axis] - 1 if side else index[axis] > 0
 
     def inner_seams(self, index: Index, axis: int) -> np.ndarray:
         """Positions, counted from the brick's origin, where a tile of the brick starts behind another."""

@@ -231,10 +231,10 @@ def resolve_merge_axes(merge_axes: Any, axes: str | None, ndim: int, channel_axi
     return tuple(i for i in joined if axes[i] in merge_axes)
 
 
-def resolve_connectivity(connectivity: Any, ndim: int) -> int:
-    """Check `connectivity`; ``None`` is 1."""
+def resolve_connectivity(connectivity: Any, ndim: int, merge: str) -> int:
+    """Check `connectivity`; ``None`` is 1, and `ndim` where agreement guards against joining too much."""
     if connectivity is None:
-        return 1
+        return max(1, ndim) if merge == "agree" else 1
     number = resolve_count(connectivity, "connectivity", 1)
     if number > max(1, ndim):
         raise ValueError(f"connectivity is {number}; it is a number from 1 (faces) to {ndim} (corners too).")

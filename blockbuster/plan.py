@@ -50,7 +50,15 @@ from blockbuster.stage.footprint import peak_bytes
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.memory import vram_bytes_or_warn
 
-__all__ = ["RunOptions", "RunPlan", "make_plan", "plan_run", "resolve_place", "warn_of_repeated_chunks"]
+__all__ = [
+    "RunOptions",
+    "RunPlan",
+    "make_plan",
+    "plan_run",
+    "resolve_place",
+    "warn_of_missing_halo",
+    "warn_of_repeated_chunks",
+]
 
 MOST_CHUNK_READS = 2.0
 MOST_NAME_LETTERS = 60
@@ -154,6 +162,16 @@ class RunPlan:
         return self.grid.n_tiles
 
     @property
+    def joined_axes(self) -> tuple[int, ...]:
+        """The axes across whose seams labels are joined: none with ``merge="none"``."""
+        return () if self.options.merge == "none" else self.merge_axes
+
+    @property
+    def min_agreement(self) -> float | None:
+        """How far two tiles must agree on labels that touch; ``None``: not at all."""
+        return float(self.options.min_agreement) if self.options.merge == "agree" else None
+
+    @property
     def is_resumable(self) -> bool:
         """Whether a later call can find the stage: its place comes from `write_to` or `stage_dir`."""
         return self.place is not None or self.options.stage_dir is not None
@@ -240,7 +258,7 @@ class RunPlan:
             "merge_axes": self.merge_axes,
             "sequential_labels": bool(options.sequential_labels),
         }
-        return settings | ({"min_agreement": options.min_agreement} if options.merge == "agree" else {})
+        return settings | ({"min_agreement": self.min_agreement} if options.merge == "agree" else {})
 
     @property
     def tile_runs(self) -> list[list[list[int]]]:
@@ -353,6 +371,23 @@ def warn_of_repeated_chunks(plan: RunPlan) -> None:
         )
 
 
+def warn_of_missing_halo(plan: RunPlan) -> None:
+    """Warn the caller's caller where agreement is asked for, but the tiles share no halo."""
+    if plan.min_agreement is None:
+        return
+    grid = plan.grid
+    # Tiles of one plane have no halo across their seams on purpose.
+    bare = [axis for axis in plan.merge_axes if not grid.halo[axis] and grid.tile_shape[axis] > 1]
+    seams = [axis for axis in bare if grid.grid_shape[axis] > 1]
+    if seams:
+        names = ", ".join(plan.source.axes[axis] if plan.source.axes else str(axis) for axis in seams)
+        warnings.warn(
+            f'merge="agree" without a halo along axis {names}: agreement is measured on the planes that touch, '
+            "which tells little. An overlap of about one object diameter is better; suggest_overlap finds one.",
+            stacklevel=3,
+        )
+
+
 def _check_fn(fn: Any) -> None:
     if not callable(fn):
         raise TypeError(f"fn is {fn!r}; it is a function from a tile to its labels, (ndarray) -> ndarray.")
@@ -402,7 +437,6 @@ def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> di
 def _refuse_unfinished_parts(options: RunOptions, place: OutputPlace | None) -> None:
     """Refuse what is not built yet, so that nothing is silently ignored."""
     asked = {
-        f"merge={options.merge!r}": options.merge != "touch",
         f"output_component={options.output_component!r} inside an OME-Zarr image": place is not None
         and holds_ome_labels(place),
     }
@@ -453,7 +487,7 @@ class _Resolver:
                 self.options.merge_axes, self.source.axes, ndim, self.channel_axis
             )
         with self.faults.caught():
-            parts["connectivity"] = resolve_connectivity(self.options.connectivity, ndim)
+            parts["connectivity"] = resolve_connectivity(self.options.connectivity, ndim, self.options.merge)
         with self.faults.caught():
             parts["empty_threshold"] = self._empty_threshold()
         return parts

@@ -19,7 +19,7 @@ import zarr
 from blockbuster.cluster import Execution
 from blockbuster.finish import FinishedStage, MergeProgress, progress_bar
 from blockbuster.output.publishing import OutputPlace
-from blockbuster.plan import RunPlan, make_plan, warn_of_repeated_chunks
+from blockbuster.plan import RunPlan, make_plan, warn_of_missing_halo, warn_of_repeated_chunks
 from blockbuster.preflight import refuse_in_starting_worker, warn_of_little_room
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.resuming import Claim, claimed
@@ -115,12 +115,16 @@ def tile_process(
         One letter per axis, e.g. ``"tzyx"``; read from the metadata of an OME-Zarr store. Axes
         ``t`` and ``c`` get no halo and labels are never joined across them.
     merge : {"touch", "agree", "none"}
-        ``"touch"``: labels that touch across a seam are one object. The others are not
-        implemented yet.
+        Which labels are one object: ``"touch"``: those that touch across a seam, right for separated objects
+        and for thresholds. ``"agree"``: those that touch and of which the two tiles predict the same in the
+        halo that both have seen, right for dense tissue. ``"none"``: no two, every tile keeps its own.
     min_agreement : float
-        For ``merge="agree"``.
+        For ``merge="agree"``: least intersection over union, 0 to 1, taken over the connected pieces, inside
+        the region that both tiles predicted, that contain the touching voxels. 0 is the same as ``"touch"``.
+        Without a halo across a seam, the two planes that touch are compared, laid on each other.
     connectivity : int, optional
-        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: 1.
+        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: 1, and ndim with
+        ``merge="agree"``.
     merge_axes : str, optional
         Axes along which labels are joined, e.g. ``"yx"``; ``None``: all but t and c.
     resume : bool
@@ -183,6 +187,7 @@ def tile_process(
     refuse_in_starting_worker()
     plan = make_plan(options.pop("image"), options.pop("fn"), options)
     warn_of_repeated_chunks(plan)
+    warn_of_missing_halo(plan)
     warn_of_little_room(plan)
     with (
         _logged(plan),
@@ -228,8 +233,9 @@ class _Run:
                 plan.bricks,
                 self.claim.directory,
                 self.execution,
-                merge_axes=plan.merge_axes,
+                merge_axes=plan.joined_axes,
                 connectivity=plan.connectivity,
+                min_agreement=plan.min_agreement,
                 fixed_bricks=options.tiles_per_task is not None,
                 verbose=bool(options.verbose),
                 on_tiles=advance,
@@ -293,10 +299,11 @@ class _Run:
                 self.claim.run,
                 self.claim.check_locks,
             )
-            table = finished.match(sequential=bool(options.sequential_labels))
+            axes = self._label_axes(outcome.staged.bricks.grid.ndim)
+            table = finished.match(sequential=bool(options.sequential_labels), axes=axes)
             if place is None:
                 return finished.to_numpy(table)
-            finished.publish(table, place, self._label_axes(outcome.staged.bricks.grid.ndim))
+            finished.publish(table, place, axes)
         return self._stored(place)
 
     def _stored(self, place: OutputPlace) -> Any:

@@ -288,13 +288,6 @@ def test_a_wrong_argument_is_status_2_a_message_and_nothing_written(
     assert tree(here) == before
 
 
-@pytest.mark.parametrize("option", ["--merge agree", "--merge none"])
-def test_what_is_not_built_yet_is_status_2_and_never_ignored(image, here, capsys, option):
-    assert run(f"segment image.zarr --fn otsu --write-to o {option}") == 2
-    assert "not implemented yet" in capsys.readouterr().err
-    assert not (here / "o").exists()
-
-
 @pytest.mark.parametrize(
     ("argv", "message"),
     [

@@ -255,7 +255,7 @@ def test_F10_no_bit_of_a_staged_chunk_or_sidecar_flips_unnoticed(tmp_path, clean
     whole = (slice(0, 10), slice(0, 11))
 
     def read_all():
-        planes = [staged.read_plane((1, 1), axis, side) for axis in (0, 1) for side in (0, 1)]
+        planes = [staged.read_border((1, 1), axis, side) for axis in (0, 1) for side in (0, 1)]
         return [staged.read((1, 1), sum(record["counts"]), whole), staged.read_pairs((1, 1)), *planes]
 
     good, n_noticed = read_all(), 0

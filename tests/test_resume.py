@@ -768,9 +768,9 @@ def test_F13_a_stage_of_another_format_is_refused_with_both(fn, tmp_path):
     interrupt(fn, 3, write_to=tmp_path / "out.zarr")
     manifest = tmp_path / STAGE / MANIFEST
     text = manifest.read_text()
-    assert '"format": 2' in text
-    manifest.write_text(text.replace('"format": 2', '"format": 1'))
-    with refused(ValueError, "the format of the stage was 1, is 2", "overwrite=True", folder=tmp_path):
+    assert '"format": 3' in text
+    manifest.write_text(text.replace('"format": 3', '"format": 1'))
+    with refused(ValueError, "the format of the stage was 1, is 3", "overwrite=True", folder=tmp_path):
         segment(fn, resume=True, write_to=tmp_path / "out.zarr")
     assert fn.calls == {}
     segment(fn, overwrite=True, write_to=tmp_path / "out.zarr")

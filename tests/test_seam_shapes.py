@@ -8,6 +8,9 @@ import pytest
 
 from blockbuster import tile_process
 
+# One object of a thousand pieces in three tiles is what fused objects look like.
+pytestmark = pytest.mark.filterwarnings("ignore:runaway merging")
+
 EVERY_CONNECTIVITY = [(ndim, connectivity) for ndim in (1, 2, 3) for connectivity in range(1, ndim + 1)]
 every_connectivity = pytest.mark.parametrize(("ndim", "connectivity"), EVERY_CONNECTIVITY)
 every_task = pytest.mark.parametrize(

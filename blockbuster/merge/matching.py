@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
+from blockbuster.grid import Index
 from blockbuster.merge.table import BrickIds
+from blockbuster.merge.tally import SeamTally, TouchingPairs
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.seams.pairs import NO_PAIRS, collect_touching_pairs, unique_pairs
+from blockbuster.seams.agreement import Agreements, TilePairs, compare_pieces
+from blockbuster.seams.pairs import collect_touching_pairs
+from blockbuster.seams.runs import LabelRuns
+from blockbuster.seams.strips import strip_box, unpack_strips
 
 __all__ = ["MatchJob", "MatchResult", "match_brick"]
-
-Index = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -42,57 +46,115 @@ class MatchResult:
     number : int
         The brick.
     pairs : (n, 2) ndarray of int64
-        Distinct pairs of provisional ids.
+        Distinct pairs of provisional ids to join.
+    tally : SeamTally
+        What the brick's seams came to.
     """
 
     number: int
     pairs: np.ndarray
+    tally: SeamTally
 
 
 def match_brick(job: MatchJob, number: int) -> MatchResult:
-    """Collect the touching pairs inside a brick and between it and the bricks behind it."""
+    """Find the labels to join inside a brick and between it and the bricks behind it."""
     index = job.staged.bricks.index(number)
-    return MatchResult(number, _match_brick(job, index) if job.ids.n_labels(index) else NO_PAIRS)
+    found = TouchingPairs.joined(_Match(job, index).parts() if job.ids.n_labels(index) else ())
+    joined = found.pairs[found.is_joined(job.staged.min_agreement)]
+    return MatchResult(number, joined, SeamTally.of(found, job.ids, job.staged.min_agreement))
 
 
-def _match_brick(job: MatchJob, index: Index) -> np.ndarray:
-    staged, ids = job.staged, job.ids
-    inner = staged.read_pairs(index)
-    own = ids.all_of(index)
-    found = [own[inner - 1]]
-    for direction in _directions(staged):
-        other = tuple(i + step for i, step in zip(index, direction, strict=True))
-        if _inside(other, staged.bricks.grid_shape) and ids.n_labels(other):
-            pairs = _match_border(staged, index, other, direction)
-            found.append(np.column_stack([own[pairs[:, 0] - 1], ids.provisional(other, pairs[:, 1])]))
-    return unique_pairs(np.concatenate(found))
+@dataclass(frozen=True)
+class _Match:
+    """A brick whose seams are matched."""
 
+    job: MatchJob
+    index: Index
 
-def _directions(staged: StagedLabels) -> Iterator[Index]:
-    """Iterate over the ways to a neighbouring brick behind: every pair of bricks is met once."""
-    ndim = staged.bricks.grid.ndim
-    choices = [(-1, 0, 1) if axis in staged.merge_axes else (0,) for axis in range(ndim)]
-    for direction in itertools.product(*choices):
-        if direction > (0,) * ndim and np.count_nonzero(direction) <= staged.connectivity:
-            yield direction
+    @property
+    def staged(self) -> StagedLabels:
+        return self.job.staged
+
+    @cached_property
+    def own(self) -> np.ndarray:
+        """Provisional ids of the brick's ids."""
+        return self.job.ids.all_of(self.index)
+
+    @cached_property
+    def tile_pairs(self) -> TilePairs:
+        staged = self.staged
+        return TilePairs(staged.bricks.grid, staged.merge_axes, staged.connectivity)
+
+    def parts(self) -> Iterator[TouchingPairs]:
+        """Iterate over the pairs inside the brick, and those with each brick behind."""
+        staged, ids = self.staged, self.job.ids
+        inner = self.own[staged.read_pairs(self.index) - 1]
+        if staged.min_agreement is None:
+            yield TouchingPairs(inner)
+        else:
+            yield TouchingPairs(inner, *staged.read_agreement(self.index))
+        for step in self.tile_pairs.steps:
+            other = tuple(i + d for i, d in zip(self.index, step, strict=True))
+            if not _inside(other, staged.bricks.grid_shape) or not ids.n_labels(other):
+                continue
+            if staged.min_agreement is None:
+                pairs = self._touching(other, step)
+                yield TouchingPairs(
+                    np.column_stack([self.own[pairs[:, 0] - 1], ids.provisional(other, pairs[:, 1])])
+                )
+            else:
+                yield self._agreeing(other, step)
+
+    def _touching(self, other: Index, step: Index) -> np.ndarray:
+        """Match the face, edge or corner where two bricks meet, in ids within each brick."""
+        across = _axis_across(step)
+        mine = _corner(self.staged.read_border(self.index, across, 1), step, across)
+        theirs = _corner(self.staged.read_border(other, across, 0), tuple(-d for d in step), across)
+        free = [axis for axis in self.staged.merge_axes if step[axis] == 0]
+        return collect_touching_pairs(mine, theirs, free, self.staged.connectivity - int(np.count_nonzero(step)))
+
+    def _agreeing(self, other: Index, step: Index) -> TouchingPairs:
+        """Compare the tiles that meet where two bricks do, in provisional ids."""
+        offsets = self.job.ids.offsets
+        across = _axis_across(step)
+        mine, theirs = self._strips(self.index, across, 1), self._strips(other, across, 0)
+        found = []
+        for tile, apart in self._meeting(mine, theirs):
+            neighbour = tuple(i + d for i, d in zip(tile, apart, strict=True))
+            pair = self.tile_pairs.of(tile, apart)
+            pieces = compare_pieces(pair, mine[tile], theirs[neighbour], self.tile_pairs.strides)
+            pieces[:, :2] += [offsets[tile], offsets[neighbour]]
+            found.append(pieces)
+        best = Agreements.of_pieces(found)
+        return TouchingPairs(best.pairs, best.values, best.voxels)
+
+    def _strips(self, brick: Index, axis: int, side: int) -> dict[Index, LabelRuns]:
+        grid = self.staged.bricks.grid
+        packed = self.staged.read_border(brick, axis, side)
+        strips = unpack_strips(packed, lambda number: strip_box(grid, grid.index(number), axis, side))
+        return {grid.index(number): runs for number, runs in strips.items()}
+
+    def _meeting(self, mine: dict[Index, Any], theirs: dict[Index, Any]) -> Iterator[tuple[Index, Index]]:
+        """Iterate over tiles of this brick, each with the step to a neighbour in the other."""
+        steps = self.tile_pairs.steps
+        all_steps = [*steps, *(tuple(-d for d in step) for step in steps)]
+        for tile in mine:
+            for step in all_steps:
+                if tuple(i + d for i, d in zip(tile, step, strict=True)) in theirs:
+                    yield tile, step
 
 
 def _inside(index: Index, shape: Index) -> bool:
     return all(0 <= i < n for i, n in zip(index, shape, strict=True))
 
 
-def _match_border(staged: StagedLabels, index: Index, other: Index, direction: Index) -> np.ndarray:
-    """Match the face, edge or corner where two bricks meet, in ids within each brick."""
-    across = next(axis for axis, step in enumerate(direction) if step)
-    # The first step is always forward, so this brick shows its high plane and the other its low one.
-    mine = _corner(staged.read_plane(index, across, 1), direction, across)
-    theirs = _corner(staged.read_plane(other, across, 0), tuple(-step for step in direction), across)
-    free = [axis for axis in staged.merge_axes if direction[axis] == 0]
-    return collect_touching_pairs(mine, theirs, free, staged.connectivity - int(np.count_nonzero(direction)))
+def _axis_across(step: Index) -> int:
+    """The axis whose borders show to each other: its step is forward, so this brick shows its high one."""
+    return next(axis for axis, d in enumerate(step) if d)
 
 
-def _corner(plane: np.ndarray, direction: Index, across: int) -> np.ndarray:
-    """Cut a plane down to the edge or corner that faces `direction`."""
+def _corner(plane: np.ndarray, step: Index, across: int) -> np.ndarray:
+    """Cut a plane down to the edge or corner that faces the way of `step`."""
     parts = {0: slice(None), 1: slice(-1, None), -1: slice(0, 1)}
     whole = slice(None)
-    return plane[tuple(whole if axis == across else parts[step] for axis, step in enumerate(direction))]
+    return plane[tuple(whole if axis == across else parts[d] for axis, d in enumerate(step))]

@@ -13,7 +13,10 @@ from blockbuster.grid import TileGrid
 from blockbuster.merge.components import join_pairs
 from blockbuster.merge.matching import MatchJob, MatchResult, match_brick
 from blockbuster.merge.remap import LabelTarget, RemapJob, VerifyBoxesJob, remap_box, remap_boxes, verify_box
+from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
 from blockbuster.merge.table import BrickIds, RemapTable
+from blockbuster.merge.tally import SeamTally
+from blockbuster.report import SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.pairs import NO_PAIRS
@@ -29,12 +32,37 @@ class SeamMatch:
     ----------
     table : RemapTable
         Final ids of all provisional ids.
-    n_pairs : int
-        Pairs of labels that touch across a seam.
+    tally : SeamTally
+        Pairs that touch, are joined and are refused.
+    sizes : ObjectSizes
+        What the objects that cross a seam are made of.
     """
 
     table: RemapTable
-    n_pairs: int
+    tally: SeamTally
+    sizes: ObjectSizes
+
+    def report(self, staged: StagedLabels, axes: str | None) -> SeamReport:
+        """Say it in the names of the axes, for those who read the labels."""
+        merge = "touch" if staged.merge_axes else "none"
+        if staged.min_agreement is not None:
+            merge = "agree"
+        names = list(axes or (f"axis {axis}" for axis in range(staged.bricks.grid.ndim)))
+        counted, worst = self.tally.named(names)
+        return SeamReport(
+            merge,
+            staged.min_agreement,
+            counted,
+            len(self.sizes.ids),
+            _median_and_largest(self.sizes.n_labels),
+            _median_and_largest(self.sizes.n_tiles),
+            worst,
+            describe_runaway(self.sizes, self.table.n_objects, merge),
+        )
+
+
+def _median_and_largest(counts: np.ndarray) -> list[float]:
+    return [float(np.median(counts)), float(counts.max())] if len(counts) else []
 
 
 def match_seams(
@@ -66,19 +94,20 @@ def match_seams(
     Returns
     -------
     SeamMatch
-        The table and how many pairs touched.
+        The table, and what the seams came to.
 
     Notes
     -----
-    Reads border planes only. Memory grows with the number of labels that touch a seam.
+    Reads border planes, or halo strips, only. Memory grows with the number of labels that touch a seam.
     """
     counts = np.array(arrays.load("counts"))
     ids = BrickIds.from_counts(staged.bricks, counts, first_offset)
     arrays.save("offsets", ids.offsets)
-    found = [NO_PAIRS]
+    found, tally = [NO_PAIRS], SeamTally.empty(staged.bricks.grid.ndim)
 
     def collect(matched: MatchResult) -> None:
         found.append(matched.pairs)
+        tally.add(matched.tally)
         on_done(staged.bricks.n_tiles(staged.bricks.index(matched.number)))
 
     if staged.merge_axes:
@@ -87,11 +116,10 @@ def match_seams(
         run_tasks(execution, match_brick, job, numbers, directory=arrays.path, on_result=collect)
     else:
         on_done(staged.bricks.grid.n_tiles)
-    pairs = np.concatenate(found)
-    border, roots = join_pairs(pairs)
+    border, roots = join_pairs(np.concatenate(found))
     table = RemapTable(border, roots, int(counts.sum()) + first_offset, sequential, first_offset)
     table.save(arrays)
-    return SeamMatch(table, len(pairs))
+    return SeamMatch(table, tally, object_sizes(border, roots, ids))
 
 
 def write_final_labels(

@@ -122,6 +122,11 @@ class BrickIds:
         offsets = (np.cumsum(flat) - flat + start).reshape(counts.shape)
         return cls(bricks, counts, offsets)
 
+    def tile_numbers(self, provisional: np.ndarray) -> np.ndarray:
+        """Give the number, in C order, of the tile that each provisional id is from."""
+        # Of tiles without labels, which have the offset of the next one, the last is found.
+        return np.searchsorted(self.offsets.ravel(), provisional - 1, side="right") - 1
+
     def n_labels(self, index: tuple[int, ...]) -> int:
         """Count the labels of a brick."""
         return int(self.counts[self.bricks.tiles(index)].sum())

@@ -46,7 +46,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
-FORMAT = 2
+FORMAT = 3
 TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is still ours.
 OWN = (JOURNAL, "*.npy", "tasks-*.pickle", "stop", "part-*", "layout.json", MANIFEST, f"{WRITING}*")

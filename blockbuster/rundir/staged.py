@@ -46,14 +46,21 @@ class Sidecar:
         Labels per tile of the brick, tiles in C order.
     pairs : (n, 2) ndarray of int64
         Touching pairs across the seams inside the brick.
-    planes : dict
-        ``(axis, side)`` to the outermost plane on that side (0 low, 1 high), of the labels' dtype,
-        with length 1 along the axis.
+    borders : dict
+        ``(axis, side)`` to what the neighbours on that side (0 low, 1 high) must know. For labels that are
+        joined where they touch, the outermost plane, of the labels' dtype, with length 1 along the axis; for
+        labels that must agree, packed halo strips.
+    agreement : (n,) ndarray of float64, optional
+        How far the two tiles agree on each pair, where that is asked for.
+    voxels : (n,) ndarray of int64, optional
+        Where each pair touches, as a position in the image in C order.
     """
 
     counts: np.ndarray
     pairs: np.ndarray
-    planes: dict[tuple[int, int], np.ndarray]
+    borders: dict[tuple[int, int], np.ndarray]
+    agreement: np.ndarray | None = None
+    voxels: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,9 @@ class StagedLabels:
         Axes along which labels are joined.
     connectivity : int
         Which neighbours across a seam touch.
+    min_agreement : float or None
+        How far two tiles must agree on labels that touch across their seam; ``None``: not at all, labels that
+        touch are joined.
     part : str
         Folder inside the directory that holds the labels.
     """
@@ -80,6 +90,7 @@ class StagedLabels:
     bricks: BrickGrid
     merge_axes: tuple[int, ...]
     connectivity: int
+    min_agreement: float | None = None
     part: str = field(default_factory=lambda: f"part-{uuid.uuid4().hex[:12]}")
 
     def create(self, image: dict[str, Any]) -> None:
@@ -106,6 +117,7 @@ class StagedLabels:
             "tiles_per_brick": self.bricks.tiles_per_brick,
             "merge_axes": self.merge_axes,
             "connectivity": self.connectivity,
+            "min_agreement": self.min_agreement,
             "part": self.part,
             "image": image,
             "arrays": self._metadata_checksum(),
@@ -125,8 +137,14 @@ class StagedLabels:
         layout = read_layout(path)
         grid = TileGrid(tuple(tuple(axis) for axis in layout["tile_lengths"]), tuple(layout["halo"]))
         bricks = BrickGrid(grid, tuple(layout["tiles_per_brick"]))
-        merge_axes = tuple(layout["merge_axes"])
-        staged = cls(os.fspath(path), bricks, merge_axes, layout["connectivity"], layout["part"])
+        staged = cls(
+            os.fspath(path),
+            bricks,
+            tuple(layout["merge_axes"]),
+            layout["connectivity"],
+            layout["min_agreement"],
+            layout["part"],
+        )
         if staged._metadata_checksum() != layout["arrays"]:
             raise OSError(f"{os.path.join(path, staged.part)}: the metadata of the arrays are {ANEW}")
         return staged
@@ -196,7 +214,9 @@ class StagedLabels:
         with full_disk_explained(self.path, labels.nbytes):
             array[box] = whole
         arrays = {"counts": sidecar.counts, "pairs": sidecar.pairs}
-        arrays |= {f"plane_{axis}_{side}": plane for (axis, side), plane in sidecar.planes.items()}
+        if sidecar.agreement is not None and sidecar.voxels is not None:
+            arrays |= {"agreement": sidecar.agreement, "voxels": sidecar.voxels}
+        arrays |= {f"border_{axis}_{side}": border for (axis, side), border in sidecar.borders.items()}
         write_atomically(self._sidecar_path(index), npz_bytes(arrays))
         return self.checksum(index, int(sidecar.counts.sum()))
 
@@ -235,9 +255,13 @@ class StagedLabels:
         """Read the touching pairs inside a brick."""
         return self._read_sidecar(index, "pairs")
 
-    def read_plane(self, index: Index, axis: int, side: int) -> np.ndarray:
-        """Read the outermost plane of a brick, low (0) or high (1) along `axis`."""
-        return self._read_sidecar(index, f"plane_{axis}_{side}")
+    def read_agreement(self, index: Index) -> tuple[np.ndarray, np.ndarray]:
+        """Read how far tiles agree on these pairs, and where each of them touches."""
+        return self._read_sidecar(index, "agreement"), self._read_sidecar(index, "voxels")
+
+    def read_border(self, index: Index, axis: int, side: int) -> np.ndarray:
+        """Read what the neighbours on the low (0) or high (1) side of a brick must know."""
+        return self._read_sidecar(index, f"border_{axis}_{side}")
 
     def _read_sidecar(self, index: Index, name: str) -> np.ndarray:
         path = self._sidecar_path(index)

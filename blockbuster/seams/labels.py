@@ -9,7 +9,7 @@ import numpy as np
 
 from blockbuster.seams.kernels import copy_table, number_dense, number_sparse, remap_volume
 
-__all__ = ["compact_labels", "remap_labels"]
+__all__ = ["as_dense", "compact_labels", "remap_labels"]
 
 FIRST_HASH_SIZE = 1024
 HASH_GROWTH = 4
@@ -52,9 +52,41 @@ def compact_labels(labels: np.ndarray, out: np.ndarray, first: int = 0) -> int:
     if largest == 0:
         out[...] = 0
         return 0
-    if largest <= 2 * labels.size + FIRST_HASH_SIZE:
+    if _is_dense(labels, largest):
         return _compact_dense(labels, out, first, largest)
     return _compact_sparse(labels, out, first)
+
+
+def as_dense(labels: np.ndarray) -> tuple[np.ndarray, int]:
+    """Give labels as contiguous unsigned integers that a table can be addressed by, and the largest.
+
+    Parameters
+    ----------
+    labels : ndarray of integers
+        Of any size and sparsity, none negative; 0 is background.
+
+    Returns
+    -------
+    ndarray of uint32 or uint64
+        The labels themselves, or where their ids are sparse, others that tell them apart as well.
+    int
+        The largest of them.
+
+    Examples
+    --------
+    >>> as_dense(np.array([2**40, 0, 7, 2**40]))
+    (array([1, 0, 2, 1], dtype=uint32), 2)
+    """
+    labels = _as_unsigned(np.ascontiguousarray(labels))
+    largest = int(labels.max(initial=0))
+    if _is_dense(labels, largest):
+        return labels, largest
+    numbered = np.empty(labels.shape, np.uint32)
+    return numbered, compact_labels(labels, numbered)
+
+
+def _is_dense(labels: np.ndarray, largest: int) -> bool:
+    return largest <= 2 * labels.size + FIRST_HASH_SIZE
 
 
 def remap_labels(labels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None:

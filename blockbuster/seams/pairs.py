@@ -9,7 +9,7 @@ import numpy as np
 
 from blockbuster.seams.kernels import collect_pairs
 
-__all__ = ["NO_PAIRS", "collect_inner_pairs", "collect_touching_pairs", "unique_pairs"]
+__all__ = ["NO_PAIRS", "collect_inner_pairs", "collect_touching_pairs", "neighbour_shifts", "unique_pairs"]
 
 NO_PAIRS = np.empty((0, 2), np.int64)
 
@@ -47,7 +47,7 @@ def collect_touching_pairs(
     [[1, 2]]
     """
     found = []
-    for shift in _shifts(a.ndim, axes, max_steps):
+    for shift in neighbour_shifts(a.ndim, axes, max_steps):
         left = a[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, a.shape, strict=True))]
         right = b[tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, b.shape, strict=True))]
         left, right = np.ravel(left), np.ravel(right)
@@ -75,7 +75,7 @@ def collect_inner_pairs(
     Returns
     -------
     (n, 2) ndarray of int64
-        Distinct pairs, sorted.
+        Distinct pairs, the smaller label first, sorted.
     """
     found = [NO_PAIRS]
     for axis in axes:
@@ -84,7 +84,8 @@ def collect_inner_pairs(
             before = labels.take(seams[axis] - 1, axis)
             behind = labels.take(seams[axis], axis)
             found.append(collect_touching_pairs(before, behind, others, connectivity - 1))
-    return unique_pairs(np.concatenate(found))
+    # Tiles that meet at an edge meet across two axes, and are found in either order.
+    return unique_pairs(np.sort(np.concatenate(found), axis=1))
 
 
 def unique_pairs(pairs: np.ndarray) -> np.ndarray:
@@ -103,8 +104,14 @@ def unique_pairs(pairs: np.ndarray) -> np.ndarray:
     return pairs[np.concatenate([[True], new])]
 
 
-def _shifts(ndim: int, axes: Sequence[int], max_steps: int) -> Iterator[tuple[int, ...]]:
-    """Iterate over the steps to a neighbour: -1, 0 or 1 along `axes`, 0 along the others."""
+def neighbour_shifts(ndim: int, axes: Sequence[int], max_steps: int) -> Iterator[tuple[int, ...]]:
+    """Iterate over the steps to a neighbour: -1, 0 or 1 along `axes`, 0 along the others.
+
+    Examples
+    --------
+    >>> list(neighbour_shifts(2, axes=[1], max_steps=1))
+    [(0, -1), (0, 0), (0, 1)]
+    """
     choices = [(-1, 0, 1) if axis in axes else (0,) for axis in range(ndim)]
     for shift in itertools.product(*choices):
         if np.count_nonzero(shift) <= max_steps:

@@ -36,7 +36,7 @@ class Probe:
     number : int
         The tile, in C order.
     labels : ndarray or None
-        Labels of its core; ``None`` for an empty tile and one that failed.
+        Labels of its region; ``None`` for an empty tile and one that failed.
     drops_channels : bool
         Whether fn dropped the channel axis.
     seconds : float

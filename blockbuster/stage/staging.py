@@ -85,6 +85,7 @@ def stage_labels(
     *,
     merge_axes: tuple[int, ...],
     connectivity: int,
+    min_agreement: float | None = None,
     fixed_bricks: bool = False,
     verbose: bool = False,
     on_tiles: Callable[[int], Any] = bool,
@@ -108,6 +109,8 @@ def stage_labels(
         Axes of the image along which labels will be joined.
     connectivity : int
         Which neighbours across a seam touch.
+    min_agreement : float or None
+        How far two tiles must agree on labels that touch; ``None``: not at all.
     fixed_bricks : bool
         Do not make bricks smaller for a slow fn.
     verbose : bool
@@ -131,7 +134,7 @@ def stage_labels(
         stage = _Stage(source, call, bricks, execution, directory, journal)
         probes = stage.resume()
         if probes is None:
-            probes = stage.begin(fixed_bricks, merge_axes, connectivity)
+            probes = stage.begin(fixed_bricks, merge_axes, connectivity, min_agreement)
         return stage.run(probes, verbose, on_tiles)
 
 
@@ -152,14 +155,17 @@ class _Stage:
         """What tasks read from: of a dask image only what was computed ahead."""
         return self.saved if isinstance(self.source, DaskSource) else self.source
 
-    def begin(self, fixed_bricks: bool, merge_axes: tuple[int, ...], connectivity: int) -> list[Probe]:
+    def begin(
+        self, fixed_bricks: bool, merge_axes: tuple[int, ...], connectivity: int, min_agreement: float | None
+    ) -> list[Probe]:
         """Probe fn, choose the bricks, and lay the stage out."""
         reach("stage begun")
         probes, self.bricks, drops = _probe(self, fixed_bricks)
         self.call = dataclasses.replace(self.call, drops_channels=drops)
         axis = self.call.channel_axis if drops else None
         label_axes = _label_axes(merge_axes, axis)
-        staged = StagedLabels(self.directory, _label_bricks(self.bricks, axis), label_axes, connectivity)
+        label_bricks = _label_bricks(self.bricks, axis)
+        staged = StagedLabels(self.directory, label_bricks, label_axes, connectivity, min_agreement)
         image = {
             "tile_lengths": self.bricks.grid.lengths,
             "tiles_per_brick": self.bricks.tiles_per_brick,

@@ -15,10 +15,10 @@ import numpy as np
 from blockbuster.cluster import RunStoppedError, StopCheck
 from blockbuster.errors import TileError
 from blockbuster.grid import BrickGrid, TileGrid, relative_box
-from blockbuster.rundir.staged import Sidecar, StagedLabels, label_dtype
+from blockbuster.rundir.staged import StagedLabels, label_dtype
 from blockbuster.seams.labels import compact_labels
-from blockbuster.seams.pairs import collect_inner_pairs
 from blockbuster.source import pixel_digest
+from blockbuster.stage.borders import BrickBorders, brick_borders
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader
 
@@ -65,15 +65,15 @@ class TileCall:
         """Say whether a tile is background alone; NaN never makes it so."""
         return self.empty_threshold is not None and bool(np.max(pixels).item() <= self.empty_threshold)
 
-    def label(self, tile: Index, core: Box, region: Box, pixels: np.ndarray) -> np.ndarray:
-        """Call fn on a copy of a tile's region, check what it returns, and cut the halo off.
+    def label(self, tile: Index, core: Box, pixels: np.ndarray) -> np.ndarray:
+        """Call fn on a copy of a tile's region, and check what it returns.
 
         Parameters
         ----------
         tile : tuple of int
             Index of the tile.
-        core, region : tuple of slice
-            The tile without and with its halo, in voxels of the image.
+        core : tuple of slice
+            The tile without its halo, in voxels of the image.
         pixels : ndarray
             The region.
         """
@@ -86,14 +86,10 @@ class TileCall:
         # fn may keep what it returned, in an array that it uses again, and change it while we work.
         is_shared = not isinstance(result, np.ndarray) or not result.flags.owndata or sys.getrefcount(result) > 2
         try:
-            labels = check_labels(result, shapes, copy=is_shared)
+            return check_labels(result, shapes, copy=is_shared)
         except ValueError as error:
             rule = "" if self.channel_axis is None else CHANNEL_RULE
             raise TileError(f"{error}{rule}", tile, core) from None
-        inner = relative_box(core, region)
-        if labels.ndim < len(inner) and self.channel_axis is not None:
-            inner = inner[: self.channel_axis] + inner[self.channel_axis + 1 :]
-        return labels[inner]
 
     def _label_shapes(self, shape: Index) -> tuple[Index, ...]:
         if self.channel_axis is None:
@@ -111,7 +107,7 @@ class TileOutcome:
     Parameters
     ----------
     labels : ndarray or None
-        Labels of its core; ``None`` for an empty tile and for one that failed.
+        Labels of its region; ``None`` for an empty tile and for one that failed.
     seconds : float
         Time in fn, in the call that worked.
     n_retried : int
@@ -161,7 +157,7 @@ def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], 
     if call.is_empty(pixels):
         return
     start = time.perf_counter()
-    outcome.labels = call.label(tile, core, region, pixels)
+    outcome.labels = call.label(tile, core, pixels)
     outcome.seconds = time.perf_counter() - start
 
 
@@ -180,7 +176,7 @@ class StageJob:
     staged : StagedLabels
         Where labels go; its grid lacks the channel axis when fn drops it.
     kept : dict
-        Tile index to labels of its core that are known already, or to the error it ended with.
+        Tile index to labels of its region that are known already, or to the error it ended with.
     sampled : bool
         Report a digest of the pixels that were read.
     """
@@ -306,21 +302,24 @@ class _BrickTask:
         n_labels = 0
         for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
             self.stop_check.pass_on()
-            core = self._label_tile(tile, pixels, result)
-            if core is None:
+            index = self.job.label_index(tile)
+            found = self._label_tile(tile, pixels, result)
+            if found is None:
+                self.borders.pass_over(index)
                 continue
             if labels is None:
                 labels = self._background()
-            place = self._place(tile)
+            place, core = self._place(index), found[self._inner(index)]
             result.counts[i] = compact_labels(core, labels[place], n_labels)
             if labels.dtype != label_dtype(n_labels + int(result.counts[i])):
                 labels = labels.astype(label_dtype(n_labels + int(result.counts[i])))
                 compact_labels(core, labels[place], n_labels)
+            self.borders.add(index, found, labels[place], n_labels)
             n_labels += int(result.counts[i])
         return labels if n_labels else None
 
     def _label_tile(self, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
-        """Labels of a tile's core; None for an empty tile, and for a failed one where such are skipped."""
+        """Labels of a tile with its halo; None for an empty tile, and for a failed one where such are skipped."""
         try:
             kept = self.job.kept.get(tile)
             if kept is None:
@@ -356,21 +355,21 @@ class _BrickTask:
     def _background(self) -> np.ndarray:
         return np.zeros([part.stop - part.start for part in self._label_core], label_dtype(0))
 
-    def _place(self, tile: Index) -> Box:
+    @cached_property
+    def borders(self) -> BrickBorders:
+        return brick_borders(self.job.staged, self.job.label_index(self.index))
+
+    def _place(self, index: Index) -> Box:
         """Where a tile lies in the brick's labels."""
-        return relative_box(self.job.staged.bricks.grid.core(self.job.label_index(tile)), self._label_core)
+        return relative_box(self.job.staged.bricks.grid.core(index), self._label_core)
+
+    def _inner(self, index: Index) -> Box:
+        """Where a tile's core lies in what fn returned."""
+        grid = self.job.staged.bricks.grid
+        return relative_box(grid.core(index), grid.region(index))
 
     def _write(self, labels: np.ndarray, counts: np.ndarray) -> str:
-        staged = self.job.staged
-        index = self.job.label_index(self.index)
-        seams = [staged.bricks.inner_seams(index, axis) for axis in range(labels.ndim)]
-        pairs = collect_inner_pairs(labels, seams, staged.merge_axes, staged.connectivity)
-        planes = {}
-        for axis in staged.merge_axes:
-            if index[axis] > 0:
-                planes[axis, 0] = labels.take([0], axis)
-            if index[axis] < staged.bricks.grid_shape[axis] - 1:
-                planes[axis, 1] = labels.take([-1], axis)
+        sidecar = self.borders.sidecar(labels, counts)
         # A task that outlives its run would make the stage anew.
         self.stop_check.look()
-        return staged.write(index, labels, Sidecar(counts, pairs, planes))
+        return self.job.staged.write(self.job.label_index(self.index), labels, sidecar)

@@ -113,7 +113,7 @@ def test_pairs_are_counted_once_however_often_they_touch(tmp_path):
     for i, counts in enumerate([(1, 1), (1, 2)]):
         (tmp_path / str(i)).mkdir()
         staged, execution = stage(comb, naive.label, tmp_path / str(i), ((20,), (4, 4)), (0, 0), counts)
-        assert merge(staged, execution)[1].n_pairs == 1
+        assert merge(staged, execution)[1].tally.touching.sum() == 1
 
 
 def test_progress_counts_every_tile_once(tmp_path):

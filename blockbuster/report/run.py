@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from blockbuster.report.seams import SeamReport
+
 __all__ = ["REPORT", "RunReport", "installed_versions", "read_report"]
 
 REPORT = "blockbuster-report.json"
@@ -45,8 +47,8 @@ class RunReport:
         Tiles whose maximum was not above it were skipped.
     n_provisional, n_objects : int
         Labels of all tiles before the merge, and objects after it.
-    n_pairs : int
-        Pairs of labels that touch across a seam.
+    seams : SeamReport
+        Pairs of labels that touch across a seam, are joined and are refused, and where to look.
     seconds : dict
         Wall time of each phase of the run that ended it; ``"fn"`` is summed over workers and over the runs
         that were continued.
@@ -73,9 +75,14 @@ class RunReport:
     empty_threshold: float | None = None
     n_provisional: int = 0
     n_objects: int = 0
-    n_pairs: int = 0
+    seams: SeamReport = field(default_factory=SeamReport)
     seconds: dict[str, float] = field(default_factory=dict)
     fingerprint: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_pairs(self) -> int:
+        """Pairs of labels that touch across a seam."""
+        return self.seams.touching
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
@@ -94,7 +101,9 @@ class RunReport:
     def from_json(cls, text: str) -> RunReport:
         """Read a report; what a later version may have added is left out."""
         found = json.loads(text)
-        return cls(**{name: value for name, value in found.items() if name in cls.__dataclass_fields__})
+        report = cls(**{name: value for name, value in found.items() if name in cls.__dataclass_fields__})
+        report.seams = SeamReport.from_dict(found.get("seams", {}))
+        return report
 
     @property
     def _tiles(self) -> str:

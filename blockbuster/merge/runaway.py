@@ -1,0 +1,88 @@
+"""Runaway merging: one object that takes in label after label across the seams."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from blockbuster.merge.table import BrickIds
+
+__all__ = ["ObjectSizes", "describe_runaway", "object_sizes"]
+
+# Fewer labels than this are looked through by eye.
+LEAST_LABELS = 50
+# A long object is one label, or a few branches, in each of the tiles that it crosses.
+LEAST_LABELS_PER_TILE = 4.0
+LEAST_TIMES_MEDIAN = 10.0
+
+
+@dataclass(frozen=True)
+class ObjectSizes:
+    """What the objects that cross a seam are made of.
+
+    Parameters
+    ----------
+    n_labels, n_tiles : (n,) ndarray of int64
+        Per object the labels that were joined to it, and the tiles that they are from.
+    ids : (n,) ndarray of int64
+        Smallest provisional id of each object.
+    """
+
+    n_labels: np.ndarray
+    n_tiles: np.ndarray
+    ids: np.ndarray
+
+
+def object_sizes(border: np.ndarray, roots: np.ndarray, ids: BrickIds) -> ObjectSizes:
+    """Count labels and tiles of every object that crosses a seam.
+
+    Parameters
+    ----------
+    border, roots : (m,) ndarray of int64
+        As `join_pairs` gives them.
+    ids : BrickIds
+        Knows which tile a provisional id is from.
+    """
+    objects, members = np.unique(roots, return_inverse=True)
+    n_all = ids.bricks.grid.n_tiles
+    in_tiles = np.unique(members * n_all + ids.tile_numbers(border)) // n_all
+    return ObjectSizes(
+        np.bincount(members, minlength=len(objects)), np.bincount(in_tiles, minlength=len(objects)), objects
+    )
+
+
+def describe_runaway(sizes: ObjectSizes, n_objects: int, merge: str) -> str:
+    """Say that an object looks like many that were fused, and what to do; empty where none does.
+
+    Parameters
+    ----------
+    sizes : ObjectSizes
+        The objects that cross a seam.
+    n_objects : int
+        All objects.
+    merge : str
+        How labels were joined.
+    """
+    if not len(sizes.ids):
+        return ""
+    largest = int(np.argmax(sizes.n_labels))
+    n_labels, n_tiles = int(sizes.n_labels[largest]), int(sizes.n_tiles[largest])
+    median = _median_of_others(sizes.n_labels, largest, n_objects)
+    if n_labels < max(LEAST_LABELS, LEAST_LABELS_PER_TILE * n_tiles, LEAST_TIMES_MEDIAN * median):
+        return ""
+    cure = 'use merge="agree", with an overlap of about one object diameter'
+    if merge == "agree":
+        cure = "raise min_agreement or overlap"
+    return (
+        f"runaway merging: one object was joined from {n_labels} labels of {n_tiles} tiles, the median of the "
+        f"others is {median}; neighbours were probably fused at the seams: {cure}."
+    )
+
+
+def _median_of_others(n_labels: np.ndarray, largest: int, n_objects: int) -> int:
+    """Lower median of the labels per object, of all but the largest; an object that crosses no seam has one."""
+    others = np.sort(np.delete(n_labels, largest))
+    n_single = n_objects - len(n_labels)
+    place = max(0, len(others) + n_single - 1) // 2
+    return 1 if place < n_single or not len(others) else int(others[place - n_single])

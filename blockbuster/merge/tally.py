@@ -1,0 +1,180 @@
+"""What the seams came to: pairs that touch, are joined and are refused, and which seams to look at."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from blockbuster.grid import Index, TileGrid
+from blockbuster.merge.table import BrickIds
+from blockbuster.report import LEAST_DOUBTFUL, MOST_DOUBTFUL, N_BINS, AxisSeams, WorstSeam
+
+__all__ = ["SeamTally", "TouchingPairs"]
+
+MOST_WORST = 4
+CORNERS = "edges and corners"
+
+
+@dataclass(frozen=True)
+class TouchingPairs:
+    """Pairs of provisional ids whose labels touch across a seam.
+
+    Parameters
+    ----------
+    pairs : (n, 2) ndarray of int64
+        Every pair once.
+    agreement : (n,) ndarray of float64 or None
+        How far the two tiles agree, where that was measured.
+    voxels : (n,) ndarray of int64 or None
+        Where they touch, as a position in the image in C order.
+    """
+
+    pairs: np.ndarray
+    agreement: np.ndarray | None = None
+    voxels: np.ndarray | None = None
+
+    @classmethod
+    def joined(cls, parts: Iterable[TouchingPairs]) -> TouchingPairs:
+        """Put some after another, all with agreement or all without."""
+        parts = list(parts)
+        if not parts:
+            return cls(np.empty((0, 2), np.int64))
+        pairs = np.concatenate([part.pairs for part in parts])
+        if parts[0].agreement is None:
+            return cls(pairs)
+        agreement = np.concatenate([part.agreement for part in parts if part.agreement is not None])
+        return cls(pairs, agreement, np.concatenate([part.voxels for part in parts if part.voxels is not None]))
+
+    def is_joined(self, min_agreement: float | None) -> np.ndarray:
+        """Say which pairs are one object."""
+        if min_agreement is None or self.agreement is None:
+            return np.ones(len(self.pairs), bool)
+        return self.agreement >= min_agreement
+
+
+@dataclass
+class SeamTally:
+    """Counts per kind of seam: one for each axis, and one for tiles that meet at an edge or a corner only.
+
+    Parameters
+    ----------
+    touching, joined : (ndim + 1,) ndarray of int64
+        Pairs of labels.
+    histogram : (ndim + 1, N_BINS) ndarray of int64
+        Pairs per bin of agreement; all zero where it was not measured.
+    worst : list of WorstSeam
+        Seams to look at, the first ones first; ``name`` is the number of their kind.
+    """
+
+    touching: np.ndarray
+    joined: np.ndarray
+    histogram: np.ndarray
+    worst: list[WorstSeam] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, ndim: int) -> SeamTally:
+        """Begin to count."""
+        n = ndim + 1
+        return cls(np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros((n, N_BINS), np.int64))
+
+    @classmethod
+    def of(cls, found: TouchingPairs, ids: BrickIds, min_agreement: float | None) -> SeamTally:
+        """Count what one brick found."""
+        grid = ids.bricks.grid
+        tally = cls.empty(grid.ndim)
+        if not len(found.pairs):
+            return tally
+        tiles = ids.tile_numbers(found.pairs)
+        kinds = _kinds(tiles, grid)
+        is_joined = found.is_joined(min_agreement)
+        tally.touching += np.bincount(kinds, minlength=grid.ndim + 1)
+        tally.joined += np.bincount(kinds[is_joined], minlength=grid.ndim + 1)
+        if found.agreement is not None:
+            bins = np.minimum((found.agreement * N_BINS).astype(np.int64), N_BINS - 1)
+            np.add.at(tally.histogram, (kinds, bins), 1)
+        tally.worst = _worst_seams(found, tiles, kinds, is_joined, grid, min_agreement)
+        return tally
+
+    def add(self, other: SeamTally) -> None:
+        """Count what another brick found."""
+        self.touching += other.touching
+        self.joined += other.joined
+        self.histogram += other.histogram
+        self.worst = sorted([*self.worst, *other.worst], key=_badness)[:MOST_WORST]
+
+    def named(self, names: Sequence[str]) -> tuple[list[AxisSeams], list[WorstSeam]]:
+        """Give the counts with the names of the axes; kinds of seams at which nothing touches are left out."""
+        kinds = [*names, CORNERS]
+        measured = bool(self.histogram.any())
+        axes = [
+            AxisSeams(kinds[k], int(n), int(self.joined[k]), self.histogram[k].tolist() if measured else [])
+            for k, n in enumerate(self.touching)
+            if n
+        ]
+        return axes, [dataclasses.replace(seam, name=kinds[int(seam.name)]) for seam in self.worst]
+
+
+def _kinds(tiles: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Give the axis across which each pair of tiles meets; the number of axes for edges and corners."""
+    indices = np.stack(np.unravel_index(tiles, grid.grid_shape))
+    apart = indices[:, :, 0] != indices[:, :, 1]
+    return np.where(apart.sum(axis=0) == 1, np.argmax(apart, axis=0), grid.ndim)
+
+
+def _badness(seam: WorstSeam) -> tuple[int, int, list[list[int]]]:
+    """Order seams: the most doubtful first, then those with the most pairs, then those in front."""
+    return -seam.doubtful, -seam.joined, seam.tiles
+
+
+def _worst_seams(
+    found: TouchingPairs,
+    tiles: np.ndarray,
+    kinds: np.ndarray,
+    is_joined: np.ndarray,
+    grid: TileGrid,
+    min_agreement: float | None,
+) -> list[WorstSeam]:
+    """Choose the seams between two tiles that are most worth a look."""
+    tiles = np.sort(tiles, axis=1)
+    _, first, seams = np.unique(tiles[:, 0] * grid.n_tiles + tiles[:, 1], return_index=True, return_inverse=True)
+    doubt = np.zeros(len(tiles), bool)
+    if found.agreement is not None:
+        doubt = (found.agreement >= LEAST_DOUBTFUL) & (found.agreement < MOST_DOUBTFUL)
+    n_doubtful, n_joined = (np.bincount(seams, weights=which).astype(int) for which in (doubt, is_joined))
+    order = np.lexsort((tiles[first, 1], tiles[first, 0], -n_joined, -n_doubtful))
+    worst = []
+    for seam in order[:MOST_WORST].tolist():
+        if found.agreement is not None and not n_doubtful[seam]:
+            break
+        pair = [grid.index(int(number)) for number in tiles[first[seam]]]
+        at, agreement = _place_to_look(found, np.flatnonzero(seams == seam), pair, grid, min_agreement)
+        worst.append(
+            WorstSeam(
+                [list(pair[0]), list(pair[1])],
+                str(kinds[first[seam]]),
+                int(np.count_nonzero(seams == seam)),
+                int(n_joined[seam]),
+                int(n_doubtful[seam]),
+                at,
+                agreement,
+            )
+        )
+    return worst
+
+
+def _place_to_look(
+    found: TouchingPairs, members: np.ndarray, pair: list[Index], grid: TileGrid, min_agreement: float | None
+) -> tuple[list[int], float | None]:
+    """Give the voxel where the pair touches that is nearest to the threshold; without one, the seam's middle."""
+    if found.agreement is not None and found.voxels is not None and min_agreement is not None:
+        nearest = members[np.argmin(np.abs(found.agreement[members] - min_agreement))]
+        voxel = np.unravel_index(found.voxels[nearest], grid.shape)
+        return [int(i) for i in voxel], float(found.agreement[nearest])
+    cores = [grid.core(tile) for tile in pair]
+    return [
+        a.stop - 1 if a.stop == b.start else (max(a.start, b.start) + a.stop) // 2
+        for a, b in zip(*cores, strict=True)
+    ], None

@@ -1,0 +1,26 @@
+"""RunReport: what a run did, kept beside its labels, and how it shows itself."""
+
+from __future__ import annotations
+
+from blockbuster.report.run import REPORT, RunReport, installed_versions, read_report
+from blockbuster.report.seams import (
+    LEAST_DOUBTFUL,
+    MOST_DOUBTFUL,
+    N_BINS,
+    AxisSeams,
+    SeamReport,
+    WorstSeam,
+)
+
+__all__ = [
+    "LEAST_DOUBTFUL",
+    "MOST_DOUBTFUL",
+    "N_BINS",
+    "REPORT",
+    "AxisSeams",
+    "RunReport",
+    "SeamReport",
+    "WorstSeam",
+    "installed_versions",
+    "read_report",
+]

@@ -1,0 +1,250 @@
+"""Pictures of seams: the labels around one, in colours."""
+
+from __future__ import annotations
+
+import colorsys
+import io
+import os
+import pathlib
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blockbuster.report.seams import SeamReport, WorstSeam
+
+__all__ = ["SeamCrop", "draw_crop", "draw_sheet", "encode_png", "read_crop", "read_crops"]
+
+MOST_PICTURES = 4
+# Voxels along the longer side of a crop, and how many times the shorter side it is at most: a stack of few planes
+# is shown larger, not as a thread.
+LONGEST_SIDE, MOST_ELONGATED = 160, 4
+# Pixels per voxel.
+LEAST_ZOOM, MOST_ZOOM = 2, 8
+GOLDEN_RATIO = 0.6180339887498949
+BACKGROUND, OUTLINE, SEAM = (28, 28, 30), (0, 0, 0), (255, 255, 255)
+# In pixels, but for the radius of a ring, which is in voxels.
+DASH, RING, MARGIN, FONT_SIZE, LINE_HEIGHT = 6, 8, 12, 13, 17
+LETTERS_PER_LINE = 46
+PAPER, INK = (255, 255, 255), (20, 20, 20)
+
+
+@dataclass(frozen=True)
+class SeamCrop:
+    """The labels around a seam, in a plane that the seam cuts.
+
+    Parameters
+    ----------
+    seam : WorstSeam
+        The seam.
+    axes : (row axis, column axis)
+        Axes of the label image that span the plane.
+    labels : (h, w) ndarray of int
+        Labels; 0 is background.
+    place : (row, column)
+        The voxel ``seam.at`` in `labels`.
+    cuts : (row or None, column or None)
+        First row and first column behind the seam; ``None`` where it does not cut that axis.
+    """
+
+    seam: WorstSeam
+    axes: tuple[int, int]
+    labels: np.ndarray
+    place: tuple[int, int]
+    cuts: tuple[int | None, int | None]
+
+    @property
+    def zoom(self) -> int:
+        """Pixels per voxel in a picture."""
+        return max(LEAST_ZOOM, min(MOST_ZOOM, LEAST_ZOOM * LONGEST_SIDE // max(self.labels.shape)))
+
+    @property
+    def caption(self) -> str:
+        """What the picture shows."""
+        plane = "" if len(self.seam.at) == 2 else f" (axis {self.axes[0]} down, axis {self.axes[1]} to the right)"
+        return f"{self.seam}{plane}"
+
+
+def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
+    """Read the surroundings of the worst seams; none where the labels are gone or cannot be read.
+
+    Parameters
+    ----------
+    seams : SeamReport
+        Names the seams.
+    labels_path : str
+        Folder of the label array; empty where there is none.
+
+    Returns
+    -------
+    list of SeamCrop
+        At most `MOST_PICTURES`, the worst first.
+
+    Notes
+    -----
+    Reads the chunks that the crops touch, nothing else.
+    """
+    if not os.path.isdir(labels_path):
+        return []
+    try:
+        found = [read_crop(labels_path, seam) for seam in seams.worst[:MOST_PICTURES]]
+    except (OSError, ValueError, RuntimeError):
+        # A report shows itself whatever has become of the labels.
+        return []
+    return [crop for crop in found if crop is not None]
+
+
+def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
+    """Read the labels around a seam; None where they have no such voxel, or one axis only."""
+    import zarr
+
+    labels = zarr.open_array(pathlib.Path(labels_path), mode="r")
+    if labels.ndim != len(seam.at) or labels.ndim < 2 or np.any(np.array(seam.at) >= labels.shape):
+        return None
+    first, second = _plane(seam)
+    rows, columns = _windows(
+        (seam.at[first], seam.at[second]), (int(labels.shape[first]), int(labels.shape[second]))
+    )
+    box: list[int | slice] = list(seam.at)
+    box[first], box[second] = rows, columns
+    return SeamCrop(
+        seam,
+        (first, second),
+        np.asarray(labels[tuple(box)]),
+        (seam.at[first] - rows.start, seam.at[second] - columns.start),
+        (_cut(seam, first, rows.start), _cut(seam, second, columns.start)),
+    )
+
+
+def _plane(seam: WorstSeam) -> tuple[int, int]:
+    """Choose the two axes to show: the last two where the seam cuts one of them, else its own and the last."""
+    ndim = len(seam.at)
+    cut = [axis for axis in range(ndim) if _cut(seam, axis) is not None]
+    if not cut or cut[-1] >= ndim - 2:
+        return ndim - 2, ndim - 1
+    return (cut[-2], cut[-1]) if len(cut) > 1 else (cut[0], ndim - 1)
+
+
+def _cut(seam: WorstSeam, axis: int, start: int = 0) -> int | None:
+    """Give the first voxel behind the seam along an axis; None where the two tiles lie side by side."""
+    one, other = (tile[axis] for tile in seam.tiles)
+    return None if one == other else seam.at[axis] + (one < other) - start
+
+
+def _windows(at: tuple[int, int], lengths: tuple[int, int]) -> tuple[slice, slice]:
+    """Choose what to show around a voxel, inside the image."""
+    most = min(LONGEST_SIDE, MOST_ELONGATED * min(lengths))
+    sides = [min(length, most) for length in lengths]
+    starts = [max(0, min(i - side // 2, n - side)) for i, side, n in zip(at, sides, lengths, strict=True)]
+    rows, columns = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+    return rows, columns
+
+
+def draw_crop(crop: SeamCrop) -> np.ndarray:
+    """Draw labels in colours, a thin outline between labels that touch, and the seam as a dashed line.
+
+    Parameters
+    ----------
+    crop : SeamCrop
+        Labels around a seam.
+
+    Returns
+    -------
+    (zoom * h, zoom * w, 3) ndarray of uint8
+        A label has the same colour in all pictures. The seam is drawn on the first pixels behind it. A ring
+        goes around the pair whose agreement the caption gives.
+
+    Examples
+    --------
+    >>> seam = WorstSeam([[0, 0], [0, 1]], "x", 1, 1, 0, [0, 1])
+    >>> crop = SeamCrop(seam, (0, 1), np.array([[7, 7, 0, 0]]), (0, 1), (None, 2))
+    >>> draw_crop(crop).shape
+    (8, 32, 3)
+    """
+    pixels = _enlarge(_colours_of(crop.labels), crop.zoom)
+    pixels[_outlines(_enlarge(crop.labels, crop.zoom))] = OUTLINE
+    row, column = crop.cuts
+    if row is not None:
+        pixels[crop.zoom * row, _dashes(pixels.shape[1])] = SEAM
+    if column is not None:
+        pixels[_dashes(pixels.shape[0]), crop.zoom * column] = SEAM
+    return pixels if crop.seam.agreement is None else _ringed(pixels, crop)
+
+
+def _enlarge(pixels: np.ndarray, zoom: int) -> np.ndarray:
+    return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
+
+
+def _colours_of(labels: np.ndarray) -> np.ndarray:
+    ids, positions = np.unique(labels, return_inverse=True)
+    return np.array([_colour(int(number)) for number in ids], np.uint8)[positions.reshape(labels.shape)]
+
+
+def _colour(number: int) -> tuple[int, ...]:
+    """Give a label a colour that depends on nothing else; labels close in number are far apart in hue."""
+    if number == 0:
+        return BACKGROUND
+    # Periods without a common factor, so that labels of the same hue differ in something else.
+    saturation, value = 0.95 - 0.12 * (number % 5), 1 - 0.07 * (3 * number % 7)
+    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(number * GOLDEN_RATIO % 1, saturation, value))
+
+
+def _outlines(labels: np.ndarray) -> np.ndarray:
+    """Mark the last pixel of a label before another label, along both axes."""
+    marked = np.zeros(labels.shape, bool)
+    for here, ahead in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
+        marked[here] |= (labels[here] != labels[ahead]) & (labels[here] != 0) & (labels[ahead] != 0)
+    return marked
+
+
+def _dashes(length: int) -> np.ndarray:
+    return np.flatnonzero(np.arange(length) % (2 * DASH) < DASH)
+
+
+def _ringed(pixels: np.ndarray, crop: SeamCrop) -> np.ndarray:
+    from PIL import Image, ImageDraw
+
+    picture = Image.fromarray(pixels)
+    row, column = (crop.zoom * i + crop.zoom // 2 for i in crop.place)
+    radius = crop.zoom * RING
+    ImageDraw.Draw(picture).ellipse((column - radius, row - radius, column + radius, row + radius), outline=SEAM)
+    return np.array(picture)
+
+
+def draw_sheet(crops: Sequence[SeamCrop]) -> np.ndarray:
+    """Draw crops side by side on white, each above its caption.
+
+    Parameters
+    ----------
+    crops : sequence of SeamCrop
+        At least one.
+
+    Returns
+    -------
+    (H, W, 3) ndarray of uint8
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    panels = [Image.fromarray(draw_crop(crop)) for crop in crops]
+    captions = [textwrap.wrap(crop.caption, LETTERS_PER_LINE) for crop in crops]
+    column = LEAST_ZOOM * LONGEST_SIDE + MARGIN
+    top = 2 * MARGIN + max(panel.height for panel in panels)
+    height = top + LINE_HEIGHT * max(map(len, captions)) + MARGIN
+    sheet = Image.new("RGB", (MARGIN + column * len(panels), height), PAPER)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(FONT_SIZE)
+    for number, (panel, lines) in enumerate(zip(panels, captions, strict=True)):
+        left = MARGIN + column * number
+        sheet.paste(panel, (left, MARGIN))
+        for line, text in enumerate(lines):
+            draw.text((left, top + LINE_HEIGHT * line), text, fill=INK, font=font)
+    return np.array(sheet)
+
+
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Encode an RGB picture as PNG."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()

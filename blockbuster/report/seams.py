@@ -1,0 +1,242 @@
+"""What the seams of a run came to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["LEAST_DOUBTFUL", "MOST_DOUBTFUL", "N_BINS", "AxisSeams", "SeamReport", "WorstSeam"]
+
+# Bins of agreement from 0 to 1, the last one closed.
+N_BINS = 20
+# Neither clearly two objects nor clearly one.
+LEAST_DOUBTFUL, MOST_DOUBTFUL = 0.1, 0.6
+COUNTED = ("touching", "joined", "refused", "doubtful")
+# Characters of the longest bar of a histogram in text.
+LONGEST_BAR = 40
+
+
+@dataclass
+class AxisSeams:
+    """The seams across one axis, or where tiles meet at edges and corners only.
+
+    Parameters
+    ----------
+    name : str
+        Letter of the axis, ``"axis 0"`` where it has none, or ``"edges and corners"``.
+    touching, joined : int
+        Pairs of labels that touch, and those that were joined.
+    histogram : list of int
+        Pairs per bin of agreement, 0 to 1 in `N_BINS` bins, the last one closed; empty where agreement was
+        not measured.
+    """
+
+    name: str
+    touching: int
+    joined: int
+    histogram: list[int] = field(default_factory=list)
+
+    @property
+    def refused(self) -> int:
+        """Pairs that touch and were not joined."""
+        return self.touching - self.joined
+
+    @property
+    def doubtful(self) -> int:
+        """Pairs that are neither clearly one object nor clearly two."""
+        first, last = (round(bound * len(self.histogram)) for bound in (LEAST_DOUBTFUL, MOST_DOUBTFUL))
+        return sum(self.histogram[first:last])
+
+
+@dataclass
+class WorstSeam:
+    """A seam between two tiles that is worth a look.
+
+    Parameters
+    ----------
+    tiles : list of list of int
+        Grid indices of the two tiles.
+    name : str
+        As that of `AxisSeams`.
+    touching, joined, doubtful : int
+        Pairs of labels.
+    at : list of int
+        A voxel of the first tile at the seam.
+    agreement : float or None
+        Of the pair there, which is the nearest to the threshold; ``None`` where it was not measured.
+    """
+
+    tiles: list[list[int]]
+    name: str
+    touching: int
+    joined: int
+    doubtful: int
+    at: list[int]
+    agreement: float | None = None
+
+    @property
+    def refused(self) -> int:
+        """Pairs that touch and were not joined."""
+        return self.touching - self.joined
+
+    def __str__(self) -> str:
+        tiles = " and ".join(str(tuple(tile)) for tile in self.tiles)
+        text = f"tiles {tiles}, {self.name}: {self.touching} touch, {self.joined} joined, {self.refused} refused"
+        if self.agreement is not None:
+            text += f", {self.doubtful} doubtful; agreement {self.agreement:.2f} at {tuple(self.at)}"
+        return text
+
+
+@dataclass
+class SeamReport:
+    """What all seams came to.
+
+    Parameters
+    ----------
+    merge : str
+        How labels were joined.
+    min_agreement : float or None
+        The threshold, where agreement was asked for.
+    axes : list of AxisSeams
+        Those where labels touch.
+    n_crossing : int
+        Objects that cross a seam.
+    labels_per_object, tiles_per_object : list of float
+        Median and largest number of labels that an object was joined from, and of their tiles, over the objects
+        that cross a seam; empty where there is none.
+    worst : list of WorstSeam
+        The most doubtful seams first, or where agreement was not measured, those with the most pairs.
+    runaway : str
+        The warning about runaway merging; empty where there is none.
+
+    Examples
+    --------
+    >>> seams = SeamReport("touch", axes=[AxisSeams("y", 9, 9), AxisSeams("x", 12, 12)], n_crossing=8,
+    ...                    labels_per_object=[2.0, 6.0], tiles_per_object=[2.0, 4.0])
+    >>> print(seams)
+    merge="touch"
+    seam  touching  joined  refused  doubtful
+    y            9       9        0         -
+    x           12      12        0         -
+    all         21      21        0         -
+    8 objects cross a seam; labels per object: median 2, largest 6; tiles per object: median 2, largest 4
+    """
+
+    merge: str = "touch"
+    min_agreement: float | None = None
+    axes: list[AxisSeams] = field(default_factory=list)
+    n_crossing: int = 0
+    labels_per_object: list[float] = field(default_factory=list)
+    tiles_per_object: list[float] = field(default_factory=list)
+    worst: list[WorstSeam] = field(default_factory=list)
+    runaway: str = ""
+
+    @property
+    def touching(self) -> int:
+        """Pairs of labels that touch across a seam."""
+        return sum(axis.touching for axis in self.axes)
+
+    @property
+    def joined(self) -> int:
+        """Pairs that were joined."""
+        return sum(axis.joined for axis in self.axes)
+
+    @property
+    def refused(self) -> int:
+        """Pairs that touch and were not joined."""
+        return self.touching - self.joined
+
+    @property
+    def histogram(self) -> list[int]:
+        """Pairs per bin of agreement over all axes; empty where agreement was not measured."""
+        return [sum(counts) for counts in zip(*(axis.histogram for axis in self.axes), strict=False)]
+
+    @property
+    def rule(self) -> str:
+        """How labels were joined, as it is written in a call."""
+        asked = "" if self.min_agreement is None else f", min_agreement={self.min_agreement:g}"
+        return f'merge="{self.merge}"{asked}'
+
+    @property
+    def sizes(self) -> str:
+        """How many objects cross a seam, and what they were joined from."""
+        cross = "object crosses" if self.n_crossing == 1 else "objects cross"
+        parts = [f"{self.n_crossing} {cross} a seam"]
+        for what, found in (("labels", self.labels_per_object), ("tiles", self.tiles_per_object)):
+            if found:
+                parts.append(f"{what} per object: median {found[0]:g}, largest {found[1]:g}")
+        return "; ".join(parts)
+
+    def table(self) -> list[list[str]]:
+        """Give a row of words per axis, under a row of headings; no rows where no labels touch."""
+        axes = list(self.axes)
+        if len(axes) > 1:
+            axes.append(AxisSeams("all", self.touching, self.joined, self.histogram))
+        rows = [[axis.name, *_counts(axis, measured=bool(axis.histogram))] for axis in axes]
+        return [["seam", *COUNTED], *rows] if rows else []
+
+    def worst_table(self) -> list[list[str]]:
+        """Give a row of words per seam to look at, under a row of headings; no rows where there is none."""
+        rows = [
+            [
+                " ".join(str(tuple(tile)) for tile in seam.tiles),
+                seam.name,
+                str(tuple(seam.at)),
+                *_counts(seam, measured=seam.agreement is not None),
+                "-" if seam.agreement is None else f"{seam.agreement:.2f}",
+            ]
+            for seam in self.worst
+        ]
+        return [["tiles", "seam", "at", *COUNTED, "agreement"], *rows] if rows else []
+
+    def __str__(self) -> str:
+        if self.merge == "none":
+            return f"{self.rule}: no labels were joined across seams"
+        if not self.axes:
+            return f"{self.rule}: no labels touch across a seam"
+        parts = [self.rule, _aligned(self.table()), *self._histogram_lines(), self.sizes]
+        if self.worst:
+            parts += ["seams to look at", _aligned(self.worst_table())]
+        return "\n".join([*parts, *([f"warning: {self.runaway}"] if self.runaway else [])])
+
+    def _histogram_lines(self) -> list[str]:
+        counts = self.histogram
+        if not any(counts):
+            return []
+        here = None if self.min_agreement is None else min(int(self.min_agreement * len(counts)), len(counts) - 1)
+        lines = ["agreement    pairs"]
+        for number, count in enumerate(counts):
+            low, high = number / len(counts), (number + 1) / len(counts)
+            bar = "#" * math.ceil(LONGEST_BAR * count / max(counts))
+            mark = f"  <- min_agreement={self.min_agreement:g}" if number == here else ""
+            lines.append(f"{low:.2f}-{high:.2f} {count:8}  {bar}{mark}".rstrip())
+        return lines
+
+    @classmethod
+    def from_dict(cls, found: Mapping[str, Any]) -> SeamReport:
+        """Make one of what `dataclasses.asdict` gave; what a later version may have added is left out."""
+        report = _known(cls, found)
+        report.axes = [_known(AxisSeams, axis) for axis in report.axes]
+        report.worst = [_known(WorstSeam, seam) for seam in report.worst]
+        return report
+
+
+def _known(kind: Any, found: Mapping[str, Any]) -> Any:
+    return kind(**{name: value for name, value in found.items() if name in kind.__dataclass_fields__})
+
+
+def _counts(seams: AxisSeams | WorstSeam, *, measured: bool) -> list[str]:
+    doubtful = str(seams.doubtful) if measured else "-"
+    return [str(seams.touching), str(seams.joined), str(seams.refused), doubtful]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Set rows of words in columns, the first one to the left and the others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for first, *others in rows:
+        numbers = (word.rjust(width) for word, width in zip(others, widths[1:], strict=True))
+        lines.append("  ".join([first.ljust(widths[0]), *numbers]))
+    return "\n".join(lines)
