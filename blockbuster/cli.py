@@ -1,10 +1,12 @@
-"""The command line: ``blockbuster segment`` and ``blockbuster demo``."""
+"""The command line: ``blockbuster segment``, ``blockbuster seams`` and ``blockbuster demo``."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import importlib
+import json
 import math
 import operator
 import os
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from blockbuster.plan import RunPlan
+    from blockbuster.report import RunReport
 
 __all__ = ["ThresholdAndLabel", "main"]
 
@@ -112,6 +115,7 @@ def _build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_segment(commands)
+    _add_seams(commands)
     return parser
 
 
@@ -143,6 +147,18 @@ def _add_segment(commands: Any) -> None:
     _add_run_options(parser.add_argument_group("the run").add_argument)
 
 
+def _add_seams(commands: Any) -> None:
+    summary = "show which labels touch at the seams of finished labels, which are joined, and where to look"
+    parser = commands.add_parser(
+        "seams", help=summary, description=summary, allow_abbrev=False, formatter_class=_wide
+    )
+    parser.set_defaults(run=_run_seams)
+    parser.add_argument("path", metavar="PATH", help="zarr group that holds the labels")
+    parser.add_argument("--component", default="labels", metavar="NAME", help="label array in it (%(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the seams as JSON")
+    parser.add_argument("--picture", metavar="FILE", help="also draw the worst seams to a new PNG file")
+
+
 def _wide(prog: str) -> argparse.HelpFormatter:
     return argparse.HelpFormatter(prog, max_help_position=34, width=116)
 
@@ -171,9 +187,9 @@ def _add_tile_options(add: Callable[..., Any]) -> None:
 
 
 def _add_label_options(add: Callable[..., Any]) -> None:
-    add("--merge", metavar="HOW", help="touch, agree or none: which labels at a seam are one object (touch)")
+    add("--merge", metavar="HOW", help="touch, agree (also in the halo) or none: what is one object (touch)")
     add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (0.3)")
-    add("--connectivity", type=int, metavar="N", help="neighbours: 1 = faces ... ndim = corners too (1)")
+    add("--connectivity", type=int, metavar="N", help="1 = faces ... ndim = corners too (1; ndim for agree)")
     add("--merge-axes", metavar="AXES", help="axes along which labels are joined, e.g. yx (all but t and c)")
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")
 
@@ -248,6 +264,36 @@ def _run_demo(args: argparse.Namespace) -> int:
         return _complain(error, WRONG_ARGUMENTS)
     except OSError as error:
         return _complain(error, FAILED)
+
+
+def _run_seams(args: argparse.Namespace) -> int:
+    from blockbuster.report import read_report
+
+    try:
+        report = read_report(args.path, args.component)
+        if args.picture is not None:
+            _write_picture(report, args.picture)
+    except (OSError, ValueError) as error:
+        return _complain(error, WRONG_ARGUMENTS)
+    if args.json:
+        print(json.dumps(dataclasses.asdict(report.seams), indent=2))
+    else:
+        print(report, report.seams, sep="\n")
+    return DONE
+
+
+def _write_picture(report: RunReport, file: str) -> None:
+    from blockbuster.report.picture import draw_sheet, encode_png, read_crops
+
+    crops = read_crops(report.seams, report.labels_path)
+    if not crops:
+        raise ValueError(f"--picture {file}: there is no seam to show, or its labels cannot be read.")
+    png = encode_png(draw_sheet(crops))
+    try:
+        with open(file, "xb") as stream:
+            stream.write(png)
+    except FileExistsError as error:
+        raise FileExistsError(f"--picture {file}: the file exists; give a new name.") from error
 
 
 def _run_segment(args: argparse.Namespace) -> int:

@@ -123,7 +123,7 @@ class FinishedStage:
         reach("seams matched")
         self.report.n_objects, self.report.seams = table.n_objects, seams
         if seams.runaway:
-            warnings.warn(seams.runaway, stacklevel=6)
+            warnings.warn(seams.runaway, stacklevel=5)
         return table
 
     def publish(self, table: RemapTable, place: OutputPlace, axes: str | None) -> None:

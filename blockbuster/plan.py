@@ -222,10 +222,21 @@ class RunPlan:
             box_voxels=_product(box),
             itemsize=self.source.dtype.itemsize,
             n_at_once=min(n_at_once, n_tasks),
+            waiting_voxels=self._waiting_voxels,
             n_tasks=n_tasks if drives else 0,
             sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
             held_bytes=held if drives else 0,
         )
+
+    @property
+    def _waiting_voxels(self) -> int:
+        """Voxels of the tiles that wait in a brick until they are compared with their last neighbour."""
+        if self.min_agreement is None:
+            return 0
+        counts = self.bricks.tiles_per_brick
+        n_waiting = sum(_product(counts[axis + 1 :]) for axis in self.joined_axes if counts[axis] > 1)
+        lengths = zip(self.grid.tile_shape, self.grid.halo, self.grid.shape, strict=True)
+        return n_waiting * _product(min(n, tile + 2 * halo) for tile, halo, n in lengths)
 
     @property
     def label_bytes(self) -> int:

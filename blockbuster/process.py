@@ -304,6 +304,7 @@ class _Run:
             if place is None:
                 return finished.to_numpy(table)
             finished.publish(table, place, axes)
+            self.report.labels_at(place.array_path)
         return self._stored(place)
 
     def _stored(self, place: OutputPlace) -> Any:

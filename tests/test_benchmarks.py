@@ -110,6 +110,16 @@ def test_durability_has_a_row_for_each_measurement_and_part(load):
     assert all(len(rows[name][0]) == 7 for name in ("journal and add up", "read back"))
 
 
+def test_seam_cost_has_a_row_for_each_case_in_both_tables(load):
+    rows = table_rows(run("benchmarks.seam_cost", "--small"))
+    for case in load("seam_cost").cases(small=True):
+        time, weight = rows[case.name]
+        assert (len(time), time[-1]) == (7, "not judged")
+        assert (len(weight), weight[-1]) == (7, "not judged")
+        assert int(time[0].replace(",", "")) > 0
+        assert float(weight[4]) > 0
+
+
 def test_each_part_of_the_durability_can_be_switched_off_and_comes_back(load, tmp_path, monkeypatch):
     module, runs, setting = load("durability"), load("runs"), load("settings").settings(small=True)[0]
     path, labels = setting.image.stored_in(tmp_path), {}

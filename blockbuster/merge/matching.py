@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -118,13 +118,14 @@ class _Match:
         offsets = self.job.ids.offsets
         across = _axis_across(step)
         mine, theirs = self._strips(self.index, across, 1), self._strips(other, across, 0)
-        found = []
-        for tile, apart in self._meeting(mine, theirs):
-            neighbour = tuple(i + d for i, d in zip(tile, apart, strict=True))
-            pair = self.tile_pairs.of(tile, apart)
-            pieces = compare_pieces(pair, mine[tile], theirs[neighbour], self.tile_pairs.strides)
-            pieces[:, :2] += [offsets[tile], offsets[neighbour]]
-            found.append(pieces)
+        strips, found = mine | theirs, []
+        for tile, apart in itertools.product(strips, self.tile_pairs.steps):
+            neighbour = tuple([i + d for i, d in zip(tile, apart, strict=True)])
+            if neighbour in strips and (tile in mine) != (neighbour in mine):
+                pair = self.tile_pairs.of(tile, apart)
+                pieces = compare_pieces(pair, strips[tile], strips[neighbour], self.tile_pairs.strides)
+                pieces[:, :2] += [offsets[tile], offsets[neighbour]]
+                found.append(pieces)
         best = Agreements.of_pieces(found)
         return TouchingPairs(best.pairs, best.values, best.voxels)
 
@@ -133,15 +134,6 @@ class _Match:
         packed = self.staged.read_border(brick, axis, side)
         strips = unpack_strips(packed, lambda number: strip_box(grid, grid.index(number), axis, side))
         return {grid.index(number): runs for number, runs in strips.items()}
-
-    def _meeting(self, mine: dict[Index, Any], theirs: dict[Index, Any]) -> Iterator[tuple[Index, Index]]:
-        """Iterate over tiles of this brick, each with the step to a neighbour in the other."""
-        steps = self.tile_pairs.steps
-        all_steps = [*steps, *(tuple(-d for d in step) for step in steps)]
-        for tile in mine:
-            for step in all_steps:
-                if tuple(i + d for i, d in zip(tile, step, strict=True)) in theirs:
-                    yield tile, step
 
 
 def _inside(index: Index, shape: Index) -> bool:

@@ -143,38 +143,40 @@ def _worst_seams(
     doubt = np.zeros(len(tiles), bool)
     if found.agreement is not None:
         doubt = (found.agreement >= LEAST_DOUBTFUL) & (found.agreement < MOST_DOUBTFUL)
+    n_touching = np.bincount(seams)
     n_doubtful, n_joined = (np.bincount(seams, weights=which).astype(int) for which in (doubt, is_joined))
     order = np.lexsort((tiles[first, 1], tiles[first, 0], -n_joined, -n_doubtful))
     worst = []
     for seam in order[:MOST_WORST].tolist():
-        if found.agreement is not None and not n_doubtful[seam]:
-            break
         pair = [grid.index(int(number)) for number in tiles[first[seam]]]
-        at, agreement = _place_to_look(found, np.flatnonzero(seams == seam), pair, grid, min_agreement)
+        at, agreement = _seam_middle(pair, grid), None
+        if found.agreement is not None and found.voxels is not None and min_agreement is not None:
+            doubtful = np.flatnonzero(doubt & (seams == seam))
+            if not len(doubtful):
+                break
+            nearest = doubtful[np.argmin(np.abs(found.agreement[doubtful] - min_agreement))]
+            at = [int(i) for i in np.unravel_index(found.voxels[nearest], grid.shape)]
+            agreement = float(found.agreement[nearest])
         worst.append(
             WorstSeam(
-                [list(pair[0]), list(pair[1])],
-                str(kinds[first[seam]]),
-                int(np.count_nonzero(seams == seam)),
-                int(n_joined[seam]),
-                int(n_doubtful[seam]),
-                at,
-                agreement,
+                tiles=[list(tile) for tile in pair],
+                name=str(kinds[first[seam]]),
+                touching=int(n_touching[seam]),
+                joined=int(n_joined[seam]),
+                doubtful=int(n_doubtful[seam]),
+                at=at,
+                agreement=agreement,
             )
         )
     return worst
 
 
-def _place_to_look(
-    found: TouchingPairs, members: np.ndarray, pair: list[Index], grid: TileGrid, min_agreement: float | None
-) -> tuple[list[int], float | None]:
-    """Give the voxel where the pair touches that is nearest to the threshold; without one, the seam's middle."""
-    if found.agreement is not None and found.voxels is not None and min_agreement is not None:
-        nearest = members[np.argmin(np.abs(found.agreement[members] - min_agreement))]
-        voxel = np.unravel_index(found.voxels[nearest], grid.shape)
-        return [int(i) for i in voxel], float(found.agreement[nearest])
-    cores = [grid.core(tile) for tile in pair]
-    return [
-        a.stop - 1 if a.stop == b.start else (max(a.start, b.start) + a.stop) // 2
-        for a, b in zip(*cores, strict=True)
-    ], None
+def _seam_middle(pair: list[Index], grid: TileGrid) -> list[int]:
+    """Give a voxel of the first tile in the middle of the seam to the second."""
+    middle = []
+    for a, b in zip(*(grid.core(tile) for tile in pair), strict=True):
+        if a.stop == b.start:
+            middle.append(a.stop - 1)
+        else:
+            middle.append(a.start if a.start == b.stop else (a.start + a.stop) // 2)
+    return middle

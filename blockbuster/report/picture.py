@@ -38,8 +38,8 @@ class SeamCrop:
     ----------
     seam : WorstSeam
         The seam.
-    axes : (row axis, column axis)
-        Axes of the label image that span the plane.
+    axes : (str, str)
+        Names of the axes that run down and to the right.
     labels : (h, w) ndarray of int
         Labels; 0 is background.
     place : (row, column)
@@ -49,7 +49,7 @@ class SeamCrop:
     """
 
     seam: WorstSeam
-    axes: tuple[int, int]
+    axes: tuple[str, str]
     labels: np.ndarray
     place: tuple[int, int]
     cuts: tuple[int | None, int | None]
@@ -62,7 +62,7 @@ class SeamCrop:
     @property
     def caption(self) -> str:
         """What the picture shows."""
-        plane = "" if len(self.seam.at) == 2 else f" (axis {self.axes[0]} down, axis {self.axes[1]} to the right)"
+        plane = "" if len(self.seam.at) == 2 else f"; {self.axes[0]} down, {self.axes[1]} to the right"
         return f"{self.seam}{plane}"
 
 
@@ -108,9 +108,10 @@ def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
     )
     box: list[int | slice] = list(seam.at)
     box[first], box[second] = rows, columns
+    names = getattr(labels.metadata, "dimension_names", None) or [f"axis {axis}" for axis in range(labels.ndim)]
     return SeamCrop(
         seam,
-        (first, second),
+        (str(names[first]), str(names[second])),
         np.asarray(labels[tuple(box)]),
         (seam.at[first] - rows.start, seam.at[second] - columns.start),
         (_cut(seam, first, rows.start), _cut(seam, second, columns.start)),
@@ -158,7 +159,7 @@ def draw_crop(crop: SeamCrop) -> np.ndarray:
     Examples
     --------
     >>> seam = WorstSeam([[0, 0], [0, 1]], "x", 1, 1, 0, [0, 1])
-    >>> crop = SeamCrop(seam, (0, 1), np.array([[7, 7, 0, 0]]), (0, 1), (None, 2))
+    >>> crop = SeamCrop(seam, ("y", "x"), np.array([[7, 7, 0, 0]]), (0, 1), (None, 2))
     >>> draw_crop(crop).shape
     (8, 32, 3)
     """

@@ -9,12 +9,12 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from blockbuster.report.seams import SeamReport
+from blockbuster.report.seams import AxisSeams, SeamReport
 
 __all__ = ["REPORT", "RunReport", "installed_versions", "read_report"]
 
@@ -62,6 +62,9 @@ class RunReport:
     9 tiles: 8 run, 1 empty (maximum <= 12); 40 objects
     """
 
+    # Not a field: it says where the report was found, and is not kept with it.
+    _labels_path = ""
+
     settings: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     n_tiles: int = 0
@@ -84,6 +87,15 @@ class RunReport:
         """Pairs of labels that touch across a seam."""
         return self.seams.touching
 
+    def labels_at(self, path: str | os.PathLike[str]) -> None:
+        """Say in which folder the array of labels lies, so that a notebook can show pictures of its seams."""
+        self._labels_path = os.path.abspath(os.fspath(path))
+
+    @property
+    def labels_path(self) -> str:
+        """Folder of the array of labels; empty where it is not known."""
+        return self._labels_path
+
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
         """Add the time that a block takes to a phase."""
@@ -102,7 +114,7 @@ class RunReport:
         """Read a report; what a later version may have added is left out."""
         found = json.loads(text)
         report = cls(**{name: value for name, value in found.items() if name in cls.__dataclass_fields__})
-        report.seams = SeamReport.from_dict(found.get("seams", {}))
+        report.seams = SeamReport.from_dict(found["seams"] if "seams" in found else _seams_of_old(found))
         return report
 
     @property
@@ -110,6 +122,10 @@ class RunReport:
         """What became of the tiles that did not fail."""
         text = f"{self.n_run} run, {self.n_skipped} empty"
         return text if self.empty_threshold is None else f"{text} (maximum <= {self.empty_threshold:g})"
+
+    @property
+    def _refused(self) -> str:
+        return f", {self.seams.refused} refused" if self.seams.merge == "agree" else ""
 
     def _rows(self) -> list[tuple[str, str]]:
         """What a reader wants to know, in words."""
@@ -119,7 +135,7 @@ class RunReport:
             ("failed", f"{self.n_failed}: " + ", ".join(str(tuple(tile)) for tile, _ in self.failed[:5])),
             ("tried again", f"{self.n_retried} times"),
             ("continued", f"from {self.resumed_from}, {self.n_resumed} tiles were finished"),
-            ("seams", f"{self.n_pairs} pairs of labels touch"),
+            ("seams", f"{self.n_pairs} pairs of labels touch{self._refused}"),
             ("seconds", ", ".join(f"{phase} {s:.2f}" for phase, s in self.seconds.items())),
             *((name, str(value)) for name, value in self.settings.items()),
             ("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())),
@@ -133,10 +149,15 @@ class RunReport:
             f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
             for name, text in self._rows()
         )
-        return f"<table>{rows}</table>"
+        # Drawing needs more than reading and printing a report.
+        from blockbuster.report.notebook import seams_as_html
+
+        return f"<table>{rows}</table>{seams_as_html(self.seams, self.labels_path)}"
 
     def __str__(self) -> str:
         text = f"{self.n_tiles} tiles: {self._tiles}; {self.n_objects} objects"
+        if self.seams.merge == "agree":
+            text += f"; {self.seams.refused} of {self.n_pairs} pairs refused"
         if self.n_failed:
             text += f"; {self.n_failed} tiles failed"
         if self.n_retried:
@@ -161,7 +182,7 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     Returns
     -------
     RunReport
-        It shows itself as a table in a notebook.
+        It shows itself in a notebook: tables, the distribution of agreement, and pictures of the worst seams.
 
     Raises
     ------
@@ -181,16 +202,26 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     >>> read_report(f"{folder}/x.zarr").n_objects
     1
     """
-    file = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"), REPORT)
+    folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
+    file = os.path.join(folder, REPORT)
     try:
         with open(file) as stream:
-            return RunReport.from_json(stream.read())
+            report = RunReport.from_json(stream.read())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{file} does not exist; give the path and the component of labels that tile_process wrote."
         ) from error
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is damaged and cannot be read: {error}.") from error
+    report.labels_at(folder)
+    return report
+
+
+def _seams_of_old(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Give the seams of a report from before they were told apart, when all that touched were joined."""
+    n_pairs = found.get("n_pairs", 0)
+    axes = [AxisSeams("all axes", n_pairs, n_pairs)] if n_pairs else []
+    return dataclasses.asdict(SeamReport(axes=axes))
 
 
 def installed_versions() -> dict[str, str]:

@@ -12,7 +12,7 @@ from blockbuster.seams.runs import LabelRuns
 
 __all__ = ["cut_strip", "pack_strips", "strip_box", "unpack_strips"]
 
-CODEC = Blosc("zstd", clevel=3, shuffle=Blosc.BITSHUFFLE)
+CODEC = Blosc("zstd", clevel=1, shuffle=Blosc.SHUFFLE)
 
 
 def strip_box(grid: TileGrid, tile: Index, axis: int, side: int) -> Box:

@@ -314,7 +314,10 @@ class _BrickTask:
             if labels.dtype != label_dtype(n_labels + int(result.counts[i])):
                 labels = labels.astype(label_dtype(n_labels + int(result.counts[i])))
                 compact_labels(core, labels[place], n_labels)
-            self.borders.add(index, found, labels[place], n_labels)
+            if result.counts[i]:
+                self.borders.add(index, found, labels[place], n_labels)
+            else:
+                self.borders.pass_over(index)
             n_labels += int(result.counts[i])
         return labels if n_labels else None
 

@@ -1,0 +1,239 @@
+"""What agreement costs: ``merge="agree"`` against ``merge="touch"``: ``python -m benchmarks.seam_cost``.
+
+Both run on the engine's images, turn about, after one call each that is not counted. Time is that of the whole
+call; peak memory is that of one more call, in a process of its own, which also weighs what lies in the stage:
+sidecars, where halo strips travel, against staged labels. The last row is dense tissue without any background
+and a function that costs nothing: the worst case, which is not judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import numpy as np
+import zarr
+
+import blockbuster
+from benchmarks.images import Image
+from benchmarks.machine import describe_machine, machine_facts
+from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes, seconds_of
+from benchmarks.settings import ROOT, is_small
+from benchmarks.table import format_table, verdict
+from benchmarks.tissue import voronoi_labels
+
+__all__ = ["Case", "cases", "main", "measure", "weigh"]
+
+MERGES = ("touch", "agree")
+SIDECAR_BOUND = 0.3
+DEFAULT_REPEATS = 5
+TITLES = ["setting", "pairs", "touch s", "agree s", "ratio", "by pairs", "at most", "verdict"]
+WEIGHT_TITLES = ["setting", "touch MB", "agree MB", "ratio", "at most", "sidecars / labels", "at most", "verdict"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the tables.
+
+    Parameters
+    ----------
+    kind : {"discs", "blobs", "tissue"}
+        What is segmented; ``"tissue"`` is a 3-D label image without background, handed on as it is.
+    length, chunk : int
+        Side of the image and of its chunks in voxels.
+    tile, overlap : int
+        Side of a tile, and its halo, in voxels.
+    time_bound : float or None
+        Largest allowed ratio of the times; ``None``: not judged.
+    memory_bound : float or None
+        Largest allowed ratio of the peaks of memory; with it, sidecars are judged.
+    """
+
+    kind: str
+    length: int
+    chunk: int
+    tile: int
+    overlap: int
+    time_bound: float | None = None
+    memory_bound: float | None = None
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return 2 if self.kind == "discs" else 3
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        return f"{self.kind} {self.length}^{self.ndim} tile {self.tile} overlap {self.overlap}"
+
+    def stored_in(self, folder: Path) -> Path:
+        """Give the path of the image, which is generated where it is not there."""
+        if self.kind != "tissue":
+            return Image(self.kind, self.length, self.chunk).stored_in(folder)
+        path = folder / f"tissue-{self.length}.zarr"
+        if not path.exists():
+            side = min(128, self.length)
+            labels = voronoi_labels((side,) * 3, 12, 0).astype(np.uint16)
+            array = zarr.create_array(path, shape=(self.length,) * 3, chunks=(side,) * 3, dtype="uint16")
+            array[...] = np.tile(labels, (self.length // side,) * 3)
+        return path
+
+    def run(self, path: Path, merge: str, folder: Path, *, keep_stage: bool = False) -> blockbuster.RunReport:
+        """Segment the image into ``folder/labels.zarr``, anew."""
+        with dask.config.set(scheduler="threads", num_workers=N_THREADS), warnings.catch_warnings():
+            # Joining what touches does fuse the tissue.
+            warnings.filterwarnings("ignore", "runaway merging")
+            _, report = blockbuster.tile_process(
+                path,
+                hand_on if self.kind == "tissue" else label_tile,
+                tile_shape=(self.tile,) * self.ndim,
+                overlap=self.overlap,
+                merge=merge,
+                write_to=folder / "labels.zarr",
+                keep_stage=keep_stage,
+                return_report=True,
+            )
+        return report
+
+
+def hand_on(tile: np.ndarray) -> np.ndarray:
+    """Give labels that are there already: a function that costs nothing."""
+    return tile
+
+
+def cases(*, small: bool) -> list[Case]:
+    """Give the rows of the tables; small ones end in seconds and are not judged."""
+    if small:
+        return [Case("discs", 512, 128, 64, 16), Case("blobs", 64, 32, 16, 4), Case("tissue", 64, 64, 16, 4)]
+    return [
+        Case("discs", 16384, 1024, 256, 16, time_bound=1.35),
+        Case("discs", 16384, 1024, 1024, 32, time_bound=1.35),
+        Case("blobs", 512, 128, 64, 16, time_bound=1.5, memory_bound=1.5),
+        Case("tissue", 384, 128, 64, 16),
+    ]
+
+
+def measure(case: Case, path: Path, repeats: int) -> list[str]:
+    """Time both ways of merging in turn; give the row of the table."""
+    seconds: dict[str, list[float]] = {merge: [] for merge in MERGES}
+    reports: dict[str, blockbuster.RunReport] = {}
+    with tempfile.TemporaryDirectory() as name:
+        for _ in range(1 + repeats):
+            for merge in MERGES:
+                shutil.rmtree(Path(name, "labels.zarr"), ignore_errors=True)
+                seconds[merge].append(
+                    seconds_of(lambda merge=merge: reports.update({merge: case.run(path, merge, Path(name))}))
+                )
+    touch, agree = (seconds[merge][1:] for merge in MERGES)
+    ratio = statistics.median(agree) / statistics.median(touch)
+    by_pairs = statistics.median(b / a for a, b in zip(touch, agree, strict=True))
+    bound = case.time_bound
+    return [
+        case.name,
+        f"{reports['agree'].seams.touching:,}",
+        f"{statistics.median(touch):.3f}",
+        f"{statistics.median(agree):.3f}",
+        f"{ratio:.3f}",
+        f"{by_pairs:.3f}",
+        "-" if bound is None else f"{bound:g}",
+        verdict(ratio, bound),
+    ]
+
+
+def weigh(case: Case, path: Path) -> list[str]:
+    """Compare peak memory, and what lies in the stage; give the row of the table."""
+    weights = {merge: _weigh_in_new_process(case, path, merge) for merge in MERGES}
+    peaks = {merge: found["peak_bytes"] for merge, found in weights.items()}
+    ratio = peaks["agree"] / peaks["touch"]
+    share = weights["agree"]["sidecar_bytes"] / weights["agree"]["label_bytes"]
+    bound = case.memory_bound
+    share_bound = None if bound is None else SIDECAR_BOUND
+    verdicts = {verdict(ratio, bound), verdict(share, share_bound)}
+    return [
+        case.name,
+        f"{peaks['touch'] / 1e6:.0f}",
+        f"{peaks['agree'] / 1e6:.0f}",
+        f"{ratio:.3f}",
+        "-" if bound is None else f"{bound:g}",
+        f"{share:.3f}",
+        "-" if share_bound is None else f"{share_bound:g}",
+        "FAIL" if "FAIL" in verdicts else verdicts.pop(),
+    ]
+
+
+def _weigh_in_new_process(case: Case, path: Path, merge: str) -> dict[str, int]:
+    given = json.dumps([case.kind, case.length, case.chunk, case.tile, case.overlap])
+    command = [sys.executable, "-m", "benchmarks.seam_cost", "--weigh", given, merge, str(path)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    found: dict[str, int] = json.loads(done.stdout)
+    return found
+
+
+def _print_weight(given: str, merge: str, path: str) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        Case(*json.loads(given)).run(Path(path), merge, Path(name), keep_stage=True)
+        peak = peak_memory_bytes()
+        (part,) = Path(name).glob("*.blockbuster-stage/part-*")
+        sizes = {
+            kind: _bytes_below(part / folder) for kind, folder in (("label", "labels"), ("sidecar", "sidecars"))
+        }
+    print(json.dumps({"peak_bytes": peak, **{f"{kind}_bytes": size for kind, size in sizes.items()}}))
+
+
+def _bytes_below(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print; exit with 1 where something is above its bound."""
+    options = _parser().parse_args(arguments)
+    if options.weigh:
+        _print_weight(*options.weigh)
+        return
+    small = options.small or is_small()
+    repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
+    chosen = [case for case in cases(small=small) if options.only in case.name]
+    print(describe_machine(machine_facts()), flush=True)
+    with contextlib.ExitStack() as stack:
+        data = options.data or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        data.mkdir(parents=True, exist_ok=True)
+        paths = [case.stored_in(data) for case in chosen]
+        rows = [measure(case, path, repeats) for case, path in zip(chosen, paths, strict=True)]
+        print(f"\nTime on {N_THREADS} threads, medians of {repeats}; ratio is agree / touch:\n")
+        print(format_table(TITLES, rows), flush=True)
+        weights = [weigh(case, path) for case, path in zip(chosen, paths, strict=True)]
+        print("\nPeak memory of one run in a process of its own, and bytes of the sidecars with agree:\n")
+        print(format_table(WEIGHT_TITLES, weights))
+    sys.exit(any(row[-1] == "FAIL" for row in [*rows, *weights]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.seam_cost",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--repeats", type=int, help=f"counted calls of each (default: {DEFAULT_REPEATS}; 1 with --small)"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has this text")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep generated images here")
+    parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
+    parser.add_argument("--weigh", nargs=3, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,209 @@
+"""Pictures of seams: which voxels they show, in which colours, and what is drawn over them."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from blockbuster.report import SeamReport, WorstSeam
+from blockbuster.report.picture import SeamCrop, draw_crop, draw_sheet, encode_png, read_crop, read_crops
+
+OUTLINE, SEAM = (0, 0, 0), (255, 255, 255)
+
+
+def write_labels(path, labels, chunks=None, **options):
+    array = zarr.create_array(
+        path, shape=labels.shape, chunks=chunks or labels.shape, dtype=labels.dtype, **options
+    )
+    array[...] = labels
+    return str(path)
+
+
+def numbered(*shape):
+    """Labels that are all different, so that a voxel tells where it is from."""
+    return np.arange(1, np.prod(shape) + 1, dtype="int32").reshape(shape)
+
+
+def seam_at(at, tiles, agreement=None):
+    return WorstSeam(tiles, "y", 5, 3, 1, list(at), agreement)
+
+
+def crop_of(labels, cuts=(None, None), place=(0, 0), agreement=None):
+    return SeamCrop(seam_at(place, [[0, 0], [1, 0]], agreement), ("y", "x"), labels, place, cuts)
+
+
+def corners(picture, zoom):
+    """The first pixel of every voxel, on which no outline is drawn."""
+    return picture[::zoom, ::zoom]
+
+
+@pytest.mark.parametrize("at", [(0, 0), (99, 150), (211, 299), (40, 250)])
+def test_a_crop_shows_the_voxels_around_a_seam_inside_the_image(tmp_path, at):
+    labels = numbered(212, 300)
+    crop = read_crop(write_labels(tmp_path / "labels", labels, (50, 60)), seam_at(at, [[0, 0], [1, 0]]))
+    assert crop.labels.shape == (160, 160)
+    assert crop.labels[crop.place] == labels[at]
+    top, left = np.argwhere(labels == crop.labels[0, 0])[0]
+    np.testing.assert_array_equal(crop.labels, labels[top : top + 160, left : left + 160])
+    for start, position, length in zip((top, left), at, labels.shape, strict=True):
+        assert abs(start + 80 - position) <= 1 or start in (0, length - 160)
+
+
+@pytest.mark.parametrize(
+    ("tiles", "behind"),
+    [
+        ([[0, 0], [1, 0]], (1, None)),
+        ([[0, 0], [0, 1]], (None, 1)),
+        ([[0, 0], [1, 1]], (1, 1)),
+        # The second tile is below and to the left: the voxel is the first one behind the seam across x.
+        ([[0, 1], [1, 0]], (1, 0)),
+    ],
+)
+def test_the_seam_lies_between_the_voxel_and_the_other_tile(tmp_path, tiles, behind):
+    path = write_labels(tmp_path / "labels", numbered(40, 40))
+    crop = read_crop(path, seam_at((15, 20), tiles))
+    expected = tuple(None if step is None else i + step for i, step in zip((15, 20), behind, strict=True))
+    assert crop.cuts == expected
+
+
+@pytest.mark.parametrize(
+    ("tiles", "axes"),
+    [
+        ([[0, 0, 0], [1, 0, 0]], (0, 2)),
+        ([[0, 0, 0], [0, 1, 0]], (1, 2)),
+        ([[0, 0, 0], [0, 0, 1]], (1, 2)),
+        ([[0, 0, 0], [0, 1, 1]], (1, 2)),
+        ([[0, 1, 0], [1, 0, 1]], (1, 2)),
+        ([[0, 0, 0, 0], [1, 0, 0, 0]], (0, 3)),
+        ([[0, 0, 0, 0], [1, 1, 0, 0]], (0, 1)),
+        ([[0, 0, 0, 0], [0, 1, 0, 0]], (1, 3)),
+    ],
+)
+def test_a_volume_is_shown_in_a_plane_that_the_seam_cuts(tmp_path, tiles, axes):
+    shape = (6, 5, 7, 8)[-len(tiles[0]) :]
+    labels, at = numbered(*shape), (2, 3, 4, 5)[-len(shape) :]
+    names = "tzyx"[-len(shape) :]
+    crop = read_crop(write_labels(tmp_path / "labels", labels, dimension_names=list(names)), seam_at(at, tiles))
+    plane = tuple(slice(None) if axis in axes else i for axis, i in enumerate(at))
+    np.testing.assert_array_equal(crop.labels, labels[plane])
+    assert crop.labels[crop.place] == labels[at]
+    assert crop.caption.endswith(f"; {names[axes[0]]} down, {names[axes[1]]} to the right")
+
+
+def test_a_crop_reads_no_chunk_that_it_does_not_show(tmp_path):
+    labels = numbered(500, 500)
+    path = write_labels(tmp_path / "labels", labels, (100, 100))
+    for chunk in Path(path).glob("c/*/*"):
+        if not {chunk.parent.name, chunk.name} <= {"1", "2"}:
+            chunk.write_bytes(b"damaged")
+    crop = read_crop(path, seam_at((199, 200), [[0, 0], [1, 0]]))
+    np.testing.assert_array_equal(crop.labels, labels[119:279, 120:280])
+
+
+def test_a_thin_stack_is_enlarged_and_not_distorted(tmp_path):
+    crop = read_crop(write_labels(tmp_path / "labels", numbered(10, 900)), seam_at((4, 300), [[0, 0], [1, 0]]))
+    assert crop.labels.shape == (10, 40)
+    assert draw_crop(crop).shape == (80, 320, 3)
+
+
+def test_labels_that_cannot_be_shown_are_left_out(tmp_path):
+    path = write_labels(tmp_path / "labels", numbered(20, 20))
+    inside, outside = seam_at((9, 9), [[0, 0], [1, 0]]), seam_at((9, 20), [[0, 0], [1, 0]])
+    seams = SeamReport(worst=[inside, outside, seam_at((9, 9, 9), [[0, 0, 0], [1, 0, 0]])])
+    assert [crop.seam for crop in read_crops(seams, path)] == [inside]
+    line = write_labels(tmp_path / "line", numbered(20))
+    assert read_crops(SeamReport(worst=[seam_at((9,), [[0], [1]])]), line) == []
+
+
+@pytest.mark.parametrize("fault", ["no path", "no folder", "no array", "damaged metadata", "damaged chunk"])
+def test_labels_that_are_gone_or_damaged_are_no_error(tmp_path, fault):
+    path = write_labels(tmp_path / "labels", numbered(20, 20))
+    seams = SeamReport(worst=[seam_at((9, 9), [[0, 0], [1, 0]])])
+    assert len(read_crops(seams, path)) == 1
+    if fault == "no array":
+        (tmp_path / "labels/zarr.json").unlink()
+    if fault.startswith("damaged"):
+        (tmp_path / "labels" / {"metadata": "zarr.json", "chunk": "c/0/0"}[fault[8:]]).write_text("damaged")
+    before = sorted(tmp_path.rglob("*"))
+    assert read_crops(seams, {"no path": "", "no folder": str(tmp_path / "moved")}.get(fault, path)) == []
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@given(arrays("int32", st.tuples(st.integers(2, 12), st.integers(2, 12)), elements=st.integers(0, 2**31 - 1)))
+def test_a_label_has_one_colour_in_every_picture_and_background_another(labels):
+    crop = crop_of(labels)
+    colours = corners(draw_crop(crop), crop.zoom)
+    of_label = dict(zip(labels.ravel().tolist(), map(tuple, colours.reshape(-1, 3).tolist()), strict=True))
+    assert all(tuple(colours[place].tolist()) == of_label[label] for place, label in np.ndenumerate(labels))
+    for label, colour in of_label.items():
+        alone = draw_crop(crop_of(np.full((2, 2), label, "int32")))
+        assert (alone == colour).all()
+        assert (max(colour) > 100) == (label > 0)
+
+
+def test_labels_close_in_number_have_colours_that_are_not():
+    labels = np.arange(1, 40001, dtype="int32").reshape(200, 200)
+    crop = crop_of(labels)
+    colours = corners(draw_crop(crop), crop.zoom).reshape(-1, 3).astype(int)
+    for step in (1, 2, 3, 5, 8, 13, 21, 34, 55):
+        assert np.abs(colours[step:] - colours[:-step]).max(axis=1).min() > 15
+
+
+def test_labels_that_touch_are_told_apart_by_an_outline():
+    labels = np.array([[1, 1, 2], [1, 0, 2], [3, 3, 2]])
+    crop = crop_of(labels)
+    zoom, picture = crop.zoom, draw_crop(crop)
+    is_outline = (picture == OUTLINE).all(axis=2)
+    expected = np.zeros_like(is_outline)
+    expected[:zoom, 2 * zoom - 1] = True
+    expected[2 * zoom :, 2 * zoom - 1] = True
+    expected[2 * zoom - 1, :zoom] = True
+    np.testing.assert_array_equal(is_outline, expected)
+
+
+@pytest.mark.parametrize("cuts", [(3, None), (None, 7), (3, 7)])
+def test_the_seam_is_a_dashed_line_on_the_first_pixels_behind_it(cuts):
+    labels = np.repeat(numbered(5, 5), 2, axis=0).repeat(2, axis=1)
+    drawn, plain = draw_crop(crop_of(labels, cuts)), draw_crop(crop_of(labels))
+    zoom, is_seam = crop_of(labels).zoom, (drawn == SEAM).all(axis=2)
+    rows, columns = np.nonzero(is_seam)
+    on_lines = [lines == zoom * cut for lines, cut in zip((rows, columns), cuts, strict=True) if cut is not None]
+    assert np.any(on_lines, axis=0).all()
+    for lines, along in (
+        (on_lines[0], columns if cuts[0] else rows),
+        (on_lines[-1], rows if cuts[1] else columns),
+    ):
+        assert 0.4 < len(np.unique(along[lines])) / drawn.shape[0] < 0.6
+    np.testing.assert_array_equal(drawn[~is_seam], plain[~is_seam])
+
+
+def test_a_ring_goes_around_the_pair_whose_agreement_is_given():
+    labels = np.full((100, 120), 4, "int32")
+    crop, bare = (crop_of(labels, place=(40, 70), agreement=value) for value in (0.25, None))
+    ring = np.argwhere((draw_crop(crop) == SEAM).all(axis=2))
+    centre = crop.zoom * np.array((40, 70)) + crop.zoom / 2
+    distances = np.linalg.norm(ring - centre, axis=1) / crop.zoom
+    assert 7 < distances.min() <= distances.max() < 9
+    assert not (draw_crop(bare) == SEAM).any()
+
+
+def test_a_sheet_shows_every_picture_side_by_side_over_a_caption():
+    crops = [crop_of(numbered(160, 160), (80, None)), crop_of(numbered(40, 160)), crop_of(numbered(16, 16))]
+    sheet = np.asarray(Image.open(io.BytesIO(encode_png(draw_sheet(crops)))))
+    left = 0
+    for crop in crops:
+        picture = draw_crop(crop)
+        height, width, _ = picture.shape
+        corner = np.flatnonzero((sheet[12, left:] == picture[0, 0]).all(axis=1))[0] + left
+        np.testing.assert_array_equal(sheet[12 : 12 + height, corner : corner + width], picture)
+        caption = sheet[12 + 320 :, corner : corner + width]
+        assert (caption.min(axis=2) < 100).any()
+        left = corner + width
+    assert (sheet[-1] == 255).all()
+    assert (sheet[:, -1] == 255).all()
