@@ -239,4 +239,4 @@ def _rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarra
         origin = tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, lengths, strict=True))
         before[..., m][to] = numbers[origin]
     slack = [int(np.count_nonzero(shift) < connectivity) for shift in shifts]
-    return before.reshape(-1, len(shifts)), np.array(slack, np.int64)
+    return before.reshape(numbers.size, len(shifts)), np.array(slack, np.int64)
