@@ -4,6 +4,7 @@ The functions are found by name in other processes as well: `conftest.py` puts t
 """
 
 import itertools
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -67,30 +68,165 @@ def spread_halo(overlap, tile_shape):
     return (0,) * (len(tile_shape) - len(overlap)) + tuple(overlap)
 
 
-def stitch(image, fn, lengths, halo, connectivity=1, merge_axes=None, sequential=False):
-    """Ids of the merged labels: the whole contract, on arrays small enough to hold everything at once."""
-    ids = np.zeros(image.shape, np.int64)
-    tile_of_voxel = np.zeros(image.shape, np.int64)
-    offset = 0
-    for number, (_, core, region) in enumerate(tiles(lengths, halo)):
-        inner = tuple(slice(c.start - r.start, c.stop - r.start) for c, r in zip(core, region, strict=True))
-        numbered, count = number_by_appearance(fn(image[region].copy())[inner], offset)
-        ids[core] = numbered
-        tile_of_voxel[core] = number
+@dataclass(frozen=True)
+class Seen:
+    """What fn said of a tile: provisional ids in its region, 0 where a label is not met in its core."""
+
+    index: tuple[int, ...]
+    core: tuple[slice, ...]
+    region: tuple[slice, ...]
+    ids: np.ndarray
+
+    def within(self, box):
+        """Ids in a box of the image."""
+        return self.ids[move(box, self.region)]
+
+
+def move(box, region):
+    """A box of the image, as seen from the corner of a region."""
+    return tuple(slice(b.start - r.start, b.stop - r.start) for b, r in zip(box, region, strict=True))
+
+
+def look(image, fn, lengths, halo):
+    """What fn says of every tile, ids numbered through."""
+    seen, offset = [], 0
+    for index, core, region in tiles(lengths, halo):
+        labels = fn(image[region].copy())
+        inner = labels[move(core, region)]
+        numbered, count = number_by_appearance(inner, offset)
+        names = dict(zip(inner.ravel().tolist(), numbered.ravel().tolist(), strict=True))
+        ids = np.array([names.get(value, 0) for value in labels.ravel().tolist()], np.int64)
+        seen.append(Seen(index, core, region, ids.reshape(labels.shape)))
         offset += count
-    joined = join_neighbours(ids, tile_of_voxel, connectivity, merge_axes)
+    return seen
+
+
+def assemble(seen, shape):
+    """Provisional ids of the whole image, and the number of the tile of each voxel."""
+    ids, tile_of_voxel = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    for number, tile in enumerate(seen):
+        ids[tile.core] = tile.within(tile.core)
+        tile_of_voxel[tile.core] = number
+    return ids, tile_of_voxel
+
+
+def stitch(
+    image,
+    fn,
+    lengths,
+    halo,
+    connectivity=1,
+    merge_axes=None,
+    sequential=False,
+    merge="touch",
+    min_agreement=0.3,
+):
+    """Ids of the merged labels: the whole contract, on arrays small enough to hold everything at once."""
+    seen = look(image, fn, lengths, halo)
+    ids, tile_of_voxel = assemble(seen, image.shape)
+    if merge == "touch":
+        joined = join_neighbours(ids, tile_of_voxel, connectivity, merge_axes)
+    else:
+        found = compare(seen, image.shape, halo, connectivity, merge_axes)
+        least = min_agreement if merge == "agree" else np.inf
+        joined = join_ids(ids, [pair for pair, agreement in found.items() if agreement >= least])
     return rank(joined) if sequential else joined
+
+
+def agreements(image, fn, lengths, halo, connectivity, merge_axes=None):
+    """How far the predictions for each pair of touching labels agree, by their provisional ids."""
+    return compare(look(image, fn, lengths, halo), image.shape, halo, connectivity, merge_axes)
+
+
+def compare(seen, shape, halo, connectivity, merge_axes=None):
+    """Agreement of every pair of labels, of two tiles, that have voxels side by side."""
+    ids, tile_of_voxel = assemble(seen, shape)
+    met = {}
+    for p, q in voxels_side_by_side(ids, tile_of_voxel, connectivity, merge_axes):
+        met.setdefault((int(ids[p]), int(ids[q])), []).append((p, q))
+    found = {}
+    for pair, voxels in met.items():
+        tile, other = (seen[tile_of_voxel[voxel]] for voxel in voxels[0])
+        found[pair] = agree(pair, tile, other, voxels, halo, connectivity)
+    return found
+
+
+def voxels_side_by_side(ids, tile_of_voxel, connectivity, merge_axes=None):
+    """All neighbours in two tiles that both have a label, the one in the first of the tiles first."""
+    for step in steps(ids.ndim, connectivity, merge_axes):
+        here, there = shifted(ids, step)
+        apart = np.not_equal(*shifted(tile_of_voxel, step)) & (here > 0) & (there > 0)
+        for p in np.argwhere(apart) + [max(0, -s) for s in step]:
+            neighbours = tuple(p.tolist()), tuple((p + step).tolist())
+            yield tuple(sorted(neighbours, key=lambda voxel: tile_of_voxel[voxel]))
+
+
+def agree(pair, tile, other, met, halo, connectivity):
+    """Agreement of a label of a tile with a label of another where they have voxels `met` side by side."""
+    boxes = boxes_seen_by_both(tile, other, halo)
+    if boxes is None:
+        return 0.0
+    box, other_box = boxes
+    structure = ndimage.generate_binary_structure(len(halo), connectivity)
+    pieces = ndimage.label(tile.within(box) == pair[0], structure)[0]
+    other_pieces = ndimage.label(other.within(other_box) == pair[1], structure)[0]
+    touching = {(pieces[at(p, box)], other_pieces[at(q, other_box)]) for p, q in met}
+    assert all(a and b for a, b in touching)
+    return max(
+        in_both(pieces == a, other_pieces == b) / in_any(pieces == a, other_pieces == b) for a, b in touching
+    )
+
+
+def in_both(a, b):
+    """Number of voxels of two masks that are in both."""
+    return int((a & b).sum())
+
+
+def in_any(a, b):
+    """Number of voxels of two masks that are in one at least."""
+    return int((a | b).sum())
+
+
+def boxes_seen_by_both(tile, other, halo):
+    """The box that two tiles predicted, once for each; none where two axes or more have no halo to cross.
+
+    Across a seam without halo each tile has the plane next to it, and the planes are laid on each other.
+    """
+    crossed = [i - j for i, j in zip(tile.index, other.index, strict=True)]
+    bare = [axis for axis, step in enumerate(crossed) if step and not halo[axis]]
+    if len(bare) > 1:
+        return None
+    boxes = []
+    for mine, its in (tile, other), (other, tile):
+        box = [overlap(*regions) for regions in zip(mine.region, its.region, strict=True)]
+        for axis in bare:
+            core = mine.core[axis]
+            is_first = mine.index[axis] < its.index[axis]
+            box[axis] = slice(core.stop - 1, core.stop) if is_first else slice(core.start, core.start + 1)
+        boxes.append(box)
+    return boxes
+
+
+def overlap(a, b):
+    """What is in both of two slices."""
+    return slice(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def at(voxel, box):
+    """A voxel of the image, as seen from the corner of a box."""
+    return tuple(v - b.start for v, b in zip(voxel, box, strict=True))
 
 
 def join_neighbours(ids, tile_of_voxel, connectivity, merge_axes=None):
     """Give every set of touching labels of different tiles the smallest of its ids."""
-    pairs = []
-    for step in steps(ids.ndim, connectivity, merge_axes):
-        here, there = shifted(ids, step)
-        apart = np.not_equal(*shifted(tile_of_voxel, step)) & (here > 0) & (there > 0)
-        pairs.append(np.column_stack([here[apart], there[apart]]))
+    voxels = voxels_side_by_side(ids, tile_of_voxel, connectivity, merge_axes)
+    return join_ids(ids, [(ids[p], ids[q]) for p, q in voxels])
+
+
+def join_ids(ids, pairs):
+    """Give every set of joined ids the smallest of them."""
     n = int(ids.max(initial=0)) + 1
-    found = np.concatenate(pairs) if pairs else np.empty((0, 2), np.int64)
+    found = np.array(pairs, np.int64).reshape(-1, 2)
     graph = coo_array((np.ones(len(found)), (found[:, 0], found[:, 1])), shape=(n, n))
     component = connected_components(graph, directed=False)[1]
     smallest = {}

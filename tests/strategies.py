@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import math
 import tempfile
+import zlib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -19,6 +20,8 @@ from blockbuster import tile_process
 MOST_TILES = 48
 LONGEST = {1: 97, 2: 31, 3: 13, 4: 7}
 PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97]
+LARGEST_LABEL = 12
+NAMES = [("uint8", 255), ("uint16", 2**16 - 1), ("int32", 24), ("int64", 2**62), ("uint64", 2**62)]
 DENSITIES = [0.02, 0.2, 0.35, 0.5, 0.65, 0.9, 1.0]
 
 
@@ -97,6 +100,22 @@ def tile_shapes(draw, shape, most_tiles=MOST_TILES):
     return tuple(tile)
 
 
+@st.composite
+def wide_shapes(draw, ndims=(1, 2, 3, 4)):
+    """Images that can be cut into several tiles along every axis."""
+    ndim = draw(st.sampled_from(ndims))
+    return tuple(draw(st.integers(LONGEST[ndim] // 2 + 1, LONGEST[ndim])) for _ in range(ndim))
+
+
+@st.composite
+def small_tile_shapes(draw, shape, most_tiles=MOST_TILES // 2):
+    """Tiles that cut an image along every axis, as far as it is long enough."""
+    tile = [draw(st.integers(min(2, n), max(min(2, n), n // 2))) for n in shape]
+    while math.prod(counts := [-(-n // t) for n, t in zip(shape, tile, strict=True)]) > most_tiles:
+        tile[counts.index(max(counts))] += 1
+    return tuple(tile)
+
+
 def overlaps(shape):
     """A number, or one for each axis; up to more than the image is long."""
     return st.one_of(st.integers(0, max(shape) + 2), st.tuples(*(st.integers(0, n + 2) for n in shape)))
@@ -145,4 +164,136 @@ def chunked_cases(draw):
         chunks=draw(st.tuples(*(partitions(n, most_parts=2 + 2 // len(shape)) for n in shape))),
         density=draw(st.sampled_from(DENSITIES)),
         seed=draw(st.integers(0, 2**32 - 1)),
+    )
+
+
+@dataclass(frozen=True)
+class Unsteady:
+    """A function of an image of labels that depends on all it sees: two tiles need not agree on what they share.
+
+    Labels are moved by up to `shift` voxels along every axis, some are cut in two where `cuts`, a share `noise`
+    of the voxels is drawn anew, and all get names of their own, up to `largest`.
+    """
+
+    seed: int = 0
+    noise: float = 0.0
+    shift: int = 0
+    cuts: bool = False
+    dtype: str = "int64"
+    largest: int = 100
+
+    def __call__(self, tile):
+        random = np.random.default_rng([self.seed, zlib.crc32(tile.tobytes()), *tile.shape])
+        moves = random.integers(-self.shift, self.shift + 1, tile.ndim)
+        labels = np.roll(tile.astype(np.int64), moves, range(tile.ndim))
+        if self.cuts:
+            axis = random.integers(tile.ndim)
+            place = np.indices(tile.shape)[axis] < random.integers(tile.shape[axis] + 1)
+            labels += np.where((labels > 0) & (labels % 2 == random.integers(2)) & place, LARGEST_LABEL, 0)
+        labels = np.where(random.random(tile.shape) < self.noise, random.integers(0, 4, tile.shape), labels)
+        return self._rename(labels, random).astype(self.dtype)
+
+    def _rename(self, labels, random):
+        n_names = 2 * LARGEST_LABEL
+        if self.largest > 2**32:
+            names = np.cumsum(random.integers(1, self.largest // n_names, n_names))
+        else:
+            names = random.permutation(self.largest)[:n_names] + 1
+        return np.where(labels > 0, random.permutation(names)[labels - 1], 0)
+
+
+@dataclass(frozen=True)
+class TissueCase(Case):
+    """An image of labels, a function that finds them again more or less, and how they are to be joined.
+
+    `tissue` is "soup": each voxel has a label of its own; "mask": a label or none; or "cells": `n_cells` that
+    fill the image, but for the background.
+    """
+
+    tissue: str = "soup"
+    n_cells: int = 12
+    fn: Unsteady = Unsteady()
+    merge_axes: str | None = None
+    min_agreement: float = 0.3
+
+    @cached_property
+    def mask(self):
+        random = np.random.default_rng(self.seed)
+        if self.tissue == "soup":
+            return random.integers(0, 4, self.shape, np.uint8)
+        if self.tissue == "mask":
+            return (random.random(self.shape) < self.density).astype(np.uint8)
+        centres = random.random((self.n_cells, len(self.shape))) * self.shape
+        places = np.indices(self.shape)
+        distances = [sum(abs(x - c) for x, c in zip(places, centre, strict=True)) for centre in centres]
+        nearest = np.argmin(distances, axis=0)
+        return np.where(nearest < self.n_cells * self.density, nearest + 1, 0).astype(np.uint8)
+
+    @property
+    def axes(self):
+        return "wzyx"[-len(self.shape) :]
+
+    def run(self, fn=None, image=None, **options):
+        """Labels that the tiles are joined to."""
+        defaults = {"merge": "agree", "min_agreement": self.min_agreement, "axes": self.axes}
+        options = defaults | {"merge_axes": self.merge_axes} | options
+        return super().run(fn or self.fn, image, **options)
+
+    def seen(self, fn=None):
+        """What the slow twin is asked with: the image and how it is cut, which voxels touch."""
+        positions = None if self.merge_axes is None else [self.axes.index(letter) for letter in self.merge_axes]
+        connectivity = self.connectivity or len(self.shape)
+        return self.mask, fn or self.fn, self.lengths, self.halo, connectivity, positions
+
+    def expected(self, fn=None, **options):
+        """What `run` is to give, ids and all."""
+        return naive.stitch(*self.seen(fn), **{"merge": "agree", "min_agreement": self.min_agreement, **options})
+
+
+@st.composite
+def unsteady_functions(draw):
+    dtype, largest = draw(st.sampled_from(NAMES))
+    return Unsteady(
+        seed=draw(st.integers(0, 99)),
+        noise=draw(st.sampled_from([0.1, 0.3, 0.0, 1.0])),
+        shift=draw(st.sampled_from([0, 0, 0, 1, 2])),
+        cuts=draw(st.booleans()),
+        dtype=dtype,
+        largest=largest,
+    )
+
+
+@st.composite
+def tissue_cases(draw, ndims=(1, 2, 3, 4)):
+    """Images of labels, found again by functions that are unsteady, in tiles with halos of any kind."""
+    is_wide = draw(st.integers(0, 3)) < 3
+    shape = draw(wide_shapes(ndims) if is_wide else shapes(ndims))
+    irregular = draw(st.integers(0, 3)) == 3
+    tile_shape = None if irregular else draw(small_tile_shapes(shape) if is_wide else tile_shapes(shape))
+    parts = st.tuples(*(partitions(n, most_parts=2 + 2 // len(shape)) for n in shape))
+    thin = st.one_of(st.integers(0, 3), st.tuples(*(st.integers(0, 2) for _ in shape)))
+    letters = "wzyx"[-len(shape) :]
+    return TissueCase(
+        shape=shape,
+        tile_shape=tile_shape,
+        overlap=draw(st.one_of(thin, overlaps(shape))),
+        connectivity=draw(st.sampled_from([None, *range(1, len(shape) + 1)])),
+        tiles_per_task=draw(st.sampled_from([None, 1, 2, 5, 1000])),
+        kind="dask" if irregular else "numpy",
+        chunks=draw(parts) if irregular else None,
+        density=draw(st.sampled_from([0.3, 0.7, 1.0])),
+        seed=draw(st.integers(0, 2**32 - 1)),
+        stored=draw(st.sampled_from([False, False, True])),
+        tissue=draw(st.sampled_from(["soup", "mask", "cells"])),
+        n_cells=draw(st.integers(1, LARGEST_LABEL)),
+        fn=draw(unsteady_functions()),
+        merge_axes=draw(st.one_of(st.none(), subsets(letters))),
+        min_agreement=draw(st.sampled_from([0.3, 0.1, 0.5, 1, 0])),
+    )
+
+
+def subsets(letters):
+    """Some of the letters, in their order or not."""
+    return st.permutations(letters).flatmap(
+        lambda order: st.integers(1, len(order)).map(lambda n: "".join(order[:n]))
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import html
 import importlib.metadata
 import json
@@ -226,6 +227,11 @@ def _seams_of_old(found: Mapping[str, Any]) -> dict[str, Any]:
 
 def installed_versions() -> dict[str, str]:
     """Give the versions of Python and of the packages that take part in a run."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
