@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from blockbuster.advise import estimate_empty_tiles
+    from blockbuster.advise import estimate_empty_tiles, intensity_percentiles, suggest_overlap
     from blockbuster.errors import TileError
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
     from blockbuster.plan import RunPlan, plan_run
@@ -25,10 +25,12 @@ __all__ = [
     "auto_tile_shape",
     "auto_tile_shape_cellpose",
     "estimate_empty_tiles",
+    "intensity_percentiles",
     "load_ome_zarr",
     "plan_run",
     "read_report",
     "relabel_sequential_zarr",
+    "suggest_overlap",
     "tile_process",
     "zarr_native_merge",
 ]
@@ -42,10 +44,12 @@ _HOMES = {
     "auto_tile_shape": "tiling",
     "auto_tile_shape_cellpose": "tiling",
     "estimate_empty_tiles": "advise",
+    "intensity_percentiles": "advise",
     "load_ome_zarr": "source",
     "plan_run": "plan",
     "read_report": "report",
     "relabel_sequential_zarr": "native",
+    "suggest_overlap": "advise",
     "tile_process": "process",
     "zarr_native_merge": "native",
 }

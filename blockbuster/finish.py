@@ -178,8 +178,8 @@ class FinishedStage:
 
 
 @contextlib.contextmanager
-def progress_bar(shown: bool, name: str, n_tiles: int) -> Iterator[Callable[[int], Any]]:
-    """Show progress in tiles, or nothing."""
+def progress_bar(shown: bool, name: str, total: int, unit: str = "tile") -> Iterator[Callable[[int], Any]]:
+    """Show progress, or nothing."""
     if not shown:
         yield bool
         return
@@ -187,5 +187,5 @@ def progress_bar(shown: bool, name: str, n_tiles: int) -> Iterator[Callable[[int
         # Without ipywidgets tqdm shows its text bar in a notebook and complains; the bar is enough.
         warnings.filterwarnings("ignore", message="IProgress not found")
         from tqdm.auto import tqdm
-    with tqdm(total=n_tiles, desc=name, unit="tile") as bar:
+    with tqdm(total=total, desc=name, unit=unit) as bar:
         yield bar.update

@@ -1,0 +1,35 @@
+"""Scores of label images, against all pairs of masks."""
+
+import itertools
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from blockbuster.advise.scoring import score_labels
+
+
+@st.composite
+def label_pairs(draw):
+    shape = draw(hnp.array_shapes(max_dims=3, max_side=5))
+    labels = hnp.arrays(np.int32, shape, elements=st.integers(0, 4))
+    return draw(labels), draw(labels)
+
+
+@given(label_pairs())
+def test_objects_are_matched_split_and_merged_as_their_masks_say(pair):
+    expected, found = pair
+    ours = [expected == i for i in np.unique(expected) if i]
+    theirs = [found == i for i in np.unique(found) if i]
+    score = score_labels(expected, found)
+    assert (score.n_expected, score.n_found) == (len(ours), len(theirs))
+    for least in (0.5, 0.9):
+        good = [(a & b).sum() / (a | b).sum() > least for a, b in itertools.product(ours, theirs)]
+        assert score.matched[least] == sum(good)
+        total = len(ours) + len(theirs)
+        assert score.f1(least) == (2 * sum(good) / total if total else 1)
+    inside = [[2 * (a & b).sum() > b.sum() for b in theirs] for a in ours]
+    assert score.n_split == sum(sum(row) > 1 for row in inside)
+    inside = [[2 * (a & b).sum() > a.sum() for a in ours] for b in theirs]
+    assert score.n_merged == sum(sum(row) > 1 for row in inside)
