@@ -63,7 +63,7 @@ def one_object(tile):
     return kept[tile.shape]
 
 options = {"tile_shape": tuple(given["tile"]), "overlap": given.get("overlap", 0)}
-options["tiles_per_task"] = given.get("tiles_per_task")
+options |= {"tiles_per_task": given.get("tiles_per_task"), "merge": given.get("merge", "touch")}
 options["write_to"] = "out.zarr" if given.get("stored", True) else None
 image = zarr.open_array("image.zarr", mode="r")
 with dask.config.set(scheduler="threads", num_workers=2):
@@ -90,6 +90,7 @@ def write_discs(folder, shape, dtype, chunks):
         ((4096, 4096), (1024, 1024), "label", {"overlap": 16}),
         ((4096, 4096), (256, 256), "one object", {"overlap": 8}),
         ((64, 512, 512), (32, 128, 128), "label", {"overlap": 8}),
+        ((64, 512, 512), (32, 64, 64), "label", {"overlap": 16, "merge": "agree"}),
         ((4096, 2048), (256, 256), "label", {"overlap": 0, "stored": False}),
     ],
 )
