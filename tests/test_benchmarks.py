@@ -136,6 +136,41 @@ def test_each_part_of_the_durability_can_be_switched_off_and_comes_back(load, tm
         np.testing.assert_array_equal(found, labels[()])
 
 
+def test_seam_accuracy_shows_agree_equal_to_the_whole_image_where_touch_fuses_cells(load):
+    rows = table_rows(run("benchmarks.seam_accuracy", "--small"))
+    plane, volume, sparse = load("seam_cases").generated_cases(small=True)
+    for case in (plane, volume, sparse):
+        _, whole_halo, _, unstable = rows[case.name]
+        n_objects = len(np.unique(case.fn(case.load()))) - (case is sparse)
+        assert whole_halo[1:5:2] + unstable[4:5] == ["1", str(n_objects), "no"]
+        assert whole_halo[4:5] + whole_halo[10:] == ["yes", "1.0000", "1.0000", "0", "0", "no"]
+    touch = {case.kind + str(case.ndim): rows[case.name][1][5:10] for case in (plane, volume, sparse)}
+    assert touch["sparse2"] == ["1.0000", "1.0000", "0", "0", "no"]
+    assert float(touch["dense3"][0]) < float(touch["dense2"][0]) < 0.95
+    assert [touch[kind][-1] for kind in ("dense2", "dense3")] == ["no", "yes"]
+    gains = [float(cells[10]) - float(cells[5]) for case in (plane, volume) for cells in rows[case.name][2:]]
+    assert min(gains) >= 0.02
+    assert rows["2-D"][1][:2] + rows["2-D"][1][3:] == ["stable", "1"] + 6 * ["1.0000"]
+
+
+def test_interior_score_leaves_objects_at_the_border_out(load):
+    expected, found = np.array([[1, 1, 0, 2, 2, 0, 3, 3]]), np.array([[4, 4, 0, 5, 5, 0, 6, 0]])
+    inner = (slice(None), slice(1, 7))
+    assert load("scoring").compare_interior(expected, found, inner) == (2, 3)
+
+
+@pytest.mark.parametrize(("shape", "diameter"), [((61, 83), 9), ((23, 31, 29), 8)])
+def test_voronoi_tissue_fills_space_with_connected_cells_of_its_seed(load, shape, diameter):
+    draw = load("tissue").voronoi_labels
+    labels = draw(shape, diameter, 1)
+    assert (labels.shape, labels.min(), labels.dtype) == (shape, 1, "int32")
+    np.testing.assert_array_equal(labels, draw(shape, diameter, 1))
+    assert (labels != draw(shape, diameter, 2)).any()
+    numbers = range(1, labels.max() + 1)
+    assert [ndimage.label(labels == number)[1] for number in numbers] == [1] * len(numbers)
+    assert labels.size / diameter ** len(shape) < labels.max() < 3 * labels.size / diameter ** len(shape)
+
+
 def asv_cases(module):
     """Every method of the classes that asv would call, with each parameter."""
     public = {name: kind for name, kind in vars(module).items() if not name.startswith("_")}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LabelScore", "score_labels"]
+__all__ = ["LabelScore", "ObjectOverlaps", "score_labels"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,40 @@ class LabelScore:
         return 2 * self.matched[threshold] / total if total else 1.0
 
 
+@dataclass(frozen=True)
+class ObjectOverlaps:
+    """Which objects of two label images share voxels.
+
+    Parameters
+    ----------
+    sizes, found_sizes : ndarray of int64
+        Voxels of each object of either image, addressed by its id; 0 for background and ids that do not occur.
+    expected, found, shared : (n,) ndarray of int64
+        Ids of each two objects that share voxels, and how many.
+    """
+
+    sizes: np.ndarray
+    found_sizes: np.ndarray
+    expected: np.ndarray
+    found: np.ndarray
+    shared: np.ndarray
+
+    @classmethod
+    def of(cls, expected: np.ndarray, found: np.ndarray) -> ObjectOverlaps:
+        """Count; time and memory grow with the largest label."""
+        sizes, found_sizes = (np.bincount(labels.ravel()) for labels in (expected, found))
+        sizes[0] = found_sizes[0] = 0
+        both = (expected > 0) & (found > 0)
+        codes = expected[both].astype(np.int64) * len(found_sizes) + found[both]
+        codes, shared = np.unique(codes, return_counts=True)
+        return cls(sizes, found_sizes, *np.divmod(codes, len(found_sizes)), shared)
+
+    @property
+    def iou(self) -> np.ndarray:
+        """Intersection over union of each pair."""
+        return self.shared / (self.sizes[self.expected] + self.found_sizes[self.found] - self.shared)
+
+
 def score_labels(
     expected: np.ndarray, found: np.ndarray, thresholds: tuple[float, ...] = (0.5, 0.9)
 ) -> LabelScore:
@@ -56,20 +90,13 @@ def score_labels(
     >>> score.f1(), score.n_split, score.n_merged
     (0.0, 0, 1)
     """
-    sizes, found_sizes = (np.bincount(labels.ravel()) for labels in (expected, found))
-    sizes[0] = found_sizes[0] = 0
-    both = (expected > 0) & (found > 0)
-    codes, shared = np.unique(
-        expected[both].astype(np.int64) * len(found_sizes) + found[both], return_counts=True
-    )
-    a, b = np.divmod(codes, len(found_sizes))
-    iou = shared / (sizes[a] + found_sizes[b] - shared)
+    pairs = ObjectOverlaps.of(expected, found)
     return LabelScore(
-        n_expected=int(np.count_nonzero(sizes)),
-        n_found=int(np.count_nonzero(found_sizes)),
-        matched={least: int(np.count_nonzero(iou > least)) for least in thresholds},
-        n_split=_n_repeated(a[2 * shared > found_sizes[b]]),
-        n_merged=_n_repeated(b[2 * shared > sizes[a]]),
+        n_expected=int(np.count_nonzero(pairs.sizes)),
+        n_found=int(np.count_nonzero(pairs.found_sizes)),
+        matched={least: int(np.count_nonzero(pairs.iou > least)) for least in thresholds},
+        n_split=_n_repeated(pairs.expected[2 * pairs.shared > pairs.found_sizes[pairs.found]]),
+        n_merged=_n_repeated(pairs.found[2 * pairs.shared > pairs.sizes[pairs.expected]]),
     )
 
 

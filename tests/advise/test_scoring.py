@@ -33,3 +33,11 @@ def test_objects_are_matched_split_and_merged_as_their_masks_say(pair):
     assert score.n_split == sum(sum(row) > 1 for row in inside)
     inside = [[2 * (a & b).sum() > a.sum() for a in ours] for b in theirs]
     assert score.n_merged == sum(sum(row) > 1 for row in inside)
+
+
+def test_score_counts_an_object_in_pieces_and_two_objects_in_one():
+    whole, parts = np.array([[1, 1, 1, 1, 0, 2, 2, 5]]), np.array([[3, 3, 4, 4, 0, 6, 6, 7]])
+    score, reverse = (score_labels(*pair) for pair in [(whole, parts), (parts, whole)])
+    assert (score.n_split, score.n_merged, score.matched[0.5]) == (1, 0, 2)
+    assert (reverse.n_split, reverse.n_merged, reverse.matched[0.5]) == (0, 1, 2)
+    assert score.f1() == reverse.f1() == 4 / 7
