@@ -30,8 +30,8 @@ GLANCE_VOXELS = 2**16
 TITLES = ("overlap", "F1@0.5", "F1@0.9", "objects", "split", "merged", "seconds")
 WITHOUT = (
     "No overlap reached F1@0.9 of {target:g}; the best is {best}. Larger candidates may; so may merge='agree', "
-    "where cells touch each other. A function that normalises each tile by itself never agrees: give it the range "
-    "of the whole image, see intensity_percentiles."
+    "where cells touch each other. A function that normalises each tile by itself never agrees: give it the "
+    "range of the whole image, see intensity_percentiles."
 )
 
 
