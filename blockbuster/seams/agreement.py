@@ -14,7 +14,7 @@ from blockbuster.seams.pairs import neighbour_shifts
 from blockbuster.seams.run_kernels import compare_tiles
 from blockbuster.seams.runs import LabelRuns, row_numbers
 
-__all__ = ["Agreements", "TilePair", "TilePairs", "compare_pieces"]
+__all__ = ["Agreements", "TilePair", "TilePairs", "compare_pieces", "rows_before"]
 
 FIRST_PIECES = 64
 Face = tuple[tuple[int, int], ...]
@@ -188,7 +188,7 @@ def compare_pieces(pair: TilePair, a: LabelRuns, b: LabelRuns, strides: Sequence
     Time and memory grow with the number of runs in what both tiles see.
     """
     facing = _facing_rows(pair.shape, pair.faces, pair.free, pair.n_aside)
-    beside = _rows_before(pair.shape, pair.connectivity)
+    beside = rows_before(pair.shape, pair.connectivity)
     frame = np.array([pair.shape, [part.start for part in pair.boxes[0]], strides])
     n = FIRST_PIECES
     while True:
@@ -226,7 +226,7 @@ def _shifted_rows(shape: Index, face: Face, shift: Sequence[int]) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=64)
-def _rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
+def rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
     """Give the neighbours of each row that come before it, and by how many voxels a neighbour may be aside."""
     lengths = shape[:-1]
     shifts = [

@@ -1,0 +1,66 @@
+"""When a merge is said to run away."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.merge.components import join_pairs
+from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
+from blockbuster.merge.table import BrickIds
+
+
+@given(st.data(), st.lists(st.integers(0, 4), min_size=1, max_size=6))
+def test_labels_and_tiles_of_each_object_are_counted(data, counts):
+    n = sum(counts)
+    pair = st.tuples(st.integers(1, max(1, n)), st.integers(1, max(1, n)))
+    pairs = np.array(data.draw(st.lists(pair, max_size=8)) if n else [], np.int64).reshape(-1, 2)
+    grid = TileGrid.regular((len(counts),), (1,), (0,))
+    ids = BrickIds.from_counts(BrickGrid(grid, (1,)), np.array(counts))
+    border, roots = join_pairs(pairs)
+    sizes = object_sizes(border, roots, ids)
+    tile_of = np.repeat(np.arange(len(counts)), counts)
+    for number, root in enumerate(np.unique(roots)):
+        members = border[roots == root]
+        assert sizes.ids[number] == root
+        assert sizes.n_labels[number] == len(members)
+        assert sizes.n_tiles[number] == len({tile_of[member - 1] for member in members})
+
+
+def said(n_labels, n_tiles, n_objects, merge="touch"):
+    return describe_runaway(
+        ObjectSizes(np.array(n_labels), np.array(n_tiles), np.arange(len(n_labels)) + 1), n_objects, merge
+    )
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "n_tiles", "n_objects", "median"),
+    [
+        ([300, 2, 3], [27, 2, 2], 50, 1),  # most objects cross no seam
+        ([2, 300, 3, 3], [2, 27, 2, 2], 4, 3),
+        ([300], [8], 1, 1),  # there is nothing else
+        ([50], [8], 2, 1),
+    ],
+)
+def test_one_object_of_many_labels_in_few_tiles_is_named(n_labels, n_tiles, n_objects, median):
+    text = said(n_labels, n_tiles, n_objects)
+    most = max(n_labels)
+    assert (
+        f"{most} labels of {n_tiles[n_labels.index(most)]} tiles, the median of the others is {median};" in text
+    )
+    assert 'use merge="agree"' in text
+    assert "raise min_agreement or overlap" in said(n_labels, n_tiles, n_objects, "agree")
+
+
+@pytest.mark.parametrize(
+    ("n_labels", "n_tiles", "n_objects"),
+    [
+        ([], [], 7),
+        ([49, 2], [4, 2], 9),  # few enough to look at
+        ([300, 2], [100, 2], 9),  # a long object, three branches in each tile
+        ([300, 40, 40, 31], [20, 9, 9, 9], 4),  # as all the others
+    ],
+)
+def test_objects_that_may_be_as_they_are_are_not_named(n_labels, n_tiles, n_objects):
+    assert said(n_labels, n_tiles, n_objects) == ""
