@@ -13,7 +13,7 @@ __all__ = ["ObjectSizes", "describe_runaway", "object_sizes"]
 # Fewer labels than this are looked through by eye.
 LEAST_LABELS = 50
 # A long object is one label, or a few branches, in each of the tiles that it crosses.
-LEAST_LABELS_PER_TILE = 4.0
+LEAST_LABELS_PER_TILE = 3.0
 LEAST_TIMES_MEDIAN = 10.0
 
 
