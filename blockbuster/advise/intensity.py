@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numbers
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import zarr
 
-from blockbuster.source import Source, open_source
+from blockbuster.source import Source, ZarrSource, open_source
 from blockbuster.stage.empty import sample_pixels
 
 __all__ = ["intensity_percentiles"]
@@ -26,15 +29,16 @@ def intensity_percentiles(image: Any, q: Any = (1, 99.8), *, channel: int | None
     q : float or sequence of float
         Percentiles, 0 to 100.
     channel : int or None
-        Channel when `image` is a path; ``None``: every channel by itself.
+        Channel when `image` is a path; ``None``: every channel by itself, where a path or a `zarr.Array` names
+        its channel axis.
     level : int
         Pyramid level when `image` is a path.
 
     Returns
     -------
     float or tuple
-        A float for a number `q`, a tuple of floats for a sequence; with ``channel=None``, and where the image
-        has channels, a tuple with one of these for each channel.
+        A float for a number `q`, a tuple of floats for a sequence; for every channel by itself, a tuple with one
+        of these for each.
 
     Raises
     ------
@@ -43,12 +47,17 @@ def intensity_percentiles(image: Any, q: Any = (1, 99.8), *, channel: int | None
 
     Notes
     -----
-    Reads at most about 16 million voxels: all of a smaller image, else 64 pieces that are spread evenly over
-    it, the same at every call. NaN and infinities are left out. Memory is bounded: about 250 MB.
+    Reads at most about 16 million voxels of a channel: all of a smaller image, else 64 pieces that are spread
+    evenly over it, the same at every call. NaN and infinities are left out. Memory is bounded:
+    about 110 MB for uint16, 420 MB for float64.
+
+    A sample can miss what is rare. In a mosaic of 256 photographs that differ much in brightness, a sixteenth of
+    all voxels gave the percentile 99.8 within 1 %, 99 within 7 % and 50 within 9 %.
 
     Not from a coarse level of the pyramid, although it would see all of the image: averaging shrinks the
     extremes. In a fluorescence image of 512 x 672 pixels the percentile 99.8 is 5 % lower at level 1, 12 % at
-    level 2 and 30 % at level 3.
+    level 2 and 30 % at level 3; in a stack of nuclei of 31 x 61 x 57 voxels the percentile 1 is 5 % higher at
+    level 1, 9 % at level 2.
 
     Examples
     --------
@@ -60,29 +69,41 @@ def intensity_percentiles(image: Any, q: Any = (1, 99.8), *, channel: int | None
     """
     wanted = _check_percentiles(q)
     source = open_source(image, channel=channel, level=level)
-    axes = source.axes or ""
-    if channel is None and "c" in axes and source.path is not None:
-        n_channels = source.shape[axes.index("c")]
-        sources = [open_source(image, channel=number, level=level) for number in range(n_channels)]
-        return tuple(_percentiles(each, q, wanted) for each in sources)
+    if channel is None:
+        channels = _channels(image, source, level)
+        if channels:
+            return tuple(_percentiles(each, q, wanted) for each in channels)
     return _percentiles(source, q, wanted)
 
 
+def _channels(image: Any, source: Source, level: int) -> list[Source]:
+    """Open every channel by itself; none where it is not known which axis they lie along."""
+    axis = (source.axes or "").find("c")
+    indices = range(source.shape[axis] if axis >= 0 else 0)
+    if isinstance(image, str | os.PathLike):
+        return [open_source(image, channel=index, level=level) for index in indices]
+    if isinstance(image, zarr.Array):
+        return [ZarrSource(image, axes=source.axes, channel=(axis, index)) for index in indices]
+    return []
+
+
 def _percentiles(source: Source, q: Any, wanted: list[float]) -> Any:
+    if source.dtype.kind == "c":
+        raise TypeError(f"image {source.name} holds {source.dtype}; percentiles need real numbers.")
     pixels = sample_pixels(source)
-    if pixels.dtype.kind == "c":
-        raise TypeError(f"image {source.name} holds {pixels.dtype}; percentiles need real numbers.")
     if not pixels.size:
         raise ValueError(f"image {source.name} has no finite pixel, so that there are no percentiles.")
-    found = tuple(float(value) for value in np.percentile(pixels, wanted))
+    values = pixels.view(np.uint8) if pixels.dtype.kind == "b" else pixels
+    found = tuple(float(value) for value in np.percentile(values, wanted))
     return found[0] if np.ndim(q) == 0 else found
 
 
 def _check_percentiles(q: Any) -> list[float]:
     rule = "one percentile or several, numbers from 0 to 100, e.g. (1, 99.8)"
-    values = list(q) if np.ndim(q) == 1 and not isinstance(q, str) else [q]
+    q = q[()] if isinstance(q, np.ndarray) else q
+    values = list(q) if isinstance(q, Sequence | np.ndarray) and not isinstance(q, str) else [q]
     for value in values:
-        if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise TypeError(f"q is {q!r}; it is {rule}.")
         if not 0 <= float(value) <= 100:
             raise ValueError(f"q is {q!r}; it is {rule}.")

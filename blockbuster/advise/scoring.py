@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LabelScore", "ObjectOverlaps", "score_labels"]
+__all__ = ["LabelScore", "ObjectOverlaps", "labels_in", "score_labels"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class LabelScore:
         Objects in either image.
     matched : dict of float to int
         Pairs of objects, one to one, with an intersection over union of more than the key.
+    near : dict of float to float
+        F1 of the objects with a voxel in the place that was asked for.
     n_split : int
         Expected objects that two found objects or more lie in, each with more than half of itself.
     n_merged : int
@@ -28,6 +30,7 @@ class LabelScore:
     n_expected: int
     n_found: int
     matched: dict[float, int]
+    near: dict[float, float]
     n_split: int
     n_merged: int
 
@@ -72,7 +75,10 @@ class ObjectOverlaps:
 
 
 def score_labels(
-    expected: np.ndarray, found: np.ndarray, thresholds: tuple[float, ...] = (0.5, 0.9)
+    expected: np.ndarray,
+    found: np.ndarray,
+    near: np.ndarray | None = None,
+    thresholds: tuple[float, ...] = (0.5, 0.9),
 ) -> LabelScore:
     """Match the objects of two label images.
 
@@ -80,24 +86,47 @@ def score_labels(
     ----------
     expected, found : ndarray of int, of one shape
         0 is background. Time and memory grow with the largest label.
+    near : ndarray of bool, of that shape, optional
+        A place whose objects are scored by themselves too: found ones there count for precision, expected
+        ones for recall. ``None``: all of the image.
     thresholds : tuple of float
         0.5 or more: above that an object matches one object at most, so that the matching is the best one.
 
     Examples
     --------
     >>> expected, found = np.array([[1, 1, 2, 2]]), np.array([[5, 5, 5, 5]])
-    >>> score = score_labels(expected, found)
-    >>> score.f1(), score.n_split, score.n_merged
-    (0.0, 0, 1)
+    >>> score = score_labels(expected, found, expected == 2)
+    >>> score.f1(), score.near[0.5], score.n_split, score.n_merged
+    (0.0, 0.0, 0, 1)
     """
     pairs = ObjectOverlaps.of(expected, found)
+    place = np.ones(expected.shape, bool) if near is None else near
+    there = labels_in(expected, place), labels_in(found, place)
+    matching = {least: pairs.iou > least for least in thresholds}
     return LabelScore(
         n_expected=int(np.count_nonzero(pairs.sizes)),
         n_found=int(np.count_nonzero(pairs.found_sizes)),
-        matched={least: int(np.count_nonzero(pairs.iou > least)) for least in thresholds},
+        matched={least: int(np.count_nonzero(good)) for least, good in matching.items()},
+        near={
+            least: _f1_among(*there, pairs.expected[good], pairs.found[good]) for least, good in matching.items()
+        },
         n_split=_n_repeated(pairs.expected[2 * pairs.shared > pairs.found_sizes[pairs.found]]),
         n_merged=_n_repeated(pairs.found[2 * pairs.shared > pairs.sizes[pairs.expected]]),
     )
+
+
+def labels_in(labels: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """List the labels that have a voxel in a place, without background."""
+    there = np.unique(labels[place])
+    return there[there > 0]
+
+
+def _f1_among(expected: np.ndarray, found: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
+    """F1 of some of the objects, where the pairs `a`, `b` match."""
+    if not expected.size or not found.size:
+        return float(expected.size == found.size)
+    recall, precision = np.isin(expected, a).mean(), np.isin(found, b).mean()
+    return float(2 * recall * precision / (recall + precision)) if recall and precision else 0.0
 
 
 def _n_repeated(numbers: np.ndarray) -> int:
