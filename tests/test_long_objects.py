@@ -7,6 +7,8 @@ import shapes
 
 from blockbuster import tile_process
 
+pytestmark = pytest.mark.slow
+
 
 def run(mask, tile_shape, overlap, merge):
     """Labels and report; a warning, as that of runaway merging, is an error."""

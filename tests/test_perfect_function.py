@@ -22,6 +22,8 @@ from strategies import tissue_cases
 
 from blockbuster import tile_process
 
+pytestmark = pytest.mark.slow
+
 # Two tile shapes, each with the halo that it gets, which may be longer than the tile.
 PLANE_TILES = [((300, 300), 7), ((190, 333), 1), ((61, 97), 70)]
 VOLUME_TILES = [((25, 40, 33), 2), ((13, 17, 101), 1), ((30, 11, 19), 20)]
