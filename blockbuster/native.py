@@ -61,7 +61,8 @@ def zarr_native_merge(
     show_progress : bool
         Show progress bars.
     connectivity : int
-        Which neighbours across a seam touch: 1 = faces ... ndim = corners too.
+        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. A stage that `tile_process`
+        kept is merged as its run was, by agreement too, and this must be the connectivity of that run.
     sequential : bool
         Number the objects 1..N.
     overwrite : bool

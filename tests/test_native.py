@@ -97,6 +97,22 @@ def test_a_kept_stage_is_merged_by_its_own_grid_and_only_read(tmp_path, mask, co
     assert digest(kept) == before
 
 
+@pytest.mark.parametrize(("merge", "connectivity"), [("agree", 2), ("none", 1)])
+def test_a_kept_stage_is_merged_as_its_run_was(tmp_path, merge, connectivity):
+    """Labels of two tiles that have little to do with each other, so that some agree and some do not."""
+    soup = np.random.default_rng(4).integers(0, 4, (60, 50))
+    options = {"tile_shape": (20, 20), "overlap": 4, "merge": merge, "min_agreement": 0.5}
+    labels = tile_process(soup, _shifted, **options, write_to=tmp_path / "a.zarr", keep_stage=True, compute=True)
+    (kept,) = tmp_path.glob("*.blockbuster-stage")
+    n = zarr_native_merge(kept, "labels", tmp_path / "b.zarr", "labels", connectivity=connectivity)
+    assert n == len(np.unique(labels)) - 1
+    assert np.array_equal(zarr.open_array(tmp_path / "b.zarr" / "labels", mode="r")[...], labels)
+
+
+def _shifted(tile):
+    return np.roll(tile, tile.shape[0] % 3, axis=1)
+
+
 def test_a_kept_stage_refuses_another_connectivity(tmp_path, mask):
     tile_process(mask, label_tile, tile_shape=(20, 20), stage_dir=tmp_path, keep_stage=True)
     (kept,) = tmp_path.glob("*.blockbuster-stage")
