@@ -1,5 +1,7 @@
 """The Python of the pages in docs runs as it stands, and gives what the page says."""
 
+import contextlib
+import io
 import re
 from pathlib import Path
 
@@ -8,15 +10,32 @@ import numpy as np
 import pytest
 
 SEAMS = Path(__file__).parents[1] / "docs" / "seams.md"
+# A block of Python, and what the page says that it prints.
+BLOCK = r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?"
 
 
 @pytest.fixture(scope="module")
-def names():
-    """Run all Python blocks of the page on seams in order, in one namespace."""
-    namespace = {}
-    for block in re.findall(r"```python\n(.*?)```", SEAMS.read_text(), re.DOTALL):
-        exec(compile(block, str(SEAMS), "exec"), namespace)
-    return namespace
+def page():
+    """Run all Python blocks of the page on seams in order, in one namespace; give it, and what is printed."""
+    namespace, printed, shown = {}, [], []
+    for block, text in re.findall(BLOCK, SEAMS.read_text(), re.DOTALL):
+        with contextlib.redirect_stdout(io.StringIO()) as out:
+            exec(compile(block, str(SEAMS), "exec"), namespace)
+        if text:
+            printed.append(out.getvalue())
+            shown.append(text)
+    return namespace, printed, shown
+
+
+@pytest.fixture(scope="module")
+def names(page):
+    return page[0]
+
+
+def test_the_page_shows_what_its_python_prints(page):
+    _, printed, shown = page
+    assert printed == shown
+    assert len(shown) == 4
 
 
 def test_agree_finds_the_cells_of_the_whole_image_and_touch_fuses_some(names):
@@ -28,11 +47,16 @@ def test_an_overlap_is_suggested(names):
     assert names["advice"].overlap in (4, 8, 16, 32)
 
 
+def test_two_predictions_agree_as_the_page_counts_them(names):
+    histogram = names["report_of_drawn"].seams.histogram
+    assert [i for i, pairs in enumerate(histogram) if pairs] == [int(20 * 2 / 12), int(20 * 10 / 12)]
+
+
 def test_normalised_by_the_whole_image_tiles_agree(names):
-    low, high = np.percentile(names["cells"], (1, 99.8))
+    low, high = np.percentile(names["dirty"], (1, 99.8))
     assert (names["low"], names["high"]) == (low, high)
-    whole = names["segment_normalised"](names["cells"], low, high)
-    assert naive.partition_fault(names["labels"], whole) == ""
+    assert naive.partition_fault(names["alike"], names["whole"]) == ""
+    assert naive.partition_fault(names["by_tile"], names["whole"]) != ""
 
 
 def test_the_report_is_that_of_the_run(names):

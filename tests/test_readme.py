@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy import ndimage
+from skimage.segmentation import watershed
 
 README = Path(__file__).parents[1] / "README.md"
 
@@ -32,6 +33,14 @@ def test_the_run_that_can_be_resumed_finds_the_same_objects(names):
     cells, labels = np.asarray(names["cells"]), np.asarray(names["labels"])
     pairs = np.unique(np.stack([cells.ravel(), labels.ravel()]), axis=1)
     assert pairs.shape[1] == len(np.unique(cells)) == len(np.unique(labels))
+
+
+def test_the_example_of_dense_tissue_finds_its_cells(names):
+    seams = names["tissue_report"].seams
+    assert (names["tissue_report"].n_objects, seams.touching, seams.refused) == (480, 350, 208)
+    expected = watershed(-names["tissue"])
+    pairs = np.unique(np.stack([names["tissue_labels"].ravel(), expected.ravel()]), axis=1)
+    assert pairs.shape[1] == expected.max() == 480
 
 
 def test_the_example_reports_what_it_did(names):

@@ -21,6 +21,8 @@ NOT_REACHED = (
     "merge='agree', where cells touch each other. A function that normalises each tile by itself never agrees: "
     "give it the range of the whole image, see intensity_percentiles."
 )
+FEW_OBJECTS = 100
+FEW = "Only {n_at_seams} objects lie at seams there, so that rarer faults than one in {n_at_seams} do not show."
 LEFT_OUT = "Left out: {halos}, with which every tile would see all of the part. Larger tiles make it larger."
 
 
@@ -98,8 +100,11 @@ class OverlapAdvice:
 
     @property
     def _conclusion(self) -> str:
+        if self.overlap is not None and not self.rows:
+            return NO_SEAMS
         if self.overlap is not None:
-            return REACHED.format(overlap=self.overlap, target=self.target) if self.rows else NO_SEAMS
+            few = [FEW.format(n_at_seams=self.n_at_seams)] if self.n_at_seams < FEW_OBJECTS else []
+            return " ".join([REACHED.format(overlap=self.overlap, target=self.target), *few])
         if not self.n_at_seams:
             return NOTHING_THERE
         lines = []

@@ -84,6 +84,8 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
     """
     grid = plan.grid
     axes = tuple(i for i in plan.merge_axes if grid.grid_shape[i] > 1 and grid.tile_shape[i] > 1)
+    if not axes or not grid.n_tiles:
+        return Crop(tuple(slice(0, n) for n in grid.shape), grid.tile_shape, (), is_whole=True)
     grid = _shorten_tiles(grid, axes)
     counts = _count_tiles(grid, axes, largest_halo)
     boxes = _boxes(grid, counts)
@@ -94,7 +96,7 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
 def _shorten_tiles(grid: TileGrid, axes: tuple[int, ...]) -> TileGrid:
     """Halve tiles of which even two along each axis are too much to segment at once."""
     tile = list(grid.tile_shape)
-    while axes and math.prod(tile) * 2 ** len(axes) > MOST_VOXELS:
+    while math.prod(tile) * 2 ** len(axes) > MOST_VOXELS:
         longest = max(axes, key=lambda axis: tile[axis])
         if tile[longest] < 4:
             break
@@ -114,7 +116,7 @@ def _count_tiles(grid: TileGrid, axes: tuple[int, ...], largest_halo: int) -> li
         )
         for axis in axes
     }
-    for _, axis in itertools.product(range(2, max(wanted.values(), default=2)), axes):
+    for _, axis in itertools.product(range(2, max(wanted.values())), axes):
         wider = [count + (i == axis) for i, count in enumerate(counts)]
         n_voxels = math.prod(n * tile for n, tile in zip(wider, grid.tile_shape, strict=True))
         if wider[axis] <= wanted[axis] and n_voxels <= MOST_VOXELS_TO_WIDEN:

@@ -55,6 +55,29 @@ def test_channels_are_measured_one_by_one(tmp_path):
     assert intensity_percentiles(path, 50, channel=None) == tuple(np.percentile(plane, 50) for plane in pixels)
 
 
+@pytest.mark.parametrize("where", ["folder", "memory"])
+def test_channels_of_a_zarr_array_and_of_a_url_are_measured_one_by_one_too(tmp_path, where):
+    pixels = np.stack([IMAGE, IMAGE * 2])
+    form = {"shape": pixels.shape, "dtype": "uint16", "chunks": (1, 20, 30), "dimension_names": ["c", "y", "x"]}
+    array = zarr.create_array(tmp_path / "c.zarr" if where == "folder" else zarr.storage.MemoryStore(), **form)
+    array[...] = pixels
+    each = tuple(tuple(np.percentile(plane, (1, 99.8))) for plane in pixels)
+    assert intensity_percentiles(array, channel=None) == each
+    if where == "folder":
+        assert intensity_percentiles(f"file://{tmp_path}/c.zarr", channel=None) == each
+    assert intensity_percentiles(pixels, channel=None) == tuple(np.percentile(pixels, (1, 99.8)))
+
+
+def test_a_mask_counts_as_0_and_1():
+    assert intensity_percentiles(IMAGE % 2 == 1, (1, 99.8)) == (0.0, 1.0)
+
+
+@pytest.mark.parametrize("q", [np.float32(50), np.array(50), 50, [50.0], np.array([50])])
+def test_q_is_a_number_or_a_sequence_of_any_kind(q):
+    found = intensity_percentiles(IMAGE, q)
+    assert found == (np.median(IMAGE) if np.ndim(q) == 0 else (np.median(IMAGE),))
+
+
 def test_real_image(real_images):
     path = real_images / "ome_zarr_third_party" / "omezarrpy_v04_hela_cyx.zarr"
     planes = np.asarray(zarr.open_group(path, mode="r")["s0"][...])
@@ -76,7 +99,7 @@ def test_percentiles_out_of_range_are_refused(q):
         intensity_percentiles(IMAGE, q)
 
 
-@pytest.mark.parametrize("q", ["99", True, (1, "99"), None, [[1, 2]], 1j])
+@pytest.mark.parametrize("q", ["99", True, (1, "99"), None, [[1, 2]], (1, (2, 3)), {1, 2}, 1j])
 def test_percentiles_that_are_no_numbers_are_refused(q):
     with refused(TypeError, "^q is ", "numbers from 0 to 100"):
         intensity_percentiles(IMAGE, q)

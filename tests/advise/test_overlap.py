@@ -4,14 +4,16 @@ import dataclasses
 import re
 from functools import partial
 
+import dask.array as da
 import numpy as np
 import pytest
-from outcomes import Counted, refused, write_image
+import tifffile
+from outcomes import Counted, assert_same_objects, refused, write_image
 from scipy import ndimage
 
 from blockbuster import TileError, plan_run, suggest_overlap, tile_process
 from blockbuster.advise import OverlapAdvice
-from blockbuster.advise.crop import Crop
+from blockbuster.advise.crop import Crop, choose_crop
 
 SPOTS = np.zeros((120, 150), np.uint8)
 SPOTS[5::10, 5::10] = 255
@@ -131,6 +133,84 @@ def test_time_points_are_not_tiled_together():
     advice = suggest_overlap(movie, partial(label_each, radius=2), (1, 23, 150), axes="tyx", candidates=(0, 2))
     assert advice.overlap == 2
     assert advice.crop[0].stop - advice.crop[0].start == 1
+
+
+@pytest.mark.parametrize("keeps", [True, False], ids=["kept", "dropped"])
+def test_a_function_of_all_channels_is_measured(keeps):
+    image = np.stack([np.zeros_like(SPOTS), SPOTS])
+
+    def fn(tile):
+        labels = label_wide(tile[1], 2)
+        return np.stack([labels, labels]) if keeps else labels
+
+    options = {"tile_shape": (23, 150), "candidates": (0, 2, 4)}
+    advice = suggest_overlap(image, fn, axes="cyx", channel=None, **options)
+    plane = suggest_overlap(SPOTS, partial(label_wide, radius=2), **options)
+    assert advice.overlap == plane.overlap == 2
+    assert (advice.n_expected, advice.n_at_seams) == (plane.n_expected, plane.n_at_seams)
+
+
+def test_planes_stay_planes_for_a_function_of_planes():
+    seen = Counted(partial(label_each, radius=2))
+    advice = suggest_overlap(np.stack([SPOTS] * 3), seen, (1, 23, 150), candidates=(0, 2))
+    assert advice.overlap == 2
+    assert {shape[0] for shape in seen.seen} == {1}
+
+
+def test_connectivity_is_that_of_the_run():
+    image = np.zeros((64, 64), np.uint8)
+    np.fill_diagonal(image, 1)
+    fn = partial(ndimage.label, structure=np.ones((3, 3)))
+    overlaps = [
+        suggest_overlap(image, lambda tile: fn(tile)[0], (16, 16), connectivity=c, candidates=(0, 2)).overlap
+        for c in (1, 2)
+    ]
+    assert overlaps == [None, 0]
+
+
+@pytest.mark.parametrize(
+    "rubbish", [np.nan, np.inf, np.finfo("f8").max, 1j], ids=["nan", "infinite", "huge", "complex"]
+)
+def test_the_part_is_found_among_pixels_of_every_kind(rubbish):
+    image = np.zeros((200, 200), np.result_type(type(rubbish), np.float64))
+    image[::7, ::5] = rubbish
+    image[:, 3::6] = 1
+    advice = suggest_overlap(image, lambda tile: ndimage.label(tile == 1)[0], (20, 20))
+    assert advice.overlap == 0
+
+
+def test_tiles_too_large_to_be_tried_are_shortened():
+    """Only the plan is looked at: nobody has this image."""
+    image = da.zeros((4000, 20_000, 20_000), chunks=(500, 2000, 2000), dtype="uint8")
+    crop = choose_crop(plan_run(image, tile_shape=(500, 2000, 2000)), 64)
+    assert np.prod(crop.shape) <= 2**26
+    assert [n // tile for n, tile in zip(crop.shape, crop.tile_shape, strict=True)] == [2, 2, 2]
+    assert not crop.is_whole
+
+
+def test_a_filter_on_real_nuclei_needs_no_more_than_its_radius(real_images):
+    """scipy cuts the filter off at four standard deviations."""
+    image = tifffile.imread(real_images / "stardist_samples" / "img2d.tif")
+
+    def fn(tile):
+        return ndimage.label(ndimage.gaussian_filter(tile.astype("f8"), 4) > 60)[0]
+
+    advice = suggest_overlap(image, fn, (47, 47), candidates=(0, 2, 4, 8, 16), target=1.0)
+    assert 0 < advice.overlap <= 16
+    part = image[advice.crop]
+    assert advice.n_expected == fn(part).max() > 1
+    assert_same_objects(tile_process(part, fn, tile_shape=(47, 47), overlap=16), fn(part))
+
+
+def test_few_objects_at_seams_are_said_to_be_few():
+    few = suggest_overlap(SPOTS, partial(label_wide, radius=2), (23, 150), candidates=(0, 2))
+    assert f"Only {few.n_at_seams} objects lie at seams" in str(few)
+    assert "Only" not in str(dataclasses.replace(few, n_at_seams=100))
+
+
+def test_an_image_without_voxels_needs_no_overlap():
+    advice = suggest_overlap(np.zeros((0, 40)), lambda tile: ndimage.label(tile)[0], (10, 10))
+    assert (advice.overlap, advice.rows) == (0, ())
 
 
 def label_each(tile, radius):
