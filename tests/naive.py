@@ -307,3 +307,31 @@ def remap(labels, table):
 def files_in(folder):
     """Content of every file of a folder by its path in it."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
+
+
+def run_contacts(seen, shape, connectivity, merge_axes=None):
+    """Where each two tiles have labelled voxels side by side, by the numbers of the tiles."""
+    ids, tile_of_voxel = assemble(seen, shape)
+    met = {}
+    for p, q in voxels_side_by_side(ids, tile_of_voxel, connectivity, merge_axes):
+        met.setdefault((int(tile_of_voxel[p]), int(tile_of_voxel[q])), []).append((p, q))
+    return met
+
+
+def run_pieces(tile, other, met, halo, connectivity):
+    """Each two pieces that touch at voxels `met`: ids, voxels in both, voxels in any, and where they touch."""
+    box, other_box = boxes_seen_by_both(tile, other, halo)
+    structure = ndimage.generate_binary_structure(len(halo), connectivity)
+    mine, theirs = tile.within(box), other.within(other_box)
+    pieces = {a: ndimage.label(mine == a, structure)[0] for a in np.unique(mine).tolist()}
+    other_pieces = {b: ndimage.label(theirs == b, structure)[0] for b in np.unique(theirs).tolist()}
+    touching = {}
+    for p, q in met:
+        a, b = int(mine[at(p, box)]), int(theirs[at(q, other_box)])
+        which = a, b, int(pieces[a][at(p, box)]), int(other_pieces[b][at(q, other_box)])
+        touching.setdefault(which, []).append(p)
+    found = []
+    for (a, b, i, j), voxels in touching.items():
+        both = pieces[a] == i, other_pieces[b] == j
+        found.append((a, b, in_both(*both), in_any(*both), voxels))
+    return found

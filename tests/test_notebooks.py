@@ -12,14 +12,18 @@ NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("*.ipynb"))
 
 def texts(notebook):
     """Text outputs of each code cell; times and pictures aside."""
-    return [
-        [
-            re.sub(r"\d+\.\d\d s", "TIME", output.get("text", output.get("data", {}).get("text/plain", "")))
-            for output in cell.outputs
-        ]
-        for cell in notebook.cells
-        if cell.cell_type == "code"
-    ]
+    return [_texts(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def _texts(outputs):
+    """What is printed arrives in one piece or in several."""
+    found, printed = [], ""
+    for output in outputs:
+        if output.output_type == "stream":
+            printed += output.text
+        else:
+            found.append(output.get("data", {}).get("text/plain", ""))
+    return [re.sub(r"\d+\.\d\d s", "TIME", text) for text in [printed, *found]]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -70,7 +70,9 @@ class Zygote:
         path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
         # Threads of linear algebra would make the parent unfit for forks.
         environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-W", "error", "-c", "import zygote; zygote.serve()"]
+        # Masks of noise are one object of thousands of labels, as if cells were fused.
+        warnings = ["-W", "error", "-W", "ignore:runaway merging"]
+        command = [sys.executable, *warnings, "-c", "import zygote; zygote.serve()"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
         self._process = subprocess.Popen(command, env=environment, **pipes)
         self._tickets = itertools.count()

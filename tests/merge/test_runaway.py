@@ -34,6 +34,27 @@ def said(n_labels, n_tiles, n_objects, merge="touch"):
     )
 
 
+@given(st.lists(st.integers(2, 9), max_size=9), st.integers(0, 12), st.integers(0, 9), st.integers(90, 120))
+def test_the_median_is_that_of_all_other_objects(others, n_single, place, largest):
+    """Objects that cross no seam have one label; the lower of two values in the middle is taken."""
+    n_labels = [*others[:place], largest, *others[place:]]
+    every = sorted([1] * n_single + others)
+    median = every[(len(every) - 1) // 2] if every else 1
+    text = said(n_labels, [2] * len(n_labels), len(n_labels) + n_single)
+    assert (
+        f"one object was joined from {largest} labels of 2 tiles, the median of the others is {median};" in text
+    )
+
+
+@pytest.mark.parametrize(("n_tiles", "others"), [(8, []), (20, []), (8, [7, 7, 7])])
+def test_it_is_named_from_the_least_number_of_labels_on(n_tiles, others):
+    """Fifty, three for each tile, and ten times the median."""
+    least = max(50, 3 * n_tiles, 10 * max(others, default=1))
+    for n_labels, is_named in [(least - 1, False), (least, True)]:
+        text = said([*others, n_labels], [2] * len(others) + [n_tiles], len(others) + 1)
+        assert bool(text) == is_named
+
+
 @pytest.mark.parametrize(
     ("n_labels", "n_tiles", "n_objects", "median"),
     [

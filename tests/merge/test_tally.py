@@ -60,6 +60,7 @@ def test_it_does_not_matter_how_the_pairs_are_shared_out(drawn, data):
         total.add(tally([chosen[i] for i in which], [values[i] for i in which], 0.3))
     expected = tally(chosen, values, 0.3)
     assert total.touching.tolist() == expected.touching.tolist()
+    assert total.joined.tolist() == expected.joined.tolist()
     assert total.histogram.tolist() == expected.histogram.tolist()
     assert total.worst == expected.worst
 
@@ -78,6 +79,43 @@ def test_the_worst_seams_are_those_with_most_doubt(drawn):
     for seam in worst:
         inside = doubt[tuple(map(tuple, seam.tiles))]
         assert abs(seam.agreement - 0.3) == min(abs(value - 0.3) for value in inside)
+
+
+ratios = st.integers(1, 200).flatmap(lambda either: st.tuples(st.integers(0, either), st.just(either)))
+
+
+@given(st.lists(ratios, max_size=40))
+def test_bins_are_closed_below_and_the_last_one_above(pieces):
+    """Both tables count the same pairs as doubtful, by bins and by agreement."""
+    found = TouchingPairs(
+        np.full((len(pieces), 2), (1, 4)),
+        np.array([common / either for common, either in pieces], float),
+        np.zeros(len(pieces), np.int64),
+    )
+    tally = SeamTally.of(found, IDS, 0.3)
+    bins = [min(19, 20 * common // either) for common, either in pieces]
+    assert tally.histogram[0].tolist() == [bins.count(place) for place in range(20)]
+    n_doubtful = sum(1 * either <= 10 * common < 6 * either for common, either in pieces)
+    assert sum(axis.doubtful for axis in tally.named("yx")[0]) == n_doubtful
+    assert sum(seam.doubtful for seam in tally.worst) == n_doubtful
+
+
+@given(st.data())
+def test_equal_seams_are_named_in_the_order_of_their_tiles(data):
+    """Five seams with one doubtful pair each; at one of them, one more pair is joined."""
+    values = {(4, 6): 0.3, (1, 6): 0.3, (1, 4): 0.4, (5, 10): 0.5, (6, 10): 0.1, (6, 11): 0.9, (7, 12): 0.6}
+    seams = [[(4, 6)], [(1, 6)], [(1, 4)], [(5, 10)], [(6, 10), (6, 11), (7, 12)]]
+    total = SeamTally.empty(2)
+    for chosen in data.draw(st.permutations(seams)):
+        total.add(tally(chosen, [values[pair] for pair in chosen], 0.3))
+    together = tally(list(values), list(values.values()), 0.3)
+    assert [(seam.tiles, seam.joined) for seam in total.worst] == [
+        ([[1, 1], [2, 1]], 2),
+        ([[0, 0], [1, 0]], 1),
+        ([[0, 0], [1, 1]], 1),
+        ([[1, 0], [1, 1]], 1),
+    ]
+    assert together.worst == total.worst
 
 
 def test_where_nothing_was_measured_the_most_pairs_come_first_at_the_middle_of_the_seam():

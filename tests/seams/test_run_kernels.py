@@ -14,9 +14,11 @@ from blockbuster.seams.run_kernels import (
     clip_runs,
     collect_contacts,
     compare_tiles,
+    count_runs,
     find_contact,
     find_runs,
     join_runs,
+    locate,
     measure_overlaps,
     note_ids,
     note_pairs,
@@ -123,6 +125,52 @@ def test_contacts_are_runs_with_neighbouring_voxels(as_run, drawn, room):
     whole = np.arange(len(a)), np.array([0, a.shape[1]])
     is_touching = as_run(find_contact)((*runs_of(a), *whole), (*runs_of(b), *whole), row_pairs, windows)
     assert is_touching == (n > 0) == bool(expected)
+
+
+@for_all
+@given(facing(), st.sampled_from([0.1, 0.3, 0.8]), st.data())
+def test_contact_is_seen_in_parts_of_larger_boxes(as_run, drawn, density, data):
+    """What `compare_tiles` looks at before it cuts the parts out: few labels, that may go on outside."""
+    a, b, row_pairs, windows = drawn
+    random = np.random.default_rng(data.draw(seeds))
+    whole = [np.where(random.random(labels.shape) < density, labels, 0) for labels in (a, b)]
+    around = data.draw(st.tuples(*[st.integers(0, 3)] * 4))
+    tiles, parts = [], []
+    for labels, before, behind in zip(whole, around[:2], around[2:], strict=True):
+        margins = random.integers(0, 3, (len(labels), before)), random.integers(0, 3, (len(labels), behind))
+        wide = np.concatenate([margins[0], labels, margins[1]], axis=1)[::-1]
+        taken, window = np.arange(len(labels))[::-1].copy(), np.array([before, before + labels.shape[1]])
+        tiles.append((*runs_of(wide), taken, window))
+        parts.append(labels)
+        assert as_run(count_runs)(tiles[-1][0], taken) == len(tiles[-1][1])
+    expected = contacts_by_voxel(*parts, row_pairs.tolist(), windows.tolist())
+    assert as_run(find_contact)(*tiles, row_pairs, windows) == bool(expected)
+
+
+@for_all
+@given(st.lists(st.tuples(*[st.integers(1, 9)] * 3), min_size=1, max_size=4), st.data())
+def test_voxels_are_located_in_an_image_of_any_number_of_axes(as_run, axes, data):
+    """Per axis: the length of the box, what is before it, and what is behind."""
+    shape = [length + before + behind for length, before, behind in axes]
+    voxel = [data.draw(st.integers(0, length - 1)) for length, _, _ in axes]
+    row = 0
+    for place, (length, _, _) in zip(voxel[:-1], axes, strict=False):
+        row = row * length + place
+    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+    frame = np.array([[length for length, _, _ in axes], [before for _, before, _ in axes], strides])
+    place = [x + before for x, (_, before, _) in zip(voxel, axes, strict=True)]
+    assert as_run(locate)(row, voxel[-1], frame) == np.ravel_multi_index(place, shape)
+
+
+def test_no_rows_and_no_runs_are_nothing_to_do(as_run):
+    none, no_runs = np.zeros(1, np.int64), np.empty((0, 3), np.int32)
+    rows, window, contacts = np.full(1, 9), np.array([0, 0]), np.empty((1, 4), np.int64)
+    args = np.zeros((0, 4), np.uint32), np.zeros(1, np.int32), np.zeros(0, bool), window
+    assert as_run(find_runs)(*args, rows, no_runs) == rows[0] == 0
+    assert as_run(clip_runs)((none, no_runs), np.zeros(0, np.int64), window, rows, no_runs) == rows[0] == 0
+    facing = np.empty((0, 3), np.int64), np.zeros((2, 2), np.int64)
+    assert as_run(collect_contacts)((none, no_runs), (none, no_runs), *facing, contacts) == 0
+    as_run(join_runs)((none, no_runs), np.empty((0, 2), np.int64), np.zeros(2, np.int64), np.empty(0, np.int64))
 
 
 @for_all

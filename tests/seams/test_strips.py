@@ -113,6 +113,27 @@ def test_strips_are_enough_to_compare_two_tiles(drawn):
                 assert sorted(found.tolist()) == sorted(expected.tolist())
 
 
+@settings(max_examples=80)
+@given(grids())
+def test_strip_covers_what_a_tile_shows_to_each_neighbour_across_the_seam(drawn):
+    grid, axes, connectivity, *_ = drawn
+    pairs = TilePairs(grid, axes, connectivity)
+    for tile in grid.indices():
+        for step in [*pairs.steps, *(tuple(-d for d in step) for step in pairs.steps)]:
+            if not all(0 <= i + d < n for i, d, n in zip(tile, step, grid.grid_shape, strict=True)):
+                continue
+            shown = pairs.of(tile, step).boxes[0]
+            for axis in np.flatnonzero(step).tolist():
+                strip = strip_box(grid, tile, axis, int(step[axis] > 0))
+                # No more along the axis than that, and no more than fn saw along the others.
+                assert strip[axis] == shown[axis]
+                assert tuple(strip[:axis] + strip[axis + 1 :]) == tuple(
+                    part for other, part in enumerate(grid.region(tile)) if other != axis
+                )
+                for whole, part in zip(strip, shown, strict=True):
+                    assert whole.start <= part.start < part.stop <= whole.stop
+
+
 @settings(max_examples=50)
 @given(grids())
 def test_packed_strips_come_back(drawn):
