@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blockbuster.advise import estimate_empty_tiles, intensity_percentiles, suggest_overlap
     from blockbuster.errors import TileError
+    from blockbuster.local_cluster import make_local_cluster
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
     from blockbuster.plan import RunPlan, plan_run
     from blockbuster.process import tile_process
@@ -27,6 +28,7 @@ __all__ = [
     "estimate_empty_tiles",
     "intensity_percentiles",
     "load_ome_zarr",
+    "make_local_cluster",
     "plan_run",
     "read_report",
     "relabel_sequential_zarr",
@@ -46,6 +48,7 @@ _HOMES = {
     "estimate_empty_tiles": "advise",
     "intensity_percentiles": "advise",
     "load_ome_zarr": "source",
+    "make_local_cluster": "local_cluster",
     "plan_run": "plan",
     "read_report": "report",
     "relabel_sequential_zarr": "native",

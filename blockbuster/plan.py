@@ -48,6 +48,7 @@ from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.stage.empty import SAMPLE_VOXELS
 from blockbuster.stage.footprint import peak_bytes
 from blockbuster.tiling import auto_tile_shape
+from blockbuster.tiling.heuristics import worker_tile_bytes
 from blockbuster.tiling.memory import vram_bytes_or_warn
 
 __all__ = [
@@ -61,6 +62,8 @@ __all__ = [
 ]
 
 MOST_CHUNK_READS = 2.0
+# dask pauses a worker that is fuller.
+MOST_OF_WORKER = 0.8
 MOST_NAME_LETTERS = 60
 NO_GPU = "use_gpu=True, but CuPy"
 
@@ -205,7 +208,12 @@ class RunPlan:
         driver = self._peak_bytes(n_at_once=self.execution.n_workers if self.execution.in_process else 0)
         if self.execution.in_process:
             return driver
-        return driver + self.execution.n_workers * self._peak_bytes(n_at_once=1, drives=False)
+        return driver + self.execution.n_workers * self.worker_bytes
+
+    @property
+    def worker_bytes(self) -> int:
+        """Bound on the resident memory of a process that runs one task at a time; fn's comes on top."""
+        return self._peak_bytes(n_at_once=1, drives=False)
 
     def _peak_bytes(self, *, n_at_once: int, drives: bool = True) -> int:
         grid = self.grid
@@ -382,6 +390,19 @@ def warn_of_repeated_chunks(plan: RunPlan) -> None:
         )
 
 
+def warn_of_small_workers(plan: RunPlan) -> None:
+    """Warn the caller's caller where a task takes more than a worker of the cluster has for it."""
+    limit, task = plan.execution.task_bytes, plan.worker_bytes
+    if limit and task > MOST_OF_WORKER * limit:
+        warnings.warn(
+            f"a task takes up to {_bytes(task)} besides what fn allocates, and the workers of the dask cluster "
+            f"have {_bytes(limit)} for each of their threads: dask pauses a worker at 0.8 of its limit and "
+            "restarts it at 0.95. Pass a smaller tiles_per_task, smaller tiles, or give the workers more memory "
+            "or fewer threads.",
+            stacklevel=3,
+        )
+
+
 def warn_of_missing_halo(plan: RunPlan) -> None:
     """Warn the caller's caller where agreement is asked for, but the tiles share no halo."""
     if plan.min_agreement is None:
@@ -518,6 +539,8 @@ class _Resolver:
         source = self.source
         by_gpu = self.options.use_gpu is True and vram_bytes_or_warn() is not None
         auto = functools.partial(auto_tile_shape, use_gpu=by_gpu, verbose=bool(self.options.verbose))
+        if self.execution.task_bytes and not by_gpu:
+            auto.keywords["target_bytes"] = worker_tile_bytes(source.dtype, self.execution.task_bytes)
         with _gpu_warning_given(self.options.use_gpu is True and not by_gpu):
             return resolve_tile_lengths(
                 self.options.tile_shape,

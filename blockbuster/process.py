@@ -19,7 +19,13 @@ import zarr
 from blockbuster.cluster import Execution
 from blockbuster.finish import FinishedStage, MergeProgress, progress_bar
 from blockbuster.output.publishing import OutputPlace
-from blockbuster.plan import RunPlan, make_plan, warn_of_missing_halo, warn_of_repeated_chunks
+from blockbuster.plan import (
+    RunPlan,
+    make_plan,
+    warn_of_missing_halo,
+    warn_of_repeated_chunks,
+    warn_of_small_workers,
+)
 from blockbuster.preflight import refuse_in_starting_worker, warn_of_little_room
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.resuming import Claim, claimed
@@ -188,6 +194,7 @@ def tile_process(
     plan = make_plan(options.pop("image"), options.pop("fn"), options)
     warn_of_repeated_chunks(plan)
     warn_of_missing_halo(plan)
+    warn_of_small_workers(plan)
     warn_of_little_room(plan)
     with (
         _logged(plan),

@@ -144,8 +144,9 @@ def test_F23_handles_and_memory_stay_flat_with_100_000_tiles(tmp_path):
     few, many = found
     assert (few["n_tiles"], many["n_tiles"]) == (10_000, 100_000)
     assert many["handles"] <= few["handles"] + 8 < 128
-    # 100 bytes for each tile, where one that held its labels would take 1,000.
-    assert many["bytes"] < few["bytes"] + 90_000 * 100 + 10_000_000, found
+    # 200 bytes for each tile, whose one label touches its neighbours and so stands in the tables of the merge.
+    # One that held its labels would take 1,000.
+    assert many["bytes"] < few["bytes"] + 90_000 * 200 + 10_000_000, found
 
 
 UNCACHED = """

@@ -235,11 +235,11 @@ class Machine(RuleBasedStateMachine):
         described = f"{run} on {before}: {outcome.status} {outcome.error} {outcome.message}\n{outcome.output}"
         assert n_calls <= N_TILES + run.retries, described
         expected = before.refusal(run)
-        if before.crowded:
+        if not alone:
+            allowed = {"", "RuntimeError", *REFUSALS} | ({"TileError"} if run.fault else set())
+        elif before.crowded:
             # It is refused when it comes to where they are in the way.
             allowed = {"", expected or "FileExistsError", "TileError" if run.fault else ""}
-        elif not alone:
-            allowed = {"", "RuntimeError", *REFUSALS} | ({"TileError"} if run.fault else set())
         elif expected:
             allowed = {expected}
         else:

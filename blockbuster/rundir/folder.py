@@ -13,6 +13,8 @@
             sidecars/     N.npz: counts per tile, touching pairs inside the brick, outer border planes
         counts.npy, offsets.npy, border.npy, roots.npy, numbers.npy
                           labels per tile and the remap table
+        tasks-ID/         what tasks on other processes share, and their results until they are journalled
+        attempts/         which tile each process is at
         stop              asks running tasks to end after their tile
 """
 
@@ -49,12 +51,11 @@ MARK = "blockbuster-stage"
 FORMAT = 3
 TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is still ours.
-OWN = (JOURNAL, "*.npy", "tasks-*.pickle", "stop", "part-*", "layout.json", MANIFEST, f"{WRITING}*")
+OWN = (JOURNAL, "*.npy", "tasks-*", "attempts", "stop", "part-*", "layout.json", MANIFEST, f"{WRITING}*")
 # Metadata and chunks of zarr arrays, sidecars, reports, and what a process was writing when it was killed.
 OWN_INSIDE = re.compile(
-    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.npz|blockbuster-report\.json|.*\.partial|"
-    + re.escape(WRITING)
-    + ".*"
+    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.npz|blockbuster-report\.json|.*\.partial"
+    r"|batch\.pickle|[0-9]+\.result.*|.*\.attempt|" + re.escape(WRITING) + ".*"
 )
 
 

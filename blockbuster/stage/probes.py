@@ -11,6 +11,7 @@ import numpy as np
 from blockbuster.errors import TileError
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal, read_journal
+from blockbuster.stage.deaths import PROBE, TileAttempt
 from blockbuster.stage.saved import RegionReader
 from blockbuster.stage.task import TileCall, try_tile
 
@@ -21,10 +22,11 @@ Index = tuple[int, ...]
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """What probes share."""
+    """What probes share; `directory` is where a probe marks that it is under way, ``None``: nowhere."""
 
     call: TileCall
     source: RegionReader
+    directory: str | None = None
 
 
 @dataclass
@@ -58,7 +60,14 @@ class Probe:
 def probe_tile(job: ProbeJob, number: int) -> Probe:
     """Process one tile unless it is empty, and time fn."""
     grid = job.call.grid
-    outcome = try_tile(job.call, grid.index(number), job.source.read)
+    tile = grid.index(number)
+    try:
+        with TileAttempt(job.directory, PROBE, number) as attempt:
+            attempt.check_tile(0, tile, grid)
+            attempt.at(0)
+            outcome = try_tile(job.call, tile, job.source.read)
+    except TileError as error:
+        return Probe(number, None, error=error)
     if outcome.labels is None:
         return Probe(number, None, n_retried=outcome.n_retried, error=outcome.error)
     # A copy: fn may hand out the same array for every tile.

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.cluster import Execution, run_tasks
+from blockbuster.cluster import Execution, clear_attempts, run_tasks
 from blockbuster.errors import TileError
 from blockbuster.failpoints import reach
 from blockbuster.grid import BrickGrid
@@ -22,6 +22,7 @@ from blockbuster.rundir.journal import Journal
 from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import DaskSource, NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
+from blockbuster.stage.deaths import StageWatch
 from blockbuster.stage.finished import check_sample, find_finished_tasks
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions
@@ -130,6 +131,7 @@ def stage_labels(
         If the pixels of the image changed since the call was interrupted.
     """
     source = _shareable(source, execution, directory)
+    clear_attempts(directory)
     with Journal(directory) as journal:
         stage = _Stage(source, call, bricks, execution, directory, journal)
         probes = stage.resume()
@@ -203,6 +205,7 @@ class _Stage:
             staged,
             {tile: labels for tile, labels in known.items() if labels is not None},
             self.source.sampled,
+            marked=not self.execution.in_process,
         )
         tally = Tally(self.bricks, self.journal, verbose, on_tiles)
         finished = self._finished_tasks(job, on_tiles)
@@ -253,7 +256,7 @@ class _Stage:
         n_tries = 0
         while unfinished:
             try:
-                self._run(run_brick, job, sorted(unfinished), take, self._regions(sorted(unfinished)))
+                self._run(run_brick, job, sorted(unfinished), take, self._region)
             except TileError:
                 raise
             except Exception:
@@ -266,10 +269,10 @@ class _Stage:
                     self._save_tiles(list(self.bricks.tile_indices(self.bricks.index(number))))
                     self._run(run_brick, dataclasses.replace(job, source=self.saved), [number], take)
 
-    def _regions(self, numbers: Sequence[int]) -> list[Any]:
+    def _region(self, number: int) -> Any:
         assert isinstance(self.source, DaskSource)
-        boxes = [self.bricks.region(self.bricks.index(number)) for number in numbers]
-        return [None if self.saved.covers(box) else self.source.region(box) for box in boxes]
+        box = self.bricks.region(self.bricks.index(number))
+        return None if self.saved.covers(box) else self.source.region(box)
 
     def _find_unreadable(self, unfinished: set[int]) -> int | None:
         """Find a brick of a dask image that cannot be computed, among those that were under way."""
@@ -289,7 +292,9 @@ class _Stage:
         for number in range(most):
             self._save_region(grid.index(number))
             found: list[Probe] = []
-            self._run(probe_tile, ProbeJob(call, self.reader), [number], found.append)
+            directory = None if self.execution.in_process else self.directory
+            job = ProbeJob(call, self.reader, directory)
+            self._run(probe_tile, job, [number], found.append, bricks=BrickGrid(grid, (1,) * grid.ndim))
             probe = found[0]
             if probe.error and not call.skip_errors:
                 raise probe.error
@@ -329,11 +334,18 @@ class _Stage:
         job: Any,
         numbers: Sequence[int],
         on_result: Callable[[Any], None],
-        regions: Sequence[Any] | None = None,
+        region: Callable[[int], Any] | None = None,
+        bricks: BrickGrid | None = None,
     ) -> None:
-        directory = self.directory
         run_tasks(
-            self.execution, function, job, numbers, directory=directory, on_result=on_result, regions=regions
+            self.execution,
+            function,
+            job,
+            numbers,
+            directory=self.directory,
+            on_result=on_result,
+            region=region,
+            watch=StageWatch(self.directory, bricks or self.bricks),
         )
 
 

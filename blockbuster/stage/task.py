@@ -19,6 +19,7 @@ from blockbuster.rundir.staged import StagedLabels, label_dtype
 from blockbuster.seams.labels import compact_labels
 from blockbuster.source import pixel_digest
 from blockbuster.stage.borders import BrickBorders, brick_borders
+from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader
 
@@ -179,6 +180,8 @@ class StageJob:
         Tile index to labels of its region that are known already, or to the error it ended with.
     sampled : bool
         Report a digest of the pixels that were read.
+    marked : bool
+        Mark on disk which tile is under way, for the case that the process dies.
     """
 
     call: TileCall
@@ -187,6 +190,7 @@ class StageJob:
     staged: StagedLabels
     kept: dict[Index, np.ndarray | TileError] = field(default_factory=dict)
     sampled: bool = False
+    marked: bool = False
 
     def label_index(self, index: Index) -> Index:
         """Turn a tile's or brick's index in the image into its index in the label image."""
@@ -254,10 +258,12 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> B
         A fault of a tile is returned, not raised: an exception of the user's may not survive
         the way to another process.
     """
-    task = _BrickTask(job, job.bricks.index(number))
+    attempt = TileAttempt(job.staged.path if job.marked else None, BRICK, number)
+    task = _BrickTask(job, job.bricks.index(number), attempt)
     result = BrickResult(number, np.zeros(job.bricks.n_tiles(task.index), np.int64))
     try:
-        task.run(result, pixels)
+        with attempt:
+            task.run(result, pixels)
     except TileError as error:
         result.error = error
     except RunStoppedError:
@@ -271,6 +277,7 @@ class _BrickTask:
 
     job: StageJob
     index: Index
+    attempt: TileAttempt
 
     @cached_property
     def stop_check(self) -> StopCheck:
@@ -281,10 +288,12 @@ class _BrickTask:
         return self.job.bricks.region(self.index)
 
     def run(self, result: BrickResult, pixels: np.ndarray | None) -> None:
+        self.attempt.check_outside_fn(self.job.bricks, self.index)
         pixels = self._read() if pixels is None else np.asarray(pixels)
         if pixels is not None and self.job.sampled:
             result.pixels = pixel_digest(pixels)
         labels = self._label_tiles(pixels, result)
+        self.attempt.at(OUTSIDE)
         if labels is not None:
             result.checksum = self._write(labels, result.counts)
 
@@ -303,7 +312,8 @@ class _BrickTask:
         for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
             self.stop_check.pass_on()
             index = self.job.label_index(tile)
-            found = self._label_tile(tile, pixels, result)
+            self.attempt.at(i)
+            found = self._label_tile(i, tile, pixels, result)
             if found is None:
                 self.borders.pass_over(index)
                 continue
@@ -321,9 +331,12 @@ class _BrickTask:
             n_labels += int(result.counts[i])
         return labels if n_labels else None
 
-    def _label_tile(self, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
+    def _label_tile(
+        self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult
+    ) -> np.ndarray | None:
         """Labels of a tile with its halo; None for an empty tile, and for a failed one where such are skipped."""
         try:
+            self.attempt.check_tile(i, tile, self.job.bricks.grid)
             kept = self.job.kept.get(tile)
             if kept is None:
                 return self._try_tile(tile, pixels, result)

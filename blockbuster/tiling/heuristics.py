@@ -26,6 +26,7 @@ __all__ = [
     "plan_tile_shape",
     "region_voxels",
     "voxels_for_balance",
+    "worker_tile_bytes",
 ]
 
 logger = logging.getLogger("blockbuster")
@@ -122,6 +123,28 @@ def auto_tile_shape(
     if verbose:
         _log_choice(tile, image, voxel_bytes, reason)
     return tile
+
+
+def worker_tile_bytes(dtype: DTypeLike, task_bytes: int) -> int:
+    """Bytes for a tile on a worker of a cluster: half of what the worker has for it, and no more than is useful.
+
+    Parameters
+    ----------
+    dtype : dtype-like
+        Type of the image's voxels.
+    task_bytes : int
+        What a worker may take in all, shared by its threads.
+
+    Examples
+    --------
+    >>> auto_tile_shape((10**5, 10**5), "uint16", target_bytes=worker_tile_bytes("uint16", 2 * 2**30))
+    (4096, 4096)
+    >>> auto_tile_shape((10**5, 10**5), "uint16", target_bytes=worker_tile_bytes("uint16", 2**29))
+    (3072, 3072)
+    """
+    voxel_bytes = bytes_per_voxel(check_dtype(dtype))
+    largest = region_voxels((4096, 4096), (LARGEST_TILE_VOXELS,) * 2) * voxel_bytes
+    return max(SMALLEST_BUDGET_BYTES, min(task_bytes // 2, largest))
 
 
 def plan_tile_shape(

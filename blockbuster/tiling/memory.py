@@ -5,8 +5,10 @@ The one place that knows CuPy.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import subprocess
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,6 +20,7 @@ __all__ = [
     "free_vram_bytes",
     "ram_limits",
     "slurm_limit_bytes",
+    "visible_gpus",
     "vram_bytes_or_warn",
 ]
 
@@ -235,6 +238,35 @@ def vram_bytes_or_warn() -> int | None:
             stacklevel=4,
         )
     return free
+
+
+def visible_gpus() -> list[str]:
+    """Names of the GPUs that this process may use, as CUDA_VISIBLE_DEVICES takes them.
+
+    Returns
+    -------
+    list of str
+        Numbers or UUIDs, in CUDA's order: those of CUDA_VISIBLE_DEVICES where that is set, up to the first that
+        is not one; else all that nvidia-smi lists. Empty where there is neither.
+
+    Notes
+    -----
+    Does not start CUDA in this process, which would take memory of the first GPU.
+
+    Examples
+    --------
+    >>> all(isinstance(name, str) for name in visible_gpus())
+    True
+    """
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None:
+        names = [name.strip() for name in listed.split(",")]
+        return list(itertools.takewhile(lambda name: name and name != "-1", names))
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return re.findall(r"^GPU (\d+):", done.stdout, re.MULTILINE)
 
 
 def _cgroup_levels(root: Path) -> Iterator[tuple[Path, CgroupFiles]]:

@@ -1,0 +1,18 @@
+"""Where tasks run: dask's configured scheduler, or the workers of an active client."""
+
+from blockbuster.cluster.attempts import Attempt, clear_attempts, dead_attempts
+from blockbuster.cluster.execution import Execution, find_execution
+from blockbuster.cluster.running import TaskWatch, run_tasks
+from blockbuster.cluster.stopping import RunStoppedError, StopCheck
+
+__all__ = [
+    "Attempt",
+    "Execution",
+    "RunStoppedError",
+    "StopCheck",
+    "TaskWatch",
+    "clear_attempts",
+    "dead_attempts",
+    "find_execution",
+    "run_tasks",
+]

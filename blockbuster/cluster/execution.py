@@ -1,0 +1,156 @@
+"""Find out where dask would run tasks: its configured scheduler, or the workers of an active client."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import multiprocessing
+import os
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+import dask.multiprocessing
+import dask.threaded
+
+__all__ = ["Execution", "find_execution"]
+
+IN_PROCESS_CLIENT = (
+    "The active dask client runs its workers inside this process (processes=False). A function that "
+    "holds the GIL starves the workers' heartbeat there and their results are lost. Use a cluster whose "
+    "workers are processes (blockbuster.make_local_cluster(), or LocalCluster(processes=True)), or close "
+    "the client to run on threads."
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where tasks run.
+
+    Parameters
+    ----------
+    kind : str
+        ``"synchronous"``, ``"threads"``, ``"processes"``, ``"distributed"``, or ``"other"``
+        for a scheduler of the user's own.
+    n_workers : int
+        How many tasks run at once.
+    get : callable
+        dask's scheduler function.
+    client : distributed.Client or None
+        The active client.
+    pool : concurrent.futures.Executor or None
+        The pool of workers that the phases of a run share.
+    task_bytes : int or None
+        Memory that a task on a client's worker can have: the least limit of a worker, shared by its threads.
+        ``None``: not known, or no limit.
+    """
+
+    kind: str
+    n_workers: int
+    get: Callable[..., Any]
+    client: Any = None
+    pool: Any = None
+    task_bytes: int | None = None
+
+    @contextlib.contextmanager
+    def opened(self) -> Iterator[Execution]:
+        """Keep one pool of workers for all phases of a run, and end it with the run.
+
+        dask's own pool of threads outlives a failed run and would go on working in the
+        background; its processes would be started anew for every phase.
+        """
+        if self.kind not in ("threads", "processes") or dask.config.get("pool", None) is not None:
+            yield self
+            return
+        if self.kind == "threads":
+            pool: Executor = ThreadPoolExecutor(self.n_workers, "blockbuster")
+        else:
+            context = dask.multiprocessing.get_context()
+            pool = ProcessPoolExecutor(self.n_workers, mp_context=context, initializer=_start_worker)
+        try:
+            yield dataclasses.replace(self, pool=pool)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    @property
+    def in_process(self) -> bool:
+        """Whether tasks share this process's memory."""
+        return self.kind in ("synchronous", "threads")
+
+
+def _start_worker() -> None:
+    dask.multiprocessing.initialize_worker_process()
+    threading.Thread(target=_end_with_parent, name="blockbuster-parent", daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """End a worker process whose parent was killed: it would wait for tasks for ever, or write to a stage."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def find_execution(*, one_at_a_time: bool = False) -> Execution:
+    """Find out where dask would run tasks now.
+
+    Parameters
+    ----------
+    one_at_a_time : bool
+        Without a client, run one task at a time, for a device that cannot be shared.
+
+    Raises
+    ------
+    RuntimeError
+        If the workers of the active client live in this process.
+
+    Examples
+    --------
+    >>> with dask.config.set(scheduler="synchronous"):
+    ...     find_execution().kind
+    'synchronous'
+    """
+    get = dask.base.get_scheduler() or dask.threaded.get
+    client = getattr(get, "__self__", None)
+    if client is not None and hasattr(client, "nthreads"):
+        workers = client.scheduler_info()["workers"]
+        _refuse_in_process(client, workers)
+        n_threads = sum(worker["nthreads"] for worker in workers.values())
+        return Execution("distributed", max(1, n_threads), get, client, task_bytes=_task_bytes(workers))
+    if one_at_a_time or get is dask.local.get_sync:
+        return Execution("synchronous", 1, dask.local.get_sync)
+    return Execution(_kind(get), _n_workers(), get)
+
+
+def _kind(get: Callable[..., Any]) -> str:
+    if get is dask.threaded.get:
+        return "threads"
+    return "processes" if get is dask.multiprocessing.get else "other"
+
+
+def _n_workers() -> int:
+    pool = dask.config.get("pool", None)
+    workers = getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None)
+    return int(workers or dask.system.CPU_COUNT)
+
+
+def _task_bytes(workers: dict[str, Any]) -> int | None:
+    limits = [
+        worker["memory_limit"] // worker["nthreads"] for worker in workers.values() if worker["memory_limit"]
+    ]
+    return min(limits, default=None)
+
+
+def _refuse_in_process(client: Any, workers: dict[str, Any]) -> None:
+    # One with a nanny is a process of its own, and may be too busy to answer.
+    without = [address for address, worker in workers.items() if not worker.get("nanny")]
+    if without and _process() in client.run(_process, workers=without).values():
+        raise RuntimeError(IN_PROCESS_CLIENT)
+
+
+def _process() -> tuple[str, int]:
+    return socket.gethostname(), os.getpid()

@@ -1,0 +1,96 @@
+"""Functions that end the process they run in, or hold its GIL; imported by name in worker processes."""
+
+import os
+import re
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+MARK = 77
+# A match that fails only after some 2**n steps, without ever letting go of the GIL.
+SLOW_PATTERN = re.compile(r"(a+)+$")
+
+
+def components(tile):
+    return ndimage.label(tile)[0]
+
+
+def has_mark(tile):
+    return bool((tile == MARK).any())
+
+
+@dataclass(frozen=True)
+class Counting:
+    """Connected components; every call leaves a file whose name begins with the tile's size."""
+
+    folder: Path
+    seconds: float = 0.0
+
+    def __call__(self, tile):
+        self.count("call")
+        time.sleep(self.seconds)
+        return components(tile)
+
+    def count(self, what):
+        """Leave one more file, whoever else does so now."""
+        number = 0
+        while True:
+            try:
+                os.close(os.open(self.folder / f"{what}-{number}", os.O_CREAT | os.O_EXCL))
+                return number
+            except FileExistsError:
+                number += 1
+
+    @property
+    def calls(self):
+        return len(list(self.folder.glob("call-*")))
+
+    def deaths(self):
+        return len(list(self.folder.glob("death-*")))
+
+
+@dataclass(frozen=True)
+class Killing(Counting):
+    """Connected components; the tile with the mark kills its process so many times."""
+
+    times: int = 10**6
+
+    def __call__(self, tile):
+        self.count("call")
+        if has_mark(tile) and self.count("death") < self.times:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(self.seconds)
+        return components(tile)
+
+
+@dataclass(frozen=True)
+class HoldingTheGil(Counting):
+    """Connected components, after so many seconds in which no other thread of the process runs."""
+
+    def __call__(self, tile):
+        self.count("call")
+        hold_the_gil(self.seconds)
+        return components(tile)
+
+
+def hold_the_gil(seconds):
+    """Stay inside one call of C code at a time that does not let go of the GIL."""
+    letters = 18
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        started = time.monotonic()
+        SLOW_PATTERN.match("a" * letters + "b")
+        # Two calls are apart too short a time for another thread to be let in.
+        if time.monotonic() - started < (end - time.monotonic()) / 4:
+            letters += 1
+
+
+def marked(shape, tile, seed=0):
+    """A mask, the mark in the middle of a tile of it."""
+    image = (np.random.default_rng(seed).random(shape) < 0.5).astype("uint8")
+    image[tuple(part.start + 2 for part in tile)] = MARK
+    return image

@@ -1,0 +1,346 @@
+"""Runs on the worker processes of a dask cluster: workers that die, are silent, or go away (F3, F4, F20, F24)."""
+
+import contextlib
+import functools
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import dask
+import dask.array as da
+import naive
+import numpy as np
+import pytest
+import zarr
+from distributed import Client, LocalCluster, SchedulerPlugin
+from distributed.chaos import KillWorker
+from fatal import Counting, HoldingTheGil, Killing, components, marked
+from outcomes import assert_same_objects, snapshot, write_image
+
+from blockbuster import TileError, tile_process
+from blockbuster.cluster import client_run
+
+SHAPE, TILE = (40, 60), (10, 10)
+N_TILES = 24
+POISONED, POISONED_TILE = (2, 3), (slice(20, 30), slice(30, 40))
+IMAGE = marked(SHAPE, POISONED_TILE)
+TILES = {"tile_shape": TILE, "overlap": 1}
+
+
+@pytest.fixture
+def calls(tmp_path):
+    folder = tmp_path / "calls"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def image(folder):
+    return write_image(folder / "image.zarr", IMAGE)
+
+
+@contextlib.contextmanager
+def cluster(n_workers=2, threads_per_worker=1, **settings):
+    """A client of a cluster of worker processes, whose logs of their deaths are not shown."""
+    options = {"processes": True, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
+    with (
+        dask.config.set(settings),
+        LocalCluster(n_workers=n_workers, threads_per_worker=threads_per_worker, **options) as workers,
+        Client(workers) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def threads_bytes(tmp_path_factory):
+    """What threads store, for some options."""
+
+    @functools.cache
+    def run(**options):
+        folder = tmp_path_factory.mktemp("threads")
+        with dask.config.set(scheduler="threads", num_workers=2):
+            tile_process(IMAGE, components, write_to=folder / "out.zarr", **TILES, **options)
+        return array_bytes(folder / "out.zarr")
+
+    return run
+
+
+def array_bytes(path):
+    """The stored labels, without the report, which holds times."""
+    found = snapshot(path)
+    return {name: what for name, what in found.items() if "report" not in name}
+
+
+def test_F3_a_worker_killed_in_a_tile_costs_that_task_alone(image, calls, threads_bytes):
+    fn = Killing(calls, times=1)
+    with cluster():
+        tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
+    assert fn.deaths() == 2
+    # Besides the tile that was under way at most one that waited at the worker had begun.
+    assert N_TILES + 1 <= fn.calls <= N_TILES + 2
+    assert array_bytes("out.zarr") == threads_bytes()
+
+
+def test_F3_tasks_side_by_side_in_a_worker_that_is_killed_are_all_finished(image, calls, threads_bytes):
+    fn = Killing(calls, times=2, seconds=0.1)
+    with cluster(n_workers=2, threads_per_worker=3):
+        tile_process(image, fn, write_to="out.zarr", tiles_per_task=2, **TILES)
+    assert fn.deaths() == 3
+    assert array_bytes("out.zarr") == threads_bytes()
+
+
+@pytest.mark.parametrize(("threads", "tiles", "failures"), [(1, 1, 3), (1, 6, 3), (3, 2, 3), (1, 2, 0)], ids=str)
+def test_F4_a_tile_that_kills_every_worker_is_named(image, calls, threads, tiles, failures):
+    fn = Killing(calls)
+    started = time.monotonic()
+    settings = {"distributed.scheduler.allowed-failures": failures}
+    with (
+        cluster(threads_per_worker=threads, **settings),
+        pytest.raises(TileError, match="3 worker processes died while fn ran on this tile") as caught,
+    ):
+        tile_process(image, fn, write_to="out.zarr", tiles_per_task=tiles, **TILES)
+    assert time.monotonic() - started < 60
+    assert (caught.value.tile, caught.value.slices) == (POISONED, POISONED_TILE)
+    assert "resume=True" in caught.value.__notes__[0]
+    assert not (image.parent / "out.zarr").exists()
+
+
+def test_F4_a_first_tile_that_kills_every_worker_is_named(folder, calls):
+    """It is shown to fn before any other, to see how long fn takes."""
+    with cluster(), pytest.raises(TileError, match=r"tile \(0, 0\).*died while fn ran"):
+        tile_process(marked(SHAPE, (slice(0, 10), slice(0, 10))), Killing(calls), stage_dir=folder, **TILES)
+
+
+def test_F4_tiles_that_kill_workers_can_be_left_out(image, calls):
+    with cluster(), pytest.warns(UserWarning, match=r"1 tiles failed.*\(2, 3\): 3 worker processes died"):
+        labels, report = tile_process(
+            image, Killing(calls), write_to="out.zarr", on_error="skip", return_report=True, compute=True, **TILES
+        )
+    without = IMAGE.copy()
+    assert [tile for tile, _ in report.failed] == [list(POISONED)]
+    assert not labels[POISONED_TILE].any()
+    without[POISONED_TILE] = 0
+    expected = naive.stitch(IMAGE, components, naive.cut(SHAPE, TILE), (1, 1))
+    beyond = naive.stitch(without, components, naive.cut(SHAPE, TILE), (1, 1))
+    assert np.array_equal(labels > 0, beyond > 0)
+    assert expected[POISONED_TILE].any()
+
+
+def test_F4_the_tile_is_named_where_dead_workers_do_not_come_back(image, calls, monkeypatch):
+    monkeypatch.setattr(client_run, "SECONDS_WITHOUT_WORKERS", 2)
+    monkeypatch.setattr(client_run, "SECONDS_BETWEEN_COUNTS", 0.5)
+    # A spare task may die with the first worker, but no tile is in hand twice except one.
+    with (
+        LocalCluster(
+            n_workers=0, processes=True, dashboard_address=":0", silence_logs=logging.CRITICAL
+        ) as scheduler,
+        workers_without_nanny(scheduler.scheduler_address, 2),
+        Client(scheduler) as client,
+    ):
+        client.wait_for_workers(2)
+        with pytest.raises(TileError, match="2 worker processes died while fn ran on this tile") as caught:
+            tile_process(image, Killing(calls), write_to="out.zarr", tiles_per_task=1, **TILES)
+    assert caught.value.tile == POISONED
+
+
+@contextlib.contextmanager
+def workers_without_nanny(address, n):
+    command = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1"]
+    environment = client_environment()
+    processes = [
+        subprocess.Popen([*command, "--no-dashboard"], env=environment, stderr=subprocess.DEVNULL)
+        for _ in range(n)
+    ]
+    try:
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def client_environment():
+    """Workers import the functions of the tests by name."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+@pytest.mark.parametrize("ttl", ["3 s"])
+def test_F20_a_function_that_holds_the_gil_longer_than_the_time_to_live_loses_no_work(
+    image, calls, ttl, tmp_path_factory
+):
+    fn = HoldingTheGil(calls, seconds=8.0)
+    mask = IMAGE[:20, :20]
+    with cluster(**{"distributed.scheduler.worker-ttl": "3 s"}) as client:
+        before = set(client.scheduler_info()["workers"])
+        labels = tile_process(mask, fn, tiles_per_task=1, stage_dir=image.parent, **TILES)
+        assert set(client.scheduler_info()["workers"]) == before
+    assert fn.calls == 4
+    assert np.array_equal(labels, naive.stitch(mask, components, naive.cut(mask.shape, TILE), (1, 1)))
+
+
+def after_calls(fn, n, act):
+    """Do something once fn was called so often."""
+
+    def wait():
+        while fn.calls < n:
+            time.sleep(0.02)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_F24_a_client_that_is_closed_leaves_a_stage_that_threads_continue(image, calls, threads_bytes):
+    fn = Counting(calls, seconds=0.2)
+    with cluster() as client:
+        closing = after_calls(fn, 8, client.close)
+        with pytest.raises(RuntimeError, match="the dask cluster is gone") as caught:
+            tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
+        closing.join()
+        assert "call again with resume=True" in caught.value.__notes__[0]
+        assert not (image.parent / "out.zarr").exists()
+    n_before = fn.calls
+    assert n_before < N_TILES
+    _, report = tile_process(image, fn, write_to="out.zarr", resume=True, return_report=True, **TILES)
+    assert report.n_resumed > 0
+    # What was under way when the client closed was not journalled.
+    assert fn.calls <= N_TILES + 4
+    assert array_bytes("out.zarr") == threads_bytes()
+
+
+def test_F24_a_cluster_that_is_closed_leaves_a_stage_that_another_continues(image, calls, threads_bytes):
+    fn = Counting(calls, seconds=0.2)
+    with cluster() as client:
+        closing = after_calls(fn, 8, client.shutdown)
+        with pytest.raises(RuntimeError, match="the dask cluster is gone"):
+            tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
+        closing.join()
+    assert fn.calls < N_TILES
+    with cluster(n_workers=1, threads_per_worker=2):
+        tile_process(image, fn, write_to="out.zarr", resume=True, **TILES)
+    assert fn.calls <= N_TILES + 4
+    assert array_bytes("out.zarr") == threads_bytes()
+
+
+def test_ctrl_c_ends_a_run_within_seconds_and_threads_continue_it(image, calls, threads_bytes):
+    fn = Counting(calls, seconds=1.0)
+    pressed = []
+
+    def press():
+        pressed.append(time.monotonic())
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with cluster():
+        pressing = after_calls(fn, 4, press)
+        with pytest.raises(KeyboardInterrupt) as caught:
+            tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
+        seconds = time.monotonic() - pressed[0]
+        pressing.join()
+    assert seconds < 5
+    assert "call again with resume=True" in caught.value.__notes__[0]
+    n_before = fn.calls
+    assert n_before <= 8
+    tile_process(image, components, write_to="out.zarr", overwrite=True, **TILES)
+    assert array_bytes("out.zarr") == threads_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["sys.exit", "segfault"])
+def test_F3_workers_that_are_killed_at_random_do_not_change_a_byte(image, calls, threads_bytes, mode):
+    fn = Counting(calls, seconds=0.2)
+    with cluster() as client:
+        client.register_plugin(KillWorker(delay="5 s", mode=mode))
+        tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
+    assert fn.calls >= N_TILES
+    assert array_bytes("out.zarr") == threads_bytes()
+
+
+class Largest(SchedulerPlugin):
+    """Keeps how many tasks the scheduler knew at once, and how large the largest was as it was sent."""
+
+    name = "largest"
+
+    def __init__(self):
+        self.n_tasks = 0
+        self.n_bytes = 0
+
+    async def start(self, scheduler):
+        self.scheduler = scheduler
+
+    def transition(self, key, start, finish, *args, **kwargs):
+        import pickle
+
+        ours = [task for task in self.scheduler.tasks.values() if task.who_wants]
+        self.n_tasks = max(self.n_tasks, len(ours))
+        task = self.scheduler.tasks.get(key)
+        if task is not None and task.run_spec is not None:
+            self.n_bytes = max(self.n_bytes, len(pickle.dumps(task.run_spec)))
+
+
+def largest(dask_scheduler):
+    plugin = dask_scheduler.plugins["largest"]
+    return plugin.n_tasks, plugin.n_bytes
+
+
+def test_few_and_small_tasks_are_sent_at_a_time(folder):
+    pixels = np.zeros((400, 400), "uint16")
+    pixels[::7] = 1
+    with cluster() as client:
+        client.register_plugin(Largest())
+        tile_process(pixels, components, tile_shape=(10, 10), tiles_per_task=4, stage_dir=folder)
+        n_tasks, n_bytes = client.run_on_scheduler(largest)
+    # Those that have just ended are let go of a moment later.
+    assert n_tasks <= 2 * client_run.LEAST_TASKS
+    assert 0 < n_bytes < 1000
+
+
+def test_a_dask_image_enters_the_tasks_of_a_cluster_through_their_graphs(folder, threads_bytes):
+    with cluster():
+        tile_process(da.from_array(IMAGE, chunks=(15, 25)), components, write_to="out.zarr", **TILES)
+    assert array_bytes("out.zarr") == threads_bytes()
+
+
+def test_workers_that_come_and_go_do_not_matter(image, calls, threads_bytes):
+    fn = Counting(calls, seconds=0.1)
+    with cluster(n_workers=1) as client:
+        timers = [
+            threading.Timer(0.5, client.cluster.scale, [3]),
+            threading.Timer(3.0, client.cluster.scale, [1]),
+        ]
+        for timer in timers:
+            timer.start()
+        tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
+        for timer in timers:
+            timer.join()
+    assert array_bytes("out.zarr") == threads_bytes()
+
+
+def test_a_run_waits_for_workers_that_are_still_to_come(image, threads_bytes):
+    with cluster(n_workers=0) as client:
+        timer = threading.Timer(1.0, client.cluster.scale, [1])
+        timer.start()
+        tile_process(image, components, write_to="out.zarr", **TILES)
+        timer.join()
+    assert array_bytes("out.zarr") == threads_bytes()
+    assert zarr.open_array("out.zarr/labels", mode="r").shape == SHAPE
+
+
+def test_progress_counts_tiles_across_the_cluster(image, capfd):
+    with cluster():
+        tile_process(image, components, write_to="out.zarr", progress=True, **TILES)
+    shown = capfd.readouterr().err
+    assert f"segment: 100%|██████████| {N_TILES}/{N_TILES}" in shown
+    assert f"write labels: 100%|██████████| {N_TILES}/{N_TILES}" in shown
+
+
+def test_agreement_on_a_cluster_gives_the_same_bytes(image, threads_bytes):
+    with cluster():
+        tile_process(image, components, write_to="out.zarr", merge="agree", tiles_per_task=2, **TILES)
+    assert array_bytes("out.zarr") == threads_bytes(merge="agree")
+    labels = np.asarray(zarr.open_array("out.zarr/labels", mode="r")[...])
+    assert_same_objects(labels > 0, IMAGE > 0)

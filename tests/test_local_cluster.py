@@ -1,0 +1,137 @@
+"""Clusters that `make_local_cluster` starts: processes, one GPU each, and no more memory than there is."""
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fatal import components
+from outcomes import assert_same_objects, blobs
+
+from blockbuster import auto_tile_shape, make_local_cluster, plan_run, tile_process
+from blockbuster.tiling.memory import free_ram_bytes, visible_gpus
+
+IMAGE = blobs((25, 33))
+
+
+def about_worker(dask_worker):
+    return {
+        "pid": os.getpid(),
+        "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
+        "order": os.environ.get("CUDA_DEVICE_ORDER"),
+        "threads": dask_worker.state.nthreads,
+        "limit": dask_worker.memory_manager.memory_limit,
+    }
+
+
+def test_workers_are_processes_that_share_the_memory_and_run_the_tiles(folder):
+    free = free_ram_bytes()
+    client, cluster = make_local_cluster(n_workers=2)
+    with cluster, client:
+        workers = list(client.run(about_worker).values())
+        labels = tile_process(IMAGE, components, tile_shape=(10, 10), overlap=1, stage_dir=folder)
+    assert len({worker["pid"] for worker in workers} | {os.getpid()}) == 3
+    assert [worker["threads"] for worker in workers] == [1, 1]
+    # Free memory changes from moment to moment.
+    assert 0.6 * free < sum(worker["limit"] for worker in workers) < 0.95 * free
+    assert_same_objects(labels, components(IMAGE))
+
+
+def test_every_gpu_has_a_worker_that_sees_no_other(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5a")
+    client, cluster = make_local_cluster(use_gpu=True, memory_limit="1 GB")
+    with cluster, client:
+        workers = list(client.run(about_worker).values())
+        # One that is restarted has the same GPU.
+        client.restart()
+        again = list(client.run(about_worker).values())
+    assert sorted(worker["gpu"] for worker in workers) == ["3", "GPU-5a"]
+    assert sorted(worker["gpu"] for worker in again) == ["3", "GPU-5a"]
+    assert {(worker["threads"], worker["limit"], worker["order"]) for worker in workers} == {
+        (1, 10**9, "PCI_BUS_ID")
+    }
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,GPU-5a"
+
+
+def test_gpus_are_those_of_the_environment_up_to_the_first_that_is_none(monkeypatch):
+    for listed, names in [("0, 2", ["0", "2"]), ("1,-1,0", ["1"]), ("", []), ("-1", [])]:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", listed)
+        assert visible_gpus() == names
+
+
+def test_gpus_are_else_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    command = tmp_path / "nvidia-smi"
+    lines = ["GPU 0: NVIDIA A100 (UUID: GPU-1)", "  MIG 1g.5gb Device 0: (UUID: MIG-2)", "GPU 1: NVIDIA A100"]
+    command.write_text("#!/bin/sh\n" + "\n".join(f"echo '{line}'" for line in lines))
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    # A file of this name that cannot be run is none.
+    assert visible_gpus() == []
+    command.chmod(0o755)
+    assert visible_gpus() == ["0", "1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus", "kind", "message"),
+    [
+        ({"use_gpu": True}, "", RuntimeError, "no NVIDIA GPU is visible.*without use_gpu"),
+        ({"use_gpu": True, "n_workers": 2}, "0", ValueError, r"n_workers is 2, but 1 GPUs are visible \(0\)"),
+        ({"use_gpu": True, "threads_per_worker": 2}, "0", ValueError, "threads_per_worker is 2.*one thread"),
+        ({"n_workers": 0}, "", ValueError, "n_workers is 0; it is 1 or more"),
+        ({"n_workers": True}, "", TypeError, "n_workers is True; it is an integer"),
+        ({"threads_per_worker": 1.5}, "", TypeError, "threads_per_worker is 1.5; it is an integer"),
+        ({"processes": False}, "", ValueError, "processes is False.*threads"),
+    ],
+)
+def test_what_no_cluster_can_have_is_refused_before_one_starts(monkeypatch, options, gpus, kind, message):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+    with pytest.raises(kind, match=message):
+        make_local_cluster(**options)
+
+
+@pytest.fixture(scope="module")
+def small_workers():
+    """Workers of two threads with half a gigabyte each."""
+    client, cluster = make_local_cluster(n_workers=1, threads_per_worker=2, memory_limit=10**9)
+    with cluster, client:
+        yield client
+
+
+@pytest.mark.usefixtures("small_workers")
+def test_tiles_are_sized_by_what_a_worker_has():
+    image = np.lib.stride_tricks.as_strided(np.zeros(1, "uint8"), (40_000, 40_000), (0, 0))
+    tile = plan_run(image, tile_shape="auto").grid.tile_shape
+    assert tile == auto_tile_shape(image.shape, image.dtype, target_bytes=250_000_000)
+
+
+@pytest.mark.usefixtures("small_workers")
+def test_a_task_that_does_not_fit_a_worker_is_announced(folder):
+    image = np.zeros((4096, 4096), "uint16")
+    message = r"a task takes up to .* have 500 MB for each of their threads"
+    with pytest.warns(UserWarning, match=message):
+        tile_process(image, components, tile_shape=(4096, 4096), stage_dir=folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tile_process(image, components, tile_shape=(1024, 1024), tiles_per_task=1, stage_dir=folder)
+
+
+SCRIPT = """
+import blockbuster
+{guard}client, cluster = blockbuster.make_local_cluster(n_workers=1)
+{guard}print(len(client.scheduler_info()["workers"]))
+{guard}client.close(); cluster.close()
+"""
+
+
+@pytest.mark.parametrize("guard", ['if __name__ == "__main__": ', ""], ids=["guarded", "bare"])
+def test_a_script_without_a_main_guard_is_told_so(folder, guard):
+    Path("script.py").write_text(SCRIPT.format(guard=guard))
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=100)
+    if guard:
+        assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
+    else:
+        assert done.returncode != 0
+        assert "while a worker process imports the main script: put the call under" in done.stderr
