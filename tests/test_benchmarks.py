@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import naive
 import numpy as np
 import pytest
 import zarr
@@ -15,7 +16,12 @@ from scipy import ndimage
 
 from blockbuster.grid import TileGrid
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        os.environ.get("BLOCKBUSTER_BENCH") != "small", reason="BLOCKBUSTER_BENCH=small is not set: no benchmarks"
+    ),
+]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -118,6 +124,31 @@ def test_seam_cost_has_a_row_for_each_case_in_both_tables(load):
         assert (len(weight), weight[-1]) == (7, "not judged")
         assert int(time[0].replace(",", "")) > 0
         assert float(weight[4]) > 0
+
+
+def test_scaling_has_a_row_for_each_size_and_scheduler():
+    rows = table_rows(run("benchmarks.scaling", "--small"))
+    for scheduler in ("threads", "cluster"):
+        for n in (16, 64, 256):
+            assert any(float(cells[0]) > 0 for cells in rows[f"{n} on {scheduler}"])
+        assert all(float(rows[f"{n} on {scheduler}"][-1][0]) > 0 for n in (25, 50))
+        # Blocks of 2 x 2 pixels with a pixel between them, of which some lie across seams.
+        _, (labels, objects, *_) = rows[f"64 on {scheduler}"]
+        assert (labels, objects) == (f"{88 * 88:,}", f"{86 * 86:,}")
+
+
+def test_workers_are_compared_with_threads():
+    rows = table_rows(run("benchmarks.workers", "--small"))
+    for name in ("free, 512^2 tile 256 overlap 16", "held, 512^2 tile 256 overlap 16"):
+        ((threads, processes, *_, verdict),) = rows[name]
+        assert float(threads) > 0 < float(processes)
+        assert verdict == "not judged"
+
+
+def test_python_labels_as_scipy_does(load):
+    image = np.random.default_rng(3).random((40, 50)) < 0.5
+    labels = load("workers").label_in_python(image)
+    assert naive.partition_fault(labels, ndimage.label(image)[0]) == ""
 
 
 def test_each_part_of_the_durability_can_be_switched_off_and_comes_back(load, tmp_path, monkeypatch):

@@ -131,7 +131,7 @@ def test_workers_of_a_distributed_client_write_the_same_bytes(nuclei, reference,
     assert np.array_equal(labels, naive.stitch(small, naive.label, naive.cut(small.shape, (30, 30)), (0, 0)))
 
 
-def test_client_with_workers_in_this_process_is_refused_before_any_work(tmp_path):
+def test_F20_client_with_workers_in_this_process_is_refused_before_any_work(tmp_path):
     from distributed import Client, LocalCluster
 
     calls = []

@@ -3,11 +3,17 @@
 import contextlib
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import dask
 import naive
 import numpy as np
 import pytest
+import zarr
+from outcomes import write_image
+from skimage import measure
 
 SEAMS = Path(__file__).parents[1] / "docs" / "seams.md"
 # A block of Python, and what the page says that it prints.
@@ -65,3 +71,29 @@ def test_the_report_is_that_of_the_run(names):
     assert seams.joined > 0
     assert seams.refused > 0
     assert seams.runaway == ""
+
+
+CLUSTER = SEAMS.with_name("cluster.md")
+
+
+def test_the_script_for_one_machine_runs_as_it_stands(folder):
+    script = re.findall(BLOCK, CLUSTER.read_text(), re.DOTALL)[0][0]
+    image = np.zeros((600, 700), "uint8")
+    image[50:550:20, 100:650] = 200
+    write_image(folder / "image.zarr", image, chunks=(256, 256))
+    (folder / "script.py").write_text(script)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    labels = np.asarray(zarr.open_array(folder / "labels.zarr" / "labels", mode="r")[...])
+    assert naive.partition_fault(labels, measure.label(image > 100)) == ""
+    assert "segment: 100%" in done.stderr
+
+
+def test_every_setting_that_the_page_names_is_one_of_dask():
+    import distributed
+
+    settings = set(re.findall(r"`(distributed\.[\w.-]+)`", CLUSTER.read_text()))
+    assert distributed.config is not None
+    assert len(settings) >= 3
+    for setting in settings:
+        assert dask.config.get(setting, "missing") != "missing", setting

@@ -93,9 +93,13 @@ class ClientRun:
                     n_room = max(0, self._window - len(self._under_way))
                     self._send(list(itertools.islice(waiting, n_room)))
             finally:
-                # The connection may be what failed.
-                with contextlib.suppress(Exception):
-                    self.client.cancel(list(self._under_way))
+                self._cancel()
+
+    def _cancel(self) -> None:
+        if self._under_way:
+            # The connection may be what failed.
+            with contextlib.suppress(Exception):
+                self.client.cancel(list(self._under_way))
 
     def _send(self, numbers: list[int]) -> None:
         if not numbers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import inspect
 import multiprocessing
 import os
 import socket
@@ -117,7 +118,7 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
     get = dask.base.get_scheduler() or dask.threaded.get
     client = getattr(get, "__self__", None)
     if client is not None and hasattr(client, "nthreads"):
-        workers = client.scheduler_info()["workers"]
+        workers = _workers(client)
         _refuse_in_process(client, workers)
         n_threads = sum(worker["nthreads"] for worker in workers.values())
         return Execution("distributed", max(1, n_threads), get, client, task_bytes=_task_bytes(workers))
@@ -136,6 +137,13 @@ def _n_workers() -> int:
     pool = dask.config.get("pool", None)
     workers = getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None)
     return int(workers or dask.system.CPU_COUNT)
+
+
+def _workers(client: Any) -> dict[str, Any]:
+    """What the scheduler knows of every worker; some versions of dask give five unless asked for all."""
+    gives_some = "n_workers" in inspect.signature(client.scheduler_info).parameters
+    found = client.scheduler_info(n_workers=-1) if gives_some else client.scheduler_info()
+    return dict(found["workers"])
 
 
 def _task_bytes(workers: dict[str, Any]) -> int | None:

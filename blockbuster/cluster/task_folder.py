@@ -24,7 +24,7 @@ __all__ = ["Batch", "TaskFolder", "run_kept_task", "run_task"]
 
 BATCH = "batch.pickle"
 # How long a file may take to become visible on another machine.
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 5.0
 
 INVISIBLE = (
     "worker {worker} on host {host} cannot see {path}, where the run keeps its tasks: the stage directory, the "

@@ -1,0 +1,70 @@
+"""Tasks run once each, on every local scheduler, however many graphs they take."""
+
+import os
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+
+from blockbuster.cluster import find_execution, run_tasks, running
+from blockbuster.cluster.task_folder import Batch, TaskFolder, run_kept_task
+
+
+def add(job, number, *pixels):
+    return job + number + sum(int(part.sum()) for part in pixels if part is not None)
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+@pytest.mark.parametrize("per_graph", [1, 7, 4096])
+def test_every_task_runs_once_however_they_are_cut(tmp_path, monkeypatch, scheduler, per_graph):
+    monkeypatch.setattr(running, "TASKS_PER_GRAPH", per_graph)
+    results = []
+    numbers = [3, 11, *range(20, 30)]
+    with dask.config.set(scheduler=scheduler, num_workers=2), find_execution().opened() as execution:
+        run_tasks(execution, add, 100, numbers, directory=str(tmp_path), on_result=results.append)
+    assert sorted(results) == [100 + number for number in numbers]
+    assert os.listdir(tmp_path) == []
+
+
+def test_pixels_enter_where_a_task_has_some(tmp_path):
+    results = []
+    pixels = da.ones((4, 4), chunks=2, dtype=int)
+    with dask.config.set(scheduler="threads"):
+        run_tasks(
+            find_execution(),
+            add,
+            100,
+            range(4),
+            directory=str(tmp_path),
+            on_result=results.append,
+            region=lambda number: pixels[:number] if number % 2 else None,
+        )
+    assert sorted(results) == sorted([100, 101 + 4, 102, 103 + 12])
+
+
+def test_a_task_that_is_repeated_finds_its_result(tmp_path):
+    calls = []
+
+    def once(job, number):
+        calls.append(number)
+        return {"counts": np.arange(number)}
+
+    folder = TaskFolder.create(Batch(once, None), str(tmp_path))
+    # The function is read from the file, and so has a list of its own.
+    batch = folder.batch()
+    run_kept_task(folder.path, 5)
+    run_kept_task(folder.path, 5)
+    assert batch.function.__closure__[0].cell_contents == [5]
+    assert folder.take(5)["counts"].tolist() == [0, 1, 2, 3, 4]
+    assert sorted(os.listdir(folder.path)) == ["batch.pickle"]
+    folder.remove()
+    # A task that outlives its run has nowhere to leave its result.
+    folder.keep(6, "late")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_seen_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("blockbuster.cluster.task_folder.PATIENCE_SECONDS", 0.1)
+    with pytest.raises(RuntimeError, match=r"cannot see .*/gone, where.*file system that all workers share"):
+        run_kept_task(str(tmp_path / "gone"), 1)
