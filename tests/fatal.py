@@ -1,5 +1,6 @@
 """Functions that end the process they run in, or hold its GIL; imported by name in worker processes."""
 
+import math
 import os
 import re
 import signal
@@ -78,15 +79,16 @@ class HoldingTheGil(Counting):
 
 
 def hold_the_gil(seconds):
-    """Stay inside one call of C code at a time that does not let go of the GIL."""
-    letters = 18
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    """Stay so long, or up to twice as long, inside one call of C code that does not let go of the GIL."""
+    letters, taken = 16, 0.0
+    while taken < 0.05:
+        letters += 1
         started = time.monotonic()
         SLOW_PATTERN.match("a" * letters + "b")
-        # Two calls are apart too short a time for another thread to be let in.
-        if time.monotonic() - started < (end - time.monotonic()) / 4:
-            letters += 1
+        taken = time.monotonic() - started
+    # Each letter doubles the time.
+    letters += math.ceil(math.log2(seconds / taken))
+    SLOW_PATTERN.match("a" * letters + "b")
 
 
 def marked(shape, tile, seed=0):
