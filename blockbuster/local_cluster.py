@@ -19,6 +19,7 @@ __all__ = ["make_local_cluster"]
 LEAST_WORKER_BYTES = 10**9
 # Left to this process: the scheduler, the tables of the merge.
 DRIVER_SHARE = 0.1
+TRIM = "MALLOC_TRIM_THRESHOLD_"
 
 NO_DISTRIBUTED = (
     "make_local_cluster needs dask.distributed, which is not installed: "
@@ -102,16 +103,15 @@ def make_local_cluster(
     _check_count(threads_per_worker, "threads_per_worker")
     if n_workers is not None:
         _check_count(n_workers, "n_workers")
-    if use_gpu:
-        gpus = visible_gpus()
+    gpus = visible_gpus() if use_gpu else None
+    if gpus is not None:
         n_workers = _count_gpu_workers(gpus, n_workers, threads_per_worker)
-        kwargs["worker_class"] = _pinned_nanny(gpus)
     memory_bytes = int((1 - DRIVER_SHARE) * free_ram_bytes())
     if n_workers is None:
         n_workers = max(1, min(_n_cpus() // threads_per_worker, memory_bytes // LEAST_WORKER_BYTES))
     if memory_limit == "auto":
         memory_limit = memory_bytes // n_workers
-    kwargs.setdefault("dashboard_address", ":0")
+    kwargs = {"dashboard_address": ":0", "worker_class": _nanny(gpus), **kwargs}
     cluster = LocalCluster(
         n_workers=n_workers,
         threads_per_worker=threads_per_worker,
@@ -156,17 +156,25 @@ def _count_gpu_workers(gpus: list[str], n_workers: int | None, threads_per_worke
     return n_workers or len(gpus)
 
 
-def _pinned_nanny(gpus: list[str]) -> type:
-    """Make the class of process keepers that show each worker its own GPU."""
+def _nanny(gpus: list[str] | None) -> type:
+    """Make the class of process keepers: with memory as threads have it, and each its own GPU."""
     from distributed import Nanny
 
-    class PinnedNanny(Nanny):
+    class WorkerKeeper(Nanny):
         def __init__(self, scheduler: Any, *, name: Any, env: Any = None, **kwargs: Any) -> None:
-            if not 0 <= int(name) < len(gpus):
-                raise ValueError(f"there is no GPU for a worker number {int(name) + 1}; {len(gpus)} are visible.")
-            # The order of PCI slots, which is the one that nvidia-smi counts in.
-            order = {"CUDA_DEVICE_ORDER": os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")}
-            env = {**(env or {}), **order, "CUDA_VISIBLE_DEVICES": gpus[int(name)]}
+            env = dict(env or {})
+            if gpus is not None:
+                if not 0 <= int(name) < len(gpus):
+                    raise ValueError(
+                        f"there is no GPU for a worker number {int(name) + 1}; {len(gpus)} are visible."
+                    )
+                # The order of PCI slots, which is the one that nvidia-smi counts in.
+                env["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+                env["CUDA_VISIBLE_DEVICES"] = gpus[int(name)]
             super().__init__(scheduler, name=name, env=env, **kwargs)
+            if TRIM not in os.environ and TRIM not in env:
+                # dask has workers give every array back to the system at once, and tasks wait for fresh pages.
+                for variables in (self.pre_spawn_env, self.env):
+                    variables.pop(TRIM, None)
 
-    return PinnedNanny
+    return WorkerKeeper

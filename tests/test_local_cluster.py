@@ -22,6 +22,7 @@ def about_worker(dask_worker):
         "pid": os.getpid(),
         "gpu": os.environ.get("CUDA_VISIBLE_DEVICES"),
         "order": os.environ.get("CUDA_DEVICE_ORDER"),
+        "trim": os.environ.get("MALLOC_TRIM_THRESHOLD_"),
         "threads": dask_worker.state.nthreads,
         "limit": dask_worker.memory_manager.memory_limit,
     }
@@ -35,6 +36,8 @@ def test_workers_are_processes_that_share_the_memory_and_run_the_tiles(folder):
         labels = tile_process(IMAGE, components, tile_shape=(10, 10), overlap=1, stage_dir=folder)
     assert len({worker["pid"] for worker in workers} | {os.getpid()}) == 3
     assert [worker["threads"] for worker in workers] == [1, 1]
+    # With dask's value every array of a task is made of fresh pages.
+    assert [worker["trim"] for worker in workers] == [None, None]
     # Free memory changes from moment to moment.
     assert 0.6 * free < sum(worker["limit"] for worker in workers) < 0.95 * free
     assert_same_objects(labels, components(IMAGE))
