@@ -101,9 +101,20 @@ class Load:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to: seconds, bytes above what the process had before, objects, provisional labels."""
+    """What a run came to.
+
+    Parameters
+    ----------
+    seconds, cpu_seconds : float
+        Of the whole run; what the process itself computed, which on a cluster is the driver with its scheduler.
+    peak_bytes : int
+        Above what the process had before.
+    n_objects, n_labels : int
+        Objects, and labels of all tiles before the merge.
+    """
 
     seconds: float
+    cpu_seconds: float
     peak_bytes: int
     n_objects: int
     n_labels: int
@@ -151,10 +162,10 @@ def _timed(load: Load, warm: Load, data: Path, folder: Path) -> Outcome:
         warm.run(warm.stored_in(data), folder)
     time.sleep(SETTLE_SECONDS)
     before = psutil.Process().memory_info().rss
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     report = load.run(load.stored_in(data), folder)
-    seconds = time.perf_counter() - start
-    return Outcome(seconds, peak_memory_bytes() - before, report.n_objects, report.n_provisional)
+    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+    return Outcome(seconds, cpu, peak_memory_bytes() - before, report.n_objects, report.n_provisional)
 
 
 def compare(loads: Sequence[Load], data: Path, repeats: int) -> list[Outcome]:
@@ -165,8 +176,9 @@ def compare(loads: Sequence[Load], data: Path, repeats: int) -> list[Outcome]:
 
 def _median(outcomes: Sequence[Outcome]) -> Outcome:
     seconds = statistics.median(outcome.seconds for outcome in outcomes)
+    cpu_seconds = statistics.median(outcome.cpu_seconds for outcome in outcomes)
     peak = statistics.median(outcome.peak_bytes for outcome in outcomes)
-    return Outcome(seconds, int(peak), outcomes[0].n_objects, outcomes[0].n_labels)
+    return Outcome(seconds, cpu_seconds, int(peak), outcomes[0].n_objects, outcomes[0].n_labels)
 
 
 @dataclass(frozen=True)
@@ -216,17 +228,20 @@ def task_rows(sizes: Sizes, scheduler: str, data: Path, *, judged: bool) -> list
     bound = TASK_RATIO if judged else None
     growth = (many.peak_bytes - few.peak_bytes) / (loads[1].n_tiles - loads[0].n_tiles)
     return [
-        [f"{loads[0].n_tiles:,} on {scheduler}", f"{few.seconds:.2f}", _microseconds(loads[0], few), *"-" * 4],
+        [*_task_cells(loads[0], few), *"-" * 4],
         [
-            f"{loads[1].n_tiles:,} on {scheduler}",
-            f"{many.seconds:.2f}",
-            _microseconds(loads[1], many),
+            *_task_cells(loads[1], many),
             f"{ratio:.3f}",
             "-" if bound is None else f"{bound:g}",
             f"{growth:.0f}",
             verdict(ratio, bound),
         ],
     ]
+
+
+def _task_cells(load: Load, outcome: Outcome) -> list[str]:
+    own = f"{outcome.cpu_seconds / load.n_tiles * 1e6:.0f}"
+    return [f"{load.n_tiles:,} on {load.scheduler}", f"{outcome.seconds:.2f}", _microseconds(load, outcome), own]
 
 
 def label_rows(sizes: Sizes, scheduler: str, data: Path) -> list[list[str]]:
@@ -268,7 +283,16 @@ def print_tiles(sizes: Sizes, schedulers: Sequence[str], data: Path, *, judged: 
 def print_tasks(sizes: Sizes, schedulers: Sequence[str], data: Path, *, judged: bool) -> bool:
     """Measure and print; say whether a bound was broken."""
     rows = [row for name in schedulers for row in task_rows(sizes, name, data, judged=judged)]
-    titles = ["tasks of one tile", "seconds", "us a task", "ratio", "at most", "bytes a task", "verdict"]
+    titles = [
+        "tasks of one tile",
+        "seconds",
+        "us a task",
+        "cpu us of driver",
+        "ratio",
+        "at most",
+        "bytes a task",
+        "verdict",
+    ]
     print("\nTasks: one run of many between two of few, which count with their mean:\n")
     print(format_table(titles, rows), flush=True)
     return any(row[-1] == "FAIL" for row in rows)

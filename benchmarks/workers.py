@@ -94,7 +94,7 @@ def cases(*, small: bool) -> list[Case]:
     return [
         Case("free", label_tile, 16384, FREE_BOUND),
         Case("free", label_tile, 8192),
-        Case("held", label_in_python, 2048, HELD_BOUND),
+        Case("held", label_in_python, 4096, HELD_BOUND),
     ]
 
 
@@ -126,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="the smallest sizes; nothing is judged")
     parser.add_argument("--repeats", type=int, help="counted runs of each")
+    parser.add_argument("--case", choices=["free", "held"], help="of these alone")
     parser.add_argument("--data", type=Path, help="folder that keeps the images")
     given = parser.parse_args(arguments)
     repeats = given.repeats or (1 if given.small else 5)
@@ -138,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 case, Image("discs", case.length, min(1024, case.length // 2)).stored_in(data), client, repeats
             )
             for case in cases(small=given.small)
+            if given.case in (None, case.name)
         ]
     print(f"\nTwo worker processes against two threads, medians of {repeats}; free or held is the GIL:\n")
     titles = ["fn and image", "threads s", "processes s", "ratio", "by pairs", "at most", "verdict"]
