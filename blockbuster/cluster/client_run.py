@@ -129,6 +129,8 @@ class ClientRun:
                 self._take_failed(future, number)
                 continue
             future.release()
+            # Kept of those under way alone: there may be millions.
+            del self._times_sent[number]
             self.on_result(self.folder.take(number))
 
     def _wait(self) -> Iterator[Any]:
