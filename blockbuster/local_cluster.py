@@ -19,7 +19,10 @@ __all__ = ["make_local_cluster"]
 LEAST_WORKER_BYTES = 10**9
 # Left to this process: the scheduler, the tables of the merge.
 DRIVER_SHARE = 0.1
-TRIM = "MALLOC_TRIM_THRESHOLD_"
+# dask has workers give every array back to the system at once, so that tasks wait for fresh pages. These are the
+# thresholds that malloc comes to by itself.
+DASK_TRIM = "65536"
+MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
 NO_DISTRIBUTED = (
     "make_local_cluster needs dask.distributed, which is not installed: "
@@ -172,9 +175,9 @@ def _nanny(gpus: list[str] | None) -> type:
                 env["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
                 env["CUDA_VISIBLE_DEVICES"] = gpus[int(name)]
             super().__init__(scheduler, name=name, env=env, **kwargs)
-            if TRIM not in os.environ and TRIM not in env:
-                # dask has workers give every array back to the system at once, and tasks wait for fresh pages.
-                for variables in (self.pre_spawn_env, self.env):
-                    variables.pop(TRIM, None)
+            for variable, value in MALLOC.items():
+                # What dask asks for stays in the environment of this process as well.
+                if variable not in env and os.environ.get(variable, DASK_TRIM) == DASK_TRIM:
+                    self.pre_spawn_env[variable] = self.env[variable] = value
 
     return WorkerKeeper
