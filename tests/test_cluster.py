@@ -239,6 +239,15 @@ def test_F24_a_cluster_that_is_closed_leaves_a_stage_that_another_continues(imag
     assert array_bytes("out.zarr") == threads_bytes()
 
 
+@pytest.fixture
+def interruptible():
+    """Ctrl-C as a terminal has it: a process that a shell put into the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_run_within_seconds_and_threads_continue_it(image, calls, threads_bytes):
     fn = Counting(calls, seconds=1.0)
     pressed = []
