@@ -1,7 +1,8 @@
 """What a run of any size will take: ``python -m benchmarks.planning``.
 
 A model of few numbers, each measured by `benchmarks.scaling` and `benchmarks.engine` on the machine that
-docs/benchmarks.md names. It is compared with measurements of other sizes than those that it was made from.
+docs/benchmarks.md names. It is compared with measured runs. Those of a million tiles and of 2,000 tasks are also
+what its costs of a tile and of a task come from; the others are not.
 """
 
 from __future__ import annotations

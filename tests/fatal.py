@@ -26,7 +26,7 @@ def has_mark(tile):
 
 @dataclass(frozen=True)
 class Counting:
-    """Connected components; every call leaves a file whose name begins with the tile's size."""
+    """Connected components; every call leaves a file in a folder."""
 
     folder: Path
     seconds: float = 0.0
