@@ -61,7 +61,7 @@ def read_ome_image(group: zarr.Group) -> OmeImage | None:
     ValueError
         If it says that it is an image, but not where its arrays are.
     """
-    attributes = _ome_attributes(group)
+    attributes = ome_attributes(group)
     multiscales = attributes.get("multiscales")
     if not multiscales:
         return None
@@ -117,7 +117,7 @@ def describe_contents(group: zarr.Group, location: Location) -> str:
     -----
     Opens the groups below one by one until enough is found.
     """
-    attributes = _ome_attributes(group)
+    attributes = ome_attributes(group)
     if "plate" in attributes:
         kind = "an HCS plate"
     elif "well" in attributes:
@@ -133,8 +133,8 @@ def describe_contents(group: zarr.Group, location: Location) -> str:
     return "\n  ".join([f"{kind}; give the path of one image or array inside:", *listed])
 
 
-def _ome_attributes(group: zarr.Group) -> dict[str, Any]:
-    """0.5 keeps everything under one key, which 0.4 does not have."""
+def ome_attributes(group: zarr.Group) -> dict[str, Any]:
+    """Give the OME-NGFF metadata of a group: 0.5 keeps everything under one key, which 0.4 does not have."""
     attributes = group.attrs.asdict()
     inner = attributes.get("ome")
     return {**attributes, **inner} if isinstance(inner, dict) else attributes
@@ -180,7 +180,7 @@ def _walk(group: zarr.Group, depth: int) -> Iterator[tuple[str, str]]:
     for name, member in members:
         if isinstance(member, zarr.Array):
             yield name, f" ({member.dtype}, shape {member.shape})"
-        elif _ome_attributes(member).get("multiscales"):
+        elif ome_attributes(member).get("multiscales"):
             yield name, ""
         elif depth > 1:
             yield from ((f"{name}/{path}", what) for path, what in _walk(member, depth - 1))
