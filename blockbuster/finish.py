@@ -14,16 +14,20 @@ import numpy as np
 
 from blockbuster.cluster import Execution
 from blockbuster.failpoints import reach
-from blockbuster.merge.merging import match_seams, write_final_labels
+from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
+from blockbuster.merge.remap import LabelTarget
 from blockbuster.merge.table import RemapTable
+from blockbuster.output.layout import ArrayLayout, OutputLayout, label_array, label_image
 from blockbuster.output.publishing import OutputPlace, partial_output
+from blockbuster.output.pyramid import LevelJob, PyramidTarget, fill_level_box, goes_along
 from blockbuster.output.storage import label_chunks
 from blockbuster.output.targets import ArrayTarget, NpyTarget, ZarrTarget
-from blockbuster.report import REPORT, RunReport, SeamReport
+from blockbuster.report import FINEST, REPORT, RunReport, SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.staged import StagedLabels
+from blockbuster.source.geometry import Geometry
 
 __all__ = ["FinishedStage", "MergeProgress", "progress_bar"]
 
@@ -40,11 +44,11 @@ class MergeProgress:
     seams : dict
         Record of the matched seams; empty where they are not matched.
     boxes : dict
-        Boxes that were written, with their checksums.
+        Per level of the labels the boxes that were written, with their checksums.
     """
 
     seams: dict[str, Any] = field(default_factory=dict)
-    boxes: dict[int, str] = field(default_factory=dict)
+    boxes: dict[int, dict[int, str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, directory: str) -> MergeProgress:
@@ -56,7 +60,7 @@ class MergeProgress:
             elif "seams" in record:
                 progress = cls(record["seams"])
             elif "box" in record:
-                progress.boxes[record["box"]] = record["crc"]
+                progress.boxes.setdefault(record.get("level", 0), {})[record["box"]] = record["crc"]
         return progress
 
 
@@ -126,37 +130,47 @@ class FinishedStage:
             warnings.warn(seams.runaway, stacklevel=5)
         return table
 
-    def publish(self, table: RemapTable, place: OutputPlace, axes: str | None) -> None:
-        """Write the labels to a zarr array that becomes visible once it is complete."""
-        layout = (self.shape, table.dtype, *self.storage, axes)
-        with partial_output(place, *layout, run=self.run, continues=bool(self.done.boxes)) as path:
-            with self.report.timed("write"):
-                self._fill(ZarrTarget(path), table.dtype)
-            write_atomically(os.path.join(path, REPORT), self.report.to_json().encode())
+    def publish(
+        self, table: RemapTable, place: OutputPlace, axes: str | None, geometry: Geometry | None = None
+    ) -> None:
+        """Write the labels to a zarr array, or to a label image, that becomes visible once it is complete."""
+        layout = self._layout(table.dtype, place, axes, geometry)
+        with partial_output(place, layout, run=self.run, continues=bool(self.done.boxes)) as path:
+            finest = os.path.join(path, FINEST) if place.is_label_image else path
+            if goes_along(layout):
+                second = ZarrTarget(os.path.join(path, "1"))
+                self._write(PyramidTarget(ZarrTarget(finest), second, layout.steps[0]), table.dtype)
+                self._write_levels(path, layout, first=2)
+            else:
+                self._write(ZarrTarget(finest), table.dtype)
+                self._write_levels(path, layout, first=1)
+            write_atomically(os.path.join(finest, REPORT), self.report.to_json().encode())
             reach("output complete")
             if self.journal is not None:
                 self.journal.flush()
             self.check()
 
+    def _layout(
+        self, dtype: np.dtype, place: OutputPlace, axes: str | None, geometry: Geometry | None
+    ) -> OutputLayout:
+        array = ArrayLayout(self.shape, dtype, *self.storage, tuple(axes) if axes else None)
+        if not place.is_label_image:
+            return label_array(array, geometry)
+        assert geometry is not None
+        return label_image(array, geometry, os.path.basename(place.path))
+
     def to_numpy(self, table: RemapTable) -> np.ndarray:
         """Write the labels to memory; other processes write to a file that all can map."""
-        with self.report.timed("write"):
-            labels = np.zeros(self.shape, table.dtype)
-            if self.execution.in_process:
-                self._fill(ArrayTarget(labels), table.dtype)
-                return labels
-            self.arrays.save("labels", labels)
-            self._fill(NpyTarget(self.arrays.file("labels")), table.dtype)
-            return np.array(self.arrays.load("labels"))
+        labels = np.zeros(self.shape, table.dtype)
+        if self.execution.in_process:
+            self._write(ArrayTarget(labels), table.dtype)
+            return labels
+        self.arrays.save("labels", labels)
+        self._write(NpyTarget(self.arrays.file("labels")), table.dtype)
+        return np.array(self.arrays.load("labels"))
 
-    def _fill(self, target: ArrayTarget | NpyTarget | ZarrTarget, dtype: np.dtype) -> None:
-        def keep(number: int, checksum: str) -> None:
-            reach("box written")
-            if isinstance(target, ZarrTarget):
-                self._record({"box": number, "crc": checksum})
-            reach("box journalled")
-
-        with self._bar("write labels") as advance:
+    def _write(self, target: LabelTarget, dtype: np.dtype) -> None:
+        with self.report.timed("write"), self._bar("write labels") as advance:
             write_final_labels(
                 self.staged,
                 self.arrays,
@@ -164,10 +178,41 @@ class FinishedStage:
                 self.storage[1],
                 self.execution,
                 dtype,
-                written=self.done.boxes,
-                on_box=keep,
+                written=self.done.boxes.get(0),
+                on_box=None if isinstance(target, ArrayTarget | NpyTarget) else self._keep_boxes(0),
                 on_done=advance,
             )
+
+    def _write_levels(self, path: str, layout: OutputLayout, *, first: int) -> None:
+        """Write the levels of a label image that are not written together with its finest one."""
+        jobs = {number: LevelJob.of_level(path, layout, number) for number in range(first, len(layout.arrays))}
+        if not jobs:
+            return
+        n_boxes = sum(job.boxes.n_tiles for job in jobs.values())
+        with (
+            self.report.timed("pyramid"),
+            progress_bar(self.progress, "coarser levels", n_boxes, "box") as advance,
+        ):
+            for number, job in jobs.items():
+                write_boxes(
+                    fill_level_box,
+                    job,
+                    self.execution,
+                    self.arrays.path,
+                    written=self.done.boxes.get(number),
+                    on_box=self._keep_boxes(number),
+                    on_done=lambda _: advance(1),
+                )
+
+    def _keep_boxes(self, level: int) -> Callable[[int, str], None]:
+        """Keep a record of each box of a level that is written."""
+
+        def keep(number: int, checksum: str) -> None:
+            reach("box written")
+            self._record({"box": number, "crc": checksum, **({"level": level} if level else {})})
+            reach("box journalled")
+
+        return keep
 
     def _record(self, record: dict[str, Any]) -> None:
         if self.journal is not None:

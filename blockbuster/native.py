@@ -150,7 +150,7 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     [[0, 1], [2, 1]]
     """
     place = resolve_place(path, component)
-    if not os.path.lexists(place.array_path) and os.path.lexists(place.sibling("partial")):
+    if not os.path.lexists(place.path) and os.path.lexists(place.sibling("partial")):
         # An earlier call was killed when the old array was aside and the new one not yet in its place.
         with _locked(place):
             clear_partial(place)
@@ -166,7 +166,7 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
 
 
 def _locked(place: OutputPlace) -> contextlib.AbstractContextManager[object]:
-    return hold_lock(place.lock_path, f"the output {place.array_path}")
+    return hold_lock(place.lock_path, f"the output {place.path}")
 
 
 def _as_it_is(tile: np.ndarray) -> np.ndarray:

@@ -33,10 +33,10 @@ from blockbuster.options import (
     resolve_threshold,
     resolve_tile_lengths,
 )
+from blockbuster.output.label_image import geometry_of_labels
 from blockbuster.output.paths import (
     check_stage_dir,
     default_stage_parent,
-    holds_ome_labels,
     resolve_component,
     resolve_output,
     resolve_place,
@@ -44,6 +44,7 @@ from blockbuster.output.paths import (
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.output.storage import label_chunks
 from blockbuster.source import DaskSource, Source, open_source
+from blockbuster.source.geometry import Geometry
 from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.stage.empty import SAMPLE_VOXELS
 from blockbuster.stage.footprint import peak_bytes
@@ -131,6 +132,8 @@ class RunPlan:
         Folder that will hold the stage.
     execution : Execution
         Where tasks run.
+    geometry : Geometry or None
+        Axes, units and scales of the labels, and of the levels of a label image; ``None`` where not known.
 
     Examples
     --------
@@ -153,6 +156,7 @@ class RunPlan:
     place: OutputPlace | None
     stage_parent: str
     execution: Execution
+    geometry: Geometry | None = None
 
     @property
     def grid(self) -> TileGrid:
@@ -190,7 +194,7 @@ class RunPlan:
             if os.path.realpath(self.stage_parent) == os.path.realpath(os.path.dirname(self.place.store)):
                 return name
             # Outputs of one name in many folders may share a folder for their stages.
-            return f"{name[:MOST_NAME_LETTERS]}.{_short_digest(self.place.array_path)}"
+            return f"{name[:MOST_NAME_LETTERS]}.{_short_digest(self.place.path)}"
         if self.options.stage_dir is None:
             return f"blockbuster-{uuid.uuid4().hex[:12]}"
         source, options = self.source, self.options
@@ -301,11 +305,19 @@ class RunPlan:
             return []
         return [f"chunks    each computed {self.chunk_reads:.2f} times on average"]
 
+    @property
+    def _levels(self) -> str:
+        """Say what a label image has besides its finest level."""
+        if self.place is None or not self.place.is_label_image or self.geometry is None:
+            return ""
+        n_coarser = len(self.geometry.levels) - 1
+        return f", and {n_coarser} coarser level{'s' * (n_coarser != 1)} of a label image"
+
     def __str__(self) -> str:
         grid = self.grid
         shape = tuple(int(n) for n in grid.shape)
         image_bytes = int(np.prod(shape, dtype=np.int64)) * self.source.dtype.itemsize
-        target = self.place.array_path if self.place else "NumPy array"
+        target = self.place.path if self.place else "NumPy array"
         stage = "a temporary folder" if self.place is None else self.stage_parent
         lines = [
             f"image     {self.source.name} {shape} {self.source.dtype}, {_bytes(image_bytes)}",
@@ -314,7 +326,7 @@ class RunPlan:
             f"memory    at most {_bytes(self.memory_bytes)} in all, fn's own apart",
             *self._chunk_lines(),
             f"disk      at most {_bytes(self.label_bytes)} of staged labels in {stage}",
-            f"output    {target}, {_bytes(self.label_bytes)}",
+            f"output    {target}, {_bytes(self.label_bytes)}{self._levels}",
         ]
         return "\n".join(lines)
 
@@ -336,7 +348,7 @@ def plan_run(image: Any, **options: Any) -> RunPlan:
 
     Raises
     ------
-    TypeError, ValueError, OSError, NotImplementedError
+    TypeError, ValueError, OSError
         All faults of the arguments, in one message.
     RuntimeError
         If a dask client is active whose workers live in this process.
@@ -372,8 +384,9 @@ def make_plan(image: Any, fn: Any, options: dict[str, Any]) -> RunPlan:
     assert source is not None
     resolver = _Resolver(source, given, find_execution(one_at_a_time=bool(given.use_gpu)), faults)
     parts |= resolver.resolve()
+    with faults.caught():
+        parts["geometry"] = geometry_of_labels(parts["place"], image, given.level, source.shape, path=source.path)
     faults.raise_all()
-    _refuse_unfinished_parts(given, parts["place"])
     plan = RunPlan(source=source, options=given, execution=resolver.execution, **parts)
     _check_picklable(fn, plan.execution)
     return plan
@@ -464,17 +477,6 @@ def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> di
         else:
             parts["stage_parent"] = check_stage_dir(options.stage_dir, image, parts["place"])
     return parts
-
-
-def _refuse_unfinished_parts(options: RunOptions, place: OutputPlace | None) -> None:
-    """Refuse what is not built yet, so that nothing is silently ignored."""
-    asked = {
-        f"output_component={options.output_component!r} inside an OME-Zarr image": place is not None
-        and holds_ome_labels(place),
-    }
-    missing = [name for name, is_asked in asked.items() if is_asked]
-    if missing:
-        raise NotImplementedError(f"{', '.join(missing)}: not implemented yet in this version of blockbuster.")
 
 
 def _check_picklable(fn: Any, execution: Execution) -> None:

@@ -102,7 +102,8 @@ def tile_process(
     write_to : path, optional
         A zarr group on the file system that takes the labels; made where it does not exist.
     output_component : str
-        Name of the label array inside `write_to`.
+        Name of the label array inside `write_to`. In an OME-Zarr image ``"labels/NAME"``: an OME-NGFF label image
+        with the levels, axes and scales of the image, listed among its labels.
     sequential_labels : bool
         Number the objects 1..N. Otherwise ids are unique, but there may be gaps.
     skip_empty : bool
@@ -165,8 +166,6 @@ def tile_process(
     TypeError, ValueError, FileExistsError, FileNotFoundError
         For the arguments, all in one message, before any work; also if `resume` finds the stage of another
         run, or finished work lies in the stage and neither `resume` nor `overwrite` was given.
-    NotImplementedError
-        For what is not built yet.
     TileError
         If fn fails on a tile, or returns something else than labels.
     RuntimeError
@@ -225,7 +224,7 @@ class _Run:
         """Stage and merge, or take what is there."""
         if self.claim.finished is not None:
             assert self.plan.place is not None
-            logger.info("%s is complete already", self.plan.place.array_path)
+            logger.info("%s is complete already", self.plan.place.path)
             return self._stored(self.plan.place), self.claim.finished
         logger.info("%s in %s", "continuing" if self.claim.resumes else "staging", self.claim.directory)
         return self.merge(self.stage()), self.report
@@ -289,7 +288,8 @@ class _Run:
 
     def merge(self, outcome: StageOutcome) -> Any:
         """Join labels across seams and write the final ones."""
-        options, place, directory = self.plan.options, self.plan.place, self.claim.directory
+        plan, directory = self.plan, self.claim.directory
+        options, place = plan.options, plan.place
         arrays = ArrayFolder(directory)
         done = MergeProgress.read(directory) if self.claim.resumes else MergeProgress()
         if done.seams:
@@ -310,7 +310,7 @@ class _Run:
             table = finished.match(sequential=bool(options.sequential_labels), axes=axes)
             if place is None:
                 return finished.to_numpy(table)
-            finished.publish(table, place, axes)
+            finished.publish(table, place, axes, plan.geometry)
             self.report.labels_at(place.array_path)
         return self._stored(place)
 

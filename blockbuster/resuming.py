@@ -131,7 +131,7 @@ def _throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
 def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
     locks = {os.path.join(plan.stage_parent, _lock_name(plan.stage_path)): f"the stage {plan.stage_path}"}
     if plan.place is not None:
-        locks = {plan.place.lock_path: f"the output {plan.place.array_path}", **locks}
+        locks = {plan.place.lock_path: f"the output {plan.place.path}", **locks}
     held = []
     with contextlib.ExitStack() as stack:
         for path, what in sorted(locks.items()):
@@ -178,7 +178,7 @@ class _Claimant:
     def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
         """Give the report of an output that this very call would make; refuse any other that is there."""
         report = _report_of(place) if self.plan.options.resume else None
-        differences = [f"{place.array_path} was not written by blockbuster"]
+        differences = [f"{place.path} was not written by blockbuster"]
         if report is not None:
             differences = self._differences(report.fingerprint, known)
             if report.n_failed and self.plan.options.on_error == "raise":
@@ -186,7 +186,7 @@ class _Claimant:
             if not differences:
                 return report
         fault = place.fault(overwrite=place.replaces or (self.plan.options.resume and place.waits_for_swap))
-        if fault and self.plan.options.resume and os.path.lexists(place.array_path):
+        if fault and self.plan.options.resume and os.path.lexists(place.path):
             fault += f" It is not what this call would make: {'; '.join(differences)}."
         if fault:
             raise FileExistsError(fault)
@@ -302,7 +302,7 @@ def _report_of(place: OutputPlace) -> RunReport | None:
 
 
 def _must_stay(plan: RunPlan) -> list[str]:
-    paths = [plan.source.path, plan.place.array_path if plan.place else None]
+    paths = [plan.source.path, plan.place.path if plan.place else None]
     return [path for path in paths if path]
 
 

@@ -376,18 +376,6 @@ def test_a_plan_needs_no_fn():
     assert plan_run(IMAGE, tile_shape=(20, 25)).n_tiles == 4
 
 
-def test_labels_inside_an_ome_zarr_image_are_refused_as_not_built_yet(tmp_path):
-    path = write_image(tmp_path / "image.zarr", IMAGE, "yx")
-    refuses(
-        NotImplementedError,
-        "output_component='labels/cells'",
-        image=path,
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
-    )
-
-
 def test_an_unknown_argument_is_refused(tmp_path):
     refuses(TypeError, "tileshape", image=IMAGE, folder=tmp_path, tileshape=(8, 8))
     with pytest.raises(TypeError, match="tileshape"):

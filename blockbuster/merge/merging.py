@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -21,7 +21,19 @@ from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.pairs import NO_PAIRS
 
-__all__ = ["SeamMatch", "match_seams", "write_final_labels"]
+__all__ = ["SeamMatch", "match_seams", "write_boxes", "write_final_labels"]
+
+
+class BoxesJob(Protocol):
+    """What tasks share that write boxes to a target."""
+
+    @property
+    def boxes(self) -> TileGrid:
+        """One box per task."""
+
+    @property
+    def target(self) -> LabelTarget:
+        """Where they are written to."""
 
 
 @dataclass(frozen=True)
@@ -158,11 +170,51 @@ def write_final_labels(
         Called with a number of tiles as they are done.
     """
     boxes = remap_boxes(staged.bricks, shard)
+    write_boxes(
+        remap_box,
+        RemapJob(staged, arrays, boxes, target, dtype),
+        execution,
+        arrays.path,
+        written=written,
+        on_box=on_box,
+        on_done=lambda number: on_done(_tiles_starting_in(boxes.core(boxes.index(number)), staged.bricks.grid)),
+    )
+
+
+def write_boxes(
+    function: Callable[[Any, int], tuple[int, str]],
+    job: BoxesJob,
+    execution: Execution,
+    directory: str,
+    *,
+    written: dict[int, str] | None = None,
+    on_box: Callable[[int, str], Any] | None = None,
+    on_done: Callable[[int], Any] = bool,
+) -> None:
+    """Write every box of a target by one task, but for those that an earlier run wrote and that are still whole.
+
+    Parameters
+    ----------
+    function : callable
+        ``(job, number) -> (number, checksum)``: writes a box.
+    job : BoxesJob
+        What the tasks share: at least the boxes, and where they are written to.
+    execution : Execution
+        Where to run.
+    directory : str
+        A directory that every worker sees.
+    written : dict, optional
+        Boxes that an earlier run wrote, with their checksums.
+    on_box : callable, optional
+        Called with the number and the checksum of each box that was written.
+    on_done : callable
+        Called with the number of each box that is there.
+    """
     finished: set[int] = set()
 
     def count(number: int) -> None:
         finished.add(number)
-        on_done(_tiles_starting_in(boxes.core(boxes.index(number)), staged.bricks.grid))
+        on_done(number)
 
     def take_verified(verified: tuple[int, bool]) -> None:
         if verified[1]:
@@ -173,16 +225,15 @@ def write_final_labels(
             on_box(*result)
         count(result[0])
 
-    known = {number: checksum for number, checksum in (written or {}).items() if number < boxes.n_tiles}
-    verify = VerifyBoxesJob(boxes, target, known)
-    run_tasks(execution, verify_box, verify, sorted(known), directory=arrays.path, on_result=take_verified)
-    numbers = [number for number in range(boxes.n_tiles) if number not in finished]
+    known = {number: checksum for number, checksum in (written or {}).items() if number < job.boxes.n_tiles}
+    verify = VerifyBoxesJob(job.boxes, job.target, known)
+    run_tasks(execution, verify_box, verify, sorted(known), directory=directory, on_result=take_verified)
+    numbers = [number for number in range(job.boxes.n_tiles) if number not in finished]
     if known:
         # Not a task's work: one that runs twice would remove what has been written since.
         for number in numbers:
-            target.clear(boxes.core(boxes.index(number)))
-    job = RemapJob(staged, arrays, boxes, target, dtype)
-    run_tasks(execution, remap_box, job, numbers, directory=arrays.path, on_result=take)
+            job.target.clear(job.boxes.core(job.boxes.index(number)))
+    run_tasks(execution, function, job, numbers, directory=directory, on_result=take)
 
 
 def _tiles_starting_in(box: tuple[slice, ...], grid: TileGrid) -> int:

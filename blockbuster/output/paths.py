@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -56,6 +57,7 @@ def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
             f"write_to is {os.fspath(write_to)!r}; give the labels a name of their own, e.g. 'labels.zarr'."
         )
     place = OutputPlace(store, component)
+    place = dataclasses.replace(place, is_label_image=holds_ome_labels(place))
     longest = max([os.path.basename(place.sibling("partial")), *component.split("/")], key=len)
     if len(os.fsencode(longest)) > LONGEST_NAME_BYTES:
         raise ValueError(
@@ -98,9 +100,9 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
     """
     place = resolve_place(write_to, output_component)
     if image is not None:
-        _check_apart(place.array_path, "write_to", image, inside_allowed=holds_ome_labels(place))
+        _check_apart(place.path, "write_to", image, inside_allowed=place.is_label_image)
     _refuse_nodes(os.path.dirname(place.store), "write_to", place.store, ("array", "image"))
-    if is_ome_image(place.store) and not holds_ome_labels(place):
+    if is_ome_image(place.store) and not place.is_label_image:
         raise ValueError(
             f"write_to: {place.store} is an OME-Zarr image; labels inside it are named "
             "output_component='labels/NAME', or give another path."
@@ -110,13 +112,14 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
     if fault:
         raise FileExistsError(fault)
     _check_writable(place.store, "write_to")
-    _check_writable(os.path.dirname(place.array_path), "write_to")
-    return OutputPlace(place.store, place.component, replaces=overwrite)
+    _check_writable(os.path.dirname(place.path), "write_to")
+    return dataclasses.replace(place, replaces=overwrite)
 
 
 def holds_ome_labels(place: OutputPlace) -> bool:
-    """Say whether a place is that of labels inside an OME-Zarr image."""
-    return place.component.startswith("labels/") and is_ome_image(place.store)
+    """Say whether a place is that of a label image inside an OME-Zarr image."""
+    parent, _, name = place.component.partition("/")
+    return parent == "labels" and bool(name) and "/" not in name and is_ome_image(place.store)
 
 
 def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None) -> str:

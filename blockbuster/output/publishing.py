@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import zarr
 from zarr.errors import ZarrUserWarning
 
 from blockbuster.failpoints import reach
+from blockbuster.output.layout import ArrayLayout, OutputLayout
+from blockbuster.report import FINEST
 from blockbuster.rundir.durable import METADATA_BYTES, WRITING, flush_folder, full_disk_explained
 from blockbuster.rundir.folder import check_removable, make_marked_folder, remove_entries
 from blockbuster.rundir.lock import hold_lock
@@ -35,33 +36,43 @@ __all__ = [
 MARK = "blockbuster-partial"
 METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
 REPLACED = "replaced"
+OME_VERSION = "0.5"
 # In the order of removal: what is removed in part is still recognised.
 OWN = ("store-*", f"{WRITING}*", MARK)
 _LINK = "output_component: {} is a symbolic link and is left alone; choose another output_component."
+_NOT_OURS = "output_component: {} exists and is not a {}; choose another output_component."
 
 
 @dataclass(frozen=True)
 class OutputPlace:
-    """Where the labels will be: an array inside a zarr group on a file system.
+    """Where the labels will be: an array, or an OME-NGFF label image, inside a zarr group on a file system.
 
     Parameters
     ----------
     store : str
         Absolute path of the group.
     component : str
-        Name of the array inside it.
+        Name of the array or of the label image inside it.
     replaces : bool
-        Whether an array that lies there when the labels are complete may be replaced.
+        Whether what lies there when the labels are complete may be replaced.
+    is_label_image : bool
+        Whether it is a group with an array for each level, in an OME-Zarr image, and listed there.
     """
 
     store: str
     component: str
     replaces: bool = True
+    is_label_image: bool = False
+
+    @property
+    def path(self) -> str:
+        """Folder of the array, or of the label image."""
+        return os.path.join(self.store, *self.component.split("/"))
 
     @property
     def array_path(self) -> str:
-        """Folder of the array."""
-        return os.path.join(self.store, *self.component.split("/"))
+        """Folder of the array, or of the finest level of the label image."""
+        return os.path.join(self.path, FINEST) if self.is_label_image else self.path
 
     def sibling(self, suffix: str) -> str:
         """Path beside the store that belongs to this output."""
@@ -75,9 +86,7 @@ class OutputPlace:
     @property
     def waits_for_swap(self) -> bool:
         """Whether a run was interrupted after it put the old array aside, and before the new one was in place."""
-        return os.path.isdir(os.path.join(self.sibling("partial"), REPLACED)) and not os.path.lexists(
-            self.array_path
-        )
+        return os.path.isdir(os.path.join(self.sibling("partial"), REPLACED)) and not os.path.lexists(self.path)
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -112,9 +121,9 @@ class OutputPlace:
         if path.is_symlink():
             return _LINK.format(path)
         node = zarr_node(path)
-        if node in ("group", "other"):
-            return f"output_component: {path} exists and is not a zarr array; choose another output_component."
-        if node == "array" and not overwrite:
+        if node and not (_is_label_image(path) if self.is_label_image else node == "array"):
+            return _NOT_OURS.format(path, "label image" if self.is_label_image else "zarr array")
+        if node and not overwrite:
             return f"{path} exists; pass overwrite=True to replace it, or choose another output_component."
         aside = os.path.join(self.sibling("partial"), REPLACED)
         if os.path.lexists(aside) and not node and not overwrite:
@@ -136,10 +145,22 @@ def zarr_node(path: Path) -> str:
     return "group" if (path / ".zgroup").is_file() else "other"
 
 
+def _is_label_image(path: Path) -> bool:
+    """Say whether a group has the metadata of an OME-NGFF label image."""
+    stated = _read_json(path / ".zattrs") or _read_metadata(path).get("attributes", {})
+    stated = stated.get("ome", stated)
+    return isinstance(stated, dict) and "multiscales" in stated and "image-label" in stated
+
+
 def _read_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata of a node of zarr format 3; empty where there is none that makes sense."""
+    return _read_json(path / "zarr.json")
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    """Read an object; empty where there is none."""
     try:
-        metadata = json.loads((path / "zarr.json").read_text())
+        metadata = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
     return metadata if isinstance(metadata, dict) else {}
@@ -151,26 +172,16 @@ def _is_empty_folder(path: Path) -> bool:
 
 @contextlib.contextmanager
 def partial_output(
-    place: OutputPlace,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    chunk: tuple[int, ...],
-    shard: tuple[int, ...],
-    axes: str | None,
-    *,
-    run: str = "",
-    continues: bool = False,
+    place: OutputPlace, layout: OutputLayout, *, run: str = "", continues: bool = False
 ) -> Iterator[str]:
-    """Give the folder of a label array that is not visible yet, and publish it when the block ends well.
+    """Give the folder of labels that are not visible yet, and publish them when the block ends well.
 
     Parameters
     ----------
     place : OutputPlace
-        Where it will be; an array that lies there is replaced if ``place.replaces``.
-    shape, dtype, chunk, shard
-        Of the array.
-    axes : str or None
-        One letter per axis, stored as dimension names.
+        Where they will be; what lies there is replaced if ``place.replaces``.
+    layout : OutputLayout
+        Their arrays.
     run : str
         Name of the run. What a named run wrote is kept when the block fails.
     continues : bool
@@ -193,12 +204,12 @@ def partial_output(
     """
 
     def create(store: str) -> None:
-        _create_array(store, place, shape, dtype, chunk, shard, axes)
+        _create_output(store, place, layout)
 
-    with _partial_folder(place, run, create if continues else None) as (store, array_path, continued):
+    with _partial_folder(place, run, create if continues else None) as (store, path, continued):
         if not continued:
             create(store)
-        yield array_path
+        yield path
 
 
 @contextlib.contextmanager
@@ -215,18 +226,18 @@ def replaced_output(place: OutputPlace) -> Iterator[str]:
     str
         The folder to write to.
     """
-    with _partial_folder(place, "") as (_, array_path, _):
-        os.makedirs(array_path)
+    with _partial_folder(place, "") as (_, path, _):
+        os.makedirs(path)
         for name in METADATA_FILES:
-            if os.path.isfile(os.path.join(place.array_path, name)):
-                shutil.copyfile(os.path.join(place.array_path, name), os.path.join(array_path, name))
-        yield array_path
+            if os.path.isfile(os.path.join(place.path, name)):
+                shutil.copyfile(os.path.join(place.path, name), os.path.join(path, name))
+        yield path
 
 
 def finish_publishing(place: OutputPlace) -> None:
-    """Do what a process could not do any more that was killed right after its array was in place."""
+    """Do what a process could not do any more that was killed right after its labels were in place."""
     with _store_lock(place):
-        _refresh_consolidated(place.store)
+        _make_known(place)
         clear_partial(place)
 
 
@@ -239,27 +250,25 @@ def clear_partial(place: OutputPlace) -> None:
 def _partial_folder(
     place: OutputPlace, run: str, create: Callable[[str], None] | None = None
 ) -> Iterator[tuple[str, str, bool]]:
-    """Give a store beside the target and the array's path in it, and publish the array at the end.
+    """Give a store beside the target and the labels' path in it, and publish them at the end.
 
-    With `create`, which writes the empty array into a store, go on with what the run left.
+    With `create`, which writes empty labels into a store, go on with what the run left.
     """
     partial = place.sibling("partial")
     # A task that outlives a run which failed does not know the name of the next run's store.
     store = os.path.join(partial, f"store-{run[:12]}")
-    array_path = os.path.join(store, *place.component.split("/"))
+    path = os.path.join(store, *place.component.split("/"))
     continued = (
-        create is not None
-        and _is_partial_of(place, partial, run)
-        and _has_metadata_of(create, store, place.component)
+        create is not None and _is_partial_of(place, partial, run) and _has_metadata_of(create, store, place)
     )
     if not continued:
         _recover(place, partial)
         make_marked_folder(partial, MARK, _mark(place, run))
         reach("partial made")
     try:
-        yield store, array_path, continued
+        yield store, path, continued
         with _store_lock(place):
-            _publish(place, partial, store, array_path)
+            _publish(place, partial, store, path)
             _recover(place, partial)
     except BaseException:
         if run:
@@ -269,19 +278,21 @@ def _partial_folder(
         raise
 
 
-def _has_metadata_of(create: Callable[[str], None], store: str, component: str) -> bool:
+def _has_metadata_of(create: Callable[[str], None], store: str, place: OutputPlace) -> bool:
     """Say whether the metadata of a store are what `create` writes: damaged ones would be published."""
     with tempfile.TemporaryDirectory(prefix=WRITING, dir=os.path.dirname(store)) as folder:
         fresh = os.path.join(folder, "store")
         create(fresh)
-        return _read_nodes(fresh, component) == _read_nodes(store, component)
+        return _read_nodes(fresh, fresh, place) == _read_nodes(fresh, store, place)
 
 
-def _read_nodes(store: str, component: str) -> list[bytes]:
-    """Read the metadata of a group and of everything down to an array in it; empty where there are none."""
-    parts = component.split("/")
-    folders = [Path(store, *parts[:n]) for n in range(len(parts) + 1)]
-    files = [folder / name for folder in folders for name in (*METADATA_FILES, ".zgroup")]
+def _read_nodes(model: str, store: str, place: OutputPlace) -> list[bytes]:
+    """Read the metadata of all nodes that a model of a store has; empty where there are none."""
+    parts = place.component.split("/")
+    nodes = ["/".join(parts[:n]) for n in range(len(parts) + 1)]
+    if place.is_label_image:
+        nodes += sorted(f"{place.component}/{name}" for name in os.listdir(Path(model, place.component)))
+    files = [Path(store, node, name) for node in nodes for name in (*METADATA_FILES, ".zgroup")]
     return [file.read_bytes() if file.is_file() else b"" for file in files]
 
 
@@ -290,37 +301,42 @@ def _store_lock(place: OutputPlace) -> contextlib.AbstractContextManager[object]
     return hold_lock(f"{place.store}.blockbuster-lock", f"the store {place.store}", wait_seconds=600)
 
 
-def _create_array(
-    store: str,
-    place: OutputPlace,
-    shape: tuple[int, ...],
-    dtype: np.dtype,
-    chunk: tuple[int, ...],
-    shard: tuple[int, ...],
-    axes: str | None,
-) -> None:
-    options: dict[str, Any] = {"chunks": chunk}
-    if place.zarr_format == 3:
-        from zarr.codecs import ZstdCodec
-
-        options["compressors"] = ZstdCodec(level=1, checksum=True)
-        options["shards"] = shard if shard != chunk else None
-        options["dimension_names"] = list(axes) if axes else None
+def _create_output(store: str, place: OutputPlace, layout: OutputLayout) -> None:
     # zarr would take # and ? in a path given as text for parts of a URL.
     with full_disk_explained(store, METADATA_BYTES):
         group = zarr.create_group(Path(store), zarr_format=place.zarr_format)
-        array = group.create_array(place.component, shape=shape, dtype=dtype, **options)
-        if place.zarr_format == 2 and axes:
-            array.attrs["_ARRAY_DIMENSIONS"] = list(axes)
+        if not place.is_label_image:
+            _create_array(group, place.component, layout.arrays[0])
+            return
+        image = group.require_group(place.component)
+        image.attrs.update(layout.attributes)
+        for number, array in enumerate(layout.arrays):
+            _create_array(image, str(number), array)
 
 
-def _publish(place: OutputPlace, partial: str, store: str, array_path: str) -> None:
-    """Move the finished array to its place; an array that lies there goes aside first."""
+def _create_array(group: zarr.Group, name: str, layout: ArrayLayout) -> None:
+    options: dict[str, Any] = {"chunks": layout.chunk, "attributes": layout.attributes}
+    if group.metadata.zarr_format == 3:
+        from zarr.codecs import ZstdCodec
+
+        options["compressors"] = ZstdCodec(level=1, checksum=True)
+        options["shards"] = layout.shard if layout.shard != layout.chunk else None
+        options["dimension_names"] = layout.names
+    else:
+        # As OME-NGFF has it; a folder of a million files is slow on many file systems.
+        options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+        if layout.names:
+            options["attributes"] = {**layout.attributes, "_ARRAY_DIMENSIONS": list(layout.names)}
+    group.create_array(name, shape=layout.shape, dtype=layout.dtype, **options)
+
+
+def _publish(place: OutputPlace, partial: str, store: str, path: str) -> None:
+    """Move the finished labels to their place; what lies there goes aside first."""
     aside = os.path.join(partial, REPLACED)
     fault = place.fault(overwrite=place.replaces or os.path.lexists(aside))
     if fault:
         raise FileExistsError(f"While the labels were computed, their place was taken. {fault}")
-    _remove_unfinished_files(array_path)
+    _remove_unfinished_files(path)
     flush_folder(store)
     reach("output flushed")
     if not os.path.lexists(place.store) or _is_empty_folder(Path(place.store)):
@@ -332,23 +348,57 @@ def _publish(place: OutputPlace, partial: str, store: str, array_path: str) -> N
     if parent:
         with full_disk_explained(place.store, METADATA_BYTES):
             zarr.open_group(Path(place.store), mode="r+").require_group(parent)
-    if os.path.lexists(place.array_path):
-        os.rename(place.array_path, aside)
+    if os.path.lexists(place.path):
+        os.rename(place.path, aside)
         reach("old output aside")
-    os.rename(array_path, place.array_path)
+    os.rename(path, place.path)
     reach("output in place")
-    _refresh_consolidated(place.store)
+    _make_known(place)
 
 
-def _remove_unfinished_files(array_path: str) -> None:
+def _remove_unfinished_files(folder: str) -> None:
     """Remove what zarr was writing when a process was killed."""
     for pattern in ("*.partial", f"{WRITING}*"):
-        for path in Path(array_path).rglob(pattern):
+        for path in Path(folder).rglob(pattern):
             path.unlink()
 
 
+def _make_known(place: OutputPlace) -> None:
+    """List a label image in its image, and write consolidated metadata anew, without which it stays invisible."""
+    if place.is_label_image:
+        _list_label_image(place)
+    for folder in _groups_above(place):
+        _refresh_consolidated(folder)
+
+
+def _list_label_image(place: OutputPlace) -> None:
+    """Add the name to those in the image's group of labels."""
+    parent, _, name = place.component.rpartition("/")
+    with full_disk_explained(place.store, METADATA_BYTES):
+        group = zarr.open_group(Path(place.store, parent), mode="r+", use_consolidated=False)
+        stated: dict[str, Any] = {**group.attrs.asdict()}
+        listed = stated if place.zarr_format == 2 else dict(stated.get("ome") or {})
+        names = [*listed.get("labels", [])]
+        listed = {**listed, "labels": names if name in names else [*names, name]}
+        if place.zarr_format == 3:
+            listed = {"ome": {**listed, "version": listed.get("version", OME_VERSION)}}
+        if listed != stated:
+            group.attrs.update(listed)
+
+
+def _groups_above(place: OutputPlace) -> list[str]:
+    """Give the groups that may keep the metadata of what is published: those inside the store, and around it."""
+    *inside, _ = Path(place.path).relative_to(place.store).parts
+    folders = [str(Path(place.store, *inside[:n])) for n in range(len(inside), -1, -1)]
+    for parent in Path(place.store).parents:
+        if zarr_node(parent) != "group":
+            break
+        folders.append(str(parent))
+    return folders
+
+
 def _refresh_consolidated(store: str) -> None:
-    """Write consolidated metadata anew where the group had it, else the array stays invisible."""
+    """Write the consolidated metadata of a group anew where it had them."""
     if _read_metadata(Path(store)).get("consolidated_metadata") or Path(store, ".zmetadata").is_file():
         with warnings.catch_warnings(), full_disk_explained(store, METADATA_BYTES):
             # That zarr may change them, and that files of others lie in the group, is no news to the user.
@@ -363,7 +413,7 @@ def _recover(place: OutputPlace, partial: str) -> None:
     if not _is_partial_of(place, partial):
         raise FileExistsError(f"{partial} is in the way and not from blockbuster; move it elsewhere.")
     _put_back(place, partial)
-    check_removable(partial, keep=[place.array_path])
+    check_removable(partial, keep=[place.path])
     aside = os.path.join(partial, REPLACED)
     if os.path.isdir(aside) and not os.path.islink(aside):
         # The array that was to be overwritten goes with all that lies in it.
@@ -374,13 +424,13 @@ def _recover(place: OutputPlace, partial: str) -> None:
 def _put_back(place: OutputPlace, partial: str) -> None:
     """Put an array that went aside back where nothing took its place."""
     aside = os.path.join(partial, REPLACED)
-    if os.path.isdir(aside) and not os.path.lexists(place.array_path):
-        os.rename(aside, place.array_path)
+    if os.path.isdir(aside) and not os.path.lexists(place.path):
+        os.rename(aside, place.path)
 
 
 def _mark(place: OutputPlace, run: str) -> str:
     """Tell two outputs apart whose siblings have the same name, such as ``a/b`` and ``a.b``."""
-    return f"{os.path.relpath(place.array_path, os.path.dirname(place.store))}\n{run}"
+    return f"{os.path.relpath(place.path, os.path.dirname(place.store))}\n{run}"
 
 
 def _is_partial_of(place: OutputPlace, partial: str, run: str | None = None) -> bool:

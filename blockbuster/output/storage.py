@@ -8,7 +8,7 @@ import numpy as np
 
 from blockbuster.grid import TileGrid
 
-__all__ = ["label_chunks"]
+__all__ = ["coarse_chunks", "label_chunks"]
 
 SHARD_VOXELS = 2**22
 CHUNK_VOXELS = 2**18
@@ -38,6 +38,41 @@ def label_chunks(grid: TileGrid) -> tuple[Index, Index]:
     """
     shard = _shrink(_grow(grid), 4 * SHARD_VOXELS)
     return _shrink(shard, CHUNK_VOXELS), shard
+
+
+def coarse_chunks(shape: Index, shard: Index, blocks: Index) -> tuple[Index, Index]:
+    """Choose chunks and shards of a coarser level of a label image.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of the level.
+    shard : tuple of int
+        Of the finest level.
+    blocks : tuple of int
+        Per axis how many finer voxels make one of this level.
+
+    Returns
+    -------
+    chunk, shard : tuple of int
+        A shard is made of as many voxels of the level before as a shard of the finest level has, at most. A
+        level that fits one chunk has one.
+
+    Examples
+    --------
+    >>> coarse_chunks((5000, 5000), shard=(2048, 2048), blocks=(2, 2))
+    ((512, 512), (1024, 1024))
+    >>> coarse_chunks((156, 156), shard=(2048, 2048), blocks=(2, 2))
+    ((156, 156), (156, 156))
+    """
+    if _voxels(shape) <= CHUNK_VOXELS:
+        return shape, shape
+    most = tuple(max(1, length // block) for length, block in zip(shard, blocks, strict=True))
+    chunk = tuple(min(length, n) for length, n in zip(_shrink(most, CHUNK_VOXELS), shape, strict=True))
+    whole = (-(-n // length) * length for n, length in zip(shape, chunk, strict=True))
+    # Where the level is narrow, its chunks are cut to it, and the shard is made of those.
+    pairs = zip(most, chunk, whole, strict=True)
+    return chunk, tuple(min(length // unit * unit, n) for length, unit, n in pairs)
 
 
 def _grow(grid: TileGrid) -> Index:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockbuster.report.run import REPORT, RunReport, installed_versions, read_report
+from blockbuster.report.run import FINEST, REPORT, RunReport, installed_versions, read_report
 from blockbuster.report.seams import (
     LEAST_DOUBTFUL,
     MOST_DOUBTFUL,
@@ -16,6 +16,7 @@ __all__ = [
     "LEAST_DOUBTFUL",
     "MOST_DOUBTFUL",
     "N_BINS",
+    "FINEST",
     "REPORT",
     "AxisSeams",
     "RunReport",

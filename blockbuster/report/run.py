@@ -20,6 +20,8 @@ from blockbuster.report.seams import AxisSeams, SeamReport
 __all__ = ["REPORT", "RunReport", "installed_versions", "read_report"]
 
 REPORT = "blockbuster-report.json"
+# The report of a label image lies with its finest level.
+FINEST = "0"
 PACKAGES = ("blockbuster-tiles", "numpy", "numba", "dask", "zarr", "scikit-image")
 
 
@@ -178,7 +180,7 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     path : path
         The zarr group that holds the labels, ``write_to`` of the run.
     component : str
-        Name of the label array inside it, ``output_component`` of the run.
+        Name of the label array or label image inside it, ``output_component`` of the run.
 
     Returns
     -------
@@ -204,6 +206,8 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     1
     """
     folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
+    if not os.path.isfile(os.path.join(folder, REPORT)) and os.path.isfile(os.path.join(folder, FINEST, REPORT)):
+        folder = os.path.join(folder, FINEST)
     file = os.path.join(folder, REPORT)
     try:
         with open(file) as stream:

@@ -8,6 +8,7 @@ import pytest
 import zarr
 from outcomes import refused, snapshot
 
+from blockbuster.output.layout import ArrayLayout, OutputLayout
 from blockbuster.output.publishing import MARK, REPLACED, OutputPlace, partial_output, replaced_output, zarr_node
 
 SHAPE, CHUNK = (4, 6), (2, 3)
@@ -21,7 +22,8 @@ def place(tmp_path):
 
 
 def publish(place, shard=CHUNK, axes=None, meanwhile=lambda path: None):
-    with partial_output(place, SHAPE, np.dtype("int32"), CHUNK, shard, axes) as path:
+    layout = OutputLayout((ArrayLayout(SHAPE, np.dtype("int32"), CHUNK, shard, axes and tuple(axes)),))
+    with partial_output(place, layout) as path:
         zarr.open_array(Path(path), mode="r+")[...] = NEW
         meanwhile(path)
 

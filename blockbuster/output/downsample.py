@@ -1,0 +1,180 @@
+"""Coarser levels of a label image: which voxels a coarse one stands for, and the label that most of them have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blockbuster.jit import kernel
+
+__all__ = ["Coarsening", "mode_of_blocks", "vote"]
+
+Box = tuple[slice, ...]
+# A scale this close to a whole number is one.
+ROUNDING = 1e-6
+
+
+@dataclass(frozen=True)
+class Coarsening:
+    """How the voxels of a level are made of those of the next finer one.
+
+    Parameters
+    ----------
+    fine, coarse : tuple of int
+        Shapes of the two levels.
+    ratio : tuple of float
+        Per axis how many fine voxels a coarse one is long, as the metadata say.
+
+    Examples
+    --------
+    >>> step = Coarsening((61, 100), (30, 50), (61 / 30, 2.0))
+    >>> step.blocks
+    (2, 2)
+    >>> step.fine_box((slice(20, 30), slice(0, 50)))
+    (slice(41, 61, None), slice(0, 100, None))
+    """
+
+    fine: tuple[int, ...]
+    coarse: tuple[int, ...]
+    ratio: tuple[float, ...]
+
+    @property
+    def blocks(self) -> tuple[int, ...]:
+        """Per axis how many fine voxels vote for a coarse one."""
+        return tuple(max(1, round(ratio)) for ratio in self.ratio)
+
+    @property
+    def is_even(self) -> bool:
+        """Whether the blocks lie side by side, so that any box of whole blocks can be coarsened by itself."""
+        return all(abs(ratio - block) < ROUNDING for ratio, block in zip(self.ratio, self.blocks, strict=True))
+
+    def fine_box(self, box: Box) -> Box:
+        """Give the fine voxels that a box of coarse ones is made of; it is not empty."""
+        starts = [self._starts(axis, part)[[0, -1]] for axis, part in enumerate(box)]
+        return tuple(
+            slice(int(first), min(int(last) + block, n))
+            for (first, last), block, n in zip(starts, self.blocks, self.fine, strict=True)
+        )
+
+    def coarse_box(self, box: Box) -> Box:
+        """Give the coarse voxels whose blocks begin in a box of whole blocks; even levels only. May be empty."""
+        return tuple(
+            slice(min(-(-part.start // block), n), min(-(-part.stop // block), n))
+            for part, block, n in zip(box, self.blocks, self.coarse, strict=True)
+        )
+
+    def coarsen(self, labels: np.ndarray, box: Box) -> np.ndarray:
+        """Make the coarse labels of a box.
+
+        Parameters
+        ----------
+        labels : ndarray of int
+            The fine labels of ``fine_box(box)``.
+        box : tuple of slice
+            Of the coarse level.
+
+        Returns
+        -------
+        ndarray of int
+            Each voxel has the label of most voxels of its block, see `vote`.
+        """
+        firsts = [part.start for part in self.fine_box(box)]
+        parts = enumerate(zip(box, firsts, strict=True))
+        starts = [self._starts(axis, part) - first for axis, (part, first) in parts]
+        return vote(labels, starts, self.blocks)
+
+    def _starts(self, axis: int, part: slice) -> np.ndarray:
+        """Give the first fine voxel of each coarse one: the block lies in the middle of what the voxel covers."""
+        ratio, block = self.ratio[axis], self.blocks[axis]
+        middles = (np.arange(part.start, part.stop) + 0.5) * ratio
+        starts = np.floor(middles - block / 2 + 0.5).astype(np.int64)
+        return np.clip(starts, 0, self.fine[axis] - 1)
+
+
+def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]) -> np.ndarray:
+    """Take from each block of voxels the label that most of them have.
+
+    Parameters
+    ----------
+    labels : ndarray of int
+        Labels; 0 is background.
+    starts : sequence of ndarray of int
+        Per axis the first voxel of each block, 0 or more. A block that goes beyond the border is filled up with
+        the last voxels.
+    blocks : sequence of int
+        Per axis the length of a block, in voxels.
+
+    Returns
+    -------
+    ndarray of int
+        One voxel per block. Where as many voxels are background as have a label, the label wins, so that what is
+        thin does not fade away; among labels the first in C order.
+
+    Notes
+    -----
+    About a nanosecond per voxel where a block has one label; the square of a block's voxels where it has several.
+
+    Examples
+    --------
+    >>> labels = np.array([[1, 1, 0, 0], [1, 2, 0, 3], [0, 0, 0, 0]])
+    >>> vote(labels, [np.array([0, 2]), np.array([0, 2])], (2, 2))
+    array([[1, 0],
+           [0, 0]])
+    """
+    ends = [int(first[-1]) + block for first, block in zip(starts, blocks, strict=True)]
+    short = [max(0, end - n) for end, n in zip(ends, labels.shape, strict=True)]
+    if any(short):
+        labels = np.pad(labels, [(0, n) for n in short], mode="edge")
+    steps = [stride // labels.itemsize for stride in np.ascontiguousarray(labels).strides]
+    out = np.empty([len(first) for first in starts], labels.dtype)
+    offsets = _sums([np.arange(block) * step for block, step in zip(blocks, steps, strict=True)])
+    firsts = _sums([first * step for first, step in zip(starts, steps, strict=True)])
+    mode_of_blocks(np.ascontiguousarray(labels).reshape(-1), firsts, offsets, out.reshape(-1))
+    return out
+
+
+def _sums(parts: Sequence[np.ndarray]) -> np.ndarray:
+    """Add every choice of one number from each part, in C order."""
+    total = np.zeros((), np.int64)
+    for part in parts:
+        total = total[..., None] + part
+    return np.ascontiguousarray(total).reshape(-1)
+
+
+@kernel
+def mode_of_blocks(labels, starts, offsets, out):
+    """Write the most frequent label of each block.
+
+    Parameters
+    ----------
+    labels : (n,) ndarray of int
+        Labels; 0 is background.
+    starts : (m,) ndarray of int64
+        First voxel of each block.
+    offsets : (b,) ndarray of int64
+        Voxels of a block, relative to the first; ``starts + offsets`` must lie in `labels`, which is not checked.
+    out : (m,) ndarray of int
+        Takes the labels. Labels win over background where the counts are equal, else the first wins.
+    """
+    for i in range(len(starts)):
+        start = starts[i]
+        best = labels[start]
+        uniform = True
+        for j in range(1, len(offsets)):
+            if labels[start + offsets[j]] != best:
+                uniform = False
+                break
+        if not uniform:
+            most = 0
+            for j in range(len(offsets)):
+                label = labels[start + offsets[j]]
+                count = 0
+                for k in range(len(offsets)):
+                    if labels[start + offsets[k]] == label:
+                        count += 1
+                if count > most or (count == most and best == 0):
+                    best = label
+                    most = count
+        out[i] = best

@@ -1,0 +1,171 @@
+"""Where the voxels of an OME-NGFF image lie in the world: axes, units, scales and translations of its levels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import zarr
+
+from blockbuster.source.location import locate, open_node
+from blockbuster.source.ome_zarr import axis_letters, ome_attributes, read_ome_image
+
+__all__ = ["Geometry", "LevelGeometry", "read_geometry"]
+
+Transformations = tuple[dict[str, Any], ...]
+# What has one number per axis.
+BY_AXIS = ("scale", "translation")
+
+
+@dataclass(frozen=True)
+class LevelGeometry:
+    """A level of a pyramid.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        In voxels.
+    transformations : tuple of dict
+        From voxels to the world, as OME-NGFF has them; may be empty.
+    """
+
+    shape: tuple[int, ...]
+    transformations: Transformations = ()
+
+    @property
+    def scale(self) -> tuple[float, ...] | None:
+        """Size of a voxel per axis, in the axes' units; ``None`` where it is not stated."""
+        found = [part["scale"] for part in self.transformations if "scale" in part]
+        return tuple(float(number) for number in found[0]) if found else None
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The axes and levels of an image.
+
+    Parameters
+    ----------
+    version : str
+        Of OME-NGFF, e.g. ``"0.4"``; empty where it is not stated.
+    axes : tuple of dict
+        Name, type and unit of each stored axis; empty where they are not stated.
+    levels : tuple of LevelGeometry
+        The finest first.
+    transformations : tuple of dict
+        What is applied to all levels after their own.
+
+    Examples
+    --------
+    >>> axes = ({"name": "c", "type": "channel"}, {"name": "x", "type": "space", "unit": "micrometer"})
+    >>> level = LevelGeometry((3, 100), ({"type": "scale", "scale": [1.0, 0.5]},))
+    >>> Geometry("0.4", axes, (level,)).without_channel().levels[0].scale
+    (0.5,)
+    """
+
+    version: str
+    axes: tuple[dict[str, Any], ...]
+    levels: tuple[LevelGeometry, ...]
+    transformations: Transformations = ()
+
+    @property
+    def letters(self) -> str:
+        """One letter per axis."""
+        return axis_letters(list(self.axes))
+
+    def from_level(self, number: int) -> Geometry:
+        """Leave out the levels that are finer."""
+        return replace(self, levels=self.levels[number:])
+
+    def without_channel(self) -> Geometry:
+        """Leave out the channel axis, if there is one."""
+        channel = self.letters.find("c")
+        if channel < 0:
+            return self
+        levels = [
+            LevelGeometry(_without(level.shape, channel), _without_axis(level.transformations, channel))
+            for level in self.levels
+        ]
+        shared = _without_axis(self.transformations, channel)
+        return Geometry(self.version, _without(self.axes, channel), tuple(levels), shared)
+
+    def for_labels(self, ndim: int) -> Geometry:
+        """Leave out the channel axis where labels with `ndim` axes have none."""
+        return self if len(self.axes) == ndim else self.without_channel()
+
+    def ratio(self, number: int) -> tuple[float, ...]:
+        """Per axis how many voxels of a level one of the next is long."""
+        fine, coarse = self.levels[number : number + 2]
+        lengths = zip(fine.shape, coarse.shape, strict=True)
+        by_shape = tuple(n / max(1, m) for n, m in lengths)
+        if fine.scale is None or coarse.scale is None:
+            return by_shape
+        by_scale = tuple(b / a if a else 0.0 for a, b in zip(fine.scale, coarse.scale, strict=True))
+        # A scale that contradicts the shapes is not believed.
+        fits = [abs(n - m * r) < max(1.0, r) for n, m, r in zip(fine.shape, coarse.shape, by_scale, strict=True)]
+        return tuple(s if fit else n for s, n, fit in zip(by_scale, by_shape, fits, strict=True))
+
+
+def read_geometry(image: Any) -> Geometry | None:
+    """Read the geometry of an OME-NGFF image.
+
+    Parameters
+    ----------
+    image : object
+        A path or URL; anything else has none.
+
+    Returns
+    -------
+    Geometry or None
+        ``None`` for what is no OME-NGFF image, or one whose metadata name no axes.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        If there is nothing at the path, or nothing that zarr can read.
+    """
+    if not isinstance(image, str | os.PathLike):
+        return None
+    group = open_node(locate(image))
+    if isinstance(group, zarr.Array):
+        return None
+    described = read_ome_image(group)
+    if described is None or described.axes is None:
+        return None
+    stated = ome_attributes(group)
+    found = stated["multiscales"][0]
+    levels = [
+        LevelGeometry(_shape(group, dataset["path"]), _transformations(dataset)) for dataset in found["datasets"]
+    ]
+    version = str(found.get("version") or stated.get("version") or "")
+    return Geometry(version, _axes(found["axes"]), tuple(levels), _transformations(found))
+
+
+def _axes(stated: Sequence[Any]) -> tuple[dict[str, Any], ...]:
+    return tuple(dict(axis) if isinstance(axis, dict) else {"name": str(axis)} for axis in stated)
+
+
+def _shape(group: zarr.Group, path: str) -> tuple[int, ...]:
+    array = group[path]
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"image {group.store_path}: its metadata name a level {path!r}, which is no array.")
+    return tuple(int(n) for n in array.shape)
+
+
+def _transformations(stated: dict[str, Any]) -> Transformations:
+    """Take what has one number per axis; a transformation that lies in a file of its own is left out."""
+    found = stated.get("coordinateTransformations") or ()
+    return tuple(
+        {"type": part["type"], part["type"]: [float(number) for number in part[part["type"]]]}
+        for part in found
+        if part.get("type") in BY_AXIS and part["type"] in part
+    )
+
+
+def _without(items: Sequence[Any], number: int) -> tuple[Any, ...]:
+    return (*items[:number], *items[number + 1 :])
+
+
+def _without_axis(transformations: Transformations, axis: int) -> Transformations:
+    return tuple({**part, part["type"]: list(_without(part[part["type"]], axis))} for part in transformations)
