@@ -19,7 +19,7 @@ from blockbuster.merge.remap import LabelTarget
 from blockbuster.merge.table import RemapTable
 from blockbuster.output.layout import ArrayLayout, OutputLayout, label_array, label_image
 from blockbuster.output.publishing import OutputPlace, partial_output
-from blockbuster.output.pyramid import LevelJob, PyramidTarget, fill_level_box, goes_along
+from blockbuster.output.pyramid import LevelJob, PyramidTarget, fill_level_box, n_along
 from blockbuster.output.storage import label_chunks
 from blockbuster.output.targets import ArrayTarget, NpyTarget, ZarrTarget
 from blockbuster.report import FINEST, REPORT, RunReport, SeamReport
@@ -137,13 +137,9 @@ class FinishedStage:
         layout = self._layout(table.dtype, place, axes, geometry)
         with partial_output(place, layout, run=self.run, continues=bool(self.done.boxes)) as path:
             finest = os.path.join(path, FINEST) if place.is_label_image else path
-            if goes_along(layout):
-                second = ZarrTarget(os.path.join(path, "1"))
-                self._write(PyramidTarget(ZarrTarget(finest), second, layout.steps[0]), table.dtype)
-                self._write_levels(path, layout, first=2)
-            else:
-                self._write(ZarrTarget(finest), table.dtype)
-                self._write_levels(path, layout, first=1)
+            target = PyramidTarget.of_levels(path, layout) if layout.steps else ZarrTarget(finest)
+            self._write(target, table.dtype)
+            self._write_levels(path, layout)
             write_atomically(os.path.join(finest, REPORT), self.report.to_json().encode())
             reach("output complete")
             if self.journal is not None:
@@ -183,9 +179,12 @@ class FinishedStage:
                 on_done=advance,
             )
 
-    def _write_levels(self, path: str, layout: OutputLayout, *, first: int) -> None:
+    def _write_levels(self, path: str, layout: OutputLayout) -> None:
         """Write the levels of a label image that are not written together with its finest one."""
-        jobs = {number: LevelJob.of_level(path, layout, number) for number in range(first, len(layout.arrays))}
+        jobs = {
+            number: LevelJob.of_level(path, layout, number)
+            for number in range(1 + n_along(layout), len(layout.arrays))
+        }
         if not jobs:
             return
         n_boxes = sum(job.boxes.n_tiles for job in jobs.values())

@@ -3,6 +3,7 @@
 The functions are found by name in other processes as well: `conftest.py` puts this folder on the path.
 """
 
+import collections
 import itertools
 from dataclasses import dataclass
 from pathlib import Path
@@ -335,3 +336,21 @@ def run_pieces(tile, other, met, halo, connectivity):
         both = pieces[a] == i, other_pieces[b] == j
         found.append((a, b, in_both(*both), in_any(*both), voxels))
     return found
+
+
+def vote(labels, starts, blocks):
+    """The most frequent label of each block; beyond the border the last voxels are repeated."""
+    out = np.zeros([len(first) for first in starts], labels.dtype)
+    for place in np.ndindex(*out.shape):
+        first = [axis[i] for axis, i in zip(starts, place, strict=True)]
+        voxels = itertools.product(*(range(i, i + block) for i, block in zip(first, blocks, strict=True)))
+        inside = [tuple(min(i, n - 1) for i, n in zip(voxel, labels.shape, strict=True)) for voxel in voxels]
+        out[place] = most_frequent([int(labels[voxel]) for voxel in inside])
+    return out
+
+
+def most_frequent(labels):
+    """The first label, in C order, of those that are most frequent; background only where it alone is."""
+    counts = collections.Counter(labels)
+    most = max(counts.values())
+    return next((label for label in labels if label and counts[label] == most), 0)

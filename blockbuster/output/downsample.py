@@ -127,54 +127,57 @@ def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]
     short = [max(0, end - n) for end, n in zip(ends, labels.shape, strict=True)]
     if any(short):
         labels = np.pad(labels, [(0, n) for n in short], mode="edge")
-    steps = [stride // labels.itemsize for stride in np.ascontiguousarray(labels).strides]
+    labels = np.ascontiguousarray(labels)
+    steps = [stride // labels.itemsize for stride in labels.strides]
     out = np.empty([len(first) for first in starts], labels.dtype)
     offsets = _sums([np.arange(block) * step for block, step in zip(blocks, steps, strict=True)])
-    firsts = _sums([first * step for first, step in zip(starts, steps, strict=True)])
-    mode_of_blocks(np.ascontiguousarray(labels).reshape(-1), firsts, offsets, out.reshape(-1))
+    rows = _sums([first * step for first, step in zip(starts[:-1], steps[:-1], strict=True)])
+    mode_of_blocks(labels.reshape(-1), rows, _sums(starts[-1:]), offsets, out.reshape(len(rows), -1))
     return out
 
 
 def _sums(parts: Sequence[np.ndarray]) -> np.ndarray:
     """Add every choice of one number from each part, in C order."""
-    total = np.zeros((), np.int64)
+    total = np.zeros((), np.uint64)
     for part in parts:
-        total = total[..., None] + part
-    return np.ascontiguousarray(total).reshape(-1)
+        total = total[..., None] + part.astype(np.uint64)
+    return total.reshape(-1)
 
 
 @kernel
-def mode_of_blocks(labels, starts, offsets, out):
+def mode_of_blocks(labels, rows, columns, offsets, out):
     """Write the most frequent label of each block.
 
     Parameters
     ----------
     labels : (n,) ndarray of int
         Labels; 0 is background.
-    starts : (m,) ndarray of int64
-        First voxel of each block.
-    offsets : (b,) ndarray of int64
-        Voxels of a block, relative to the first; ``starts + offsets`` must lie in `labels`, which is not checked.
-    out : (m,) ndarray of int
+    rows : (h,) ndarray of uint64
+        First voxel of each row of blocks.
+    columns : (w,) ndarray of uint64
+        First voxel of each block, relative to that of its row.
+    offsets : (b,) ndarray of uint64
+        Voxels of a block, relative to the first; ``rows + columns + offsets`` must lie in `labels`, which is not
+        checked.
+    out : (h, w) ndarray of int
         Takes the labels. Labels win over background where the counts are equal, else the first wins.
     """
-    for i in range(len(starts)):
-        start = starts[i]
-        best = labels[start]
-        uniform = True
-        for j in range(1, len(offsets)):
-            if labels[start + offsets[j]] != best:
-                uniform = False
-                break
-        if not uniform:
-            most = 0
-            for j in range(len(offsets)):
-                label = labels[start + offsets[j]]
-                count = 0
-                for k in range(len(offsets)):
-                    if labels[start + offsets[k]] == label:
-                        count += 1
-                if count > most or (count == most and best == 0):
-                    best = label
-                    most = count
-        out[i] = best
+    n = len(offsets)
+    for i in range(len(rows)):
+        for j in range(len(columns)):
+            start = rows[i] + columns[j]
+            best = labels[start]
+            most = 1
+            for k in range(1, n):
+                most += labels[start + offsets[k]] == best
+            # Most blocks have one label.
+            if 2 * most <= n:
+                for k in range(1, n):
+                    label = labels[start + offsets[k]]
+                    count = 0
+                    for m in range(n):
+                        count += labels[start + offsets[m]] == label
+                    if count > most or (count == most and best == 0):
+                        best = label
+                        most = count
+            out[i, j] = best

@@ -110,7 +110,7 @@ def label_image(array: ArrayLayout, geometry: Geometry, name: str) -> OutputLayo
     arrays, steps = [first], []
     for number, level in enumerate(found.levels[1:]):
         step = Coarsening(found.levels[number].shape, level.shape, found.ratio(number))
-        chunk, shard = coarse_chunks(level.shape, arrays[0].shard, step.blocks)
+        chunk, shard = coarse_chunks(level.shape, arrays[-1].shard, step.blocks)
         arrays.append(replace(first, shape=level.shape, chunk=chunk, shard=shard))
         steps.append(step)
     return OutputLayout(tuple(arrays), _attributes(found, name), tuple(steps))

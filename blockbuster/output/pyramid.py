@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,65 +12,82 @@ from typing import Any
 import numpy as np
 import zarr
 
-from blockbuster.grid import TileGrid
+from blockbuster.grid import TileGrid, relative_box
 from blockbuster.output.downsample import Coarsening
-from blockbuster.output.layout import OutputLayout
+from blockbuster.output.layout import ArrayLayout, OutputLayout
+from blockbuster.output.storage import group_shards
 from blockbuster.output.targets import ZarrTarget
 
-__all__ = ["LevelJob", "PyramidTarget", "fill_level_box", "goes_along"]
+__all__ = ["LevelJob", "PyramidTarget", "fill_level_box", "n_along"]
 
 Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
 class PyramidTarget:
-    """The finest level and the next one, which is made of labels that are in memory anyway.
+    """The finest level, and those after it that are made of labels which are in memory anyway.
 
     Parameters
     ----------
-    finest, coarse : ZarrTarget
-        The two levels.
-    step : Coarsening
-        From one to the other; the boxes that are written must be made of whole shards of both.
+    finest : ZarrTarget
+        The finest level.
+    coarser : tuple of (Coarsening, ZarrTarget)
+        The levels after it, each with the way to it from the one before; the boxes that are written must be made
+        of whole shards of all.
     """
 
     finest: ZarrTarget
-    coarse: ZarrTarget
-    step: Coarsening
+    coarser: tuple[tuple[Coarsening, ZarrTarget], ...]
+
+    @classmethod
+    def of_levels(cls, folder: str, layout: OutputLayout) -> PyramidTarget:
+        """Describe the levels of the label image in `folder` that can be written together."""
+        targets = [ZarrTarget(str(Path(folder, str(number)))) for number in range(1 + n_along(layout))]
+        return cls(targets[0], tuple(zip(layout.steps, targets[1:], strict=False)))
 
     def write(self, box: Box, labels: np.ndarray) -> None:
-        """Write the labels of a box of the finest level, to both."""
+        """Write the labels of a box of the finest level, to all."""
         self.finest.write(box, labels)
-        coarse = self.step.coarse_box(box)
-        if any(part.start >= part.stop for part in coarse):
-            return
-        start = [part.start for part in box]
-        inner = tuple(
-            slice(part.start - first, part.stop - first)
-            for part, first in zip(self.step.fine_box(coarse), start, strict=True)
-        )
-        voted = self.step.coarsen(labels[inner], coarse)
-        if voted.any():
-            self.coarse.write(coarse, voted)
+        for (step, target), coarse in zip(self.coarser, self._coarse_boxes(box), strict=False):
+            labels = step.coarsen(labels[relative_box(step.fine_box(coarse), box)], coarse)
+            if labels.any():
+                target.write(coarse, labels)
+            box = coarse
 
     def checksum(self, box: Box) -> str:
-        """Checksums of what is stored of a box, at both levels."""
-        finest = self.finest.checksum(box)
-        return finest and f"{finest} {self.coarse.checksum(self.step.coarse_box(box))}"
+        """Checksums of what is stored of a box, at all levels."""
+        return " ".join(target.checksum(part) for target, part in self._parts(box))
 
     def clear(self, box: Box) -> None:
         """Remove what is stored of a box."""
-        self.finest.clear(box)
-        self.coarse.clear(self.step.coarse_box(box))
+        for target, part in self._parts(box):
+            target.clear(part)
+
+    def _parts(self, box: Box) -> Iterator[tuple[ZarrTarget, Box]]:
+        targets = [self.finest, *(target for _, target in self.coarser)]
+        return zip(targets, [box, *self._coarse_boxes(box)], strict=False)
+
+    def _coarse_boxes(self, box: Box) -> Iterator[Box]:
+        """Give the box of each coarser level, up to the first one that has no voxel in it."""
+        for step, _ in self.coarser:
+            box = step.coarse_box(box)
+            if any(part.start >= part.stop for part in box):
+                return
+            yield box
 
 
-def goes_along(layout: OutputLayout) -> bool:
-    """Say whether the second level can be written along with the first: its shards lie in those of the first."""
-    if not layout.steps or not layout.steps[0].is_even:
-        return False
-    finest, coarse = layout.arrays[:2]
-    lengths = zip(finest.shape, finest.shard, coarse.shard, layout.steps[0].blocks, strict=True)
-    return all(n <= shard or (shard % block == 0 and shard // block == part) for n, shard, part, block in lengths)
+def n_along(layout: OutputLayout) -> int:
+    """Count the levels that can be written with the finest one: their shards lie in those of the one before."""
+    fits = map(_fits, itertools.pairwise(layout.arrays), layout.steps)
+    return sum(1 for _ in itertools.takewhile(bool, fits))
+
+
+def _fits(arrays: tuple[ArrayLayout, ArrayLayout], step: Coarsening) -> bool:
+    fine, coarse = arrays
+    lengths = zip(fine.shape, fine.shard, coarse.shard, step.blocks, strict=True)
+    return step.is_even and all(
+        n <= shard or (shard % block == 0 and shard // block == part) for n, shard, part, block in lengths
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class LevelJob:
     def of_level(cls, folder: str, layout: OutputLayout, number: int) -> LevelJob:
         """Describe how a level of the label image in `folder` is written."""
         array = layout.arrays[number]
-        boxes = TileGrid.regular(array.shape, array.shard, (0,) * len(array.shape))
+        boxes = TileGrid.regular(array.shape, group_shards(array.shape, array.shard), (0,) * len(array.shape))
         target = ZarrTarget(str(Path(folder, str(number))))
         return cls(str(Path(folder, str(number - 1))), target, boxes, layout.steps[number - 1])
 

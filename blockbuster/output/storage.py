@@ -8,7 +8,7 @@ import numpy as np
 
 from blockbuster.grid import TileGrid
 
-__all__ = ["coarse_chunks", "label_chunks"]
+__all__ = ["coarse_chunks", "group_shards", "label_chunks"]
 
 SHARD_VOXELS = 2**22
 CHUNK_VOXELS = 2**18
@@ -48,31 +48,52 @@ def coarse_chunks(shape: Index, shard: Index, blocks: Index) -> tuple[Index, Ind
     shape : tuple of int
         Of the level.
     shard : tuple of int
-        Of the finest level.
+        Of the level before.
     blocks : tuple of int
-        Per axis how many finer voxels make one of this level.
+        Per axis how many voxels of that level make one of this.
 
     Returns
     -------
     chunk, shard : tuple of int
-        A shard is made of as many voxels of the level before as a shard of the finest level has, at most. A
-        level that fits one chunk has one.
+        A shard is what a shard of the level before becomes, as long as it is worth a file: one task can then
+        write both. Else it is as large as that. A level that fits one chunk has one.
 
     Examples
     --------
     >>> coarse_chunks((5000, 5000), shard=(2048, 2048), blocks=(2, 2))
     ((512, 512), (1024, 1024))
+    >>> coarse_chunks((5000, 5000), shard=(512, 512), blocks=(2, 2))
+    ((512, 512), (512, 512))
     >>> coarse_chunks((156, 156), shard=(2048, 2048), blocks=(2, 2))
     ((156, 156), (156, 156))
     """
     if _voxels(shape) <= CHUNK_VOXELS:
         return shape, shape
     most = tuple(max(1, length // block) for length, block in zip(shard, blocks, strict=True))
+    if _voxels(most) < CHUNK_VOXELS:
+        most = shard
     chunk = tuple(min(length, n) for length, n in zip(_shrink(most, CHUNK_VOXELS), shape, strict=True))
     whole = (-(-n // length) * length for n, length in zip(shape, chunk, strict=True))
     # Where the level is narrow, its chunks are cut to it, and the shard is made of those.
     pairs = zip(most, chunk, whole, strict=True)
     return chunk, tuple(min(length // unit * unit, n) for length, unit, n in pairs)
+
+
+def group_shards(shape: Index, shard: Index, most_voxels: int = 4 * CHUNK_VOXELS) -> Index:
+    """Choose how many shards a task writes at once.
+
+    Examples
+    --------
+    >>> group_shards((2816, 2816), (512, 512))
+    (1024, 1024)
+    """
+    box = list(shard)
+    while 2 * _voxels(box) <= most_voxels:
+        open_axes = [axis for axis, length in enumerate(box) if length < shape[axis]]
+        if not open_axes:
+            break
+        box[min(open_axes, key=lambda axis: box[axis])] *= 2
+    return tuple(box)
 
 
 def _grow(grid: TileGrid) -> Index:

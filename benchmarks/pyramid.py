@@ -1,0 +1,269 @@
+"""What a label image costs besides its labels, and what coarser levels show: ``python -m benchmarks.pyramid``.
+
+The same labels are written as a lone array, and as an OME-NGFF label image with five levels, turn about, after one
+call each that is not counted. The ratio is what the phases of writing take longer, to writing the lone array. Peak
+memory is that of a process that finds the seams matched and writes the label image. ``exact`` levels are half as
+long as the one before; ``resized`` ones are not, so that a voxel of level 1 need not begin where one of level 0 does.
+
+The second table compares two ways to make a coarse voxel on label images of ``BLOCKBUSTER_DATA``: the label that
+most of its voxels have, as blockbuster does, and the label of every second voxel.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import dask
+import numpy as np
+import zarr
+
+import blockbuster
+from benchmarks.images import Image
+from benchmarks.machine import describe_machine, machine_facts
+from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes, seconds_of
+from benchmarks.settings import ROOT, is_small
+from benchmarks.table import format_table, verdict
+from blockbuster.output.downsample import vote
+
+__all__ = ["Case", "cases", "main", "measure"]
+
+N_LEVELS = 5
+TIME_BOUND = 0.6
+MEMORY_BOUND_BYTES = 500e6
+DEFAULT_REPEATS = 5
+TITLES = ["setting", "labels GB", "array s", "levels s", "ratio", "at most", "peak MB", "at most", "verdict"]
+QUALITY_TITLES = ["labels", "level", "made by", "objects", "lost", "area", "centre", "overlap"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the first table.
+
+    Parameters
+    ----------
+    kind : {"discs", "blobs"}
+        What is segmented, in 2-D and in 3-D.
+    length, chunk, tile : int
+        Side of the image, of its chunks and of a tile, in voxels.
+    resized : bool
+        Whether the levels have other sizes than half of the one before.
+    is_judged : bool
+        Whether time and memory have bounds.
+    """
+
+    kind: str
+    length: int
+    chunk: int
+    tile: int
+    resized: bool = False
+    is_judged: bool = False
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return 2 if self.kind == "discs" else 3
+
+    @property
+    def name(self) -> str:
+        """What the row is called."""
+        return f"{self.kind} {self.length}^{self.ndim} tile {self.tile} {'resized' if self.resized else 'exact'}"
+
+    def stored_in(self, folder: Path) -> Path:
+        """Give the path of the OME-Zarr image, whose coarser levels are empty arrays of the right shape."""
+        path = folder / f"{self.name.replace(' ', '-')}.ome.zarr"
+        if path.exists():
+            return path
+        pixels = Image(self.kind, self.length, self.chunk, "uint8").stored_in(folder)
+        group = zarr.create_group(path)
+        shutil.move(pixels, path / "0")
+        scales = [[(2.0**n) * (1.003 if self.resized and n else 1)] * self.ndim for n in range(N_LEVELS)]
+        for number, scale in enumerate(scales[1:], start=1):
+            shape = tuple(round(self.length / part) for part in scale)
+            group.create_array(str(number), shape=shape, dtype="uint8", chunks=(self.chunk,) * self.ndim)
+        axes = [{"name": letter, "type": "space"} for letter in "zyx"[-self.ndim :]]
+        datasets = [
+            {"path": str(number), "coordinateTransformations": [{"type": "scale", "scale": scale}]}
+            for number, scale in enumerate(scales)
+        ]
+        group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+        return path
+
+    def run(self, path: Path, place: dict[str, object]) -> blockbuster.RunReport:
+        """Segment the image anew."""
+        with dask.config.set(scheduler="threads", num_workers=N_THREADS):
+            _, report = blockbuster.tile_process(
+                path, label_tile, tile_shape=(self.tile,) * self.ndim, return_report=True, **place
+            )
+        return report
+
+
+def cases(*, small: bool) -> list[Case]:
+    """Give the rows; small ones end in seconds and are not judged."""
+    if small:
+        return [Case("discs", 1200, 256, 128), Case("blobs", 96, 32, 32, resized=True)]
+    kinds = (("discs", 22528, 1024, 1024), ("blobs", 832, 104, 104))
+    return [Case(*kind, resized, is_judged=True) for kind in kinds for resized in (False, True)]
+
+
+def measure(case: Case, path: Path, repeats: int) -> list[str]:
+    """Write both ways in turn; give the row of the table."""
+    seconds: dict[str, list[float]] = {"array": [], "levels": []}
+    with tempfile.TemporaryDirectory(dir=path.parent) as name:
+        places = {
+            "array": {"write_to": Path(name, "labels.zarr"), "overwrite": True},
+            "levels": _label_image(path),
+        }
+        for _ in range(1 + repeats):
+            for way, place in places.items():
+                seconds_of(lambda way=way, place=place: seconds[way].append(_writing(case.run(path, place))))
+    array, levels = (statistics.median(seconds[way][1:]) for way in seconds)
+    ratio = statistics.median(b / a for a, b in zip(seconds["array"][1:], seconds["levels"][1:], strict=True)) - 1
+    peak = _peak_in_new_process(case, path)
+    bounds = (TIME_BOUND, MEMORY_BOUND_BYTES) if case.is_judged else (None, None)
+    verdicts = {verdict(ratio, bounds[0]), verdict(peak, bounds[1])}
+    return [
+        case.name,
+        f"{4 * case.length**case.ndim / 1e9:.2f}",
+        f"{array:.2f}",
+        f"{levels - array:.2f}",
+        f"{ratio:.2f}",
+        f"{TIME_BOUND:g}" if case.is_judged else "-",
+        f"{peak / 1e6:.0f}",
+        f"{MEMORY_BOUND_BYTES / 1e6:.0f}" if case.is_judged else "-",
+        "FAIL" if "FAIL" in verdicts else verdicts.pop(),
+    ]
+
+
+def _label_image(path: Path) -> dict[str, object]:
+    return {"write_to": path, "output_component": "labels/found", "overwrite": True}
+
+
+def _writing(report: blockbuster.RunReport) -> float:
+    return report.seconds["write"] + report.seconds.get("pyramid", 0.0)
+
+
+def _peak_in_new_process(case: Case, path: Path) -> int:
+    """Segment in one process, which ends where the seams are matched, and write in another one."""
+    command = [sys.executable, "-m", "benchmarks.pyramid", "--peak", case.name, str(path)]
+    stops = {**os.environ, "BLOCKBUSTER_FAIL_POINT": "seams matched:1"}
+    done = subprocess.run(command, cwd=ROOT, env=stops, check=False)
+    assert done.returncode == -signal.SIGKILL, done.returncode
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return int(done.stdout)
+
+
+def _print_peak(name: str, path: str) -> None:
+    (case,) = (case for small in (True, False) for case in cases(small=small) if case.name == name)
+    report = case.run(Path(path), {"write_to": path, "output_component": "labels/peak", "resume": True})
+    assert report.resumed_from == "write", report.resumed_from
+    print(peak_memory_bytes())
+
+
+def quality_rows(data: Path) -> list[list[str]]:
+    """Compare two ways to make coarser levels of real label images; give the rows of the second table."""
+    from skimage.io import imread
+
+    files = {
+        "nuclei 2-D": "dsb2018_mosaic/mosaic_mask.tif",
+        "tissue 2-D": "stardist_samples/mask2d.tif",
+        "embryo 3-D": "stardist_samples/mask3d.tif",
+    }
+    ways: dict[str, Callable[[np.ndarray], np.ndarray]] = {"most voxels": _most, "every second": _every_second}
+    rows = []
+    for name, file in files.items():
+        labels = np.squeeze(imread(data / file)).astype(np.int32)
+        labels = labels[tuple(slice(n // 8 * 8) for n in labels.shape)]
+        for way, make in ways.items():
+            coarse = labels
+            for level in (1, 2, 3):
+                coarse = make(coarse)
+                rows.append([name, str(level), way, *_compare(labels, coarse, 2**level)])
+    return rows
+
+
+def _most(labels: np.ndarray) -> np.ndarray:
+    return vote(labels, [np.arange(0, n - 1, 2) for n in labels.shape], (2,) * labels.ndim)
+
+
+def _every_second(labels: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(labels[tuple(slice(None, n // 2 * 2, 2) for n in labels.shape)])
+
+
+def _compare(fine: np.ndarray, coarse: np.ndarray, step: int) -> list[str]:
+    """Count objects that are lost; give total area, shift of centres in coarse voxels, and overlap."""
+    ids = np.unique(fine)
+    ids = ids[ids > 0]
+    area, centre = _moments(fine, ids)
+    coarse_area, coarse_centre = _moments(coarse, ids)
+    there = coarse_area > 0
+    moved = np.linalg.norm((step * (coarse_centre + 0.5) - 0.5 - centre)[:, there], axis=0) / step
+    large = coarse
+    for axis in range(fine.ndim):
+        large = large.repeat(step, axis)
+    shared = np.bincount(fine[large == fine], minlength=ids[-1] + 1)[ids]
+    overlap = shared / (area + coarse_area * step**fine.ndim - shared)
+    total = coarse_area.sum() * step**fine.ndim / area.sum()
+    cells = [f"{total:.2f}", f"{np.median(moved):.2f}", f"{np.median(overlap):.2f}"]
+    return [f"{len(ids):,}", f"{(~there).sum():,}", *cells]
+
+
+def _moments(labels: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the area of each object, and its centre per axis."""
+    flat, n = labels.ravel(), ids[-1] + 1
+    area = np.bincount(flat, minlength=n)[ids]
+    sums = [np.bincount(flat, place.ravel(), minlength=n)[ids] for place in np.indices(labels.shape, np.float32)]
+    return area, np.stack(sums) / np.maximum(area, 1)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print; exit with 1 where something is above its bound."""
+    options = _parser().parse_args(arguments)
+    if options.peak:
+        _print_peak(*options.peak)
+        return
+    small = options.small or is_small()
+    repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
+    print(describe_machine(machine_facts()), flush=True)
+    with contextlib.ExitStack() as stack:
+        data = options.data or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        data.mkdir(parents=True, exist_ok=True)
+        chosen = [case for case in cases(small=small) if options.only in case.name]
+        rows = [measure(case, case.stored_in(data), repeats) for case in chosen]
+        what = f"A label image of {N_LEVELS} levels against a lone array"
+        print(f"\n{what}, {N_THREADS} threads, medians of {repeats}:\n")
+        print(format_table(TITLES, rows), flush=True)
+    if "BLOCKBUSTER_DATA" in os.environ and not small:
+        print("\nTwo ways to make coarser levels of real label images:\n")
+        print(format_table(QUALITY_TITLES, quality_rows(Path(os.environ["BLOCKBUSTER_DATA"]))))
+    sys.exit(any(row[-1] == "FAIL" for row in rows))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.pyramid",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--repeats", type=int, help=f"counted calls of each (default: {DEFAULT_REPEATS}; 1 with --small)"
+    )
+    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has this text")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep generated images here")
+    parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,100 @@
+"""A coarse voxel has the label that most of its voxels have."""
+
+import itertools
+
+import naive
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from blockbuster.output.downsample import Coarsening, mode_of_blocks, vote
+
+
+@st.composite
+def votes(draw):
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=7))
+    dtype = draw(st.sampled_from(["int32", "int64"]))
+    labels = draw(hnp.arrays(dtype, shape, elements=st.integers(0, 3)))
+    blocks = tuple(draw(st.integers(1, 3)) for _ in shape)
+    starts = [
+        np.sort(np.array(draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=4)), np.int64)) for n in shape
+    ]
+    return labels, starts, blocks
+
+
+@given(votes())
+def test_each_block_gives_the_label_of_most_of_its_voxels(given_votes):
+    labels, starts, blocks = given_votes
+    np.testing.assert_array_equal(vote(labels, starts, blocks), naive.vote(labels, starts, blocks))
+
+
+def test_the_kernel_gives_the_same_compiled_and_as_python(as_run):
+    labels = np.random.default_rng(0).integers(0, 3, 600).astype(np.int32)
+    rows, columns, offsets = np.array([0, 150, 290]), np.arange(0, 290, 7), np.array([0, 1, 4, 9])
+    out = np.full((len(rows), len(columns)), -1, np.int32)
+    as_run(mode_of_blocks)(labels, *(part.astype(np.uint64) for part in (rows, columns, offsets)), out)
+    starts = rows[:, None] + columns
+    expected = [naive.most_frequent(labels[start + offsets].tolist()) for start in starts.ravel()]
+    assert out.ravel().tolist() == expected
+
+
+def test_labels_in_any_memory_order_are_read_alike():
+    labels = np.random.default_rng(1).integers(0, 3, (6, 8, 4)).astype(np.int64)
+    starts = [np.arange(0, n, 2) for n in labels.shape]
+    expected = vote(labels, starts, (2, 2, 2))
+    np.testing.assert_array_equal(vote(np.asfortranarray(labels), starts, (2, 2, 2)), expected)
+    np.testing.assert_array_equal(vote(np.repeat(labels, 2, axis=0)[::2], starts, (2, 2, 2)), expected)
+
+
+SIZES = [
+    # fine, coarse, ratio
+    (16, 8, 2.0),
+    (17, 8, 2.0),
+    (17, 9, 2.0),
+    (61, 30, 61 / 30),
+    (100, 33, 100 / 33),
+    (5, 5, 1.0),
+    (7, 2, 4.0),
+    (9, 4, 2.0027),
+    (1, 1, 2.0),
+    (20, 7, 2.5),
+]
+
+
+@pytest.mark.parametrize(("fine", "coarse", "ratio"), SIZES)
+def test_any_box_of_a_level_is_made_of_its_fine_box_alone(fine, coarse, ratio):
+    step = Coarsening((fine,), (coarse,), (ratio,))
+    labels = np.random.default_rng(fine).integers(0, 4, fine).astype(np.int32)
+    whole = step.coarsen(labels[step.fine_box((slice(0, coarse),))], (slice(0, coarse),))
+    for start, stop in itertools.combinations(range(coarse + 1), 2):
+        box = (slice(start, stop),)
+        np.testing.assert_array_equal(step.coarsen(labels[step.fine_box(box)], box), whole[start:stop])
+
+
+@pytest.mark.parametrize(("fine", "coarse", "ratio"), SIZES)
+def test_a_coarse_voxel_stands_for_what_lies_in_the_middle_of_it(fine, coarse, ratio):
+    step = Coarsening((fine,), (coarse,), (ratio,))
+    for number in range(coarse):
+        (part,) = step.fine_box((slice(number, number + 1),))
+        middle = (number + 0.5) * ratio
+        block = round(ratio)
+        assert 0 <= part.start < part.stop <= fine
+        if part.stop - part.start == block and part.start > 0:
+            assert abs((part.start + part.stop) / 2 - middle) <= 0.5
+        if middle + block / 2 <= fine:
+            assert part.stop - part.start == block
+
+
+@pytest.mark.parametrize(("fine", "coarse"), [(16, 8), (17, 8), (17, 9), (18, 9)])
+@pytest.mark.parametrize("unit", [2, 4, 6])
+def test_even_boxes_share_out_the_coarse_level_without_gap_or_overlap(fine, coarse, unit):
+    step = Coarsening((fine,), (coarse,), (2.0,))
+    assert step.is_even
+    parts = [step.coarse_box((slice(start, min(start + unit, fine)),))[0] for start in range(0, fine, unit)]
+    assert [i for part in parts for i in range(part.start, part.stop)] == list(range(coarse))
+
+
+def test_uneven_levels_say_so():
+    assert not Coarsening((61,), (30,), (61 / 30,)).is_even
