@@ -17,7 +17,8 @@ from blockbuster.cluster import find_execution
 from blockbuster.finish import FinishedStage
 from blockbuster.grid import TileGrid
 from blockbuster.options import resolve_count
-from blockbuster.output.publishing import OutputPlace, clear_partial, replaced_output
+from blockbuster.output.label_image import geometry_of_labels
+from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_image, replaced_output
 from blockbuster.plan import resolve_place
 from blockbuster.process import tile_process
 from blockbuster.report import RunReport
@@ -150,6 +151,12 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     [[0, 1], [2, 1]]
     """
     place = resolve_place(path, component)
+    for folder in (place.path, os.path.dirname(place.path)):
+        if is_label_image(pathlib.Path(folder)):
+            raise ValueError(
+                f"{folder} is a label image, whose levels must fit each other; segment again with "
+                "sequential_labels=True and overwrite=True."
+            )
     if not os.path.lexists(place.path) and os.path.lexists(place.sibling("partial")):
         # An earlier call was killed when the old array was aside and the new one not yet in its place.
         with _locked(place):
@@ -219,6 +226,7 @@ def _merge_own_stage(
     fault = place.fault(overwrite=overwrite)
     if fault:
         raise FileExistsError(fault)
+    geometry = geometry_of_labels(place, None, 0, staged.bricks.grid.shape, path=None)
     with (
         _locked(place),
         tempfile.TemporaryDirectory(prefix="blockbuster-") as folder,
@@ -228,7 +236,7 @@ def _merge_own_stage(
         arrays.save("counts", np.array(ArrayFolder(staged.path).load("counts")))
         finished = FinishedStage(staged, arrays, execution, RunReport(), progress)
         table = finished.match(sequential=sequential)
-        finished.publish(table, place, None)
+        finished.publish(table, place, None, geometry)
     return table.n_objects
 
 

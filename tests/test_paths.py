@@ -474,9 +474,9 @@ def test_F17_an_output_that_is_in_or_around_the_input_is_refused(
 @pytest.mark.parametrize(
     ("write_to", "component", "what"),
     [
-        ("image.zarr", "labels", "lies in the image"),
-        ("image.zarr", "0", "lies in the image"),
-        ("image.zarr", "cells", "lies in the image"),
+        ("image.zarr", "labels", "is an OME-Zarr image; labels inside it are named"),
+        ("image.zarr", "0", "is an OME-Zarr image; labels inside it are named"),
+        ("image.zarr", "cells", "is an OME-Zarr image; labels inside it are named"),
         ("image.zarr/labels", "cells", "lies in the image"),
         ("image.zarr/new", "cells", "lies in the image"),
         ("image.zarr/0", "labels", "lies in the image"),

@@ -99,14 +99,14 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
         If the folder cannot be written to.
     """
     place = resolve_place(write_to, output_component)
-    if image is not None:
-        _check_apart(place.path, "write_to", image, inside_allowed=place.is_label_image)
-    _refuse_nodes(os.path.dirname(place.store), "write_to", place.store, ("array", "image"))
     if is_ome_image(place.store) and not place.is_label_image:
         raise ValueError(
             f"write_to: {place.store} is an OME-Zarr image; labels inside it are named "
             "output_component='labels/NAME', or give another path."
         )
+    if image is not None:
+        _check_apart(place.path, "write_to", image, inside_allowed=place.is_label_image)
+    _refuse_nodes(os.path.dirname(place.store), "write_to", place.store, ("array", "image"))
     _check_writable(os.path.dirname(place.store), "write_to")
     fault = place.fault(overwrite=overwrite)
     if fault:

@@ -28,6 +28,7 @@ __all__ = [
     "OutputPlace",
     "clear_partial",
     "finish_publishing",
+    "is_label_image",
     "partial_output",
     "replaced_output",
     "zarr_node",
@@ -121,7 +122,7 @@ class OutputPlace:
         if path.is_symlink():
             return _LINK.format(path)
         node = zarr_node(path)
-        if node and not (_is_label_image(path) if self.is_label_image else node == "array"):
+        if node and not (is_label_image(path) if self.is_label_image else node == "array"):
             return _NOT_OURS.format(path, "label image" if self.is_label_image else "zarr array")
         if node and not overwrite:
             return f"{path} exists; pass overwrite=True to replace it, or choose another output_component."
@@ -145,7 +146,7 @@ def zarr_node(path: Path) -> str:
     return "group" if (path / ".zgroup").is_file() else "other"
 
 
-def _is_label_image(path: Path) -> bool:
+def is_label_image(path: Path) -> bool:
     """Say whether a group has the metadata of an OME-NGFF label image."""
     stated = _read_json(path / ".zattrs") or _read_metadata(path).get("attributes", {})
     stated = stated.get("ome", stated)
@@ -365,10 +366,15 @@ def _remove_unfinished_files(folder: str) -> None:
 
 def _make_known(place: OutputPlace) -> None:
     """List a label image in its image, and write consolidated metadata anew, without which it stays invisible."""
+    # Listing writes the metadata of a group anew, without what it had consolidated.
+    consolidated = [folder for folder in _groups_above(place) if _is_consolidated(folder)]
     if place.is_label_image:
         _list_label_image(place)
-    for folder in _groups_above(place):
-        _refresh_consolidated(folder)
+    for folder in consolidated:
+        with warnings.catch_warnings(), full_disk_explained(folder, METADATA_BYTES):
+            # That zarr may change them, and that files of others lie in the group, is no news to the user.
+            warnings.simplefilter("ignore", ZarrUserWarning)
+            zarr.consolidate_metadata(Path(folder))
 
 
 def _list_label_image(place: OutputPlace) -> None:
@@ -397,13 +403,9 @@ def _groups_above(place: OutputPlace) -> list[str]:
     return folders
 
 
-def _refresh_consolidated(store: str) -> None:
-    """Write the consolidated metadata of a group anew where it had them."""
-    if _read_metadata(Path(store)).get("consolidated_metadata") or Path(store, ".zmetadata").is_file():
-        with warnings.catch_warnings(), full_disk_explained(store, METADATA_BYTES):
-            # That zarr may change them, and that files of others lie in the group, is no news to the user.
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            zarr.consolidate_metadata(Path(store))
+def _is_consolidated(folder: str) -> bool:
+    stated = _read_metadata(Path(folder)).get("consolidated_metadata")
+    return bool(stated) or Path(folder, ".zmetadata").is_file()
 
 
 def _recover(place: OutputPlace, partial: str) -> None:
