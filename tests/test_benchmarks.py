@@ -126,6 +126,14 @@ def test_seam_cost_has_a_row_for_each_case_in_both_tables(load):
         assert float(weight[4]) > 0
 
 
+def test_pyramid_compares_label_images_with_lone_arrays(load):
+    rows = table_rows(run("benchmarks.pyramid", "--small"))
+    for case in load("pyramid").cases(small=True):
+        ((_, array, *_, peak, _, verdict),) = rows[case.name]
+        assert float(array) > 0 < float(peak)
+        assert verdict == "not judged"
+
+
 def test_scaling_has_a_row_for_each_size_and_scheduler():
     rows = table_rows(run("benchmarks.scaling", "--small"))
     for scheduler in ("threads", "cluster"):
