@@ -21,6 +21,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -156,17 +157,19 @@ def _writing(report: blockbuster.RunReport) -> float:
 
 def _peak_in_new_process(case: Case, path: Path) -> int:
     """Segment in one process, which ends where the seams are matched, and write in another one."""
-    command = [sys.executable, "-m", "benchmarks.pyramid", "--peak", case.name, str(path)]
+    component = f"labels/peak-{uuid.uuid4().hex}"
+    command = [sys.executable, "-m", "benchmarks.pyramid", "--peak", case.name, str(path), component]
     stops = {**os.environ, "BLOCKBUSTER_FAIL_POINT": "seams matched:1"}
     done = subprocess.run(command, cwd=ROOT, env=stops, check=False)
     assert done.returncode == -signal.SIGKILL, done.returncode
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    shutil.rmtree(path / component)
     return int(done.stdout)
 
 
-def _print_peak(name: str, path: str) -> None:
+def _print_peak(name: str, path: str, component: str) -> None:
     (case,) = (case for small in (True, False) for case in cases(small=small) if case.name == name)
-    report = case.run(Path(path), {"write_to": path, "output_component": "labels/peak", "resume": True})
+    report = case.run(Path(path), {"write_to": path, "output_component": component, "resume": True})
     assert report.resumed_from == "write", report.resumed_from
     print(peak_memory_bytes())
 
@@ -262,7 +265,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has this text")
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep generated images here")
     parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
-    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
     return parser
 
 

@@ -231,7 +231,8 @@ class RunPlan:
         return peak_bytes(
             region_voxels=_product(min(n, brick + 2 * halo) for brick, halo, n in lengths),
             core_voxels=_product(self.bricks.brick_shape),
-            box_voxels=_product(box),
+            # The levels of a label image that are written with the finest one are half of it at most.
+            box_voxels=_product(box) * 3 // 2 if self._coarse_shapes else _product(box),
             itemsize=self.source.dtype.itemsize,
             n_at_once=min(n_at_once, n_tasks),
             waiting_voxels=self._waiting_voxels,
@@ -306,12 +307,24 @@ class RunPlan:
         return [f"chunks    each computed {self.chunk_reads:.2f} times on average"]
 
     @property
-    def _levels(self) -> str:
-        """Say what a label image has besides its finest level."""
+    def _coarse_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the levels that a label image has besides its finest one."""
         if self.place is None or not self.place.is_label_image or self.geometry is None:
+            return []
+        return [level.shape for level in self.geometry.for_labels(self.grid.ndim).levels[1:]]
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of all that is written for good, as int32 and before compression."""
+        return self.label_bytes + 4 * sum(map(_product, self._coarse_shapes))
+
+    @property
+    def _levels(self) -> str:
+        n_coarser = len(self._coarse_shapes)
+        if not n_coarser:
             return ""
-        n_coarser = len(self.geometry.levels) - 1
-        return f", and {n_coarser} coarser level{'s' * (n_coarser != 1)} of a label image"
+        levels = f"{n_coarser} coarser level{'s' * (n_coarser > 1)} of a label image"
+        return f", and {levels}, {_bytes(self.output_bytes)} in all"
 
     def __str__(self) -> str:
         grid = self.grid

@@ -65,7 +65,7 @@ def _needs(plan: RunPlan) -> dict[str, tuple[int, int]]:
         certain += plan.label_bytes if plan.place is None else 0
     needs = [(plan.stage_parent, certain, certain + 2 * n_voxels)]
     if plan.place is not None:
-        needs.append((os.path.dirname(plan.place.store), 0, plan.label_bytes))
+        needs.append((os.path.dirname(plan.place.store), 0, plan.output_bytes))
     totals: dict[str, tuple[int, int]] = {}
     for folder, least, most in needs:
         device = existing_folder(folder).stat().st_dev

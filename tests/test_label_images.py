@@ -222,17 +222,24 @@ def test_transformations_of_all_levels_are_kept(version, tmp_path):
     assert kept == [{"type": "scale", "scale": [0.5, 0.5]}]
 
 
-def test_labels_of_a_coarse_level_have_its_scale_and_the_levels_from_there_on(version, tmp_path):
-    path = write_pyramid(tmp_path / "image.zarr", pixels((64, 80)), "yx", version)
+def test_labels_of_a_coarse_level_have_its_scale_and_as_many_levels_as_the_image(version, tmp_path):
+    path = write_pyramid(tmp_path / "image.zarr", pixels((5, 64, 80)), "zyx", version)
     coarse = zarr.open_array(path / "scale1/image", mode="r+")
-    coarse[...] = pixels((32, 40))
+    coarse[...] = pixels((3, 32, 40))
     run(path, level=1)
     image, labels = (metadata(folder)["multiscales"][0]["datasets"] for folder in (path, path / "labels/cells"))
-    assert [part["coordinateTransformations"] for part in labels] == [
-        part["coordinateTransformations"] for part in image[1:]
+    for one, other in zip(image[1:], labels, strict=False):
+        assert one["coordinateTransformations"] == other["coordinateTransformations"]
+    assert [array.shape for array in levels_of(path)] == [(3, 32, 40), (2, 16, 20), (1, 8, 10)]
+    # Half a voxel of a level that is eight times as coarse as the finest one; z has twice the size.
+    assert labels[2]["coordinateTransformations"] == [
+        {"type": "scale", "scale": [4.0, 2.0, 2.0]},
+        {"type": "translation", "translation": [2.0, 1.0, 1.0]},
     ]
-    assert [array.shape for array in levels_of(path)] == [(32, 40), (16, 20)]
-    assert_same_objects(levels_of(path)[0][...], segment(pixels((32, 40))))
+    fine, last = levels_of(path)[1:]
+    starts = [np.arange(n) * 2 for n in last.shape]
+    np.testing.assert_array_equal(last[...], naive.vote(fine[...], starts, (2, 2, 2)))
+    assert_same_objects(levels_of(path)[0][...], segment(pixels((3, 32, 40))))
 
 
 def test_labels_of_an_array_made_from_a_level_find_that_level(version, tmp_path):
@@ -240,7 +247,7 @@ def test_labels_of_an_array_made_from_a_level_find_that_level(version, tmp_path)
     smooth = pixels((32, 40), seed=8)
     for number, image in enumerate((smooth, da.from_array(smooth, chunks=16))):
         run(path, image=image, output_component=f"labels/cells{number}", axes="yx")
-        assert [array.shape for array in levels_of(path, f"cells{number}")] == [(32, 40), (16, 20)]
+        assert [array.shape for array in levels_of(path, f"cells{number}")] == [(32, 40), (16, 20), (8, 10)]
 
 
 def test_labels_with_channels_keep_the_channel_axis(version, tmp_path):
@@ -289,7 +296,8 @@ def test_the_plan_says_what_would_be_written(tmp_path):
     path = write_pyramid(tmp_path / "image.zarr", pixels((40, 50)), "yx")
     before = snapshot(tmp_path)
     plan = plan_run(path, write_to=path, output_component="labels/cells")
-    assert f"{path}/labels/cells, 8 kB, and 2 coarser levels of a label image" in str(plan)
+    assert f"{path}/labels/cells, 8 kB, and 2 coarser levels of a label image, 10.5 kB in all" in str(plan)
+    assert plan.output_bytes == 4 * (40 * 50 + 20 * 25 + 10 * 13)
     assert snapshot(tmp_path) == before
 
 

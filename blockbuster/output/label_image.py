@@ -59,7 +59,8 @@ def geometry_of_labels(
             f"write_to: the image has shape {shape}, and no level of {place.store} has it: {shapes}, apart from "
             "channels. Give a new path."
         )
-    return found.from_level(number)
+    # A label image must have as many levels as its image.
+    return found.from_level(number).with_levels(len(found.levels))
 
 
 def _level_of(geometry: Geometry, shape: tuple[int, ...]) -> int | None:

@@ -120,6 +120,11 @@ def _attributes(geometry: Geometry, name: str) -> dict[str, Any]:
     """Write the metadata of a label image, which lies two groups below its image."""
     multiscale: dict[str, Any] = {
         "name": name,
+        "type": "mode",
+        "metadata": {
+            "description": "a voxel has the label of most voxels of the level before",
+            "method": "blockbuster",
+        },
         "axes": list(geometry.axes),
         "datasets": [
             {"path": str(number), "coordinateTransformations": _stated(level.transformations, level.shape)}

@@ -78,6 +78,13 @@ class Geometry:
         """Leave out the levels that are finer."""
         return replace(self, levels=self.levels[number:])
 
+    def with_levels(self, number: int) -> Geometry:
+        """Add coarser levels, each to the last as that is to the one before, until there are so many."""
+        levels = list(self.levels)
+        while 1 < len(levels) < number:
+            levels.append(_next_level(*levels[-2:]))
+        return replace(self, levels=tuple(levels))
+
     def without_channel(self) -> Geometry:
         """Leave out the channel axis, if there is one."""
         channel = self.letters.find("c")
@@ -161,6 +168,27 @@ def _transformations(stated: dict[str, Any]) -> Transformations:
         for part in found
         if part.get("type") in BY_AXIS and part["type"] in part
     )
+
+
+def _next_level(before: LevelGeometry, last: LevelGeometry) -> LevelGeometry:
+    """Make a level that is to the last as that is to the one before it; an axis of one voxel stays as it is."""
+    ratios = [max(1.0, n / m) if m > 1 else 1.0 for n, m in zip(before.shape, last.shape, strict=True)]
+    shape = tuple(max(1, round(m / ratio)) for m, ratio in zip(last.shape, ratios, strict=True))
+    if before.scale is None or last.scale is None:
+        return LevelGeometry(shape)
+    shrinks = [m > 1 for m in last.shape]
+    steps = [b / a if a and keep else 1.0 for a, b, keep in zip(before.scale, last.scale, shrinks, strict=True)]
+    parts: list[dict[str, Any]] = []
+    for old, part in zip(before.transformations, last.transformations, strict=True):
+        kind, was, now = part["type"], old[part["type"]], part[part["type"]]
+        if kind == "scale":
+            following = [value * step for value, step in zip(now, steps, strict=True)]
+        else:
+            # The next shift is to the last voxel what the last one was to the voxel before.
+            shifts = zip(was, now, steps, shrinks, strict=True)
+            following = [b + (b - a) * step if keep else b for a, b, step, keep in shifts]
+        parts.append({"type": kind, kind: following})
+    return LevelGeometry(shape, tuple(parts))
 
 
 def _without(items: Sequence[Any], number: int) -> tuple[Any, ...]:
