@@ -1,21 +1,15 @@
 """OME-NGFF metadata (0.1 to 0.5) of a zarr group: axes, pyramid levels, channel names."""
 
-import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any
 
 import zarr
-from zarr.errors import ZarrUserWarning
-
-from blockbuster.source.location import MAX_LISTED, Location
 
 # of space axes whose names are not letters, counted from the last axis
 SPACE_LETTERS = "xyzwvu"
 TYPE_LETTERS = {"time": "t", "channel": "c"}
 ASSUMED_AXES = "tczyx"
-MAX_DEPTH = 4
 
 
 @dataclass(frozen=True)
@@ -110,29 +104,6 @@ def axis_letters(axes: list[Any]) -> str:
     return "".join(letters[i] for i in range(len(axes)))
 
 
-def describe_contents(group: zarr.Group, location: Location) -> str:
-    """Return what kind of group this is, and the first images and arrays inside, with their paths.
-
-    Notes
-    -----
-    Opens the groups below one by one until enough is found.
-    """
-    attributes = ome_attributes(group)
-    if "plate" in attributes:
-        kind = "an HCS plate"
-    elif "well" in attributes:
-        kind = "a well of an HCS plate"
-    elif "bioformats2raw.layout" in attributes:
-        kind = "a bioformats2raw collection of images"
-    else:
-        kind = "a zarr group that is no OME-Zarr image (no multiscales in its metadata)"
-    found = [f"{location / path}{what}" for path, what in islice(_walk(group, MAX_DEPTH), MAX_LISTED + 1)]
-    if not found:
-        return f"{kind}, without images or arrays inside"
-    listed = found[:MAX_LISTED] + ["..."] * (len(found) > MAX_LISTED)
-    return "\n  ".join([f"{kind}; give the path of one image or array inside:", *listed])
-
-
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:
     """Give the OME-NGFF metadata of a group: 0.5 keeps everything under one key, which 0.4 does not have."""
     attributes = group.attrs.asdict()
@@ -169,18 +140,3 @@ def _free_letter(preferred: str, name: str, taken: Collection[str]) -> str:
     alphabet = "abdefghijklmnopqrsuvwxyz"
     candidates = preferred + "".join(letter for letter in name if letter in alphabet) + alphabet
     return next(letter for letter in candidates if letter not in taken)
-
-
-def _walk(group: zarr.Group, depth: int) -> Iterator[tuple[str, str]]:
-    """Yield paths inside `group` that can be opened as an image."""
-    with warnings.catch_warnings():
-        # zarr warns of every file beside the arrays, e.g. bioformats2raw's OME/METADATA.ome.xml
-        warnings.simplefilter("ignore", ZarrUserWarning)
-        members = sorted(group.members())
-    for name, member in members:
-        if isinstance(member, zarr.Array):
-            yield name, f" ({member.dtype}, shape {member.shape})"
-        elif ome_attributes(member).get("multiscales"):
-            yield name, ""
-        elif depth > 1:
-            yield from ((f"{name}/{path}", what) for path, what in _walk(member, depth - 1))

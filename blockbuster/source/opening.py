@@ -7,10 +7,11 @@ import dask.array as da
 import numpy as np
 import zarr
 
+from blockbuster.source.collection import describe_contents
 from blockbuster.source.dask_source import DaskSource
 from blockbuster.source.location import Location, locate, open_node
 from blockbuster.source.numpy_source import NumpySource
-from blockbuster.source.ome_zarr import OmeImage, describe_contents, read_ome_image
+from blockbuster.source.ome_zarr import OmeImage, read_ome_image
 from blockbuster.source.protocol import Source, check_axes, check_index
 from blockbuster.source.zarr_source import ZarrSource, locate_array
 

@@ -3,8 +3,9 @@ import pytest
 import zarr
 
 from blockbuster.source import open_source
+from blockbuster.source.collection import describe_contents
 from blockbuster.source.location import locate
-from blockbuster.source.ome_zarr import axis_letters, describe_contents, read_ome_image
+from blockbuster.source.ome_zarr import axis_letters, read_ome_image
 
 
 def named(*names, kind="space"):

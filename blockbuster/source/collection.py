@@ -1,0 +1,202 @@
+"""Groups that hold images: HCS plates and wells, bioformats2raw collections, and any other zarr group."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import zarr
+from fsspec.core import url_to_fs
+
+from blockbuster.source.location import MAX_LISTED, Location
+from blockbuster.source.ome_zarr import ome_attributes
+
+__all__ = ["Collection", "describe_contents", "find_images"]
+
+MAX_DEPTH = 4
+# Groups and arrays that are opened for a list that is not asked to be complete.
+MOST_OPENED = 48
+# (path inside a group, what is known of it)
+Found = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Collection:
+    """The images and arrays in a group.
+
+    Parameters
+    ----------
+    kind : str
+        What the group is, with an article.
+    found : tuple of (str, str)
+        Path of each image or array inside the group, and type and shape of an array.
+    is_complete : bool
+        Whether these are all.
+    """
+
+    kind: str
+    found: tuple[Found, ...]
+    is_complete: bool
+
+
+class _Visitor:
+    """Opens what lies in a group, as often as it may."""
+
+    def __init__(self, most: int | None) -> None:
+        self._most = most
+        self.n_opened = 0
+
+    @property
+    def is_tired(self) -> bool:
+        return self._most is not None and self.n_opened >= self._most
+
+    def open(self, group: zarr.Group, path: str) -> zarr.Group | zarr.Array | None:
+        """Open an array or group; None where there is none, or nothing that zarr can read."""
+        self.n_opened += 1
+        try:
+            return group[path]
+        except (KeyError, ValueError, TypeError, AttributeError):
+            return None
+
+
+def find_images(group: zarr.Group, location: Location, most: int | None = MAX_LISTED) -> Collection:
+    """List the images in a group.
+
+    Parameters
+    ----------
+    group : zarr.Group
+        That is no image itself.
+    location : Location
+        Where it lies.
+    most : int, optional
+        How many images are listed. ``None``: all.
+
+    Returns
+    -------
+    Collection
+        In the order of the metadata of plates, wells and bioformats2raw collections, else by name.
+
+    Notes
+    -----
+    What the metadata name is opened to see that it is there; where they name nothing, the folders are opened.
+    With `most` that is about 50 times at most, however large a plate is.
+    """
+    kind, listing = _describe_kind(group)
+    visitor = _Visitor(None if most is None else MOST_OPENED)
+    found = _some(listing(group, visitor), most)
+    if not found and not visitor.is_tired:
+        found = _some(_walk(group, location, MAX_DEPTH, visitor), most)
+    is_complete = not visitor.is_tired and (most is None or len(found) <= most)
+    return Collection(kind, tuple(found[:most]), is_complete)
+
+
+def describe_contents(group: zarr.Group, location: Location) -> str:
+    """Return what kind of group this is, and the first images and arrays inside, with their paths."""
+    contents = find_images(group, location)
+    if not contents.found:
+        without = "without images or arrays inside" if contents.is_complete else "in which no image was found"
+        return f"{contents.kind}, {without}"
+    listed = [f"{location / path}{f' ({what})' if what else ''}" for path, what in contents.found]
+    more = [] if contents.is_complete else ["..."]
+    return "\n  ".join([f"{contents.kind}; give the path of one image or array inside:", *listed, *more])
+
+
+def _some(found: Iterable[Found], most: int | None) -> list[Found]:
+    """Take one more than are listed, to know whether there are more."""
+    return list(islice(found, None if most is None else most + 1))
+
+
+def _describe_kind(group: zarr.Group) -> tuple[str, Callable[[zarr.Group, _Visitor], Iterator[Found]]]:
+    attributes = ome_attributes(group)
+    if "plate" in attributes:
+        return f"an HCS plate{_size_of_plate(attributes['plate'])}", _images_of_plate
+    if "well" in attributes:
+        return "a well of an HCS plate", _images_of_well
+    if "bioformats2raw.layout" in attributes:
+        return "a bioformats2raw collection of images", _images_of_bioformats2raw
+    return "a zarr group that is no OME-Zarr image (no multiscales in its metadata)", lambda *_: iter(())
+
+
+def _size_of_plate(plate: Any) -> str:
+    wells = _paths(plate, "wells")
+    fields = plate.get("field_count") if isinstance(plate, dict) else None
+    if not wells:
+        return ""
+    most = f", at most {fields} image{'s' * (fields != 1)} each" if isinstance(fields, int) else ""
+    return f" of {len(wells)} well{'s' * (len(wells) != 1)}{most}"
+
+
+def _images_of_plate(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
+    for path in _paths(ome_attributes(group)["plate"], "wells"):
+        if visitor.is_tired:
+            return
+        well = visitor.open(group, path)
+        if isinstance(well, zarr.Group):
+            yield from ((f"{path}/{image}", what) for image, what in _images_of_well(well, visitor))
+
+
+def _images_of_well(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
+    return _images_at(group, _paths(ome_attributes(group).get("well"), "images"), visitor)
+
+
+def _images_of_bioformats2raw(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
+    described = visitor.open(group, "OME")
+    series = ome_attributes(described).get("series") if isinstance(described, zarr.Group) else None
+    if isinstance(series, list):
+        return _images_at(group, [str(path) for path in series], visitor)
+    return _numbered_images(group, visitor)
+
+
+def _numbered_images(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
+    number = 0
+    while not visitor.is_tired and isinstance(visitor.open(group, str(number)), zarr.Group):
+        yield str(number), ""
+        number += 1
+
+
+def _images_at(group: zarr.Group, paths: Iterable[str], visitor: _Visitor) -> Iterator[Found]:
+    for path in paths:
+        if visitor.is_tired:
+            return
+        if isinstance(visitor.open(group, path), zarr.Group):
+            yield path, ""
+
+
+def _paths(stated: Any, key: str) -> list[str]:
+    items = stated.get(key) if isinstance(stated, dict) else None
+    if not isinstance(items, list):
+        return []
+    return [str(item["path"]) for item in items if isinstance(item, dict) and "path" in item]
+
+
+def _walk(group: zarr.Group, location: Location, depth: int, visitor: _Visitor) -> Iterator[Found]:
+    """Yield what inside a group can be opened as an image."""
+    for name in _folders(location):
+        if visitor.is_tired:
+            return
+        member = visitor.open(group, name)
+        if isinstance(member, zarr.Array):
+            yield name, f"{member.dtype}, shape {member.shape}"
+        elif member is not None and ome_attributes(member).get("multiscales"):
+            yield name, ""
+        elif member is not None and depth > 1:
+            inside = _walk(member, location / name, depth - 1, visitor)
+            yield from ((f"{name}/{path}", what) for path, what in inside)
+
+
+def _folders(location: Location) -> list[str]:
+    """Name the folders at a location, numbers first and as numbers."""
+    if location.local_path is not None:
+        with os.scandir(location.local_path) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
+    else:
+        files, path = url_to_fs(str(location))
+        names = [
+            os.path.basename(str(found["name"]).rstrip("/"))
+            for found in files.ls(path, detail=True)
+            if found["type"] == "directory"
+        ]
+    return sorted(names, key=lambda name: (not name.isdecimal(), int(name) if name.isdecimal() else 0, name))
