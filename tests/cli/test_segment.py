@@ -22,7 +22,8 @@ from skimage.filters import threshold_otsu
 from skimage.io import imread
 
 import blockbuster
-from blockbuster.cli import _build_parser, main
+from blockbuster.cli import main
+from blockbuster.cli.entry import build_parser
 from blockbuster.process import tile_process
 
 CORNERS = np.ones((3, 3))
@@ -155,7 +156,7 @@ def test_underscores_are_taken_for_dashes_in_names_of_options_alone(image, here)
 
 
 def test_every_argument_of_tile_process_is_an_option():
-    (commands,) = (action for action in _build_parser()._actions if action.choices)
+    (commands,) = (action for action in build_parser()._actions if action.choices)
     options = {name for action in commands.choices["segment"]._actions for name in action.option_strings}
     arguments = set(inspect.signature(tile_process).parameters) - {"image", "compute", "return_report"}
     assert {f"--{name.replace('_', '-')}" for name in arguments} <= options
@@ -297,7 +298,7 @@ def test_a_wrong_argument_is_status_2_a_message_and_nothing_written(
         ("segment image.zarr --fn otsu", "--write-to"),
         ("segment image.zarr --write-to o", "--fn"),
         ("segment --fn otsu --write-to o", "IMAGE"),
-        ("segment a --fn median --write-to o", "'median' is not otsu, threshold:VALUE or module:function."),
+        ("segment a --fn median --write-to o", "'median' is not otsu, threshold:VALUE, watershed"),
         ("segment a --fn threshold:nan --write-to o", "threshold:nan needs a number, e.g. threshold:120."),
         ("segment a --fn :f --write-to o", "':f' is not otsu"),
         (
@@ -469,7 +470,7 @@ except SystemExit as stopped:
 
 
 def test_every_option_has_one_line_of_help():
-    (commands,) = (action for action in _build_parser()._actions if action.choices)
+    (commands,) = (action for action in build_parser()._actions if action.choices)
     for parser in commands.choices.values():
         described = [line for line in parser.format_help().splitlines() if re.match(r" +(--|IMAGE|PATH)", line)]
         assert all(re.search(r"\S {2,}\S", line) and len(line) < 117 for line in described), described

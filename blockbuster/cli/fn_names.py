@@ -1,0 +1,146 @@
+"""What ``--fn`` names: a function of ours, a model of a plugin, or a function of the user's own."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import math
+import operator
+import os
+import sys
+import traceback
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from blockbuster.cli.values import read_number
+
+__all__ = ["DIAMETER", "FnName", "fn_forms", "read_fn_name"]
+
+# Of a blob, in voxels.
+DIAMETER = 20.0
+OURS = ("otsu", "threshold", "watershed")
+PLUGINS = ("cellpose", "stardist")
+MOST_LISTED = 12
+
+
+@dataclass(frozen=True)
+class FnName:
+    """A name as it was given.
+
+    Parameters
+    ----------
+    kind : str
+        ``"otsu"``, ``"threshold"``, ``"watershed"``, the name of a plugin, or that of a module.
+    value : str
+        What stands behind the colon; may be empty.
+    """
+
+    kind: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.value}" if self.value else self.kind
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether the function is made once the image is known."""
+        return self.kind in OURS
+
+    @property
+    def number(self) -> float:
+        """The threshold, or the diameter."""
+        return _read_value(self.kind, self.value or None)
+
+    def load(self, *, use_gpu: bool) -> Any:
+        """Import the user's function, or make that of a model."""
+        if self.kind == "cellpose":
+            return _plugin(self.kind).cellpose_fn(self.value, gpu=use_gpu)
+        if self.kind == "stardist":
+            return _plugin(self.kind).stardist_fn(self.value)
+        return _import_function(self)
+
+
+def fn_forms() -> str:
+    """List the names that are accepted here."""
+    plugins = [f"{name}:MODEL" for name in PLUGINS if _has_plugin(name)]
+    forms = ["otsu", "threshold:VALUE", "watershed", "watershed:DIAMETER", *plugins]
+    return f"{', '.join(forms)} or module:function"
+
+
+def read_fn_name(text: str) -> FnName:
+    """Read a name.
+
+    The words for our own functions and for plugins always mean these, also where a module has the same name: what
+    ``cellpose:cyto`` does must not depend on what is installed or lies in the current folder.
+    """
+    kind, colon, value = text.partition(":")
+    if kind == "otsu":
+        accepted = not colon
+    elif kind in OURS:
+        accepted = math.isfinite(_read_value(kind, value if colon else None))
+    elif kind in PLUGINS:
+        accepted = bool(value) and _has_plugin(kind)
+    else:
+        accepted = bool(kind and value)
+    if not accepted:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {fn_forms()}.")
+    return FnName(kind, value)
+
+
+def _read_value(kind: str, value: str | None) -> float:
+    if kind == "threshold":
+        return read_number(value or "", f"threshold:{value or ''} needs a number, e.g. threshold:120.")
+    if value is None:
+        return DIAMETER
+    rule = f"watershed:{value} needs the diameter of a blob in voxels, 1 or more, e.g. watershed:20."
+    diameter = read_number(value, rule)
+    if diameter < 1:
+        raise argparse.ArgumentTypeError(rule)
+    return diameter
+
+
+def _has_plugin(name: str) -> bool:
+    try:
+        return importlib.util.find_spec(f"blockbuster.plugins.{name}") is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _plugin(name: str) -> ModuleType:
+    return importlib.import_module(f"blockbuster.plugins.{name}")
+
+
+def _import_function(name: FnName) -> Any:
+    """Import ``module:function``, looking in the current folder first."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        module = importlib.import_module(name.kind)
+    except ModuleNotFoundError as error:
+        raise ImportError(f"--fn {name}: {_what_is_missing(name, error, here)}") from error
+    except Exception as error:
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        raise ImportError(
+            f"--fn {name}: importing {name.kind} raised {type(error).__name__}: {error} "
+            f"({last.filename}, line {last.lineno})"
+        ) from error
+    return _find_function(module, name)
+
+
+def _what_is_missing(name: FnName, error: ModuleNotFoundError, here: str) -> str:
+    if error.name is None or not f"{name.kind}.".startswith(f"{error.name}."):
+        return f"{name.kind} needs a module that is not there: {error}."
+    hint = f" Write {name.kind[:-3]}:{name.value}." if name.kind.endswith(".py") else ""
+    return f"there is no module {name.kind!r} in {here} or among the installed packages.{hint}"
+
+
+def _find_function(module: ModuleType, name: FnName) -> Any:
+    try:
+        return operator.attrgetter(name.value)(module)
+    except AttributeError:
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        listed = f" It has: {', '.join(known[:MOST_LISTED])}." if known else " It has no functions."
+        raise ImportError(f"--fn {name}: {module.__name__} has no {name.value!r}.{listed}") from None

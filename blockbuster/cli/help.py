@@ -1,0 +1,35 @@
+"""How ``--help`` looks: one line per option, then the exit statuses, then examples that run as they stand."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["add_examples", "make_formatter", "make_parser"]
+
+STATUSES = "exit status: 0 done, 1 failed, 2 an argument is wrong, 130 interrupted (Ctrl-C), 143 terminated"
+
+
+def make_formatter(prog: str) -> argparse.HelpFormatter:
+    """Give the layout of all pages of help."""
+    return argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=116)
+
+
+def make_parser(commands: Any, name: str, summary: str, **options: Any) -> argparse.ArgumentParser:
+    """Add a command to the list of them."""
+    description = options.pop("description", summary)
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{description[0].upper()}{description[1:]}.",
+        allow_abbrev=False,
+        formatter_class=make_formatter,
+        **options,
+    )
+    return parser
+
+
+def add_examples(parser: argparse.ArgumentParser, examples: Sequence[str], *, notes: Sequence[str] = ()) -> None:
+    """End a page of help with notes, the exit statuses, and commands to copy."""
+    parser.epilog = "\n".join([*notes, STATUSES, "", "examples:", *(f"  {line}" for line in examples)])

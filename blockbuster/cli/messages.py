@@ -1,0 +1,70 @@
+"""What the command line says: errors and warnings as a line on stderr, JSON alone on stdout."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+__all__ = ["DONE", "FAILED", "WRONG_ARGUMENTS", "Warnings", "complain", "print_json", "stdout_kept_free"]
+
+DONE, FAILED, WRONG_ARGUMENTS = 0, 1, 2
+STDOUT, STDERR = 1, 2
+
+
+def complain(error: BaseException, status: int, kind: str = "") -> int:
+    """Print what went wrong, without a traceback, and give the exit status."""
+    text = "\n".join([kind + str(error), *getattr(error, "__notes__", ())])
+    text = re.sub(r"\b(overwrite|resume)=True\b", r"--\1", text)
+    print(f"blockbuster: {text}", file=sys.stderr)
+    return status
+
+
+def print_json(found: Any) -> None:
+    """Print what a script reads."""
+    print(json.dumps(found, indent=2))
+
+
+@contextlib.contextmanager
+def stdout_kept_free() -> Iterator[None]:
+    """Send to stderr what anybody prints: the user's function, its libraries, other processes."""
+    sys.stdout.flush()
+    try:
+        before = os.dup(STDOUT)
+        os.dup2(STDERR, STDOUT)
+    except OSError:
+        # A process without a stdout or a stderr of its own.
+        before = -1
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        if before >= 0:
+            os.dup2(before, STDOUT)
+            os.close(before)
+
+
+class Warnings:
+    """Print each warning once, as a line; the plan is made twice."""
+
+    def __init__(self) -> None:
+        self._printed: set[str] = set()
+
+    def show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Take the place of `warnings.showwarning`."""
+        text = str(message)
+        if text not in self._printed:
+            self._printed.add(text)
+            print(f"blockbuster: warning: {text}", file=sys.stderr)

@@ -1,0 +1,61 @@
+"""``blockbuster seams``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json
+from blockbuster.cli.pictures import write_new
+
+if TYPE_CHECKING:
+    from blockbuster.report import RunReport
+
+__all__ = ["add_command"]
+
+EXAMPLES = (
+    "blockbuster seams labels.zarr",
+    "blockbuster seams labels.zarr --picture seams.png",
+    "blockbuster seams image.zarr --component labels/cells --json",
+)
+
+
+def add_command(commands: Any) -> None:
+    """Describe the command."""
+    summary = "show which labels touch at the seams of finished labels, which are joined, and where to look"
+    parser = make_parser(commands, "seams", summary)
+    parser.set_defaults(run=_run)
+    parser.add_argument("path", metavar="PATH", help="zarr group that holds the labels")
+    parser.add_argument(
+        "--component", default="labels", metavar="NAME", help="labels in it, e.g. labels/cells (%(default)s)"
+    )
+    parser.add_argument("--picture", metavar="FILE", help="also draw the worst seams to a new PNG file")
+    parser.add_argument("--json", action="store_true", help="print the seams as JSON")
+    add_examples(parser, EXAMPLES)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from blockbuster.report import read_report
+
+    try:
+        report = read_report(args.path, args.component)
+        if args.picture is not None:
+            _draw(report, args.picture)
+    except (OSError, ValueError) as error:
+        return complain(error, WRONG_ARGUMENTS)
+    if args.json:
+        print_json(dataclasses.asdict(report.seams))
+    else:
+        print(report, report.seams, sep="\n")
+    return DONE
+
+
+def _draw(report: RunReport, file: str) -> None:
+    from blockbuster.report.picture import draw_sheet, encode_png, read_crops
+
+    crops = read_crops(report.seams, report.labels_path)
+    if not crops:
+        raise ValueError(f"--picture {file}: there is no seam to show, or its labels cannot be read.")
+    write_new(file, encode_png(draw_sheet(crops)))

@@ -1,0 +1,215 @@
+"""``blockbuster segment``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from blockbuster.cli.fn_names import FnName, fn_forms
+from blockbuster.cli.functions import ThresholdAndLabel, ThresholdAndSplit
+from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.messages import (
+    DONE,
+    FAILED,
+    WRONG_ARGUMENTS,
+    complain,
+    print_json,
+    stdout_kept_free,
+)
+from blockbuster.cli.plan_text import plan_as_dict
+from blockbuster.cli.segment_options import add_options
+
+if TYPE_CHECKING:
+    from blockbuster.plan import RunPlan
+    from blockbuster.report import RunReport
+
+__all__ = ["add_command"]
+
+OWN_NAMES = ("image", "fn", "run", "dry_run", "json", "scheduler", "workers", "to_continue")
+EXAMPLES = (
+    "blockbuster segment image.zarr --fn otsu --write-to labels.zarr",
+    "blockbuster segment image.zarr --fn watershed:24 --tile-shape 512,512 --write-to labels.zarr",
+    "blockbuster segment image.zarr --fn my_module:find_cells --tile-shape auto --overlap 16 --write-to out.zarr",
+    "blockbuster segment image.zarr --fn threshold:120 --write-to image.zarr --output-component labels/cells",
+    "blockbuster segment image.zarr --fn otsu --skip-empty --write-to labels.zarr --dry-run",
+    "blockbuster segment image.zarr --fn otsu --write-to labels.zarr --resume",
+)
+
+
+def add_command(commands: Any) -> None:
+    """Describe the command."""
+    summary = "apply a function to every tile of an image and write the merged labels"
+    # Options that are not given are left to the defaults of tile_process.
+    parser = make_parser(
+        commands,
+        "segment",
+        summary,
+        description=f"{summary} (in brackets: what holds without the option)",
+        usage=f"blockbuster segment IMAGE --fn FN --write-to OUT [options]\n{'':7}FN is {fn_forms()}",
+        argument_default=argparse.SUPPRESS,
+    )
+    parser.set_defaults(run=_run)
+    add_options(parser)
+    add_examples(parser, EXAMPLES)
+
+
+def _run(args: argparse.Namespace) -> int:
+    import dask
+
+    options = {name: value for name, value in vars(args).items() if name not in OWN_NAMES}
+    options.setdefault("progress", sys.stderr.isatty())
+    given = {"scheduler": args.scheduler, "num_workers": args.workers}
+    with dask.config.set({name: value for name, value in given.items() if value is not None}):
+        job = _Job(args.image, args.fn, options, args.to_continue, as_json=args.json)
+        return job.run(dry_run=args.dry_run)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A call of tile_process as the command line gave it."""
+
+    image: str
+    fn_name: FnName
+    options: dict[str, Any]
+    to_continue: str
+    as_json: bool
+
+    def run(self, *, dry_run: bool) -> int:
+        try:
+            with self._stdout():
+                plan, fn = self._plan()
+        except (TypeError, ValueError, OSError, ImportError, RuntimeError) as error:
+            return complain(error, WRONG_ARGUMENTS)
+        if not dry_run:
+            return self._segment_or_complain(plan, fn)
+        if self.as_json:
+            print_json(plan_as_dict(plan))
+        else:
+            print(plan)
+        return DONE
+
+    def _stdout(self) -> contextlib.AbstractContextManager[None]:
+        return stdout_kept_free() if self.as_json else contextlib.nullcontext()
+
+    def _plan(self) -> tuple[RunPlan, Callable[..., Any] | None]:
+        """Check all arguments; give the user's function, or None for one of ours."""
+        from blockbuster.plan import plan_run
+
+        fn = None if self.fn_name.is_ours else self.fn_name.load(use_gpu=bool(self.options.get("use_gpu")))
+        given = {} if fn is None else {"fn": fn}
+        plan = plan_run(self.image, **given, **self.options)
+        if fn is None and plan.source.dtype.kind == "c":
+            raise TypeError(
+                f"--fn {self.fn_name} needs an image of real numbers; this one is {plan.source.dtype}."
+            )
+        if self.fn_name.kind == "watershed" and self._choose_seams(plan):
+            plan = plan_run(self.image, **self.options)
+        return plan, fn
+
+    def _choose_seams(self, plan: RunPlan) -> bool:
+        """Choose halo and merge for blobs that touch, where they are not given; say whether anything was."""
+        if not plan.merge_axes:
+            raise ValueError(
+                "--fn watershed needs an axis along which labels are joined; see --axes, --merge-axes."
+            )
+        chosen: dict[str, Any] = {}
+        if "overlap" not in self.options:
+            chosen["overlap"] = tuple(_halo_of_blobs(plan, self.fn_name.number))
+        if "merge" not in self.options:
+            chosen["merge"] = "agree"
+        self.options.update(chosen)
+        if self.options["merge"] == "touch":
+            print(
+                "blockbuster: hint: --merge touch joins all blobs that touch at a seam; --merge agree keeps "
+                "apart what the watershed split",
+                file=sys.stderr,
+            )
+        return bool(chosen)
+
+    def _segment_or_complain(self, plan: RunPlan, fn: Callable[..., Any] | None) -> int:
+        from blockbuster.errors import TileError
+
+        try:
+            with self._way_on_named(), self._stdout():
+                labels, report = self._segment(plan, fn)
+        except (FileExistsError, ValueError) as error:
+            return complain(error, WRONG_ARGUMENTS)
+        except (TileError, OSError) as error:
+            return complain(error, FAILED)
+        except Exception as error:
+            if self.options.get("verbose"):
+                traceback.print_exc()
+            return complain(error, FAILED, f"{type(error).__name__}: ")
+        self._print(plan, labels, report)
+        return DONE
+
+    @contextlib.contextmanager
+    def _way_on_named(self) -> Iterator[None]:
+        """Add the command that continues to an error that left a stage to continue."""
+        try:
+            yield
+        except BaseException as error:
+            if any("resume=True" in note for note in getattr(error, "__notes__", ())):
+                error.add_note(f"To continue: {self.to_continue}")
+            raise
+
+    def _segment(self, plan: RunPlan, fn: Callable[..., Any] | None) -> tuple[Any, RunReport]:
+        from blockbuster.process import tile_process
+
+        if fn is None:
+            fn = _make_function(self.fn_name, plan)
+            print(f"threshold {fn.threshold:.9g}")
+        if isinstance(fn, ThresholdAndSplit):
+            halo = " x ".join(map(str, plan.grid.halo))
+            print(f"watershed diameter {fn.diameter:g}, halo {halo}, merge {plan.options.merge}")
+        labels, report = tile_process(self.image, fn, **self.options, return_report=True)
+        return labels, report
+
+    def _print(self, plan: RunPlan, labels: Any, report: RunReport) -> None:
+        assert plan.place is not None
+        if self.as_json:
+            found = {"path": plan.place.path, "shape": labels.shape, "dtype": str(labels.dtype)}
+            print_json({"labels": found, **dataclasses.asdict(report)})
+            return
+        print(report)
+        print(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
+
+
+def _make_function(name: FnName, plan: RunPlan) -> ThresholdAndLabel | ThresholdAndSplit:
+    """Make one of our functions, so that it connects voxels as the merge does."""
+    from blockbuster.stage.empty import otsu_threshold
+
+    threshold = name.number if name.kind == "threshold" else otsu_threshold(plan.source)
+    if name.kind != "watershed":
+        return ThresholdAndLabel(threshold, plan.merge_axes, plan.connectivity)
+    spacing = _spacing(plan)
+    sizes = None if spacing is None else tuple(spacing[axis] for axis in plan.merge_axes)
+    return ThresholdAndSplit(threshold, name.number, plan.merge_axes, plan.connectivity, sizes)
+
+
+def _spacing(plan: RunPlan) -> tuple[float, ...] | None:
+    """Size of a voxel along each axis of the image; None where the metadata do not compare them."""
+    if plan.geometry is None:
+        return None
+    geometry = plan.geometry.for_labels(len(plan.grid.shape))
+    scale = geometry.levels[0].scale
+    units = {geometry.axes[axis].get("unit") for axis in plan.merge_axes}
+    if scale is None or len(units) > 1:
+        return None
+    return scale if all(math.isfinite(size) and size > 0 for size in scale) else None
+
+
+def _halo_of_blobs(plan: RunPlan, diameter: float) -> Iterator[int]:
+    """A diameter along the axes in which blobs are connected and cut; none along the others."""
+    spacing = _spacing(plan) or (1.0,) * len(plan.grid.shape)
+    last = spacing[plan.merge_axes[-1]]
+    for axis, tile in enumerate(plan.grid.tile_shape):
+        has_halo = axis in plan.merge_axes and tile > 1
+        yield math.ceil(diameter * last / spacing[axis]) if has_halo else 0
