@@ -148,7 +148,7 @@ def test_each_level_shows_what_most_voxels_of_the_one_before_show(axes, shape, v
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_levels_that_were_resized_are_made_of_the_voxels_that_their_scale_says(tmp_path):
+def test_levels_that_a_writer_rounded_to_half_are_made_of_pairs_of_voxels(tmp_path):
     from ome_zarr.writer import write_image as write_ome_zarr
 
     data = pixels((613, 401))
@@ -158,6 +158,19 @@ def test_levels_that_were_resized_are_made_of_the_voxels_that_their_scale_says(t
     arrays = levels_of(path)
     assert [array.shape for array in arrays] == [zarr.open_array(path / f"s{n}").shape for n in range(5)]
     for fine, coarse in itertools.pairwise(arrays):
+        starts = [np.arange(n) * 2 for n in coarse.shape]
+        np.testing.assert_array_equal(coarse[...], naive.vote(fine[...], starts, (2, 2)))
+
+
+def test_levels_of_any_other_size_are_made_of_the_voxels_that_their_scale_says(version, tmp_path):
+    def shrunk(shape, axes, number):
+        return tuple(round(n / 2.4**number) for n in shape)
+
+    data = pixels((613, 401))
+    path = write_pyramid(tmp_path / "image.zarr", data, "yx", version, shrink=shrunk)
+    run(path, tile_shape=(64, 64))
+    for fine, coarse in itertools.pairwise(levels_of(path)):
+        # The scale of the metadata is 2, which contradicts the shapes.
         middles = [(np.arange(m) + 0.5) * n / m for n, m in zip(fine.shape, coarse.shape, strict=True)]
         starts = [np.floor(middle - 0.5).astype(int) for middle in middles]
         np.testing.assert_array_equal(coarse[...], naive.vote(fine[...], starts, (2, 2)))

@@ -12,8 +12,6 @@ from blockbuster.jit import kernel
 __all__ = ["Coarsening", "mode_of_blocks", "vote"]
 
 Box = tuple[slice, ...]
-# A scale this close to a whole number is one.
-ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,7 @@ class Coarsening:
 
     Examples
     --------
-    >>> step = Coarsening((61, 100), (30, 50), (61 / 30, 2.0))
+    >>> step = Coarsening((61, 100), (25, 50), (61 / 25, 2.0))
     >>> step.blocks
     (2, 2)
     >>> step.fine_box((slice(20, 30), slice(0, 50)))
@@ -48,7 +46,16 @@ class Coarsening:
     @property
     def is_even(self) -> bool:
         """Whether the blocks lie side by side, so that any box of whole blocks can be coarsened by itself."""
-        return all(abs(ratio - block) < ROUNDING for ratio, block in zip(self.ratio, self.blocks, strict=True))
+        return all(map(self._is_even, range(len(self.fine))))
+
+    def _is_even(self, axis: int) -> bool:
+        """Say whether the level is a half (a third, ...) of the finer one, rounded up or down.
+
+        Some writers then state a scale such as 61 / 30. Taken at its word it would shift the last blocks by a
+        part of a coarse voxel, and no box could be coarsened without its neighbours.
+        """
+        block = self.blocks[axis]
+        return abs(self.fine[axis] - block * self.coarse[axis]) < block
 
     def fine_box(self, box: Box) -> Box:
         """Give the fine voxels that a box of coarse ones is made of; it is not empty."""
@@ -86,8 +93,10 @@ class Coarsening:
         return vote(labels, starts, self.blocks)
 
     def _starts(self, axis: int, part: slice) -> np.ndarray:
-        """Give the first fine voxel of each coarse one: the block lies in the middle of what the voxel covers."""
+        """Give the first fine voxel of each block; uneven ones lie in the middle of what the coarse voxel covers."""
         ratio, block = self.ratio[axis], self.blocks[axis]
+        if self._is_even(axis):
+            return np.arange(part.start, part.stop) * block
         middles = (np.arange(part.start, part.stop) + 0.5) * ratio
         starts = np.floor(middles - block / 2 + 0.5).astype(np.int64)
         return np.clip(starts, 0, self.fine[axis] - 1)

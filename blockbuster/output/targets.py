@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import numpy as np
 import zarr
 
 from blockbuster.chunks import chunk_keys
+from blockbuster.grid import relative_box
 from blockbuster.npy import load_npy
 from blockbuster.rundir.durable import checksum_files, full_disk_explained
 
@@ -99,7 +101,9 @@ class ZarrTarget:
             # A task that outlives its run would make the folder anew.
             raise FileNotFoundError(f"the array {self.path} was removed or published while it was written")
         with full_disk_explained(self.path, labels.nbytes):
-            self._array[box] = labels
+            # One at a time: zarr would hold the encoded bytes and a copy of all that it is given.
+            for part in self._shards(box):
+                self._array[part] = labels[relative_box(part, box)]
 
     def clear(self, box: Box) -> None:
         """Remove what is stored of a box: at the image's border zarr would read it, and stumble over damage."""
@@ -110,6 +114,16 @@ class ZarrTarget:
     def checksum(self, box: Box) -> str:
         """CRC-32 over the chunk or shard files of a box; empty if one is missing."""
         return checksum_files(self._files(box))
+
+    def _shards(self, box: Box) -> Iterator[Box]:
+        """Cut a box at the borders of shards, or, without shards, leave it whole."""
+        if self._array.shards is None:
+            return iter((box,))
+        pieces = [
+            [slice(start, min(start + unit, part.stop)) for start in range(part.start, part.stop, unit)]
+            for part, unit in zip(box, self._array.shards, strict=True)
+        ]
+        return itertools.product(*pieces)
 
     def _files(self, box: Box) -> Iterator[str]:
         return (os.path.join(self.path, key) for key in chunk_keys(self._array, box))
