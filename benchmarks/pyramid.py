@@ -3,8 +3,8 @@
 The same labels are written as a lone array, and as an OME-NGFF label image with five levels, turn about, after
 one call each that is not counted. The ratio is what the phases of writing take longer, to writing the lone array.
 Peak memory is that of a process that finds the seams matched and writes the label image. ``halved`` levels are
-half as long as the one before, ``odd`` ones half and rounded down. ``resized`` ones are shorter by another factor,
-so that a voxel of level 1 need not begin where one of level 0 does; they are not judged.
+half as long as the one before, ``odd`` ones half and rounded down. ``resized`` ones are shorter by another
+factor, so that a voxel of level 1 need not begin where one of level 0 does; they are not judged.
 
 The second table compares two ways to make a coarse voxel on label images of ``BLOCKBUSTER_DATA``: the label that
 most of its voxels have, as blockbuster does, and the label of every second voxel.

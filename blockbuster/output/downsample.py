@@ -93,7 +93,7 @@ class Coarsening:
         return vote(labels, starts, self.blocks)
 
     def _starts(self, axis: int, part: slice) -> np.ndarray:
-        """Give the first fine voxel of each block; uneven ones lie in the middle of what the coarse voxel covers."""
+        """Give the first fine voxel of each block; uneven ones lie in the middle of the coarse voxel."""
         ratio, block = self.ratio[axis], self.blocks[axis]
         if self._is_even(axis):
             return np.arange(part.start, part.stop) * block
