@@ -1,4 +1,4 @@
-"""The command line: ``blockbuster demo``, ``blockbuster segment`` and ``blockbuster seams``."""
+"""The command line: ``blockbuster demo``, ``info``, ``estimate-empty``, ``segment`` and ``seams``."""
 
 from blockbuster.cli.entry import main
 from blockbuster.cli.functions import ThresholdAndLabel, ThresholdAndSplit

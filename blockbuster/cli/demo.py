@@ -10,7 +10,7 @@ from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain
 
 __all__ = ["add_command"]
 
-EXAMPLES = ("blockbuster demo", "blockbuster demo --folder my-demo")
+EXAMPLES = ("blockbuster demo --folder my-demo",)
 
 
 def add_command(commands: Any) -> None:

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from blockbuster import __version__
-from blockbuster.cli import demo, seams, segment
+from blockbuster.cli import demo, empty, info, seams, segment
 from blockbuster.cli.help import add_examples, make_formatter
 from blockbuster.cli.messages import Warnings, complain
 
@@ -22,9 +22,10 @@ __all__ = ["build_parser", "main"]
 
 # A run that is continued does not begin anew, and is to be run.
 ANEW = ("--resume", "--overwrite", "--dry-run")
-COMMANDS = (demo, segment, seams)
+COMMANDS = (demo, info, empty, segment, seams)
 EXAMPLES = (
     "blockbuster demo",
+    "blockbuster info image.zarr",
     "blockbuster segment image.zarr --fn otsu --write-to labels.zarr",
     "blockbuster seams labels.zarr",
 )

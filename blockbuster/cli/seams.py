@@ -18,13 +18,13 @@ __all__ = ["add_command"]
 EXAMPLES = (
     "blockbuster seams labels.zarr",
     "blockbuster seams labels.zarr --picture seams.png",
-    "blockbuster seams image.zarr --component labels/cells --json",
+    "blockbuster seams image.zarr --component labels/nuclei --json",
 )
 
 
 def add_command(commands: Any) -> None:
     """Describe the command."""
-    summary = "show which labels touch at the seams of finished labels, which are joined, and where to look"
+    summary = "show which labels touch at the seams between tiles, which are joined, and where to look"
     parser = make_parser(commands, "seams", summary)
     parser.set_defaults(run=_run)
     parser.add_argument("path", metavar="PATH", help="zarr group that holds the labels")

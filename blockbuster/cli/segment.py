@@ -51,7 +51,7 @@ def add_command(commands: Any) -> None:
         commands,
         "segment",
         summary,
-        description=f"{summary} (in brackets: what holds without the option)",
+        description=f"{summary} (in brackets: what holds without an option)",
         usage=f"blockbuster segment IMAGE --fn FN --write-to OUT [options]\n{'':7}FN is {fn_forms()}",
         argument_default=argparse.SUPPRESS,
     )

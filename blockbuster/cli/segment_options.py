@@ -23,7 +23,12 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_job_options(add: Callable[..., Any]) -> None:
-    add("--fn", required=True, type=read_fn_name, help="what labels a tile; modules are looked for here first")
+    add(
+        "--fn",
+        required=True,
+        type=read_fn_name,
+        help="what labels a tile; watershed splits blobs that touch (DIAMETER in voxels: 20)",
+    )
     add("--write-to", required=True, metavar="OUT", help="zarr group that takes the labels, new or not")
     add("--output-component", metavar="NAME", help="name of the labels in OUT; in an image labels/NAME (labels)")
     add("--overwrite", action="store_true", help="replace existing labels once the new ones are complete")
@@ -43,7 +48,7 @@ def _add_tile_options(add: Callable[..., Any]) -> None:
         "--overlap",
         type=read_voxels,
         metavar="N",
-        help="halo in voxels, or per axis: 0,16,16 (0; watershed: DIAMETER)",
+        help="margin that the function sees too, in voxels, or per axis: 0,16 (0; watershed: DIAMETER)",
     )
     add("--skip-empty", action="store_true", help="do not call the function for tiles of background alone")
     add("--empty-threshold", type=float, metavar="VALUE", help="a tile not above it is empty (Otsu of a sample)")
@@ -55,7 +60,7 @@ def _add_label_options(add: Callable[..., Any]) -> None:
     add(
         "--merge",
         metavar="HOW",
-        help="what is one object: touch, agree (in the halo too), none (touch; watershed: agree)",
+        help="what is one object: touch, agree (in the margin too), none (touch; watershed: agree)",
     )
     add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (0.3)")
     add("--connectivity", type=int, metavar="N", help="1 = faces ... ndim = corners too (1; ndim for agree)")
@@ -74,7 +79,7 @@ def _add_run_options(add: Callable[..., Any]) -> None:
         help="tasks that run at once (one per CPU)",
     )
     add("--stage-dir", metavar="FOLDER", help="folder for the temporary stage (beside OUT)")
-    add("--keep-stage", action="store_true", help="keep the stage after success")
+    add("--keep-stage", action="store_true", help="keep the temporary stage after success")
     add("--resume", action="store_true", help="continue an interrupted run, or begin where there is none")
     add("--fn-version", metavar="TEXT", help="stands for a function whose code cannot be read")
     add("--retries", type=int, metavar="N", help="how often a failed tile is tried again (0)")

@@ -1,12 +1,7 @@
 """The command line: labels against scipy on the whole image, exit statuses, messages."""
 
-import dataclasses
-import hashlib
-import inspect
-import json
 import os
 import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -15,68 +10,15 @@ import time
 
 import numpy as np
 import pytest
-import zarr
+from commands import read, run, run_module, spots, tree, write_array
 from naive import partition_fault
 from scipy import ndimage
 from skimage.filters import threshold_otsu
-from skimage.io import imread
 
 import blockbuster
-from blockbuster.cli import main
-from blockbuster.cli.entry import build_parser
-from blockbuster.process import tile_process
 
 CORNERS = np.ones((3, 3))
 NO_DEPTH = np.stack([np.zeros((3, 3)), CORNERS, np.zeros((3, 3))])
-
-
-def blobs(shape, seed=0):
-    """Smooth bright spots on a noisy background, many of them across seams."""
-    noise = np.random.default_rng(seed).random(shape)
-    smooth = ndimage.gaussian_filter(noise, 1.5)
-    return (200 * (smooth - smooth.min()) / np.ptp(smooth)).astype("uint8")
-
-
-def write_array(path, image, chunks):
-    array = zarr.create_array(path, shape=image.shape, chunks=chunks, dtype=image.dtype)
-    array[...] = image
-
-
-def read(path, component="labels"):
-    return zarr.open_array(path, path=component, mode="r")[...]
-
-
-def tree(folder):
-    """Every file in a folder and a hash of its bytes."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch):
-    """An empty current folder, from which modules can be imported."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    return tmp_path
-
-
-@pytest.fixture
-def image(here):
-    """Pixels of image.zarr in the current folder."""
-    pixels = blobs((61, 83))
-    write_array("image.zarr", pixels, (20, 30))
-    return pixels
-
-
-def run(command):
-    """Run the command line in this process."""
-    return main(shlex.split(command))
-
-
-def run_module(*argv, folder, **options):
-    """Run the command line in a process of its own."""
-    command = [sys.executable, "-m", "blockbuster", *argv]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, **options)
 
 
 def test_otsu_equals_the_threshold_and_label_of_the_whole_image(image, here, capsys):
@@ -101,7 +43,7 @@ def test_built_in_functions_connect_voxels_as_the_merge_does(image, connectivity
 @pytest.mark.parametrize("options", ["--axes zyx --merge-axes yx", "--axes tyx"])
 @pytest.mark.parametrize("tile_shape", ["1,7,9", "3,7,9"])
 def test_built_in_functions_never_connect_what_the_merge_keeps_apart(here, options, tile_shape):
-    pixels = blobs((5, 23, 29))
+    pixels = spots((5, 23, 29))
     write_array("stack.zarr", pixels, pixels.shape)
     argv = (
         f"segment stack.zarr --fn threshold:100 {options} --connectivity 2 --write-to o --tile-shape {tile_shape}"
@@ -111,7 +53,7 @@ def test_built_in_functions_never_connect_what_the_merge_keeps_apart(here, optio
 
 
 def test_channel_none_labels_every_channel_by_itself(here):
-    pixels = blobs((2, 23, 29))
+    pixels = spots((2, 23, 29))
     write_array("channels.zarr", pixels, pixels.shape)
     argv = "segment channels.zarr --fn threshold:100 --axes cyx --channel none --tile-shape 7,9 --write-to o"
     assert run(argv) == 0
@@ -120,7 +62,7 @@ def test_channel_none_labels_every_channel_by_itself(here):
 
 
 def test_channel_number_selects_a_channel(here):
-    pixels = blobs((2, 23, 29))
+    pixels = spots((2, 23, 29))
     write_array("channels.zarr", pixels, pixels.shape)
     assert run("segment channels.zarr --fn threshold:100 --axes cyx --channel 1 --write-to o") == 0
     assert partition_fault(read("o"), ndimage.label(pixels[1] > 100)[0]) == ""
@@ -128,7 +70,7 @@ def test_channel_number_selects_a_channel(here):
 
 @pytest.mark.parametrize(("dtype", "bright"), [("bool", True), ("float32", np.nan)])
 def test_otsu_takes_masks_and_ignores_nan(here, dtype, bright):
-    pixels = blobs((31, 37)) > 110
+    pixels = spots((31, 37)) > 110
     image = pixels.astype(dtype)
     image[0, 0] = bright
     write_array("image.zarr", image, image.shape)
@@ -153,13 +95,6 @@ def test_underscores_are_taken_for_dashes_in_names_of_options_alone(image, here)
     )
     assert run(argv) == 0
     assert partition_fault(read("out_1", "a_b"), (image > 0).astype(int)) == ""
-
-
-def test_every_argument_of_tile_process_is_an_option():
-    (commands,) = (action for action in build_parser()._actions if action.choices)
-    options = {name for action in commands.choices["segment"]._actions for name in action.option_strings}
-    arguments = set(inspect.signature(tile_process).parameters) - {"image", "compute", "return_report"}
-    assert {f"--{name.replace('_', '-')}" for name in arguments} <= options
 
 
 def test_options_reach_the_run(image, here, capsys, caplog):
@@ -376,105 +311,6 @@ def test_an_image_that_cannot_be_read_is_status_1_without_a_traceback(image, her
     assert "Traceback" not in err
     assert run("segment image.zarr --fn threshold:9 --write-to o") == 1
     assert "tile (1, 1) [20:40, 30:60]: reading the image raised" in capsys.readouterr().err
-
-
-@pytest.fixture
-def segmented(image, capsys):
-    """Labels in out.zarr, joined where they agree."""
-    argv = (
-        "segment image.zarr --fn threshold:110 --merge agree --overlap 3 --tile-shape 20,30 --write-to out.zarr"
-    )
-    assert run(argv) == 0
-    capsys.readouterr()
-    return blockbuster.read_report("out.zarr")
-
-
-def test_seams_prints_the_run_and_what_its_seams_came_to(segmented, capsys):
-    assert run("seams out.zarr") == 0
-    assert capsys.readouterr() == (f"{segmented}\n{segmented.seams}\n", "")
-    assert f"{segmented.seams.refused} of {segmented.n_pairs} pairs refused" in str(segmented)
-    assert segmented.n_pairs > 10
-
-
-def test_seams_as_json_are_what_the_report_holds(segmented, capsys):
-    assert run("seams out.zarr --component labels --json") == 0
-    assert json.loads(capsys.readouterr().out) == dataclasses.asdict(segmented.seams)
-
-
-def test_seams_are_drawn_to_a_new_file_and_never_over_another(here, capsys):
-    write_array("stripes.zarr", np.tile(np.array([9, 9, 0], "uint8"), (30, 10)), (30, 30))
-    assert run("segment stripes.zarr --fn threshold:5 --tile-shape 10,30 --write-to out.zarr") == 0
-    argv = "seams out.zarr --picture seams.png"
-    assert run(argv) == 0
-    picture = imread("seams.png")
-    assert picture.shape[1] > 2 * 240
-    label = picture[12, 12]
-    assert (picture[12, 12:28] == label).all()
-    assert not (picture[12, 28:36] == label).any()
-    before = tree(here)
-    capsys.readouterr()
-    assert run(argv) == 2
-    assert capsys.readouterr() == ("", "blockbuster: --picture seams.png: the file exists; give a new name.\n")
-    assert run("seams out.zarr --picture no/seams.png") == 2
-    assert "no/seams.png" in capsys.readouterr().err
-    assert tree(here) == before
-
-
-def test_no_picture_is_made_where_there_is_no_seam(image, here, capsys):
-    assert run("segment image.zarr --fn otsu --tile-shape 61,83 --write-to out.zarr") == 0
-    capsys.readouterr()
-    assert run("seams out.zarr --picture seams.png") == 2
-    assert "--picture seams.png: there is no seam to show" in capsys.readouterr().err
-    assert not (here / "seams.png").exists()
-
-
-@pytest.mark.parametrize("argv", ["seams nowhere.zarr", "seams image.zarr", "seams out.zarr --component cells"])
-def test_seams_of_what_has_no_report_are_status_2_and_say_what_to_give(segmented, here, capsys, argv):
-    assert run(argv) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith(f"blockbuster: {here}")
-    assert err.endswith(
-        "report.json does not exist; give the path and the component of labels that tile_process wrote.\n"
-    )
-
-
-def test_a_damaged_report_is_status_2_without_a_traceback(segmented, here, capsys):
-    (here / "out.zarr/labels/blockbuster-report.json").write_text('{"seams": {"axes": 5}}')
-    assert run("seams out.zarr") == 2
-    err = capsys.readouterr().err
-    assert "is damaged and cannot be read" in err
-    assert "Traceback" not in err
-
-
-def test_version_is_printed(capsys):
-    with pytest.raises(SystemExit) as stopped:
-        main(["--version"])
-    assert stopped.value.code == 0
-    assert capsys.readouterr().out == f"blockbuster {blockbuster.__version__}\n"
-
-
-def test_help_imports_nothing_heavy():
-    code = """
-import sys
-from blockbuster.cli import main
-try:
-    main(["segment", "--help"])
-except SystemExit as stopped:
-    heavy = {"numpy", "zarr", "dask", "numba", "skimage", "scipy"} & set(sys.modules)
-    sys.exit(f"imported {heavy}" if heavy else stopped.code)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert "--tile-shape" in done.stdout
-
-
-def test_every_option_has_one_line_of_help():
-    (commands,) = (action for action in build_parser()._actions if action.choices)
-    for parser in commands.choices.values():
-        described = [line for line in parser.format_help().splitlines() if re.match(r" +(--|IMAGE|PATH)", line)]
-        assert all(re.search(r"\S {2,}\S", line) and len(line) < 117 for line in described), described
-        assert len(described) == len([action for action in parser._actions if action.dest != "help"])
 
 
 def test_python_dash_m_runs_a_function_from_the_current_folder_in_processes(image, here):

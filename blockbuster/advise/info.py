@@ -1,0 +1,307 @@
+"""What lies at a path: an image with its levels and labels, or a group that holds images."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import zarr
+
+from blockbuster.plan import plan_run
+from blockbuster.report import read_report
+from blockbuster.source.collection import find_images
+from blockbuster.source.geometry import Geometry, read_geometry
+from blockbuster.source.location import Location, locate, open_node
+from blockbuster.source.ome_zarr import ome_attributes, read_ome_image
+
+__all__ = ["AutoTile", "CollectionInfo", "Entry", "ImageInfo", "LevelInfo", "inspect_path"]
+
+MOST_IMAGES = 24
+
+
+@dataclass(frozen=True)
+class LevelInfo:
+    """An array of a pyramid.
+
+    Parameters
+    ----------
+    path : str
+        Inside the image; empty for an array by itself.
+    shape, chunks : tuple of int
+        In voxels, all axes.
+    shards : tuple of int or None
+        In voxels; ``None``: each chunk is stored by itself.
+    n_bytes : int
+        Of all voxels, uncompressed.
+    voxel_size : tuple of float or None
+        Per axis in the axes' units; ``None`` where it is not stated.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    shards: tuple[int, ...] | None
+    n_bytes: int
+    voxel_size: tuple[float, ...] | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Labels of an image, or an image in a collection.
+
+    Parameters
+    ----------
+    path : str
+        To give to `tile_process`.
+    what : str
+        What is known of it: type and shape, or what the report of its run says; may be empty.
+    """
+
+    path: str
+    what: str
+
+
+@dataclass(frozen=True)
+class AutoTile:
+    """What ``tile_shape="auto"`` chooses here and now.
+
+    Parameters
+    ----------
+    tile_shape, grid_shape : tuple of int
+        Voxels per tile, and tiles, along the axes that are segmented.
+    n_tiles : int
+        Tiles in all.
+    """
+
+    tile_shape: tuple[int, ...]
+    grid_shape: tuple[int, ...]
+    n_tiles: int
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """An image, or an array by itself.
+
+    Parameters
+    ----------
+    path : str
+        Absolute path, or URL.
+    kind : str
+        ``"OME-Zarr image"``, ``"OME-Zarr label image"`` or ``"zarr array"``.
+    version : str
+        Of OME-NGFF; empty where there is none.
+    zarr_format : int
+        2 or 3.
+    axes : str or None
+        One letter per stored axis; ``None``: unknown.
+    units : tuple of str
+        Of each axis; empty where it is not stated.
+    dtype : str
+        Of the voxels.
+    channels : tuple of str
+        Names, as far as they are given.
+    levels : tuple of LevelInfo
+        The finest first.
+    labels : tuple of Entry
+        Label images of this image.
+    report : str
+        What the run came to that wrote these labels; empty for an image that no run wrote.
+    auto : AutoTile
+        For the level and channel that were asked for.
+    """
+
+    path: str
+    kind: str
+    version: str
+    zarr_format: int
+    axes: str | None
+    units: tuple[str, ...]
+    dtype: str
+    channels: tuple[str, ...]
+    levels: tuple[LevelInfo, ...]
+    labels: tuple[Entry, ...]
+    report: str
+    auto: AutoTile
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """A group that is no image.
+
+    Parameters
+    ----------
+    path : str
+        Absolute path, or URL.
+    kind : str
+        What it is, with an article.
+    images : tuple of Entry
+        Images and arrays inside.
+    is_complete : bool
+        Whether these are all.
+    """
+
+    path: str
+    kind: str
+    images: tuple[Entry, ...]
+    is_complete: bool
+
+
+def inspect_path(
+    path: str | os.PathLike[str],
+    *,
+    channel: int | None = 0,
+    level: int = 0,
+    use_gpu: bool = False,
+    most: int | None = MOST_IMAGES,
+) -> ImageInfo | CollectionInfo:
+    """Say what lies at a path.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Path or URL of a zarr array or group.
+    channel, level
+        As in `tile_process`: what the automatic tile is chosen for.
+    use_gpu : bool
+        Choose it by GPU memory.
+    most : int or None
+        How many images of a collection are listed. ``None``: all, however many have to be opened.
+
+    Returns
+    -------
+    ImageInfo or CollectionInfo
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is nothing at `path`.
+    TypeError, ValueError
+        If it is no zarr array or group, is broken, or has no such `channel` or `level`.
+
+    Notes
+    -----
+    Reads metadata, no voxels, and writes nothing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = zarr.create_array(folder, shape=(64, 64), chunks=(32, 64), dtype="uint8")
+    ...     found = inspect_path(folder)
+    >>> found.kind, found.levels[0].chunks, found.auto.n_tiles
+    ('zarr array', (32, 64), 1)
+    """
+    root = locate(path)
+    node = open_node(root)
+    if isinstance(node, zarr.Group) and read_ome_image(node) is None:
+        return _inspect_collection(node, root, most)
+    plan = plan_run(path, tile_shape="auto", channel=channel, level=level, use_gpu=use_gpu)
+    auto = AutoTile(plan.grid.tile_shape, plan.grid.grid_shape, plan.n_tiles)
+    if isinstance(node, zarr.Array):
+        return _inspect_array(node, root, plan.source.axes, auto)
+    return _inspect_image(node, root, auto)
+
+
+def _inspect_collection(group: zarr.Group, root: Location, most: int | None) -> CollectionInfo:
+    contents = find_images(group, root, most)
+    images = []
+    for path, what in contents.found:
+        known = (what, _made_by(root / path))
+        images.append(Entry(str(root / path), "; ".join(text for text in known if text)))
+    return CollectionInfo(str(root), contents.kind, tuple(images), contents.is_complete)
+
+
+def _inspect_array(array: zarr.Array, root: Location, axes: str | None, auto: AutoTile) -> ImageInfo:
+    return ImageInfo(
+        path=str(root),
+        kind="zarr array",
+        version="",
+        zarr_format=array.metadata.zarr_format,
+        # A selected channel has no axis any more.
+        axes=axes if axes is None or len(axes) == array.ndim else _names(array),
+        units=(),
+        dtype=str(array.dtype),
+        channels=(),
+        levels=(_level("", array, None),),
+        labels=(),
+        report=_summary_of_run(root),
+        auto=auto,
+    )
+
+
+def _inspect_image(group: zarr.Group, root: Location, auto: AutoTile) -> ImageInfo:
+    image = read_ome_image(group)
+    assert image is not None
+    arrays = [_array(group, path) for path in image.levels]
+    geometry = read_geometry(str(root))
+    sizes = _voxel_sizes(geometry) if geometry is not None else [None] * len(arrays)
+    stated = ome_attributes(group)
+    return ImageInfo(
+        path=str(root),
+        kind="OME-Zarr label image" if "image-label" in stated else "OME-Zarr image",
+        version=str(stated["multiscales"][0].get("version") or stated.get("version") or ""),
+        zarr_format=group.metadata.zarr_format,
+        axes=image.axes_of(arrays[0].shape),
+        units=() if geometry is None else tuple(str(axis.get("unit") or "") for axis in geometry.axes),
+        dtype=str(arrays[0].dtype),
+        channels=image.channels,
+        levels=tuple(map(_level, image.levels, arrays, sizes)),
+        labels=_find_labels(group, root),
+        report=_summary_of_run(root),
+        auto=auto,
+    )
+
+
+def _array(group: zarr.Group, path: str) -> zarr.Array:
+    array = group.get(path)
+    if isinstance(array, zarr.Array):
+        return array
+    raise ValueError(f"image {group.store_path}: its metadata name a level {path!r}, which is no array.")
+
+
+def _level(path: str, array: zarr.Array, voxel_size: tuple[float, ...] | None) -> LevelInfo:
+    n_bytes = math.prod(array.shape) * array.dtype.itemsize
+    return LevelInfo(path, array.shape, array.chunks, array.shards, n_bytes, voxel_size)
+
+
+def _voxel_sizes(geometry: Geometry) -> list[tuple[float, ...] | None]:
+    """Size of a voxel of each level, with what applies to all levels."""
+    shared = [part["scale"] for part in geometry.transformations if "scale" in part]
+    sizes: list[tuple[float, ...] | None] = []
+    for level in geometry.levels:
+        own = level.scale
+        factors = shared[0] if shared else [1.0] * len(own or ())
+        sizes.append(None if own is None else tuple(a * b for a, b in zip(own, factors, strict=True)))
+    return sizes
+
+
+def _find_labels(group: zarr.Group, root: Location) -> tuple[Entry, ...]:
+    labels = group.get("labels")
+    names = ome_attributes(labels).get("labels") if isinstance(labels, zarr.Group) else None
+    if not isinstance(names, list):
+        return ()
+    places = [root / "labels" / str(name) for name in names]
+    return tuple(Entry(str(place), _made_by(place)) for place in places)
+
+
+def _names(array: zarr.Array) -> str:
+    return "".join(map(str, getattr(array.metadata, "dimension_names", None) or ()))
+
+
+def _made_by(place: Location) -> str:
+    report = _summary_of_run(place)
+    return f"made by blockbuster, {report}" if report else ""
+
+
+def _summary_of_run(place: Location) -> str:
+    """What the run came to that wrote labels; empty where there is no report."""
+    if place.local_path is None:
+        return ""
+    store, name = os.path.split(place.local_path)
+    try:
+        return str(read_report(store, name)).partition("; stage ")[0]
+    except FileNotFoundError:
+        return ""
+    except ValueError as error:
+        return str(error)

@@ -1,0 +1,108 @@
+"""``blockbuster estimate-empty``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json
+from blockbuster.cli.pictures import write_new
+from blockbuster.cli.values import read_channel, read_tile_shape, read_voxels
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from blockbuster.stage.empty import EmptyTiles
+
+__all__ = ["add_command"]
+
+EXAMPLES = (
+    "blockbuster estimate-empty image.zarr --tile-shape 256,256",
+    "blockbuster estimate-empty image.zarr --tile-shape 256,256 --overlap 16 --threshold 100 --picture empty.png",
+    "blockbuster estimate-empty image.zarr --tile-shape auto --json",
+)
+# A larger grid is not printed as text: rows and columns.
+LARGEST_TEXT = (60, 110)
+# In pixels: of a picture's longer side at least, and of a tile at most.
+LEAST_SIDE, MOST_TILE = 640, 64
+EMPTY, FULL, LINE = (235, 235, 240), (62, 41, 120), (255, 255, 255)
+
+
+def add_command(commands: Any) -> None:
+    """Describe the command."""
+    summary = "count the tiles that --skip-empty would skip"
+    description = f"{summary}, and say at which threshold; this reads the image once"
+    parser = make_parser(commands, "estimate-empty", summary, description=description)
+    parser.set_defaults(run=_run)
+    add = parser.add_argument
+    add("image", metavar="PATH", help="path or URL of an OME-Zarr image or a zarr array")
+    add("--tile-shape", type=read_tile_shape, metavar="N,N", help="voxels per axis, or auto (the image's chunks)")
+    add(
+        "--overlap",
+        type=read_voxels,
+        default=0,
+        metavar="N",
+        help="margin that counts too, in voxels, or per axis: 0,16,16 (0)",
+    )
+    add("--threshold", type=float, metavar="VALUE", help="a tile not above it is empty (Otsu of a sample)")
+    add("--channel", type=read_channel, default=0, metavar="N", help="channel (0), or none: all of them")
+    add("--level", type=int, default=0, metavar="N", help="pyramid level, 0 is the finest (0)")
+    add("--picture", metavar="FILE", help="also draw the empty tiles to a new PNG file")
+    add("--json", action="store_true", help="print what is found as JSON")
+    add_examples(parser, EXAMPLES)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from blockbuster.advise import estimate_empty_tiles
+
+    names = ("overlap", "threshold", "channel", "level")
+    try:
+        found = estimate_empty_tiles(args.image, args.tile_shape, **{name: getattr(args, name) for name in names})
+        if args.picture is not None:
+            _draw(found, args.picture)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        return complain(error, WRONG_ARGUMENTS)
+    if args.json:
+        print_json(_as_dict(found))
+    else:
+        _print(found)
+    return DONE
+
+
+def _print(found: EmptyTiles) -> None:
+    rows, columns = found.plane().shape
+    if rows <= LARGEST_TEXT[0] and columns <= LARGEST_TEXT[1]:
+        print(found)
+        return
+    print(str(found).partition("\n")[0])
+    print(f"The grid of {rows} x {columns} tiles is too large to print; --picture FILE draws it.")
+
+
+def _as_dict(found: EmptyTiles) -> dict[str, Any]:
+    return {
+        "threshold": found.threshold,
+        "n_tiles": found.n_tiles,
+        "n_empty": found.n_empty,
+        "grid": list(found.empty.shape),
+        "empty": found.empty.tolist(),
+    }
+
+
+def _draw(found: EmptyTiles, file: str) -> None:
+    from blockbuster.report.picture import encode_png
+
+    write_new(file, encode_png(_picture(found.plane())))
+
+
+def _picture(plane: np.ndarray) -> np.ndarray:
+    """Draw a square for each tile, the paler the more of those behind it are empty."""
+    import numpy as np
+
+    side = max(1, min(MOST_TILE, LEAST_SIDE // max(plane.shape)))
+    fraction = plane.repeat(side, axis=0).repeat(side, axis=1)[..., np.newaxis]
+    picture = np.round(fraction * EMPTY + (1 - fraction) * FULL).astype(np.uint8)
+    if side > 3:
+        picture[::side] = LINE
+        picture[:, ::side] = LINE
+    return picture

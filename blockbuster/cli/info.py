@@ -1,0 +1,145 @@
+"""``blockbuster info``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json
+from blockbuster.cli.values import read_channel
+
+if TYPE_CHECKING:
+    from blockbuster.advise.info import CollectionInfo, Entry, ImageInfo, LevelInfo
+
+__all__ = ["add_command"]
+
+EXAMPLES = (
+    "blockbuster info image.zarr",
+    "blockbuster info image.zarr --level 1 --channel none",
+    "blockbuster info labels.zarr",
+    "blockbuster info plate.zarr --all --json",
+)
+WIDTH = 10
+
+
+def add_command(commands: Any) -> None:
+    """Describe the command."""
+    summary = "show what lies at a path: axes, levels, channels, labels; the images in a plate"
+    description = f"{summary};\nand which tile --tile-shape auto would choose"
+    parser = make_parser(commands, "info", summary, description=description)
+    parser.set_defaults(run=_run)
+    parser.add_argument("path", metavar="PATH", help="path or URL of a zarr array or group")
+    parser.add_argument(
+        "--channel",
+        type=read_channel,
+        default=0,
+        metavar="N",
+        help="for the tile: channel (0), or none: all of them",
+    )
+    parser.add_argument("--level", type=int, default=0, metavar="N", help="for the tile: pyramid level (0)")
+    parser.add_argument("--use-gpu", action="store_true", help="choose the tile by GPU memory")
+    parser.add_argument("--all", action="store_true", help="list all images of a plate, not the first few")
+    parser.add_argument("--json", action="store_true", help="print what is found as JSON")
+    add_examples(parser, EXAMPLES)
+
+
+def _run(args: argparse.Namespace) -> int:
+    from blockbuster.advise.info import MOST_IMAGES, CollectionInfo, inspect_path
+
+    most = None if args.all else MOST_IMAGES
+    try:
+        found = inspect_path(args.path, channel=args.channel, level=args.level, use_gpu=args.use_gpu, most=most)
+    except (TypeError, ValueError, OSError, RuntimeError) as error:
+        return complain(error, WRONG_ARGUMENTS)
+    if args.json:
+        print_json(dataclasses.asdict(found))
+    elif isinstance(found, CollectionInfo):
+        _print(_collection_lines(found))
+    else:
+        _print(_image_lines(found, f"level {args.level}{_channel_words(found, args.channel)}"))
+    return DONE
+
+
+def _print(lines: Iterable[tuple[str, str]]) -> None:
+    for name, text in lines:
+        print(f"{name:<{WIDTH}}{text}".rstrip())
+
+
+def _collection_lines(found: CollectionInfo) -> Iterator[tuple[str, str]]:
+    yield "path", found.path
+    yield "what", found.kind
+    if not found.images:
+        yield "images", "none" if found.is_complete else "none among the first"
+        return
+    yield from _named("images", _entries(found.images))
+    if not found.is_complete:
+        yield "", "... (--all lists all)"
+
+
+def _image_lines(found: ImageInfo, chosen_for: str) -> Iterator[tuple[str, str]]:
+    yield "path", found.path
+    yield "what", f"{found.kind} {found.version}".rstrip() + f", zarr format {found.zarr_format}"
+    yield "axes", _axes(found)
+    yield "dtype", found.dtype
+    if found.channels:
+        yield "channels", ", ".join(f"{i} {name}".rstrip() for i, name in enumerate(found.channels))
+    yield from _named("levels" if found.levels[0].path else "array", _table(found.levels))
+    if found.labels:
+        yield from _named("labels", _entries(found.labels))
+    if found.report:
+        yield "made by", f"blockbuster, {found.report}"
+    auto = found.auto
+    tiles = f"{auto.n_tiles} tile{'s' * (auto.n_tiles != 1)}, {_by(auto.grid_shape)}"
+    yield "auto tile", f"{_by(auto.tile_shape)} for {chosen_for}: {tiles}"
+
+
+def _axes(found: ImageInfo) -> str:
+    if not found.axes:
+        return "not stated; name them with --axes"
+    units = found.units or ("",) * len(found.axes)
+    return ", ".join(f"{axis} ({unit})" if unit else axis for axis, unit in zip(found.axes, units, strict=True))
+
+
+def _channel_words(found: ImageInfo, channel: int | None) -> str:
+    if "c" not in (found.axes or ""):
+        return ""
+    return ", all channels" if channel is None else f", channel {channel}"
+
+
+def _table(levels: Sequence[LevelInfo]) -> list[str]:
+    """Align what is known of each level; a column that is empty for all is left out."""
+    from dask.utils import format_bytes
+
+    head = ("", "path", "shape", "size", "voxel", "chunks", "shards")
+    rows = [
+        (
+            str(number) if level.path else "",
+            level.path,
+            _by(level.shape),
+            str(format_bytes(level.n_bytes)),
+            _by(f"{size:.4g}" for size in level.voxel_size or ()),
+            _by(level.chunks),
+            _by(level.shards or ()),
+        )
+        for number, level in enumerate(levels)
+    ]
+    columns = [column for column in zip(head, *rows, strict=True) if any(column[1:])]
+    padded = [[cell.ljust(max(map(len, column))) for cell in column] for column in columns]
+    return ["  ".join(row) for row in zip(*padded, strict=True)]
+
+
+def _entries(entries: Iterable[Entry]) -> list[str]:
+    return [f"{entry.path} ({entry.what})" if entry.what else entry.path for entry in entries]
+
+
+def _named(name: str, lines: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Put a name before the first of some lines."""
+    for number, line in enumerate(lines):
+        yield ("" if number else name), line
+
+
+def _by(numbers: Iterable[Any]) -> str:
+    return " x ".join(map(str, numbers))
