@@ -6,8 +6,8 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from blockbuster.cli.help import add_examples, make_parser
-from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json
-from blockbuster.cli.pictures import write_new
+from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json
+from blockbuster.cli.pictures import refuse_existing, write_new
 from blockbuster.cli.values import read_channel, read_tile_shape, read_voxels
 
 if TYPE_CHECKING:
@@ -55,19 +55,30 @@ def add_command(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from blockbuster.advise import estimate_empty_tiles
+    from blockbuster.plan import plan_run
 
-    names = ("overlap", "threshold", "channel", "level")
+    options = {name: getattr(args, name) for name in ("tile_shape", "overlap", "channel", "level")}
     try:
-        found = estimate_empty_tiles(args.image, args.tile_shape, **{name: getattr(args, name) for name in names})
-        if args.picture is not None:
-            _draw(found, args.picture)
+        # Faults of the arguments are found before the image is read.
+        plan_run(args.image, **options, skip_empty=True, empty_threshold=args.threshold)
+        refuse_existing(args.picture)
     except (TypeError, ValueError, OSError, RuntimeError) as error:
         return complain(error, WRONG_ARGUMENTS)
-    if args.json:
+    try:
+        found = estimate_empty_tiles(args.image, threshold=args.threshold, **options)
+        _print_as(found, as_json=args.json)
+        if args.picture is not None:
+            _draw(found, args.picture)
+    except Exception as error:
+        return complain(error, FAILED, f"{type(error).__name__}: ")
+    return DONE
+
+
+def _print_as(found: EmptyTiles, *, as_json: bool) -> None:
+    if as_json:
         print_json(_as_dict(found))
     else:
         _print(found)
-    return DONE
 
 
 def _print(found: EmptyTiles) -> None:

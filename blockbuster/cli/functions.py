@@ -136,8 +136,8 @@ class ThresholdAndSplit:
         from scipy import ndimage
         from skimage.segmentation import watershed
 
-        if mask.all():
-            # There is no background to be distant from.
+        if mask.all() or not mask.any():
+            # There is no background to be distant from, or nothing else.
             return mask.astype(np.int32)
         neighbours = ndimage.generate_binary_structure(mask.ndim, min(self.connectivity, mask.ndim))
         components: np.ndarray = ndimage.label(mask, neighbours)[0]
@@ -161,7 +161,7 @@ class ThresholdAndSplit:
             distance, min_distance=min(apart), footprint=window, labels=components, exclude_border=False
         )
         markers = np.zeros(distance.shape, np.int32)
-        # In C order, so that the numbers do not depend on how peaks were sorted.
-        peaks = peaks[np.lexsort(peaks.T[::-1])]
+        # In C order, so that the numbers do not depend on how peaks were sorted; none have no axes either.
+        peaks = peaks[np.lexsort(peaks.T[::-1])].reshape(-1, distance.ndim)
         markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
         return markers

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-__all__ = ["write_new"]
+import os
+
+__all__ = ["refuse_existing", "write_new"]
+
+
+def refuse_existing(file: str | None) -> None:
+    """Raise FileExistsError if there is a file that a picture would replace."""
+    if file is not None and os.path.lexists(file):
+        raise FileExistsError(f"--picture {file}: the file exists; give a new name.")
 
 
 def write_new(file: str, png: bytes) -> None:
-    """Write the bytes of a picture to a file that is not there yet.
-
-    Raises
-    ------
-    FileExistsError
-        If it is.
-    """
-    try:
-        with open(file, "xb") as stream:
-            stream.write(png)
-    except FileExistsError as error:
-        raise FileExistsError(f"--picture {file}: the file exists; give a new name.") from error
+    """Write the bytes of a picture to a file that is not there yet."""
+    refuse_existing(file)
+    with open(file, "xb") as stream:
+        stream.write(png)

@@ -1,0 +1,114 @@
+"""What --fn may name, and which words are never taken for a module."""
+
+import importlib.util
+import sys
+
+import numpy as np
+import pytest
+from commands import read, run
+
+import blockbuster
+from blockbuster.cli.fn_names import DIAMETER, PLUGINS, FnName, fn_forms, read_fn_name
+
+HAS_PLUGINS = importlib.util.find_spec("blockbuster.plugins") is not None
+FIND = "def find(tile):\n    return (tile > 110).astype('int32')\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "value"),
+    [
+        ("otsu", "otsu", ""),
+        ("threshold:-1e3", "threshold", "-1e3"),
+        ("watershed", "watershed", ""),
+        ("watershed:7.5", "watershed", "7.5"),
+        ("module:function", "module", "function"),
+        ("package.module:Class.method", "package.module", "Class.method"),
+        ("otsu.better:find", "otsu.better", "find"),
+    ],
+)
+def test_names_are_read_and_written_alike(text, kind, value):
+    assert read_fn_name(text) == FnName(kind, value)
+    assert str(read_fn_name(text)) == text
+
+
+def test_values_are_numbers():
+    assert read_fn_name("threshold:-1e3").number == -1000
+    assert read_fn_name("watershed:7.5").number == 7.5
+    assert read_fn_name("watershed").number == DIAMETER
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("otsu:find", "'otsu:find' is not otsu, threshold:VALUE"),
+        ("otsu:", "'otsu:' is not otsu"),
+        ("threshold", "threshold: needs a number, e.g. threshold:120."),
+        ("watershed:", "watershed: needs the diameter of a blob in voxels, 1 or more, e.g. watershed:20."),
+        ("watershed:0.5", "watershed:0.5 needs the diameter of a blob in voxels, 1 or more"),
+        ("watershed:nan", "watershed:nan needs the diameter"),
+        ("cellpose", "'cellpose' is not otsu"),
+        ("stardist:", "'stardist:' is not otsu"),
+        ("module:", "'module:' is not otsu"),
+    ],
+)
+def test_words_of_our_own_are_never_taken_for_a_module(here, capsys, name, message):
+    for word in ("otsu", "threshold", "watershed", "cellpose", "stardist"):
+        (here / f"{word}.py").write_text(FIND)
+    with pytest.raises(SystemExit) as stopped:
+        run(f"segment image.zarr --fn {name} --write-to out.zarr")
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(HAS_PLUGINS, reason="the plugins are here")
+@pytest.mark.parametrize("plugin", PLUGINS)
+def test_a_model_without_its_plugin_is_refused_with_what_is_accepted(here, capsys, plugin):
+    (here / f"{plugin}.py").write_text(FIND)
+    with pytest.raises(SystemExit) as stopped:
+        run(f"segment image.zarr --fn {plugin}:find --write-to out.zarr")
+    assert stopped.value.code == 2
+    forms = "otsu, threshold:VALUE, watershed, watershed:DIAMETER or module:function"
+    assert fn_forms() == forms
+    assert f"'{plugin}:find' is not {forms}." in capsys.readouterr().err
+
+
+@pytest.fixture
+def plugins(tmp_path, monkeypatch):
+    """A folder of plugins that takes the place of blockbuster's own, and says what it is called with."""
+    folder = tmp_path / "more" / "plugins"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").write_text("")
+    (folder / "cellpose.py").write_text(
+        "from functools import partial\n"
+        "def find(tile, model, gpu):\n    return (tile > int(model)).astype('int32') * (2 if gpu else 1)\n"
+        "def cellpose_fn(model, *, gpu=False, diameter=None, **eval_kwargs):\n"
+        "    return partial(find, model=model, gpu=gpu)\n"
+    )
+    (folder / "stardist.py").write_text(
+        "def stardist_fn(model, *, normalize=(1, 99.8), **predict_kwargs):\n"
+        "    return lambda tile: (tile > int(model.rpartition('/')[2])).astype('int32')\n"
+    )
+    monkeypatch.setattr(blockbuster, "__path__", [str(folder.parent), *blockbuster.__path__])
+    before = {name for name in sys.modules if name.startswith("blockbuster.plugins")}
+    for name in before:
+        monkeypatch.delitem(sys.modules, name)
+    yield
+    for name in [name for name in sys.modules if name.startswith("blockbuster.plugins")]:
+        del sys.modules[name]
+    blockbuster.__dict__.pop("plugins", None)
+
+
+def test_models_are_given_to_the_plugins(image, plugins):
+    assert "cellpose:MODEL, stardist:MODEL or module:function" in fn_forms()
+    assert run("segment image.zarr --fn cellpose:110 --merge none --write-to o1") == 0
+    assert run("segment image.zarr --fn stardist:models/120 --merge none --write-to o2") == 0
+    assert ((read("o1") > 0) == (image > 110)).all()
+    assert ((read("o2") > 0) == (image > 120)).all()
+
+
+@pytest.mark.filterwarnings("ignore:use_gpu=True")
+def test_use_gpu_reaches_the_model(image, plugins):
+    name = read_fn_name("cellpose:110")
+    tile = np.array([[200]])
+    assert name.load(use_gpu=True)(tile) == 2
+    assert name.load(use_gpu=False)(tile) == 1
