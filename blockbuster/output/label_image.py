@@ -60,7 +60,8 @@ def geometry_of_labels(
             "channels. Give a new path."
         )
     # A label image must have as many levels as its image.
-    return found.from_level(number).with_levels(len(found.levels))
+    # How much coarser a next level is, also where the last one was segmented, its image tells.
+    return found.with_levels(len(found.levels) + number).from_level(number)
 
 
 def _level_of(geometry: Geometry, shape: tuple[int, ...]) -> int | None:

@@ -19,7 +19,13 @@ from zarr.errors import ZarrUserWarning
 from blockbuster.failpoints import reach
 from blockbuster.output.layout import ArrayLayout, OutputLayout
 from blockbuster.report import FINEST
-from blockbuster.rundir.durable import METADATA_BYTES, WRITING, flush_folder, full_disk_explained
+from blockbuster.rundir.durable import (
+    METADATA_BYTES,
+    WRITING,
+    flush_folder,
+    full_disk_explained,
+    write_atomically,
+)
 from blockbuster.rundir.folder import check_removable, make_marked_folder, remove_entries
 from blockbuster.rundir.lock import hold_lock
 
@@ -371,10 +377,23 @@ def _make_known(place: OutputPlace) -> None:
     if place.is_label_image:
         _list_label_image(place)
     for folder in consolidated:
-        with warnings.catch_warnings(), full_disk_explained(folder, METADATA_BYTES):
+        with warnings.catch_warnings(), full_disk_explained(folder, METADATA_BYTES), _own_files_kept(folder):
             # That zarr may change them, and that files of others lie in the group, is no news to the user.
             warnings.simplefilter("ignore", ZarrUserWarning)
             zarr.consolidate_metadata(Path(folder))
+
+
+@contextlib.contextmanager
+def _own_files_kept(folder: str) -> Iterator[None]:
+    """Keep a group's own files of format 2, which zarr writes anew, and in its layout, with the consolidated."""
+    files = [Path(folder, name) for name in (".zgroup", ".zattrs")]
+    before = {file: file.read_bytes() for file in files if file.is_file()}
+    yield
+    for file in files:
+        if file in before:
+            write_atomically(file, before[file])
+        else:
+            file.unlink(missing_ok=True)
 
 
 def _list_label_image(place: OutputPlace) -> None:
