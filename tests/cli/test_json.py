@@ -26,8 +26,8 @@ def find(tile):
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
 def test_the_report_is_all_there_is_on_stdout(image, here, scheduler):
     (here / "talking.py").write_text(TALKING)
-    argv = "segment image.zarr --fn talking:find --tile-shape 30,30 --write-to out.zarr --json --workers 2 --scheduler"
-    done = run_module(*argv.split(), scheduler, folder=here)
+    argv = "segment image.zarr --fn talking:find --tile-shape 30,30 --write-to out.zarr --json --workers 2"
+    done = run_module(*argv.split(), "--scheduler", scheduler, folder=here)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found.pop("labels") == {"path": str(here / "out.zarr" / "labels"), "shape": [61, 83], "dtype": "int32"}
