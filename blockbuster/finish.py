@@ -175,7 +175,7 @@ class FinishedStage:
                 self.execution,
                 dtype,
                 written=self.done.boxes.get(0),
-                on_box=None if isinstance(target, ArrayTarget | NpyTarget) else self._keep_boxes(0),
+                on_box=_pass_by if isinstance(target, ArrayTarget | NpyTarget) else self._keep_boxes(0),
                 on_done=advance,
             )
 
@@ -219,6 +219,11 @@ class FinishedStage:
 
     def _bar(self, name: str) -> contextlib.AbstractContextManager[Callable[[int], Any]]:
         return progress_bar(self.progress, name, self.staged.bricks.grid.n_tiles)
+
+
+def _pass_by(_number: int, _checksum: str) -> None:
+    """Keep no record of a box in memory, which is lost with the process."""
+    reach("box written")
 
 
 @contextlib.contextmanager

@@ -31,7 +31,7 @@ class Coarsening:
     >>> step.blocks
     (2, 2)
     >>> step.fine_box((slice(20, 30), slice(0, 50)))
-    (slice(41, 61, None), slice(0, 100, None))
+    (slice(49, 61, None), slice(0, 100, None))
     """
 
     fine: tuple[int, ...]
