@@ -12,6 +12,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from collections_of_images import write_bioformats2raw, write_plate
 from naive import label
 from outcomes import Counted, assert_same_objects, blobs, refused, refuses, snapshot, write_image
 from scipy import ndimage
@@ -407,31 +408,32 @@ def test_B15_a_missing_path_a_file_and_a_folder_are_refused(tmp_path):
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_B15_a_plate_and_a_well_are_refused_with_the_images_in_them(tmp_path, zarr_format):
-    plate = zarr.create_group(tmp_path / "plate.zarr", zarr_format=zarr_format)
-    note(plate, {"plate": {"wells": [{"path": "B/03"}]}})
-    well = plate.create_group("B/03")
-    note(well, {"well": {"images": [{"path": "0"}]}})
-    field = write_image(tmp_path / "plate.zarr" / "B" / "03" / "0", blobs((9, 9)), "yx", zarr_format=zarr_format)
+    image = blobs((9, 9))
+    plate = write_plate(tmp_path / "plate.zarr", image, 2, 2, 2, zarr_format)
     same = {"folder": tmp_path, "write_to": tmp_path / "out.zarr"}
-    refuses(ValueError, "HCS plate", str(field), image=tmp_path / "plate.zarr", **same)
-    refuses(ValueError, "well of an HCS plate", str(field), image=tmp_path / "plate.zarr" / "B" / "03", **same)
-    assert_same_objects(tile_process(field, components, tile_shape=(4, 4)), label(blobs((9, 9))))
+    fields = [f"\n  {plate}/{well}/{field}\n" for well in ("A/1", "A/2", "B/1") for field in (0, 1)]
+    refuses(ValueError, "HCS plate of 4 wells, at most 2 images each", *fields, image=plate, **same)
+    refuses(ValueError, "well of an HCS plate", f"\n  {plate}/B/2/1$", image=plate / "B" / "2", **same)
+    assert_same_objects(tile_process(f"{plate}/B/2/1", components, tile_shape=(4, 4)), label(image))
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
-def test_B15_a_bioformats2raw_collection_is_refused_with_the_images_in_it(tmp_path, zarr_format):
-    collection = zarr.create_group(tmp_path / "image.zarr", zarr_format=zarr_format)
-    note(collection, {"bioformats2raw.layout": 3})
-    images = [
-        write_image(tmp_path / "image.zarr" / n, blobs((9, 9)), "yx", zarr_format=zarr_format) for n in "01"
-    ]
+def test_B15_a_plate_of_384_wells_is_refused_with_its_first_images(tmp_path, zarr_format):
+    plate = write_plate(tmp_path / "plate.zarr", blobs((9, 9)), 16, 24, 1, zarr_format, stored=20)
+    # The rows that are not there are those of a plate that is still being copied.
+    paths = "".join(f"\n  {plate}/A/{column}/0" for column in range(1, 7))
+    refuses(ValueError, "HCS plate of 384 wells", rf"{paths}\n  \.\.\.$", image=plate, folder=tmp_path)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("series", [None, ["1", "0"]])
+def test_B15_a_bioformats2raw_collection_is_refused_with_the_images_in_it(tmp_path, zarr_format, series):
+    image = blobs((9, 9))
+    path = write_bioformats2raw(tmp_path / "image.zarr", {"0": image, "1": image}, zarr_format, series)
+    listed = "".join(f"\n  {path}/{name}" for name in series or ["0", "1"])
     same = {"folder": tmp_path, "write_to": tmp_path / "out.zarr"}
-    refuses(ValueError, "bioformats2raw", *map(str, images), image=tmp_path / "image.zarr", **same)
-
-
-def note(group, metadata):
-    """Where the metadata of its version belong."""
-    group.attrs.update({"ome": metadata} if group.metadata.zarr_format == 3 else metadata)
+    refuses(ValueError, "bioformats2raw", f"{listed}$", image=path, **same)
+    assert_same_objects(tile_process(f"{path}/1", components, tile_shape=(4, 4)), label(image))
 
 
 def test_B15_a_group_that_is_no_image_is_refused_with_the_arrays_in_it(tmp_path):

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
+from scipy.spatial import cKDTree
 
 import blockbuster
 from blockbuster.cli import ThresholdAndLabel, ThresholdAndSplit
@@ -33,9 +34,7 @@ def pairs_of_discs(shape, diameter, apart=0.85, spacing=None, seed=0):
         direction *= apart * diameter / 2 / np.linalg.norm(direction)
         middles += [centre - direction, centre + direction]
     places = np.stack(np.indices(shape), axis=-1) * spacing / spacing[-1]
-    mask = np.zeros(shape, bool)
-    for middle in middles:
-        mask |= np.linalg.norm(places - middle, axis=-1) < diameter / 2
+    mask = cKDTree(middles).query(places, distance_upper_bound=diameter / 2)[0] < diameter / 2
     return mask, np.array(middles) * spacing[-1] / spacing
 
 
