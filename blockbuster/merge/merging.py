@@ -172,7 +172,7 @@ def write_final_labels(
     boxes = remap_boxes(staged.bricks, shard)
     write_boxes(
         remap_box,
-        RemapJob(staged, arrays, boxes, target, dtype),
+        RemapJob(staged, arrays, boxes, shard, target, dtype),
         execution,
         arrays.path,
         written=written,

@@ -16,7 +16,9 @@ from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.labels import remap_labels
 
-__all__ = ["LabelTarget", "RemapJob", "VerifyBoxesJob", "remap_box", "remap_boxes", "verify_box"]
+__all__ = ["LabelTarget", "RemapJob", "VerifyBoxesJob", "cut_box", "remap_box", "remap_boxes", "verify_box"]
+
+STRIP_VOXELS = 2**23
 
 Index = tuple[int, ...]
 Box = tuple[slice, ...]
@@ -47,6 +49,8 @@ class RemapJob:
         Counts, offsets and the remap table.
     boxes : TileGrid
         One box per task, made of whole shards of the target.
+    shard : tuple of int
+        What the target stores as one piece.
     target : LabelTarget
         Where final labels go.
     dtype : dtype
@@ -56,6 +60,7 @@ class RemapJob:
     staged: StagedLabels
     arrays: ArrayFolder
     boxes: TileGrid
+    shard: Index
     target: LabelTarget
     dtype: np.dtype
 
@@ -111,17 +116,32 @@ def remap_box(job: RemapJob, number: int) -> tuple[int, str]:
         Of what was stored; empty where there was nothing to store.
     """
     box = job.boxes.core(job.boxes.index(number))
-    labels = None
-    for index in _bricks_within(job.staged.bricks, box):
-        if not job.ids.n_labels(index):
-            continue
-        if labels is None:
-            labels = np.zeros([part.stop - part.start for part in box], job.dtype)
-        _remap_brick(job, index, box, labels)
-    if labels is None:
+    tables = {
+        index: _table(job, index) for index in _bricks_within(job.staged.bricks, box) if job.ids.n_labels(index)
+    }
+    if not tables:
         return number, ""
-    job.target.write(box, labels)
+    for strip in cut_box(box, job.shard):
+        labels = np.zeros([part.stop - part.start for part in strip], job.dtype)
+        for index in _bricks_within(job.staged.bricks, strip):
+            if index in tables:
+                _remap_brick(job, index, tables[index], strip, labels)
+        job.target.write(strip, labels)
     return number, job.target.checksum(box)
+
+
+def cut_box(box: Box, shard: Index) -> Iterator[Box]:
+    """Cut a box into strips of whole shards, so that its labels need not be in memory at once.
+
+    Examples
+    --------
+    >>> [strip[0] for strip in cut_box((slice(4096, 8000), slice(0, 4096)), (2048, 2048))]
+    [slice(4096, 6144, None), slice(6144, 8000, None)]
+    """
+    across = int(np.prod([part.stop - part.start for part in box[1:]], dtype=np.int64))
+    length = shard[0] * max(1, STRIP_VOXELS // (shard[0] * across))
+    for start in range(box[0].start, box[0].stop, length):
+        yield slice(start, min(start + length, box[0].stop)), *box[1:]
 
 
 @dataclass(frozen=True)
@@ -139,14 +159,18 @@ def verify_box(job: VerifyBoxesJob, number: int) -> tuple[int, bool]:
     return number, not expected or job.target.checksum(job.boxes.core(job.boxes.index(number))) == expected
 
 
-def _remap_brick(job: RemapJob, index: Index, box: Box, labels: np.ndarray) -> None:
+def _table(job: RemapJob, index: Index) -> np.ndarray:
+    """Give the final id of each label of a brick."""
+    table = np.zeros(job.ids.n_labels(index) + 1, job.dtype)
+    table[1:] = job.table.final_ids(job.ids.all_of(index))
+    return table
+
+
+def _remap_brick(job: RemapJob, index: Index, table: np.ndarray, box: Box, labels: np.ndarray) -> None:
     """Fill the part of a box that a brick covers."""
     core = job.staged.bricks.core(index)
     common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)]
-    n_labels = job.ids.n_labels(index)
-    staged = job.staged.read(index, n_labels, relative_box(common, core))
-    table = np.zeros(n_labels + 1, job.dtype)
-    table[1:] = job.table.final_ids(job.ids.all_of(index))
+    staged = job.staged.read(index, len(table) - 1, relative_box(common, core))
     remap_labels(staged, table, labels[relative_box(common, box)])
 
 

@@ -11,6 +11,7 @@ from blockbuster.jit import kernel
 
 __all__ = ["Coarsening", "mode_of_blocks", "vote"]
 
+COPIED_VOXELS = 2**20
 Box = tuple[slice, ...]
 
 
@@ -132,17 +133,26 @@ def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]
     array([[1, 0],
            [0, 0]])
     """
+    out = np.empty([len(first) for first in starts], labels.dtype)
+    step = max(1, COPIED_VOXELS // (blocks[0] * max(1, labels[:1].size)))
+    for begin in range(0, len(out), step):
+        rows = starts[0][begin : begin + step]
+        part = labels[rows[0] : rows[-1] + blocks[0]]
+        _vote(part, [rows - rows[0], *starts[1:]], blocks, out[begin : begin + step])
+    return out
+
+
+def _vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int], out: np.ndarray) -> None:
+    """Vote in labels that are copied where they are cut out of others, or end within a block."""
     ends = [int(first[-1]) + block for first, block in zip(starts, blocks, strict=True)]
     short = [max(0, end - n) for end, n in zip(ends, labels.shape, strict=True)]
     if any(short):
         labels = np.pad(labels, [(0, n) for n in short], mode="edge")
     labels = np.ascontiguousarray(labels)
     steps = [stride // labels.itemsize for stride in labels.strides]
-    out = np.empty([len(first) for first in starts], labels.dtype)
     offsets = _sums([np.arange(block) * step for block, step in zip(blocks, steps, strict=True)])
     rows = _sums([first * step for first, step in zip(starts[:-1], steps[:-1], strict=True)])
     mode_of_blocks(labels.reshape(-1), rows, _sums(starts[-1:]), offsets, out.reshape(len(rows), -1))
-    return out
 
 
 def _sums(parts: Sequence[np.ndarray]) -> np.ndarray:

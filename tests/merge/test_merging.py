@@ -10,7 +10,7 @@ from strategies import cases
 
 from blockbuster.cluster import find_execution
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.merge import match_seams, write_final_labels
+from blockbuster.merge import match_seams, remap, write_final_labels
 from blockbuster.output.storage import label_chunks
 from blockbuster.output.targets import ArrayTarget
 from blockbuster.rundir.arrays import ArrayFolder
@@ -88,8 +88,8 @@ def test_more_objects_than_int32_holds_get_int64_ids(tmp_path):
 
 
 @settings(max_examples=40)
-@given(cases(kinds=("numpy",)), st.data())
-def test_stage_and_merge_alone_give_the_labels_of_the_contract(tmp_path_factory, case, data):
+@given(cases(kinds=("numpy",)), st.sampled_from([1, 40, remap.STRIP_VOXELS]), st.data())
+def test_stage_and_merge_alone_give_the_labels_of_the_contract(tmp_path_factory, case, strip, data):
     merged = tuple(sorted(data.draw(st.sets(st.sampled_from(range(len(case.shape)))))))
     counts = data.draw(st.tuples(*(st.integers(1, len(axis)) for axis in case.lengths)))
 
@@ -97,7 +97,8 @@ def test_stage_and_merge_alone_give_the_labels_of_the_contract(tmp_path_factory,
         return naive.label(tile, case.connectivity)
 
     folder = tmp_path_factory.mktemp("stage")
-    with dask.config.set(scheduler="synchronous"):
+    with dask.config.set(scheduler="synchronous"), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(remap, "STRIP_VOXELS", strip)
         staged, execution = stage(
             case.mask, fn, folder, case.lengths, case.halo, counts, case.connectivity, merged
         )

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from blockbuster.output import downsample
 from blockbuster.output.downsample import Coarsening, mode_of_blocks, vote
 
 
@@ -24,10 +25,13 @@ def votes(draw):
     return labels, starts, blocks
 
 
-@given(votes())
-def test_each_block_gives_the_label_of_most_of_its_voxels(given_votes):
+@given(votes(), st.sampled_from([1, 30, downsample.COPIED_VOXELS]))
+def test_each_block_gives_the_label_of_most_of_its_voxels(given_votes, n_copied):
     labels, starts, blocks = given_votes
-    np.testing.assert_array_equal(vote(labels, starts, blocks), naive.vote(labels, starts, blocks))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(downsample, "COPIED_VOXELS", n_copied)
+        voted = vote(labels, starts, blocks)
+    np.testing.assert_array_equal(voted, naive.vote(labels, starts, blocks))
 
 
 def test_the_kernel_gives_the_same_compiled_and_as_python(as_run):
