@@ -8,7 +8,6 @@ the first call of each is not counted.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import functools
 import gc
@@ -27,6 +26,7 @@ from unittest.mock import patch
 import numpy as np
 from zarr.codecs import ZstdCodec
 
+from benchmarks.command_line import data_folder, measuring_parser
 from benchmarks.machine import describe_machine, machine_facts
 from benchmarks.runs import N_THREADS, run_engine, seconds_of
 from benchmarks.settings import Setting, is_small, settings
@@ -320,31 +320,16 @@ def _is_within(cells: list[list[str]]) -> bool:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print; exit with 1 where something is above its bound."""
-    options = _parser().parse_args(arguments)
+    options = measuring_parser("durability", __doc__, "9, 7 and 3").parse_args(arguments)
     small = options.small or is_small()
     sizes = SMALLEST if small else Sizes()
     if options.repeats:
         sizes = Sizes(sizes.few, sizes.many, sizes.timed, options.repeats, options.repeats, options.repeats)
     print(describe_machine(machine_facts()), flush=True)
     is_good = measure_journal(sizes, None if small else JOURNAL_BOUND)
-    with contextlib.ExitStack() as stack:
-        data = options.data or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        data.mkdir(parents=True, exist_ok=True)
+    with data_folder(options.data) as data:
         is_good &= measure_engine(data, sizes, None if small else ENGINE_BOUND, small=small, only=options.only)
     sys.exit(not is_good)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.durability",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--repeats", type=int, help="counted calls of each (default: 9, 7 and 3; 1 with --small)")
-    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has this text")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="keep generated images here")
-    parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
-    return parser
 
 
 if __name__ == "__main__":

@@ -11,18 +11,16 @@ one constant grey value, and the background is 0.
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import shutil
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.command_line import data_folder, measuring_parser
 from benchmarks.machine import describe_machine, machine_facts
 from benchmarks.memory import measure_peak_memory
 from benchmarks.runs import N_THREADS, least_seconds, plain_loop, run_engine, seconds_of
@@ -149,13 +147,17 @@ def report_text(rows: list[Row], repeats: int) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, and write JSON if asked."""
-    options = _parser().parse_args(arguments)
+    parser = measuring_parser("engine", __doc__, str(DEFAULT_REPEATS))
+    types = ["uint8", "uint16"]
+    parser.add_argument("--dtype", choices=types, default="uint16", help="of pixels (default: uint16)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file")
+    options = parser.parse_args(arguments)
     small = options.small or is_small()
     repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
     facts = machine_facts()
     print(describe_machine(facts), flush=True)
     rows = []
-    with _data_folder(options.data) as data:
+    with data_folder(options.data) as data:
         for number, setting in enumerate(settings(small=small, dtype=options.dtype)):
             if options.only in setting.name:
                 print(f"measuring {setting.name}", file=sys.stderr, flush=True)
@@ -166,34 +168,6 @@ def main(arguments: list[str] | None = None) -> None:
     if options.json:
         content = {"machine": facts, "rows": [row.as_dict() for row in rows]}
         options.json.write_text(json.dumps(content, indent=2))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.engine",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--repeats", type=int, help="counted calls of each (default: 5; 1 with --small)")
-    parser.add_argument(
-        "--dtype", choices=["uint8", "uint16"], default="uint16", help="of pixels (default: uint16)"
-    )
-    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has this text")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="keep generated images here")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file")
-    parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
-    return parser
-
-
-@contextlib.contextmanager
-def _data_folder(kept: Path | None) -> Iterator[Path]:
-    """Give the folder of the images: the user's, or one that goes away."""
-    if kept is not None:
-        kept.mkdir(parents=True, exist_ok=True)
-        yield kept
-        return
-    with tempfile.TemporaryDirectory() as name:
-        yield Path(name)
 
 
 if __name__ == "__main__":

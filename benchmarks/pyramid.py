@@ -13,7 +13,6 @@ most of its voxels have, as blockbuster does, and the label of every second voxe
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
 import signal
@@ -31,6 +30,7 @@ import numpy as np
 import zarr
 
 import blockbuster
+from benchmarks.command_line import data_folder, measuring_parser
 from benchmarks.images import Image
 from benchmarks.machine import describe_machine, machine_facts
 from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes, seconds_of
@@ -245,16 +245,16 @@ def _moments(labels: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; exit with 1 where something is above its bound."""
-    options = _parser().parse_args(arguments)
+    parser = measuring_parser("pyramid", __doc__, str(DEFAULT_REPEATS))
+    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
     if options.peak:
         _print_peak(*options.peak)
         return
     small = options.small or is_small()
     repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
     print(describe_machine(machine_facts()), flush=True)
-    with contextlib.ExitStack() as stack:
-        data = options.data or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        data.mkdir(parents=True, exist_ok=True)
+    with data_folder(options.data) as data:
         chosen = [case for case in cases(small=small) if options.only in case.name]
         rows = [measure(case, case.stored_in(data), repeats) for case in chosen]
         what = f"A label image of {N_LEVELS} levels against a lone array"
@@ -264,22 +264,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\nTwo ways to make coarser levels of real label images:\n")
         print(format_table(QUALITY_TITLES, quality_rows(Path(os.environ["BLOCKBUSTER_DATA"]))))
     sys.exit(any(row[-1] == "FAIL" for row in rows))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.pyramid",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--repeats", type=int, help=f"counted calls of each (default: {DEFAULT_REPEATS}; 1 with --small)"
-    )
-    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has this text")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="keep generated images here")
-    parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
-    return parser
 
 
 if __name__ == "__main__":

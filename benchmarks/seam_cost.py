@@ -9,7 +9,6 @@ and a function that costs nothing: the worst case, which is not judged.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import shutil
 import statistics
@@ -26,6 +25,7 @@ import numpy as np
 import zarr
 
 import blockbuster
+from benchmarks.command_line import data_folder, measuring_parser
 from benchmarks.images import Image
 from benchmarks.machine import describe_machine, machine_facts
 from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes, seconds_of
@@ -198,7 +198,9 @@ def _bytes_below(folder: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; exit with 1 where something is above its bound."""
-    options = _parser().parse_args(arguments)
+    parser = measuring_parser("seam_cost", __doc__, str(DEFAULT_REPEATS))
+    parser.add_argument("--weigh", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args(arguments)
     if options.weigh:
         _print_weight(*options.weigh)
         return
@@ -206,9 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
     chosen = [case for case in cases(small=small) if options.only in case.name]
     print(describe_machine(machine_facts()), flush=True)
-    with contextlib.ExitStack() as stack:
-        data = options.data or Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        data.mkdir(parents=True, exist_ok=True)
+    with data_folder(options.data) as data:
         paths = [case.stored_in(data) for case in chosen]
         rows = [measure(case, path, repeats) for case, path in zip(chosen, paths, strict=True)]
         print(f"\nTime on {N_THREADS} threads, medians of {repeats}; ratio is agree / touch:\n")
@@ -217,22 +217,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print("\nPeak memory of one run in a process of its own, and bytes of the sidecars with agree:\n")
         print(format_table(WEIGHT_TITLES, weights))
     sys.exit(any(row[-1] == "FAIL" for row in [*rows, *weights]))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.seam_cost",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--repeats", type=int, help=f"counted calls of each (default: {DEFAULT_REPEATS}; 1 with --small)"
-    )
-    parser.add_argument("--only", default="", metavar="TEXT", help="settings whose name has this text")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="keep generated images here")
-    parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
-    parser.add_argument("--weigh", nargs=3, help=argparse.SUPPRESS)
-    return parser
 
 
 if __name__ == "__main__":
