@@ -22,3 +22,8 @@ def kernel(function: Callable[..., Any]) -> Any:
     except RuntimeError as error:
         logger.info("numba cannot cache %s, it is compiled at each start: %s", function.__name__, error)
         return njit(nogil=True)(function)
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile `function` as a part of each kernel that calls it."""
+    return njit(inline="always")(function)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from blockbuster.output import downsample
-from blockbuster.output.downsample import Coarsening, mode_of_blocks, vote
+from blockbuster.output.downsample import Coarsening, mode_of_blocks, mode_of_pairs, vote
 
 
 @st.composite
@@ -42,6 +42,34 @@ def test_the_kernel_gives_the_same_compiled_and_as_python(as_run):
     starts = rows[:, None] + columns
     expected = [naive.most_frequent(labels[start + offsets].tolist()) for start in starts.ravel()]
     assert out.ravel().tolist() == expected
+
+
+@st.composite
+def halved_labels(draw):
+    """Labels of which two axes, or three, are halved, with any width."""
+    ndim = draw(st.integers(2, 4))
+    blocks = (1,) * (ndim - 2) + (2, 2) if ndim == 2 or draw(st.booleans()) else (1,) * (ndim - 3) + (2, 2, 2)
+    shape = tuple(draw(st.integers(1, 9)) for _ in range(ndim))
+    labels = draw(hnp.arrays("int32", shape, elements=st.sampled_from([0, 0, 1, 2, 2**31 - 1])))
+    return labels, blocks
+
+
+@given(halved_labels())
+def test_halved_labels_are_those_of_most_voxels(given_labels):
+    labels, blocks = given_labels
+    starts = [np.arange(0, n, block) for n, block in zip(labels.shape, blocks, strict=True)]
+    np.testing.assert_array_equal(vote(labels, starts, blocks), naive.vote(labels, starts, blocks))
+
+
+@pytest.mark.parametrize("n_rows", [2, 4])
+def test_the_kernel_of_pairs_gives_the_same_compiled_and_as_python(n_rows, as_run):
+    labels = np.random.default_rng(n_rows).choice([0, 1, 2, 2**31 - 1], (3 * n_rows, 20)).astype(np.int32)
+    rows, offsets = np.arange(0, 3 * n_rows * 10, n_rows * 10), np.arange(n_rows) * 10
+    out = np.full((3, 10), -1, np.int32)
+    pairs = labels.reshape(-1).view(np.uint64)
+    as_run(mode_of_pairs)(pairs, rows.astype(np.uint64), offsets.astype(np.uint64), out)
+    blocks = labels.reshape(3, n_rows, 10, 2).swapaxes(1, 2).reshape(30, 2 * n_rows)
+    assert out.ravel().tolist() == [naive.most_frequent(block) for block in blocks.tolist()]
 
 
 def test_labels_in_any_memory_order_are_read_alike():
