@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import dask
 
+from blockbuster.cluster import ONE_AT_A_TIME
 from blockbuster.tiling.memory import free_ram_bytes, visible_gpus
 
 if TYPE_CHECKING:
@@ -50,12 +51,13 @@ def make_local_cluster(
     Parameters
     ----------
     use_gpu : bool
-        One worker for each visible GPU, with one thread, that sees this GPU alone.
+        One worker for each visible GPU, that sees this GPU alone. It has two threads, and `tile_process` calls fn
+        in one of them at a time: the other reads the next tile, so that the GPU need not wait.
     n_workers : int, optional
         Processes. ``None``: one for every `threads_per_worker` CPUs that this process may use, and no more than
         have 1 GB of the free memory each; with `use_gpu`, one for each GPU.
     threads_per_worker : int
-        Tiles at once in one process. More than 1 serves an fn that lets go of the GIL.
+        Tiles at once in one process. More than 1 serves an fn that lets go of the GIL. With `use_gpu` it is 1.
     memory_limit : str, int or None
         Bytes per worker, above which dask restarts it; a text such as ``"4 GiB"``; ``None`` or 0: no limit.
         ``"auto"``: an equal share of 0.9 of the memory that this process can really have: what is free, within
@@ -109,6 +111,8 @@ def make_local_cluster(
     gpus = visible_gpus() if use_gpu else None
     if gpus is not None:
         n_workers = _count_gpu_workers(gpus, n_workers, threads_per_worker)
+        # Two take turns in fn: while one evaluates, the other reads.
+        threads_per_worker = 2
     memory_bytes = int((1 - DRIVER_SHARE) * free_ram_bytes())
     if n_workers is None:
         n_workers = max(1, min(_n_cpus() // threads_per_worker, memory_bytes // LEAST_WORKER_BYTES))
@@ -148,8 +152,8 @@ def _count_gpu_workers(gpus: list[str], n_workers: int | None, threads_per_worke
         raise RuntimeError(NO_GPU.format(visible=repr(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))))
     if threads_per_worker != 1:
         raise ValueError(
-            f"threads_per_worker is {threads_per_worker}; with use_gpu a worker has one thread, so that no two "
-            "tiles share a GPU."
+            f"threads_per_worker is {threads_per_worker}; with use_gpu leave it at 1: no two tiles share a GPU, "
+            "and a second thread, which reads ahead, comes by itself."
         )
     if n_workers is not None and n_workers > len(gpus):
         raise ValueError(
@@ -174,6 +178,7 @@ def _nanny(gpus: list[str] | None) -> type:
                 # The order of PCI slots, which is the one that nvidia-smi counts in.
                 env["CUDA_DEVICE_ORDER"] = os.environ.get("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
                 env["CUDA_VISIBLE_DEVICES"] = gpus[int(name)]
+                env[ONE_AT_A_TIME] = "1"
             super().__init__(scheduler, name=name, env=env, **kwargs)
             for variable, value in MALLOC.items():
                 # What dask asks for stays in the environment of this process as well.

@@ -571,7 +571,7 @@ class _Resolver:
         if self.options.tiles_per_task is not None:
             n_tiles = resolve_count(self.options.tiles_per_task, "tiles_per_task", 1)
             return bricks_of(grid, self.source.read_unit, n_tiles)
-        if self.options.use_gpu and self.execution.kind == "synchronous":
+        if self.options.use_gpu and self.execution.client is None:
             return bricks_of(grid, self.source.read_unit, 1)
         return choose_bricks(grid, self.source.read_unit, self.execution.n_workers)
 

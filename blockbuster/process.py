@@ -94,7 +94,8 @@ def tile_process(
     level : int
         Pyramid level when `image` is a path.
     use_gpu : bool
-        Size ``"auto"`` tiles by free GPU memory and, without a dask client, run one tile at a time.
+        Size ``"auto"`` tiles by free GPU memory, and call fn for one tile of a process at a time. Without a dask
+        client two tasks of one tile take turns, so that one reads while the other evaluates.
     compute : bool
         Return a NumPy array now.
     progress : bool
@@ -258,6 +259,7 @@ class _Run:
             plan.channel_axis,
             retries=int(options.retries),
             skip_errors=options.on_error == "skip",
+            one_at_a_time=bool(options.use_gpu),
         )
 
     def _threshold(self) -> float | None:

@@ -57,7 +57,7 @@ def test_every_gpu_has_a_worker_that_sees_no_other(monkeypatch):
     assert sorted(worker["gpu"] for worker in workers) == ["3", "GPU-5a"]
     assert sorted(worker["gpu"] for worker in again) == ["3", "GPU-5a"]
     assert {(worker["threads"], worker["limit"], worker["order"]) for worker in workers} == {
-        (1, 10**9, "PCI_BUS_ID")
+        (2, 10**9, "PCI_BUS_ID")
     }
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,GPU-5a"
 
@@ -85,7 +85,7 @@ def test_gpus_are_else_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
     [
         ({"use_gpu": True}, "", RuntimeError, "no NVIDIA GPU is visible.*without use_gpu"),
         ({"use_gpu": True, "n_workers": 2}, "0", ValueError, r"n_workers is 2, but 1 GPUs are visible \(0\)"),
-        ({"use_gpu": True, "threads_per_worker": 2}, "0", ValueError, "threads_per_worker is 2.*one thread"),
+        ({"use_gpu": True, "threads_per_worker": 2}, "0", ValueError, "threads_per_worker is 2.*leave it at 1"),
         ({"n_workers": 0}, "", ValueError, "n_workers is 0; it is 1 or more"),
         ({"n_workers": True}, "", TypeError, "n_workers is True; it is an integer"),
         ({"threads_per_worker": 1.5}, "", TypeError, "threads_per_worker is 1.5; it is an integer"),

@@ -72,10 +72,10 @@ def test_chunks_of_a_dask_image_that_are_computed_several_times_are_a_warning():
     assert "each computed 1.00 times on average" in str(plan_run(image, tile_shape=(64, 64)))
 
 
-def test_one_tile_at_a_time_with_a_gpu():
+def test_two_tasks_of_one_tile_with_a_gpu():
     with pytest.warns(RuntimeWarning, match="use_gpu=True") if not _has_gpu() else dask.config.set():
         plan = plan_run(IMAGE, tile_shape=(10, 10), use_gpu=True)
-    assert plan.execution.kind == "synchronous"
+    assert (plan.execution.kind, plan.execution.n_workers) == ("threads", 2)
     assert plan.bricks.tiles_per_brick == (1, 1)
 
 

@@ -4,8 +4,10 @@ from blockbuster.cluster.attempts import Attempt, clear_attempts, dead_attempts
 from blockbuster.cluster.execution import Execution, find_execution
 from blockbuster.cluster.running import TaskWatch, run_tasks
 from blockbuster.cluster.stopping import RunStoppedError, StopCheck
+from blockbuster.cluster.turns import ONE_AT_A_TIME, take_turns
 
 __all__ = [
+    "ONE_AT_A_TIME",
     "Attempt",
     "Execution",
     "RunStoppedError",
@@ -15,4 +17,5 @@ __all__ = [
     "dead_attempts",
     "find_execution",
     "run_tasks",
+    "take_turns",
 ]

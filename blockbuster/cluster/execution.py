@@ -27,6 +27,8 @@ IN_PROCESS_CLIENT = (
     "the client to run on threads."
 )
 
+N_TAKING_TURNS = 2
+
 
 @dataclass(frozen=True)
 class Execution:
@@ -102,7 +104,8 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
     Parameters
     ----------
     one_at_a_time : bool
-        Without a client, run one task at a time, for a device that cannot be shared.
+        Without a client, run two tasks in this process, whose evaluations take turns: for a device that cannot
+        be shared, and that shall not wait while pixels are read.
 
     Raises
     ------
@@ -122,8 +125,10 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
         _refuse_in_process(client, workers)
         n_threads = sum(worker["nthreads"] for worker in workers.values())
         return Execution("distributed", max(1, n_threads), get, client, task_bytes=_task_bytes(workers))
-    if one_at_a_time or get is dask.local.get_sync:
-        return Execution("synchronous", 1, dask.local.get_sync)
+    if get is dask.local.get_sync:
+        return Execution("synchronous", 1, get)
+    if one_at_a_time:
+        return Execution("threads", N_TAKING_TURNS, dask.threaded.get)
     return Execution(_kind(get), _n_workers(), get)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.cluster import RunStoppedError, StopCheck
+from blockbuster.cluster import RunStoppedError, StopCheck, take_turns
 from blockbuster.errors import TileError
 from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.rundir.staged import StagedLabels, label_dtype
@@ -52,6 +52,9 @@ class TileCall:
         How often a tile that failed is tried again.
     skip_errors : bool
         Take a tile that failed for background, instead of ending the run.
+    one_at_a_time : bool
+        Call fn in one thread of a process at a time, for a device that cannot be shared; other tasks read and
+        write meanwhile.
     """
 
     grid: TileGrid
@@ -61,6 +64,7 @@ class TileCall:
     drops_channels: bool | None = None
     retries: int = 0
     skip_errors: bool = False
+    one_at_a_time: bool = False
 
     def is_empty(self, pixels: np.ndarray) -> bool:
         """Say whether a tile is background alone; NaN never makes it so."""
@@ -350,7 +354,10 @@ class _BrickTask:
             return None
 
     def _try_tile(self, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
-        outcome = try_tile(self.job.call, tile, self._reader(pixels))
+        with take_turns(self.job.call.one_at_a_time):
+            # The run may have ended while this tile waited.
+            self.stop_check.pass_on()
+            outcome = try_tile(self.job.call, tile, self._reader(pixels))
         result.fn_seconds += outcome.seconds
         result.n_retried += outcome.n_retried
         if outcome.error is not None:
