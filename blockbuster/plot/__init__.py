@@ -1,0 +1,5 @@
+"""Pictures of an image, its tiles, its labels and its seams; drawn with matplotlib, which is an extra."""
+
+from blockbuster.plot.figures import plot_run, show_labels, show_tiles
+
+__all__ = ["plot_run", "show_labels", "show_tiles"]
