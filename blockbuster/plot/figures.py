@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.grid import TileGrid
-from blockbuster.pictures import APART, JOINED, NOTHING, SEAM_COLOURS, paint_labels, seam_states, to_grey
+from blockbuster.pictures import APART, JOINED, NOTHING, SEAM_COLOURS, enlarge, paint_labels, seam_states, to_grey
 from blockbuster.plan import plan_run
 from blockbuster.plot.view import (
     Image,
@@ -27,9 +27,11 @@ __all__ = ["plot_run", "show_labels", "show_tiles"]
 
 GRID, HATCH = "#35c9ff", "#ffb000"
 # Inches of a figure, which is 800 pixels wide; letters of a title of one of two panels, and of one alone.
-WIDTH, MOST_HEIGHT, AROUND = 8.0, 9.0, 1.35
+WIDTH, MOST_HEIGHT, TITLE, LEGEND = 8.0, 9.0, 0.55, 0.6
 LETTERS = 52
 FONT_SIZE = 8
+# Pixels along the longer side of painted labels.
+LEAST_PIXELS = 600
 # Of more seams along an axis only those would be seen.
 MOST_SEAMS = 120
 STATES = {
@@ -115,7 +117,12 @@ def plot_run(
         image, opened, tile_shape=tile_shape, overlap=overlap, channel=channel, level=level, axes=axes
     )
     figure, panels = pyplot.subplots(
-        1, len(layers), figsize=_size(view, len(layers)), dpi=100, layout="constrained", squeeze=False
+        1,
+        len(layers),
+        figsize=_size(view, len(layers), TITLE + LEGEND),
+        dpi=100,
+        layout="constrained",
+        squeeze=False,
     )
     keys = _draw_tiles(panels[0, 0], opened, view, grid, _skipped_array(skipped, grid), report)
     if found is not None:
@@ -175,7 +182,7 @@ def show_labels(
     picture = read_picture(opened, view)
     under = None if base is None else _resampled(read_picture(base, view), picture)
     ax = _new_axes(view) if ax is None else ax
-    _show(ax, paint_labels(picture.pixels, under, alpha=alpha, outlines=outlines), picture, view)
+    _show(ax, _painted(picture.pixels, under, alpha=alpha, outlines=outlines), picture, view)
     _set_title(ax, _labels_title(picture, None), opened, picture, view)
     return ax
 
@@ -242,14 +249,14 @@ def _pyplot() -> Any:
     return pyplot
 
 
-def _size(view: View, n_panels: int) -> tuple[float, float]:
+def _size(view: View, n_panels: int, around: float) -> tuple[float, float]:
     """Choose width and height of a figure in inches."""
     height, width = view.sides
-    return WIDTH, min(MOST_HEIGHT, max(1.2, (WIDTH / n_panels - 0.5) * height / width)) + AROUND
+    return WIDTH, min(MOST_HEIGHT, max(1.2, (WIDTH / n_panels - 0.5) * height / width)) + around
 
 
 def _new_axes(view: View) -> Any:
-    figure = _pyplot().figure(figsize=_size(view, 1), dpi=100, layout="constrained")
+    figure = _pyplot().figure(figsize=_size(view, 1, TITLE), dpi=100, layout="constrained")
     return figure.add_subplot()
 
 
@@ -340,7 +347,7 @@ def _draw_tiles(
     _show(ax, to_grey(picture.pixels), picture, view)
     rows, columns = (_cuts(grid, axis, part) for axis, part in ((-2, view.rows), (-1, view.columns)))
     ax.add_collection(LineCollection(_straight(rows, columns, view), colors=GRID, linewidths=0.8), autolim=False)
-    keys = [Line2D([], [], color=GRID, linewidth=1.2, label="tile")]
+    keys: list[Any] = [Line2D([], [], color=GRID, linewidth=1.2, label="tile")]
     if any(grid.halo[-2:]):
         ax.add_patch(_halo_patch(grid, view))
         keys.append(Line2D([], [], color=GRID, linewidth=1.2, linestyle="--", label="one tile with its halo"))
@@ -406,7 +413,7 @@ def _draw_labels(ax: Any, labels: Image, view: View, grid: TileGrid, report: Run
 
     rows, columns = (_cuts(grid, axis, part) for axis, part in ((-2, view.rows), (-1, view.columns)))
     picture = read_picture(labels, view, rows=rows, columns=columns, exact=True)
-    _show(ax, paint_labels(picture.pixels), picture, view)
+    _show(ax, _painted(picture.pixels), picture, view)
     _set_title(ax, _labels_title(picture, report), labels, picture, view)
     colours = SEAM_COLOURS / 255
     if picture.level:
@@ -414,10 +421,16 @@ def _draw_labels(ax: Any, labels: Image, view: View, grid: TileGrid, report: Run
         ax.add_collection(plain, autolim=False)
         return [Line2D([], [], color=colours[NOTHING], label="seam (too coarse to tell more)")]
     pieces = _seam_pieces(picture, view)
-    for state, width in ((NOTHING, 0.8), (JOINED, 2.2), (APART, 2.2)):
+    for state, width in ((NOTHING, 0.8), (JOINED, 1.8), (APART, 2.4)):
         lines = LineCollection(pieces[state], colors=[colours[state]], linewidths=width, capstyle="butt")
         ax.add_collection(lines, autolim=False)
     return [_key(state, text) for state, text in STATES.items()]
+
+
+def _painted(labels: np.ndarray, image: np.ndarray | None = None, **options: Any) -> np.ndarray:
+    """Paint labels, few of them enlarged, so that outlines are thinner than voxels."""
+    zoom = max(1, LEAST_PIXELS // max(labels.shape))
+    return paint_labels(enlarge(labels, zoom), None if image is None else enlarge(image, zoom), **options)
 
 
 def _key(state: int, text: str) -> Any:
