@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.grid import TileGrid
-from blockbuster.pictures import APART, JOINED, NOTHING, SEAM_COLOURS, enlarge, paint_labels, seam_states, to_grey
+from blockbuster.pictures import APART, JOINED, NOTHING, SEAM_COLOURS, paint_labels, seam_states, to_grey
 from blockbuster.plan import plan_run
 from blockbuster.plot.view import (
     Image,
@@ -30,10 +30,12 @@ GRID, HATCH = "#35c9ff", "#ffb000"
 WIDTH, MOST_HEIGHT, TITLE, LEGEND = 8.0, 9.0, 0.55, 0.6
 LETTERS = 52
 FONT_SIZE = 8
+ENDINGS = {2: "nd", 3: "rd"}
 # Pixels along the longer side of painted labels.
 LEAST_PIXELS = 600
-# Of more seams along an axis only those would be seen.
-MOST_SEAMS = 120
+# Seams are thin lines where there are more than few, and none where there are so many along an axis that nothing
+# else would be seen.
+FEW_SEAMS, MOST_SEAMS = 16, 120
 STATES = {
     JOINED: "seam: one object, joined",
     APART: "seam: two objects, kept apart",
@@ -182,7 +184,7 @@ def show_labels(
     picture = read_picture(opened, view)
     under = None if base is None else _resampled(read_picture(base, view), picture)
     ax = _new_axes(view) if ax is None else ax
-    _show(ax, _painted(picture.pixels, under, alpha=alpha, outlines=outlines), picture, view)
+    _show_labels(ax, picture, view, under, alpha=alpha, outlines=outlines)
     _set_title(ax, _labels_title(picture, None), opened, picture, view)
     return ax
 
@@ -310,9 +312,9 @@ def _cuts(grid: TileGrid, axis: int, part: slice) -> list[int]:
     return [] if len(inside) > MOST_SEAMS else [int(cut) for cut in inside]
 
 
-def _show(ax: Any, pixels: np.ndarray, picture: Picture, view: View) -> None:
+def _show(ax: Any, pixels: np.ndarray, picture: Picture, view: View, interpolation: str = "auto") -> None:
     """Draw pixels at their place in voxels."""
-    ax.imshow(pixels, extent=picture.extent, interpolation="auto", interpolation_stage="rgba")
+    ax.imshow(pixels, extent=picture.extent, interpolation=interpolation, interpolation_stage="rgba")
     ax.set_xlim(view.columns.start, view.columns.stop)
     ax.set_ylim(view.rows.stop, view.rows.start)
     ax.set_aspect("equal")
@@ -328,9 +330,7 @@ def _set_title(ax: Any, what: str, image: Image, picture: Picture, view: View) -
     if picture.level:
         parts.append(f"{picture.level} level{'s' * (picture.level > 1)} coarser")
     if picture.step > 1:
-        parts.append(
-            f"every {picture.step}th pixel" if picture.step > 3 else f"1 of {picture.step} pixels per axis"
-        )
+        parts.append(f"every {picture.step}{ENDINGS.get(picture.step, 'th')} pixel")
     lines = textwrap.wrap(", ".join(parts), LETTERS)
     ax.set_title("\n".join(lines), fontsize=FONT_SIZE + 1, loc="left")
 
@@ -346,7 +346,9 @@ def _draw_tiles(
     picture = read_picture(image, view)
     _show(ax, to_grey(picture.pixels), picture, view)
     rows, columns = (_cuts(grid, axis, part) for axis, part in ((-2, view.rows), (-1, view.columns)))
-    ax.add_collection(LineCollection(_straight(rows, columns, view), colors=GRID, linewidths=0.8), autolim=False)
+    thin = len(rows) + len(columns) > FEW_SEAMS
+    lines = LineCollection(_straight(rows, columns, view), colors=GRID, linewidths=0.4 if thin else 0.8)
+    ax.add_collection(lines, autolim=False)
     keys: list[Any] = [Line2D([], [], color=GRID, linewidth=1.2, label="tile")]
     if any(grid.halo[-2:]):
         ax.add_patch(_halo_patch(grid, view))
@@ -413,7 +415,7 @@ def _draw_labels(ax: Any, labels: Image, view: View, grid: TileGrid, report: Run
 
     rows, columns = (_cuts(grid, axis, part) for axis, part in ((-2, view.rows), (-1, view.columns)))
     picture = read_picture(labels, view, rows=rows, columns=columns, exact=True)
-    _show(ax, _painted(picture.pixels), picture, view)
+    _show_labels(ax, picture, view)
     _set_title(ax, _labels_title(picture, report), labels, picture, view)
     colours = SEAM_COLOURS / 255
     if picture.level:
@@ -427,10 +429,22 @@ def _draw_labels(ax: Any, labels: Image, view: View, grid: TileGrid, report: Run
     return [_key(state, text) for state, text in STATES.items()]
 
 
-def _painted(labels: np.ndarray, image: np.ndarray | None = None, **options: Any) -> np.ndarray:
+def _show_labels(
+    ax: Any,
+    picture: Picture,
+    view: View,
+    image: np.ndarray | None = None,
+    *,
+    alpha: float = 1.0,
+    outlines: bool = True,
+) -> None:
     """Paint labels, few of them enlarged, so that outlines are thinner than voxels."""
-    zoom = max(1, LEAST_PIXELS // max(labels.shape))
-    return paint_labels(enlarge(labels, zoom), None if image is None else enlarge(image, zoom), **options)
+    longest = max(picture.pixels.shape)
+    zoom = max(1, LEAST_PIXELS // longest)
+    # What is shrunk would lose its colours by smoothing, and outlines hide small objects.
+    outlines = outlines and longest <= 2 * LEAST_PIXELS
+    pixels = paint_labels(picture.pixels, image, alpha=alpha, outlines=outlines, zoom=zoom)
+    _show(ax, pixels, picture, view, interpolation="auto" if outlines else "nearest")
 
 
 def _key(state: int, text: str) -> Any:
