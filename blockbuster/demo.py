@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockbuster.grid import TileGrid
+from blockbuster.pictures import draw_seams, enlarge, paint_labels, to_grey
 from blockbuster.process import tile_process
 from blockbuster.report import RunReport
 from blockbuster.source import open_source
@@ -31,10 +32,9 @@ ZOOM = 2
 MARGIN = 24
 CAPTION = 64
 FONT_SIZE = 44
-INK = (0.24, 0.16, 0.47)
-DARK = (0.12, 0.10, 0.20)
-# Neighbouring tiles differ, across corners too.
-TILE_COLOURS = ((0.91, 0.45, 0.10), (0.00, 0.55, 0.55), (0.80, 0.62, 0.00), (0.78, 0.15, 0.45))
+INK = (30, 26, 51)
+OPACITY = 0.75
+SEAM_WIDTH = 4
 
 
 @dataclass(frozen=True)
@@ -194,18 +194,13 @@ def draw_picture(photo: np.ndarray, image: np.ndarray, labels: np.ndarray, grid:
     (H, W, 3) ndarray of uint8
         ``W = 3 * ZOOM * w + 4 * MARGIN``, ``H = ZOOM * h + 2 * MARGIN + CAPTION``.
     """
-    ids, objects = np.unique(np.append(labels.ravel(), 0), return_inverse=True)
-    objects = objects[:-1].reshape(labels.shape)
-    tiles = _tile_numbers(grid)
-    pieces = np.where(objects > 0, objects * grid.n_tiles + tiles, 0)
-    n_objects, n_pieces = len(ids) - 1, len(np.unique(pieces[pieces > 0]))
-    ink = _enlarge(_in_ink(image))
-    seams = _enlarged_seams(grid)
+    pieces = np.where(labels > 0, labels.astype(np.int64) * grid.n_tiles + _tile_numbers(grid), 0)
+    n_objects, n_pieces = (np.count_nonzero(np.unique(found)) for found in (labels, pieces))
     return _compose(
         {
-            "image": _enlarge(photo / 255),
-            f"{grid.n_tiles} tiles: {n_pieces} pieces": _draw_pieces(ink, _enlarge(pieces), grid, seams),
-            f"merged: {n_objects} objects": _draw_objects(ink, _enlarge(objects), seams),
+            "image": enlarge(photo, ZOOM),
+            f"{grid.n_tiles} tiles: {n_pieces} pieces (red: cut)": _draw_labels(image, pieces, grid),
+            f"merged: {n_objects} objects (white: joined)": _draw_labels(image, labels, grid),
         }
     )
 
@@ -217,59 +212,11 @@ def _tile_numbers(grid: TileGrid) -> np.ndarray:
     return numbers
 
 
-def _in_ink(image: np.ndarray) -> np.ndarray:
-    """Show a bright-on-dark channel as ink on white paper."""
-    density = np.clip(image / max(1, np.percentile(image, 99.5)), 0, 1)
-    return np.asarray(1 - density[..., None] * (1 - np.array(INK)))
-
-
-def _enlarge(panel: np.ndarray) -> np.ndarray:
-    return panel.repeat(ZOOM, axis=0).repeat(ZOOM, axis=1)
-
-
-def _enlarged_seams(grid: TileGrid) -> np.ndarray:
-    """Mark the pixels on both sides of every seam."""
-    seams = np.zeros([ZOOM * n for n in grid.shape], bool)
-    rows, columns = (ZOOM * edges[1:-1] for edges in grid.edges)
-    for side in (-1, 0):
-        seams[rows + side] = True
-        seams[:, columns + side] = True
-    return seams
-
-
-def _draw_pieces(ink: np.ndarray, pieces: np.ndarray, grid: TileGrid, seams: np.ndarray) -> np.ndarray:
-    """Colour the part of every object in a tile with the colour of the tile."""
-    from skimage.segmentation import mark_boundaries
-
-    row, column = np.divmod(pieces % grid.n_tiles, grid.grid_shape[1])
-    colours = np.array(TILE_COLOURS)[2 * (row % 2) + column % 2]
-    panel = np.where((pieces > 0)[..., None], 0.4 * ink + 0.6 * colours, ink)
-    panel = mark_boundaries(panel, pieces, color=DARK, mode="inner")
-    panel[seams] = DARK
-    return np.asarray(panel)
-
-
-def _draw_objects(ink: np.ndarray, objects: np.ndarray, seams: np.ndarray) -> np.ndarray:
-    """Colour every object, the seams shining through."""
-    from skimage.color import label2rgb
-    from skimage.segmentation import mark_boundaries
-
-    colours = _distinct_colours(int(objects.max()))
-    panel = label2rgb(objects, ink, colors=colours, alpha=0.6, bg_label=0, bg_color=None, saturation=1)
-    panel = mark_boundaries(panel, objects, color=DARK, mode="inner")
-    panel[seams] = 0.65 * panel[seams] + 0.35 * np.array(DARK)
-    return np.asarray(panel)
-
-
-def _distinct_colours(n: int) -> np.ndarray:
-    """Give colours of which those close in number are far apart in hue."""
-    from skimage.color import hsv2rgb
-
-    number = np.arange(max(1, n))
-    hue = number * 0.6180339887 % 1
-    saturation = 0.65 + 0.15 * (number % 3)
-    value = 0.95 - 0.15 * (number * 2 % 3)
-    return np.asarray(hsv2rgb(np.stack([hue, saturation, value], axis=-1)))
+def _draw_labels(image: np.ndarray, labels: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Paint labels over the image, and the seams by what happened there."""
+    rows, columns = (edges[1:-1].tolist() for edges in grid.edges)
+    pixels = paint_labels(labels, to_grey(image), alpha=OPACITY, zoom=ZOOM)
+    return draw_seams(pixels, labels, rows, columns, zoom=ZOOM, width=SEAM_WIDTH)
 
 
 def _compose(panels: dict[str, np.ndarray]) -> np.ndarray:
@@ -278,13 +225,12 @@ def _compose(panels: dict[str, np.ndarray]) -> np.ndarray:
 
     top = MARGIN + CAPTION
     frame = ((top, MARGIN), (MARGIN, 0), (0, 0))
-    row = np.concatenate([np.pad(panel, frame, constant_values=1) for panel in panels.values()], axis=1)
-    row = np.pad(row, ((0, 0), (0, MARGIN), (0, 0)), constant_values=1)
-    picture = Image.fromarray((255 * row).round().astype(np.uint8))
+    row = np.concatenate([np.pad(panel, frame, constant_values=255) for panel in panels.values()], axis=1)
+    picture = Image.fromarray(np.pad(row, ((0, 0), (0, MARGIN), (0, 0)), constant_values=255))
     draw, font = ImageDraw.Draw(picture), ImageFont.load_default(FONT_SIZE)
     left = MARGIN
     for caption, panel in panels.items():
-        draw.text((left, MARGIN), caption, fill=tuple(int(255 * part) for part in DARK), font=font)
+        draw.text((left, MARGIN), caption, fill=INK, font=font)
         left += panel.shape[1] + MARGIN
     return np.asarray(picture)
 
