@@ -263,24 +263,14 @@ def _new_axes(view: View) -> Any:
 
 
 def _grid_of(report: RunReport | None, image: Image) -> TileGrid | None:
-    """Give the tiles of a run, without a channel axis; None where its report does not know them."""
+    """Give the tiles of a run, without a channel axis; None where there is no report."""
     if report is None:
         return None
-    settings = report.settings
-    runs = report.fingerprint.get("settings", {}).get("tiles")
-    halo = tuple(settings.get("halo", ()))
-    if runs:
-        grid = TileGrid(tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs), halo)
-    elif "tile_shape" in settings and len(settings["tile_shape"]) == len(image.shape):
-        grid = TileGrid.regular(image.shape, tuple(settings["tile_shape"]), halo)
-    else:
-        return None
-    if grid.ndim == len(image.shape) + 1 and image.channel_axis is not None:
-        grid = grid.without_axis(image.channel_axis)
-    if grid.shape != image.shape:
+    grid = report.grid_of(image.shape)
+    if grid is None:
         raise ValueError(
-            f"report is of a run on an image of shape {grid.shape}, and the image has {image.shape}; give the "
-            "same image, channel and level."
+            f"report does not know the tiles of an image of shape {image.shape}; give the image, channel and "
+            "level of its run, or leave the report out and give tile_shape."
         )
     return grid
 

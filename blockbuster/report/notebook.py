@@ -1,4 +1,4 @@
-"""What a notebook shows of the seams."""
+"""What a notebook shows of a run."""
 
 from __future__ import annotations
 
@@ -6,10 +6,17 @@ import base64
 import html
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+
 from blockbuster.report.picture import draw_crop, encode_png, read_crops
 from blockbuster.report.seams import LEAST_DOUBTFUL, MOST_DOUBTFUL, SeamReport
+from blockbuster.report.thumbnail import GridOf, read_thumbnail
 
-__all__ = ["draw_histogram", "html_table", "seams_as_html"]
+__all__ = ["draw_histogram", "html_table", "report_as_html", "seams_as_html"]
+
+# Of everything; what frames the parts is less than a thousand.
+MOST_LETTERS = 95_000
+ASIDE = "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start"
 
 # In pixels. Text takes the colour of the page, so that it can be read in light and dark themes.
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM, FONT_SIZE = 680, 220, 20, 44, 34, 11
@@ -17,21 +24,58 @@ LEAST_BAR = 2
 REFUSED, JOINED = "#c8741f", "#3b82c4"
 
 
-def seams_as_html(seams: SeamReport, labels_path: str) -> str:
-    """Show seams as a table, a histogram of agreement and pictures of the worst ones.
+def report_as_html(
+    rows: Sequence[tuple[str, str]],
+    more: Sequence[tuple[str, str]],
+    seams: SeamReport,
+    labels_path: str,
+    grid_of: GridOf,
+) -> str:
+    """Show a report as a small table and a small picture; seams and settings unfold.
 
     Parameters
     ----------
+    rows, more : sequence of (str, str)
+        Names and words: those that are shown, and those that unfold.
     seams : SeamReport
         What the seams came to.
     labels_path : str
         Folder of the label array; empty where there is none, and no pictures then.
+    grid_of : callable
+        As in `read_thumbnail`.
+
+    Notes
+    -----
+    Less than 100 kB, whatever the labels are: pictures that would make it more are left out.
     """
+    warning = f"<p><strong>{html.escape(seams.runaway)}</strong></p>" if seams.runaway else ""
+    found = read_thumbnail(labels_path, seams, grid_of)
+    thumbnail = "" if found is None else _figure(found.draw(), found.caption)
+    shown = f"<div style='{ASIDE}'>{_table_of_names(rows)}{thumbnail}</div>{warning}"
+    settings = _unfolding("settings and versions", _table_of_names(more)) if more else ""
+    used = len(shown) + len(settings)
+    return f"{shown}{_unfolding('seams', seams_as_html(seams, labels_path, MOST_LETTERS - used))}{settings}"
+
+
+def _unfolding(title: str, content: str) -> str:
+    return f"<details><summary>{title}</summary>{content}</details>"
+
+
+def _table_of_names(rows: Sequence[tuple[str, str]]) -> str:
+    cells = "".join(
+        f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+        f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
+        for name, text in rows
+    )
+    return f"<table>{cells}</table>"
+
+
+def seams_as_html(seams: SeamReport, labels_path: str, most_letters: int) -> str:
+    """Show seams as a table, a histogram of agreement and pictures of the worst ones, as far as there is room."""
     table = html_table(seams.table()) if seams.axes else ""
     notes = [seams.rule, seams.sizes] if seams.axes else [str(seams)]
-    warning = f"<p><strong>{html.escape(seams.runaway)}</strong></p>" if seams.runaway else ""
-    paragraph = f"<p>{'<br/>'.join(map(html.escape, notes))}</p>"
-    return f"{paragraph}{warning}{table}{draw_histogram(seams)}{_pictures(seams, labels_path)}"
+    text = f"<p>{'<br/>'.join(map(html.escape, notes))}</p>{table}{draw_histogram(seams)}"
+    return text + _pictures(seams, labels_path, most_letters - len(text))
 
 
 def html_table(rows: Sequence[Sequence[str]]) -> str:
@@ -47,21 +91,26 @@ def _cell(word: str, number: int) -> str:
     return f"<td style='text-align:{side}'>{html.escape(word)}</td>"
 
 
-def _pictures(seams: SeamReport, labels_path: str) -> str:
-    figures = []
+def _pictures(seams: SeamReport, labels_path: str, most_letters: int) -> str:
+    figures: list[str] = []
     for crop in read_crops(seams, labels_path):
-        pixels = draw_crop(crop)
-        data = base64.b64encode(encode_png(pixels)).decode()
-        caption = html.escape(crop.caption)
-        figures.append(
-            f"<figure style='margin:0;max-width:{pixels.shape[1]}px'>"
-            f"<img src='data:image/png;base64,{data}' width='{pixels.shape[1]}' height='{pixels.shape[0]}' "
-            f"alt='{caption}' style='image-rendering:pixelated;max-width:100%'/>"
-            f"<figcaption style='font-size:smaller'>{caption}</figcaption></figure>"
-        )
-    if not figures:
-        return ""
-    return f"<div style='display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start'>{''.join(figures)}</div>"
+        figure = _figure(draw_crop(crop), crop.caption)
+        if sum(map(len, figures)) + len(figure) > most_letters:
+            break
+        figures.append(figure)
+    return f"<div style='{ASIDE}'>{''.join(figures)}</div>" if figures else ""
+
+
+def _figure(pixels: np.ndarray, caption: str) -> str:
+    height, width, _ = pixels.shape
+    data = base64.b64encode(encode_png(pixels)).decode()
+    caption = html.escape(caption)
+    return (
+        f"<figure style='margin:0;max-width:{width}px'>"
+        f"<img src='data:image/png;base64,{data}' width='{width}' height='{height}' "
+        f"alt='{caption}' style='image-rendering:pixelated;max-width:100%'/>"
+        f"<figcaption style='font-size:smaller'>{caption}</figcaption></figure>"
+    )
 
 
 def draw_histogram(seams: SeamReport) -> str:

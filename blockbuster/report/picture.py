@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 import io
 import os
 import pathlib
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blockbuster.pictures import JOINED, SEAM_COLOURS, draw_seams, paint_labels
 from blockbuster.report.seams import SeamReport, WorstSeam
 
 __all__ = ["SeamCrop", "draw_crop", "draw_sheet", "encode_png", "read_crop", "read_crops"]
@@ -22,10 +22,8 @@ MOST_PICTURES = 4
 LONGEST_SIDE, MOST_ELONGATED = 160, 4
 # Pixels per voxel.
 LEAST_ZOOM, MOST_ZOOM = 2, 8
-GOLDEN_RATIO = 0.6180339887498949
-BACKGROUND, OUTLINE, SEAM = (28, 28, 30), (0, 0, 0), (255, 255, 255)
 # In pixels, but for the radius of a ring, which is in voxels.
-DASH, RING, MARGIN, FONT_SIZE, LINE_HEIGHT = 6, 8, 12, 13, 17
+SEAM_WIDTH, RING, MARGIN, FONT_SIZE, LINE_HEIGHT = 2, 8, 12, 13, 17
 LETTERS_PER_LINE = 46
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 
@@ -143,7 +141,7 @@ def _windows(at: tuple[int, int], lengths: tuple[int, int]) -> tuple[slice, slic
 
 
 def draw_crop(crop: SeamCrop) -> np.ndarray:
-    """Draw labels in colours, a thin outline between labels that touch, and the seam as a dashed line.
+    """Draw labels in colours, a thin outline between labels that touch, and the seam by what happened there.
 
     Parameters
     ----------
@@ -153,8 +151,8 @@ def draw_crop(crop: SeamCrop) -> np.ndarray:
     Returns
     -------
     (zoom * h, zoom * w, 3) ndarray of uint8
-        A label has the same colour in all pictures. The seam is drawn on the first pixels behind it. A ring
-        goes around the pair whose agreement the caption gives.
+        The seam is a dashed line on the pixels on either side of it: white where an object was joined, red where
+        two were kept apart. A ring goes around the pair whose agreement the caption gives.
 
     Examples
     --------
@@ -163,44 +161,10 @@ def draw_crop(crop: SeamCrop) -> np.ndarray:
     >>> draw_crop(crop).shape
     (8, 32, 3)
     """
-    pixels = _enlarge(_colours_of(crop.labels), crop.zoom)
-    pixels[_outlines(_enlarge(crop.labels, crop.zoom))] = OUTLINE
-    row, column = crop.cuts
-    if row is not None:
-        pixels[crop.zoom * row, _dashes(pixels.shape[1])] = SEAM
-    if column is not None:
-        pixels[_dashes(pixels.shape[0]), crop.zoom * column] = SEAM
+    pixels = paint_labels(crop.labels, zoom=crop.zoom)
+    rows, columns = ([] if cut is None else [cut] for cut in crop.cuts)
+    pixels = draw_seams(pixels, crop.labels, rows, columns, zoom=crop.zoom, width=SEAM_WIDTH, dashed=True)
     return pixels if crop.seam.agreement is None else _ringed(pixels, crop)
-
-
-def _enlarge(pixels: np.ndarray, zoom: int) -> np.ndarray:
-    return pixels.repeat(zoom, axis=0).repeat(zoom, axis=1)
-
-
-def _colours_of(labels: np.ndarray) -> np.ndarray:
-    ids, positions = np.unique(labels, return_inverse=True)
-    return np.array([_colour(int(number)) for number in ids], np.uint8)[positions.reshape(labels.shape)]
-
-
-def _colour(number: int) -> tuple[int, ...]:
-    """Give a label a colour that depends on nothing else; labels close in number are far apart in hue."""
-    if number == 0:
-        return BACKGROUND
-    # Periods without a common factor, so that labels of the same hue differ in something else.
-    saturation, value = 0.95 - 0.12 * (number % 5), 1 - 0.07 * (3 * number % 7)
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(number * GOLDEN_RATIO % 1, saturation, value))
-
-
-def _outlines(labels: np.ndarray) -> np.ndarray:
-    """Mark the last pixel of a label before another label, along both axes."""
-    marked = np.zeros(labels.shape, bool)
-    for here, ahead in ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:])):
-        marked[here] |= (labels[here] != labels[ahead]) & (labels[here] != 0) & (labels[ahead] != 0)
-    return marked
-
-
-def _dashes(length: int) -> np.ndarray:
-    return np.flatnonzero(np.arange(length) % (2 * DASH) < DASH)
 
 
 def _ringed(pixels: np.ndarray, crop: SeamCrop) -> np.ndarray:
@@ -209,7 +173,8 @@ def _ringed(pixels: np.ndarray, crop: SeamCrop) -> np.ndarray:
     picture = Image.fromarray(pixels)
     row, column = (crop.zoom * i + crop.zoom // 2 for i in crop.place)
     radius = crop.zoom * RING
-    ImageDraw.Draw(picture).ellipse((column - radius, row - radius, column + radius, row + radius), outline=SEAM)
+    box = (column - radius, row - radius, column + radius, row + radius)
+    ImageDraw.Draw(picture).ellipse(box, outline=tuple(SEAM_COLOURS[JOINED].tolist()))
     return np.array(picture)
 
 
@@ -243,9 +208,18 @@ def draw_sheet(crops: Sequence[SeamCrop]) -> np.ndarray:
 
 
 def encode_png(pixels: np.ndarray) -> bytes:
-    """Encode an RGB picture as PNG."""
+    """Encode an RGB picture as PNG, with a palette where it has few colours."""
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    picture = Image.fromarray(pixels)
+    colours = picture.getcolors(256)
+    if colours is not None:
+        codes = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+        known, numbers = np.unique(codes, return_inverse=True)
+        picture = Image.fromarray(numbers.reshape(codes.shape).astype(np.uint8))
+        picture.putpalette(
+            np.stack([known >> 16, known >> 8 & 255, known & 255], axis=1).astype(np.uint8).tobytes()
+        )
+    picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()

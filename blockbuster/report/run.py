@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import html
 import importlib.metadata
 import json
 import os
@@ -15,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from blockbuster.grid import TileGrid
 from blockbuster.report.seams import AxisSeams, SeamReport
 
 __all__ = ["REPORT", "RunReport", "installed_versions", "read_report"]
@@ -130,8 +130,31 @@ class RunReport:
     def _refused(self) -> str:
         return f", {self.seams.refused} refused" if self.seams.merge == "agree" else ""
 
+    def grid_of(self, shape: tuple[int, ...]) -> TileGrid | None:
+        """Give the tiles of the run.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Of the labels, or of the image without its channel axis.
+
+        Returns
+        -------
+        TileGrid or None
+            With the axes of `shape`; None where the report does not know the tiles, or they are of another shape.
+        """
+        runs, halo = self.fingerprint.get("settings", {}).get("tiles"), self.settings.get("halo")
+        if not runs or not halo:
+            return None
+        grid = TileGrid(tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs), tuple(halo))
+        letters = self.settings.get("axes") or ""
+        if grid.ndim == len(shape) + 1 and "c" in letters:
+            grid = grid.without_axis(letters.index("c"))
+        return grid if grid.shape == tuple(shape) else None
+
     def _rows(self) -> list[tuple[str, str]]:
         """What a reader wants to know, in words."""
+        seconds = ", ".join(f"{phase} {s:.2f}" for phase, s in self.seconds.items())
         rows = [
             ("objects", str(self.n_objects)),
             ("tiles", f"{self.n_tiles}: {self._tiles}"),
@@ -139,23 +162,22 @@ class RunReport:
             ("tried again", f"{self.n_retried} times"),
             ("continued", f"from {self.resumed_from}, {self.n_resumed} tiles were finished"),
             ("seams", f"{self.n_pairs} pairs of labels touch{self._refused}"),
-            ("seconds", ", ".join(f"{phase} {s:.2f}" for phase, s in self.seconds.items())),
-            *((name, str(value)) for name, value in self.settings.items()),
-            ("versions", ", ".join(f"{name} {version}" for name, version in self.versions.items())),
+            ("seconds", seconds),
         ]
         shown = {"failed": self.n_failed, "tried again": self.n_retried, "continued": self.resumed_from}
         return [(name, text) for name, text in rows if text and shown.get(name, True)]
 
-    def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(text)}</td></tr>"
-            for name, text in self._rows()
-        )
-        # Drawing needs more than reading and printing a report.
-        from blockbuster.report.notebook import seams_as_html
+    def _details(self) -> list[tuple[str, str]]:
+        """Settings and versions, in words."""
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        rows = [*((name, str(value)) for name, value in self.settings.items()), ("versions", versions)]
+        return [(name, text) for name, text in rows if text]
 
-        return f"<table>{rows}</table>{seams_as_html(self.seams, self.labels_path)}"
+    def _repr_html_(self) -> str:
+        # Drawing needs more than reading and printing a report.
+        from blockbuster.report.notebook import report_as_html
+
+        return report_as_html(self._rows(), self._details(), self.seams, self.labels_path, self.grid_of)
 
     def __str__(self) -> str:
         text = f"{self.n_tiles} tiles: {self._tiles}; {self.n_objects} objects"
