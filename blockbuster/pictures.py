@@ -277,8 +277,9 @@ def to_grey(image: np.ndarray) -> np.ndarray:
     low, high = np.percentile(finite, (1, 99.8)) if finite.size else (0.0, 1.0)
     if not high > low:
         low, high = (finite.min(), finite.max()) if finite.size else (0.0, 1.0)
-    span = high - low if high > low else 1.0
-    shown = np.nan_to_num(np.clip((values - low) / span, 0, 1))
+    # Halves, since the range of the largest numbers is not a number.
+    span = high / 2 - low / 2 if high > low else 0.5
+    shown = np.nan_to_num(np.clip((values / 2 - low / 2) / span, 0, 1))
     return np.asarray((255 * shown).astype(np.uint8)[..., None].repeat(3, axis=-1))
 
 
