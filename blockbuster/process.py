@@ -202,7 +202,8 @@ def tile_process(
         claimed(plan, fn) as claim,
         plan.execution.opened() as execution,
     ):
-        run = _Run(claim, fn, RunReport(settings=plan.settings, versions=installed_versions()), execution)
+        report = RunReport(claim.plan.settings, claim.plan.tile_runs, installed_versions())
+        run = _Run(claim, fn, report, execution)
         labels, report = run.labels()
     logger.info("%s", report)
     return (labels, report) if return_report else labels

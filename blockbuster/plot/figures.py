@@ -309,7 +309,9 @@ def _show(ax: Any, pixels: np.ndarray, picture: Picture, view: View, interpolati
     ax.set_ylim(view.rows.stop, view.rows.start)
     ax.set_aspect("equal")
     ax.tick_params(labelsize=FONT_SIZE)
-    ax.locator_params(nbins=5)
+    for axis, side in zip("yx", view.sides, strict=True):
+        # A short side has room for few numbers.
+        ax.locator_params(axis=axis, nbins=max(1, round(5 * side / max(view.sides))))
 
 
 def _set_title(ax: Any, what: str, image: Image, picture: Picture, view: View) -> None:

@@ -186,8 +186,12 @@ def _plane_indices(lengths: tuple[int, ...], plane: Any) -> tuple[int, ...]:
 
 
 def _region_slices(lengths: tuple[int, ...], region: Any) -> tuple[slice, slice]:
-    given = (slice(None), slice(None)) if region is None else tuple(region)
-    if len(given) == 2 and all(isinstance(part, slice) and part.step in (None, 1) for part in given):
+    given = (slice(None), slice(None)) if region is None else region
+    if (
+        isinstance(given, Sequence)
+        and len(given) == 2
+        and all(isinstance(part, slice) and part.step in (None, 1) for part in given)
+    ):
         rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(given, lengths, strict=True))
         if rows.start < rows.stop and columns.start < columns.stop:
             return rows, columns

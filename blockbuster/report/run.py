@@ -33,6 +33,8 @@ class RunReport:
     ----------
     settings : dict
         The settings that decide the labels.
+    tiles : list of list of [int, int]
+        Per axis the lengths of the tiles in voxels, as runs of ``[length, times]``.
     versions : dict
         Versions of Python and of the packages that took part.
     n_tiles, n_run, n_skipped : int
@@ -69,6 +71,7 @@ class RunReport:
     _labels_path = ""
 
     settings: dict[str, Any] = field(default_factory=dict)
+    tiles: list[list[list[int]]] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     n_tiles: int = 0
     n_run: int = 0
@@ -143,7 +146,9 @@ class RunReport:
         TileGrid or None
             With the axes of `shape`; None where the report does not know the tiles, or they are of another shape.
         """
-        runs, halo = self.fingerprint.get("settings", {}).get("tiles"), self.settings.get("halo")
+        # Earlier versions kept the tiles in the fingerprint alone.
+        runs = self.tiles or self.fingerprint.get("settings", {}).get("tiles")
+        halo = self.settings.get("halo")
         if not runs or not halo:
             return None
         grid = TileGrid(tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs), tuple(halo))

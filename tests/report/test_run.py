@@ -4,12 +4,14 @@ import json
 import time
 from pathlib import Path
 
+import dask.array as da
 import numpy as np
 import pytest
 from outcomes import Counted, blobs, write_image
 from scipy import ndimage
 
-from blockbuster import RunReport, tile_process
+from blockbuster import RunReport, read_report, tile_process
+from blockbuster.grid import TileGrid
 from blockbuster.report import installed_versions
 
 
@@ -124,3 +126,22 @@ def test_report_of_a_run_is_logged(caplog):
     with caplog.at_level("INFO", "blockbuster"):
         report = run(blobs((25, 33)))
     assert str(report) in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
+@pytest.mark.filterwarnings("ignore:this run will not be resumable")
+def test_a_report_knows_the_tiles_irregular_ones_and_without_the_channels(tmp_path):
+    chunks = ((3,), (10, 7, 13), (9, 9, 2))
+    image = da.from_array(np.ones((3, 30, 20), "uint8"), chunks=chunks)
+    options = {"axes": "cyx", "channel": None, "overlap": 2, "return_report": True}
+    tile_process(image, lambda tile: tile[0].astype(int), write_to=tmp_path / "out.zarr", **options)
+    report = read_report(tmp_path / "out.zarr")
+    assert report.grid_of((30, 20)) == TileGrid(chunks[1:], (2, 2))
+    assert report.grid_of((3, 30, 20)) == TileGrid(chunks, (0, 2, 2))
+    assert report.grid_of((30, 21)) is None
+    assert RunReport().grid_of((30, 20)) is None
+
+
+def test_a_report_from_before_it_kept_the_tiles_knows_them_from_its_fingerprint():
+    report = RunReport(settings={"halo": [1]}, fingerprint={"settings": {"tiles": [[[4, 2], [1, 1]]]}})
+    assert report.grid_of((9,)) == TileGrid(((4, 4, 1),), (1,))
