@@ -338,8 +338,7 @@ def _draw_tiles(
     picture = read_picture(image, view)
     _show(ax, to_grey(picture.pixels), picture, view)
     rows, columns = (_cuts(grid, axis, part) for axis, part in ((-2, view.rows), (-1, view.columns)))
-    thin = len(rows) + len(columns) > FEW_SEAMS
-    lines = LineCollection(_straight(rows, columns, view), colors=GRID, linewidths=0.4 if thin else 0.8)
+    lines = LineCollection(_straight(rows, columns, view), colors=GRID, linewidths=_thickness(rows, columns))
     ax.add_collection(lines, autolim=False)
     keys: list[Any] = [Line2D([], [], color=GRID, linewidth=1.2, label="tile")]
     if any(grid.halo[-2:]):
@@ -357,6 +356,10 @@ def _tiles_title(grid: TileGrid, skipped: np.ndarray | None, report: RunReport |
     text = f"image, {' x '.join(map(str, grid.grid_shape))} tiles"
     n_skipped = report.n_skipped if report is not None else 0 if skipped is None else int(skipped.sum())
     return f"{text}, {n_skipped} skipped" if n_skipped else text
+
+
+def _thickness(rows: Sequence[int], columns: Sequence[int]) -> float:
+    return 0.4 if len(rows) + len(columns) > FEW_SEAMS else 0.8
 
 
 def _straight(rows: Sequence[int], columns: Sequence[int], view: View) -> list[list[tuple[int, int]]]:
@@ -411,11 +414,13 @@ def _draw_labels(ax: Any, labels: Image, view: View, grid: TileGrid, report: Run
     _set_title(ax, _labels_title(picture, report), labels, picture, view)
     colours = SEAM_COLOURS / 255
     if picture.level:
-        plain = LineCollection(_straight(rows, columns, view), colors=[colours[NOTHING]], linewidths=0.8)
+        plain = LineCollection(
+            _straight(rows, columns, view), colors=[colours[NOTHING]], linewidths=_thickness(rows, columns)
+        )
         ax.add_collection(plain, autolim=False)
         return [Line2D([], [], color=colours[NOTHING], label="seam (too coarse to tell more)")]
     pieces = _seam_pieces(picture, view)
-    for state, width in ((NOTHING, 0.8), (JOINED, 1.8), (APART, 2.4)):
+    for state, width in ((NOTHING, _thickness(rows, columns)), (JOINED, 1.8), (APART, 2.4)):
         lines = LineCollection(pieces[state], colors=[colours[state]], linewidths=width, capstyle="butt")
         ax.add_collection(lines, autolim=False)
     return [_key(state, text) for state, text in STATES.items()]

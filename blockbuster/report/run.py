@@ -12,10 +12,12 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from blockbuster.grid import TileGrid
 from blockbuster.report.seams import AxisSeams, SeamReport
+
+if TYPE_CHECKING:
+    from blockbuster.grid import TileGrid
 
 __all__ = ["REPORT", "RunReport", "installed_versions", "read_report"]
 
@@ -146,6 +148,9 @@ class RunReport:
         TileGrid or None
             With the axes of `shape`; None where the report does not know the tiles, or they are of another shape.
         """
+        # Computing with tiles needs more than reading and printing a report.
+        from blockbuster.grid import TileGrid
+
         # Earlier versions kept the tiles in the fingerprint alone.
         runs = self.tiles or self.fingerprint.get("settings", {}).get("tiles")
         halo = self.settings.get("halo")
