@@ -115,8 +115,6 @@ class Picture:
 
 def open_image(image: Any, *, channel: int | None = 0, level: int = 0, axes: str | None = None) -> Image:
     """Open an image with its coarser levels; arguments and errors as for `open_source`."""
-    if isinstance(image, list | tuple):
-        image = np.asarray(image)
     geometry = read_geometry(image)
     n_levels = max(level + 1, len(geometry.levels) if geometry else 1)
     levels = [open_source(image, channel=channel, level=k, axes=axes) for k in range(level, n_levels)]
