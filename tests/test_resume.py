@@ -398,7 +398,8 @@ def test_a_run_that_goes_on_keeps_the_tiles_that_were_chosen(chooser, fn, tmp_pa
     interrupt(fn, 5, **options)
     tiles.pop()
     assert plan_run(IMAGE, **{**OPTIONS, **options}).grid.tile_shape == (19, 7)
-    segment(fn, resume=True, **options)
+    _, report = segment(fn, resume=True, return_report=True, **options)
+    assert report.grid_of(IMAGE.shape).tile_shape == tuple(report.settings["tile_shape"]) == TILE
     assert sum(fn.calls.values()) == N_TILES - 5
     assert contents(tmp_path / "out.zarr") == clean
     # An output that is finished is known by its own tiles as well.
