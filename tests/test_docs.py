@@ -1,83 +1,102 @@
-"""The Python of the pages in docs runs as it stands, and gives what the page says."""
+"""Every block of code in the README and in docs runs, or it is written down where it is tested."""
 
+import ast
 import contextlib
+import importlib
 import io
 import re
+import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import dask
+import matplotlib
 import naive
 import numpy as np
 import pytest
 import zarr
 from outcomes import write_image
+from pages import DOCS, ELSEWHERE, PAGES, ROOT, blocks, pixels, run_page
+from scipy import ndimage
 from skimage import measure
 
-SEAMS = Path(__file__).parents[1] / "docs" / "seams.md"
-# A block of Python, and what the page says that it prints.
-BLOCK = r"```python\n(.*?)```(?:\n\n```text\n(.*?)```)?"
+matplotlib.use("Agg")
+# Pages with tests of what their Python gives, which run them as well.
+OWN_TESTS = {"README.md": "test_readme.py", "seams.md": "test_seams_page.py"}
+OTHERS = [page for page in PAGES if page.name not in OWN_TESTS]
 
 
-@pytest.fixture(scope="module")
-def page():
-    """Run all Python blocks of the page on seams in order, in one namespace; give it, and what is printed."""
-    namespace, printed, shown = {}, [], []
-    for block, text in re.findall(BLOCK, SEAMS.read_text(), re.DOTALL):
-        with contextlib.redirect_stdout(io.StringIO()) as out:
-            exec(compile(block, str(SEAMS), "exec"), namespace)
-        if text:
-            printed.append(out.getvalue())
-            shown.append(text)
-    return namespace, printed, shown
+@pytest.mark.parametrize("page", OTHERS, ids=lambda page: page.stem)
+def test_a_page_runs_and_prints_what_it_says(page, tmp_path):
+    run_page(page, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def names(page):
-    return page[0]
+def test_pages_with_tests_of_their_own_have_them():
+    for page, file in OWN_TESTS.items():
+        assert f"run_page({page.split('.')[0].upper()}" in (ROOT / "tests" / file).read_text()
 
 
-def test_the_page_shows_what_its_python_prints(page):
-    _, printed, shown = page
-    assert printed == shown
-    assert len(shown) == 4
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_runs_elsewhere_compiles(page):
+    for block in blocks(page):
+        if block.language == "python":
+            ast.parse(block.code)
+        # Others are commands of the tables below, drawings, or what is printed.
+        assert block.language in ("python", "sh", "text", "")
 
 
-def test_agree_finds_the_cells_of_the_whole_image_and_touch_fuses_some(names):
-    assert naive.partition_fault(names["found"]["agree"], names["untiled"]) == ""
-    assert names["found"]["touch"].max() < 0.9 * names["untiled"].max()
+def test_what_runs_elsewhere_is_still_there():
+    everything = "\n".join(page.read_text() for page in PAGES)
+    assert [text for text in ELSEWHERE if text not in everything] == []
 
 
-def test_an_overlap_is_suggested(names):
-    assert names["advice"].overlap in (4, 8, 16, 32)
+def commands(program):
+    """Every call of a program in any page, in a block or in a sentence."""
+    found = set()
+    for page in PAGES:
+        for line in re.findall(rf"(?:^|`|&& ){program}[^`\n&|]*", page.read_text(), re.MULTILINE):
+            found.add(line.strip("`& "))
+    return sorted(found)
 
 
-def test_two_predictions_agree_as_the_page_counts_them(names):
-    histogram = names["report_of_drawn"].seams.histogram
-    assert [i for i, pairs in enumerate(histogram) if pairs] == [int(20 * 2 / 12), int(20 * 10 / 12)]
+def test_the_commands_of_benchmarks_are_there(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    found = commands(r"(?:BLOCKBUSTER_DATA=DIR )?python -m benchmarks\.")
+    assert len(found) > 8
+    for line in found:
+        module, *options = shlex.split(line)[shlex.split(line).index("-m") + 1 :]
+        with contextlib.redirect_stdout(io.StringIO()) as out, pytest.raises(SystemExit):
+            importlib.import_module(module).main(["--help"])
+        for option in options:
+            assert not option.startswith("--") or f"{option} " in out.getvalue(), line
 
 
-def test_normalised_by_the_whole_image_tiles_agree(names):
-    low, high = np.percentile(names["dirty"], (1, 99.8))
-    assert (names["low"], names["high"]) == (low, high)
-    assert naive.partition_fault(names["alike"], names["whole"]) == ""
-    assert naive.partition_fault(names["by_tile"], names["whole"]) != ""
+def test_the_commands_of_blockbuster_can_be_parsed():
+    from blockbuster.cli.entry import build_parser
+
+    found = [
+        line for line in commands("blockbuster (?:demo|info|segment|seams|estimate-empty) ") if "[" not in line
+    ]
+    assert len(found) > 5
+    for line in found:
+        build_parser().parse_args(shlex.split(line)[1:])
 
 
-def test_the_report_is_that_of_the_run(names):
-    seams = names["report"].seams
-    assert seams.merge == "agree"
-    assert seams.joined > 0
-    assert seams.refused > 0
-    assert seams.runaway == ""
+def test_the_guide_writes_the_labels_of_the_whole_image(tmp_path):
+    names = run_page(DOCS / "guide.md", tmp_path)
+    expected = ndimage.label(pixels()[0] > 120)[0]
+    for labels in (names["labels"], zarr.open_array(tmp_path / "image.zarr/labels/cells/0", mode="r")[...]):
+        assert naive.partition_fault(np.asarray(labels), expected) == ""
+    assert names["report"].n_objects == expected.max()
+    assert (tmp_path / "run.png").stat().st_size > 10_000
+    assert (tmp_path / "cells.zarr" / "labels").is_dir()
 
 
-CLUSTER = SEAMS.with_name("cluster.md")
+CLUSTER = DOCS / "cluster.md"
 
 
 def test_the_script_for_one_machine_runs_as_it_stands(folder):
-    script = re.findall(BLOCK, CLUSTER.read_text(), re.DOTALL)[0][0]
+    script = next(block.code for block in blocks(CLUSTER) if block.language == "python")
     image = np.zeros((600, 700), "uint8")
     image[50:550:20, 100:650] = 200
     write_image(folder / "image.zarr", image, chunks=(256, 256))
