@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import dask
 import dask.array as da
@@ -17,7 +18,6 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster, SchedulerPlugin
-from distributed.chaos import KillWorker
 from fatal import Counting, HoldingTheGil, Killing, components, marked
 from outcomes import assert_same_objects, snapshot, write_image
 
@@ -271,11 +271,24 @@ def test_ctrl_c_ends_a_run_within_seconds_and_threads_continue_it(image, calls, 
 
 
 @pytest.mark.slow
-def test_F3_workers_that_are_killed_at_random_do_not_change_a_byte(image, calls, threads_bytes):
+def kill_one_after(client, fn, *counts):
+    """Kill a worker process, each time another one, as soon as fn was called so often; give the pids."""
+    killed = []
+    for count in counts:
+        while fn.calls < count:
+            time.sleep(0.01)
+        pids = [pid for pid in client.run(os.getpid, on_error="ignore").values() if pid not in killed]
+        os.kill(pids[-1], signal.SIGKILL)
+        killed.append(pids[-1])
+    return killed
+
+
+def test_F3_workers_that_are_killed_in_the_middle_do_not_change_a_byte(image, calls, threads_bytes):
     fn = Counting(calls, seconds=0.2)
-    with cluster() as client:
-        client.register_plugin(KillWorker(delay="5 s", mode="segfault"))
+    with cluster() as client, ThreadPoolExecutor(1) as other:
+        killed = other.submit(kill_one_after, client, fn, 5, 12)
         tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
+        assert len(set(killed.result())) == 2
     assert fn.calls >= N_TILES
     assert array_bytes("out.zarr") == threads_bytes()
 
