@@ -128,7 +128,7 @@ def plot_run(
     )
     keys = _draw_tiles(panels[0, 0], opened, view, grid, _skipped_array(skipped, grid), report)
     if found is not None:
-        keys += _draw_labels(panels[0, 1], found, view, grid, report)
+        keys += _draw_labels(panels[0, 1], found, view, grid, report, opened)
     figure.legend(handles=keys, loc="outside lower center", ncols=3, fontsize=FONT_SIZE, frameon=False)
     return figure
 
@@ -403,7 +403,9 @@ def _skipped_boxes(skipped: np.ndarray, grid: TileGrid, view: View) -> list[list
     return boxes
 
 
-def _draw_labels(ax: Any, labels: Image, view: View, grid: TileGrid, report: RunReport | None) -> list[Any]:
+def _draw_labels(
+    ax: Any, labels: Image, view: View, grid: TileGrid, report: RunReport | None, image: Image
+) -> list[Any]:
     """Draw labels in colours, and seams by what happened there; give the keys to that."""
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
@@ -411,7 +413,8 @@ def _draw_labels(ax: Any, labels: Image, view: View, grid: TileGrid, report: Run
     rows, columns = (_cuts(grid, axis, part) for axis, part in ((-2, view.rows), (-1, view.columns)))
     picture = read_picture(labels, view, rows=rows, columns=columns, exact=True)
     _show_labels(ax, picture, view)
-    _set_title(ax, _labels_title(picture, report), labels, picture, view)
+    # Labels in memory have no names of axes; the image may.
+    _set_title(ax, _labels_title(picture, report), image, picture, view)
     colours = SEAM_COLOURS / 255
     if picture.level:
         plain = LineCollection(

@@ -264,3 +264,12 @@ def test_without_matplotlib_the_extra_is_named():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.count("python -m pip install 'blockbuster-tiles[plot]'") == 3
+
+
+def test_planes_of_labels_in_memory_are_named_by_the_axes_of_the_image():
+    volume = np.zeros((3, 20, 30), "uint8")
+    volume[1, 5:9, 5:9] = 200
+    figure = plot_run(volume, (volume > 0).astype(int), tile_shape=(1, 10, 10), axes="zyx", plane=1)
+    titles = [panel.get_title(loc="left") for panel in figure.axes]
+    assert titles == ["image, 3 x 2 x 3 tiles, z = 1", "labels, 1 object, z = 1"]
+    pyplot.close(figure)
