@@ -1,0 +1,86 @@
+"""A device that runs out of memory: the tile is tried again in smaller parts."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+__all__ = ["evaluate_within_memory", "is_out_of_memory"]
+
+logger = logging.getLogger("blockbuster")
+
+# PyTorch and CuPy; TensorFlow.
+TYPES = frozenset({"OutOfMemoryError", "ResourceExhaustedError"})
+# What PyTorch says on the processor and libraries of CUDA say through it, in errors of no type of their own.
+TEXTS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+
+
+def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[Any], remedy: str) -> Any:
+    """Evaluate a model, and again with the next setting while its device runs out of memory.
+
+    Parameters
+    ----------
+    evaluate : callable
+        Takes a setting; it must begin anew at each call.
+    settings : iterable
+        From the one that is wanted to the one that takes least memory, e.g. batch sizes 8, 4, 2, 1.
+    remedy : str
+        What to do where none suffices.
+
+    Returns
+    -------
+    object
+        What `evaluate` returned.
+
+    Raises
+    ------
+    MemoryError
+        If the device ran out of memory with all settings; says `remedy`.
+
+    Examples
+    --------
+    >>> def evaluate(batch_size):
+    ...     if batch_size > 2:
+    ...         raise RuntimeError("CUDA out of memory.")
+    ...     return batch_size
+    >>> evaluate_within_memory(evaluate, (8, 4, 2, 1), "choose smaller tiles")
+    2
+    """
+    said = ""
+    for setting in settings:
+        try:
+            return evaluate(setting)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            said = str(error).strip().partition("\n")[0]
+        # Not before the error is gone, whose traceback holds the arrays of the evaluation.
+        _empty_caches()
+        logger.warning("a model ran out of memory with %r: %s", setting, said)
+    raise MemoryError(f"the device ran out of memory ({said}), in the smallest parts too; {remedy}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether a model's device had too little memory.
+
+    Examples
+    --------
+    >>> is_out_of_memory(RuntimeError("CUDA error: out of memory")), is_out_of_memory(ValueError("no memory"))
+    (True, False)
+    """
+    if any(kind.__name__ in TYPES for kind in type(error).__mro__):
+        return True
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in TEXTS)
+
+
+def _empty_caches() -> None:
+    gc.collect()
+    for name in ("cuda", "mps"):
+        device: Any = getattr(sys.modules.get("torch"), name, None)
+        # A device that is not there, or that the error has left unusable, must not hide that error.
+        with contextlib.suppress(Exception):
+            device.empty_cache()
