@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 import numbers
 import os
@@ -124,8 +125,7 @@ class CellposeFn:
 
     def _load(self) -> Any:
         check_same_version("Cellpose", self.version, _installed_version())
-        from cellpose import models
-
+        models = _import_models(self.version)
         if os.path.isabs(self.model) or self.major > 3:
             chosen: dict[str, Any] = {"pretrained_model": self.model}
         else:
@@ -225,8 +225,7 @@ def cellpose_fn(
         raise TypeError(f"gpu is {gpu!r}; it is True or False. CUDA_VISIBLE_DEVICES says which GPU.")
     version = _installed_version()
     _check_diameter(diameter)
-    from cellpose import models
-
+    models = _import_models(version)
     name = f"Cellpose {version}"
     ignored = IGNORED_BY_4 if _major(version) > 3 else set()
     check_keywords(eval_kwargs, models.CellposeModel.eval, name, NO_LABELS | ignored)
@@ -239,6 +238,19 @@ def _installed_version() -> str:
     if int(version.partition(".")[0]) < 3:
         raise ImportError(f"Cellpose {version} is too old; python -m pip install 'blockbuster-tiles[cellpose]'")
     return version
+
+
+def _import_models(version: str) -> Any:
+    try:
+        return importlib.import_module("cellpose.models")
+    except ImportError:
+        raise
+    except Exception as error:
+        # torchvision's operators do not exist beside a PyTorch of another build.
+        raise ImportError(
+            f"importing Cellpose {version} raised {type(error).__name__}: {error}. Install torch and torchvision "
+            "of one build, from the same index (pytorch.org/get-started)."
+        ) from error
 
 
 def _major(version: str) -> int:

@@ -96,9 +96,8 @@ def evaluation_turn(device: str) -> Iterator[None]:
     >>> with evaluation_turn("cpu"):
     ...     pass
     """
-    with _loading:
-        turn = _turns.setdefault(device, threading.Lock())
-    with turn:
+    # One step, so that no two threads get two locks; and nobody waits here for another model to be loaded.
+    with _turns.setdefault(device, threading.Lock()):
         yield
 
 

@@ -1,7 +1,7 @@
 """Packages that take the place of Cellpose, PyTorch, StarDist and TensorFlow where these are not installed.
 
-They have the signatures of the real ones, refuse what those misread, and label what is above a threshold, which is
-all that their files of weights hold. What the real ones do is tested in tests/models.
+They have the signatures of the real ones, refuse what those misread, and label what is above a threshold, which
+is all that their files of weights hold. What the real ones do is tested in tests/models.
 """
 
 import json

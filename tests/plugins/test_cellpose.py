@@ -154,6 +154,16 @@ def test_without_torch_the_extra_is_named(packages):
         cellpose_fn("cpsam")
 
 
+def test_builds_that_do_not_fit_are_named(packages):
+    text = "raise RuntimeError('operator torchvision::nms does not exist')"
+    standins.write_package(packages, "cellpose", "4.2.1", models=text)
+    standins.write_package(packages, "torch", "2.13.0")
+    with pytest.raises(
+        ImportError, match=r"Cellpose 4.2.1 raised RuntimeError: operator .* torchvision of one build"
+    ):
+        cellpose_fn("cpsam")
+
+
 def test_cellpose_2_is_too_old(packages):
     standins.write_package(packages, "cellpose", "2.3.2")
     standins.write_package(packages, "torch", "2.13.0")
@@ -237,7 +247,13 @@ def test_weights_trained_anew_are_another_function_and_are_loaded(cellpose_model
 
 
 def test_run_is_not_continued_with_another_model(cellpose_models, weights, image, folder):
-    run = {"tile_shape": (1, 30, 40), "write_to": folder / "labels.zarr", "tiles_per_task": 1, "resume": True}
+    run = {
+        "tile_shape": (1, 30, 40),
+        "write_to": folder / "labels.zarr",
+        "tiles_per_task": 1,
+        "merge": "none",
+        "resume": True,
+    }
     cellpose_models.memory[1] = 4
     with dask.config.set(scheduler="synchronous"), pytest.raises(TileError, match="ran out of memory"):
         tile_process(image, cellpose_fn(weights), **run)
@@ -248,7 +264,7 @@ def test_run_is_not_continued_with_another_model(cellpose_models, weights, image
         tile_process(image, cellpose_fn(weights), **run)
     weights.write_text("120")
     cellpose_models.memory[1] = 100
-    labels = tile_process(image, cellpose_fn(weights), merge="none", **run)
+    labels = tile_process(image, cellpose_fn(weights), **run)
     assert ((np.asarray(labels) > 0) == (image > 120)).all()
 
 
