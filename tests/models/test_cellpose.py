@@ -103,10 +103,10 @@ def test_planes_of_a_stack_are_what_cellpose_gives_for_each(weights, cellpose, v
 
 
 def test_volume_is_what_cellpose_gives(weights, cellpose, volume, major):
-    part = volume[12:18, 10:40, 10:40] if major == 3 else volume[14:16, 20:22, 20:22]
-    fn = cellpose_fn(weights, do_3D=True, **EVERYWHERE)
-    labels = tile_process(part, fn, tile_shape=part.shape)
-    assert_same_objects(labels, cellpose(part, do_3D=True, z_axis=0), 1)
+    part = volume[12:18, 10:40, 10:40] if major == 3 else volume[14:17, 20:24, 20:24]
+    options = {"do_3D": True, "max_size_fraction": 1.0}
+    labels = tile_process(part, cellpose_fn(weights, **options, **EVERYWHERE), tile_shape=part.shape)
+    assert_same_objects(labels, cellpose(part, z_axis=0, **options), 1)
 
 
 def test_two_channels_are_what_cellpose_gives(weights, cellpose, real_images, major):
@@ -121,9 +121,9 @@ def test_two_channels_are_what_cellpose_gives(weights, cellpose, real_images, ma
 
 
 def test_diameter_and_other_keywords_count(weights, cellpose, nuclei):
-    options = {"diameter": 45, "normalize": {"lowhigh": [0, 180]}, "niter": 50}
+    options = {"diameter": 40, "normalize": {"lowhigh": [0, 60]}, "niter": 100}
     labels = cellpose_fn(weights, **options, **EVERYWHERE)(nuclei)
-    assert_same_objects(labels, cellpose(nuclei, **options), 10)
+    assert_same_objects(labels, cellpose(nuclei, **options), 5)
     assert naive.partition_fault(labels, cellpose(nuclei, **(options | {"diameter": 30}))) != ""
 
 
@@ -155,7 +155,7 @@ def test_threads_share_one_model_and_processes_load_one_each(weights, nuclei, ma
     fn = cellpose_fn(weights, **EVERYWHERE)
     unload_models()
     watching.watch(weights)
-    fn(nuclei[:1, :2])
+    fn(nuclei[100:140, 100:140])
     of_one_load = watching.count(weights)
     unload_models()
     watching.watch(weights)
@@ -205,7 +205,7 @@ def test_evaluation_that_runs_out_of_memory_succeeds_in_smaller_batches(weights,
         pytest.skip("a batch of 9 patches takes a minute on the processor")
     tile = np.tile(nuclei, (2, 2))
     np.save(tmp_path / "tile.npy", tile)
-    command = [sys.executable, "-c", MEMORY, str(weights), str(tmp_path / "tile.npy"), "9", str(200 * 2**20)]
+    command = [sys.executable, "-c", MEMORY, str(weights), str(tmp_path / "tile.npy"), "9", str(320 * 2**20)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "a model ran out of memory with 9" in done.stderr

@@ -45,8 +45,7 @@ def test_tiles_have_what_the_network_sees_in_the_whole_image(recipe, tmp_path, r
     with torch.inference_mode():
         scaled = torch.from_numpy((image.astype("float32") - low) / (high - low))
         score = network(scaled[None, None])[0, 0].numpy()
-        median = float(np.median(score))
-        network[2].bias -= median  # so that half of the image is foreground
+        network[2].bias -= float(np.percentile(score, 85))  # a part of the image is foreground
         expected = label(network(scaled[None, None])[0, 0].numpy() > 0)
     torch.save(network.state_dict(), tmp_path / "weights.pt")
     load = functools.partial(recipe["load_torch"], make_network=make_network)
@@ -54,7 +53,8 @@ def test_tiles_have_what_the_network_sees_in_the_whole_image(recipe, tmp_path, r
     fn = functools.partial(recipe["segment"], path=path, low=low, high=high, load=load, label=label)
     with dask.config.set(scheduler="threads", num_workers=4):
         labels = tile_process(image, fn, tile_shape=(128, 100), overlap=2, connectivity=2)
-    assert naive.partition_fault(labels, expected) == ""
+    assert ((labels > 0) == (expected > 0)).all()  # the network looks 2 pixels far
+    assert naive.partition_fault(tile_process(image, fn), expected) == ""
     assert expected.max() > 100
     assert identify_function(fn).unreadable == ()
     assert f"file {path}" in identify_function(fn).parts
