@@ -20,7 +20,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.models.torchvision_builds import import_torchvision
+from tests.models.networks import import_torchvision, save_random_cellpose
 
 SETTINGS = {
     "3": [
@@ -34,7 +34,6 @@ SETTINGS = {
         {"shape": (1024, 1024), "batch_size": 16},
         {"shape": (16, 128, 128), "do_3D": True},
         {"shape": (32, 128, 128), "do_3D": True},
-        {"shape": (32, 224, 224), "do_3D": True},
         {"shape": (16, 128, 128), "do_3D": True, "diameter": 15},
     ],
     "4": [
@@ -46,22 +45,6 @@ SETTINGS = {
         {"shape": (512, 512), "batch_size": 1, "diameter": 15},
     ],
 }
-
-
-def save_network(path: str, major: str) -> None:
-    """Save a network of random weights."""
-    import torch
-
-    torch.manual_seed(7)
-    if major == "3":
-        from cellpose.resnet_torch import CPnet
-
-        CPnet([2, 32, 64, 128, 256], 3, sz=3).save_model(path)
-    else:
-        import_torchvision()
-        from cellpose.vit import CPSAM
-
-        CPSAM().save_model(path)
 
 
 def measure(path: str, setting: dict) -> dict:
@@ -92,7 +75,7 @@ def run(major: str) -> list[dict]:
     """Measure all settings, each in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/random"
-        save_network(path, major)
+        save_random_cellpose(path)
         results = []
         for setting in SETTINGS[major]:
             command = [sys.executable, "-m", "benchmarks.models_memory", "--one", json.dumps([path, setting])]

@@ -3,17 +3,16 @@
 The networks are random. What they see is no cell, but it depends on every pixel, channel and keyword.
 """
 
-import importlib.metadata
 import subprocess
 import sys
 from pathlib import Path
 
 import dask
 import naive
+import networks
 import numpy as np
 import pytest
 import tifffile
-import torchvision_builds
 import watching
 import zarr
 
@@ -30,30 +29,14 @@ EVERYWHERE = {"cellprob_threshold": -100.0, "flow_threshold": 0.0, "min_size": 4
 
 @pytest.fixture(scope="module")
 def major():
-    return int(importlib.metadata.version("cellpose").partition(".")[0])
+    return networks.cellpose_major()
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory, major):
+def weights(tmp_path_factory):
     """A file of random weights."""
-    import torch
-
-    torch.manual_seed(7)
-    if major == 3:
-        from cellpose.resnet_torch import CPnet
-
-        network = CPnet([2, 32, 64, 128, 256], 3, sz=3)
-        last = network.output[2]
-    else:
-        torchvision_builds.import_torchvision()
-        from cellpose.vit import CPSAM
-
-        network = CPSAM()
-        last = network.out
-    with torch.no_grad():
-        last.weight.mul_(10)  # or pixels would hardly flow
     path = tmp_path_factory.mktemp("model") / "random"
-    network.save_model(str(path))
+    networks.save_random_cellpose(path)
     return path
 
 
@@ -164,7 +147,7 @@ def test_threads_share_one_model_and_processes_load_one_each(weights, nuclei, ma
     assert watching.count(weights) == of_one_load > 0
     unload_models()
     if major == 4:
-        client.run(torchvision_builds.import_torchvision)
+        client.run(networks.import_torchvision)
     client.run(watching.watch, weights)
     with client.as_current():
         by_processes = tile_process(image, fn, **run)
