@@ -24,6 +24,10 @@ ELSEWHERE = {
     "SLURMCluster(": "not at all: there is no batch system; it must compile",
     'Client("tcp://FIRST:8786")': "by hosts.py, which makes the machines; it must compile",
     "make_local_cluster()": "as a script, which worker processes can import",
+    "cellpose_fn(": "by models/test_cellpose.py, where Cellpose is installed",
+    "stardist_fn(": "by models/test_stardist.py, where StarDist is installed",
+    "def load_torch(": "by models/test_torch_recipe.py, where PyTorch is installed",
+    "def segment_with_instanseg(": "by models/test_instanseg_recipe.py, where InstanSeg is installed",
 }
 
 

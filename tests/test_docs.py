@@ -22,7 +22,7 @@ from skimage import measure
 
 matplotlib.use("Agg")
 # Pages with tests of what their Python gives, which run them as well.
-OWN_TESTS = {"README.md": "test_readme.py", "seams.md": "test_seams_page.py"}
+OWN_TESTS = {"README.md": "test_readme.py", "seams.md": "test_seams_page.py", "models.md": "plugins/test_page.py"}
 OTHERS = [page for page in PAGES if page.name not in OWN_TESTS]
 
 

@@ -10,7 +10,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 # Of the packages about each other: PyTorch and Cellpose, TensorFlow and NumPy.
-WARNINGS = ("ignore:Sparse invariant checks", "ignore::DeprecationWarning")
+WARNINGS = ("ignore:Sparse invariant checks", "ignore:CUDA is not available", "ignore::DeprecationWarning")
 HOW = "is not installed; BLOCKBUSTER_MODELS=1 .ci/run makes an environment for it"
 
 

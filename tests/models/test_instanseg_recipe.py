@@ -1,20 +1,18 @@
 """The page's recipe for InstanSeg: the package as it is installed, around a network that finds what is bright."""
 
 import functools
-import re
-from pathlib import Path
 
 import naive
 import numpy as np
 import pytest
 import tifffile
+from pages import DOCS, blocks
 from skimage.measure import label
 
 from blockbuster import tile_process
 from blockbuster.plugins import evaluation_turn, load_once, unload_models
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-BLOCK = r"<!-- needs instanseg -->\n```python\n(.*?)```"
+MODELS = DOCS / "models.md"
 
 
 def make_network(low, high):
@@ -36,8 +34,8 @@ def make_network(low, high):
 @pytest.fixture(scope="module")
 def segment():
     namespace = {"__name__": "page", "load_once": load_once, "evaluation_turn": evaluation_turn}
-    (block,) = re.findall(BLOCK, PAGE.read_text(), re.DOTALL)
-    exec(compile(block, str(PAGE), "exec"), namespace)
+    (block,) = (block for block in blocks(MODELS) if "def segment_with_instanseg(" in block.code)
+    exec(compile(block.code, str(MODELS), "exec"), namespace)
     yield namespace["segment_with_instanseg"]
     unload_models()
 

@@ -1,21 +1,19 @@
 """The page's recipe for networks of PyTorch, with a small one."""
 
 import functools
-import re
-from pathlib import Path
 
 import dask
 import naive
 import numpy as np
 import pytest
 import tifffile
+from pages import DOCS, blocks
 from skimage.measure import label
 
 from blockbuster import intensity_percentiles, tile_process
 from blockbuster.identity import identify_function
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
-BLOCK = r"(?:<!-- needs (\w+) -->\n)?```python\n(.*?)```"
+MODELS = DOCS / "models.md"
 
 
 def make_network():
@@ -28,9 +26,9 @@ def make_network():
 def recipe():
     """The functions of the page."""
     namespace = {"__name__": "page"}
-    for needed, block in re.findall(BLOCK, PAGE.read_text(), re.DOTALL):
-        if needed == "torch" or "def segment(" in block:
-            exec(compile(block, str(PAGE), "exec"), namespace)
+    for block in blocks(MODELS):
+        if "def load_torch(" in block.code or "def segment(" in block.code:
+            exec(compile(block.code, str(MODELS), "exec"), namespace)
     return namespace
 
 
