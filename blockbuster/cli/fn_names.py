@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import importlib.util
 import math
 import operator
 import os
@@ -64,8 +63,8 @@ class FnName:
 
 def fn_forms() -> str:
     """List the names that are accepted here."""
-    plugins = [f"{name}:MODEL" for name in PLUGINS if _has_plugin(name)]
-    forms = ["otsu", "threshold:VALUE", "watershed", "watershed:DIAMETER", *plugins]
+    models = [f"{name}:MODEL" for name in PLUGINS]
+    forms = ["otsu", "threshold:VALUE", "watershed", "watershed:DIAMETER", *models]
     return f"{', '.join(forms)} or module:function"
 
 
@@ -81,7 +80,7 @@ def read_fn_name(text: str) -> FnName:
     elif kind in OURS:
         accepted = math.isfinite(_read_value(kind, value if colon else None))
     elif kind in PLUGINS:
-        accepted = bool(value) and _has_plugin(kind)
+        accepted = bool(value)
     else:
         accepted = bool(kind and value)
     if not accepted:
@@ -99,13 +98,6 @@ def _read_value(kind: str, value: str | None) -> float:
     if diameter < 1:
         raise argparse.ArgumentTypeError(rule)
     return diameter
-
-
-def _has_plugin(name: str) -> bool:
-    try:
-        return importlib.util.find_spec(f"blockbuster.plugins.{name}") is not None
-    except ModuleNotFoundError:
-        return False
 
 
 def _plugin(name: str) -> ModuleType:

@@ -1,6 +1,5 @@
 """What --fn may name, and which words are never taken for a module."""
 
-import importlib.util
 import sys
 
 import numpy as np
@@ -8,9 +7,8 @@ import pytest
 from commands import read, run
 
 import blockbuster
-from blockbuster.cli.fn_names import DIAMETER, PLUGINS, FnName, fn_forms, read_fn_name
+from blockbuster.cli.fn_names import DIAMETER, FnName, fn_forms, read_fn_name
 
-HAS_PLUGINS = importlib.util.find_spec("blockbuster.plugins") is not None
 FIND = "def find(tile):\n    return (tile > 110).astype('int32')\n"
 
 
@@ -58,18 +56,6 @@ def test_words_of_our_own_are_never_taken_for_a_module(here, capsys, name, messa
         run(f"segment image.zarr --fn {name} --write-to out.zarr")
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err
-
-
-@pytest.mark.skipif(HAS_PLUGINS, reason="the plugins are here")
-@pytest.mark.parametrize("plugin", PLUGINS)
-def test_a_model_without_its_plugin_is_refused_with_what_is_accepted(here, capsys, plugin):
-    (here / f"{plugin}.py").write_text(FIND)
-    with pytest.raises(SystemExit) as stopped:
-        run(f"segment image.zarr --fn {plugin}:find --write-to out.zarr")
-    assert stopped.value.code == 2
-    forms = "otsu, threshold:VALUE, watershed, watershed:DIAMETER or module:function"
-    assert fn_forms() == forms
-    assert f"'{plugin}:find' is not {forms}." in capsys.readouterr().err
 
 
 @pytest.fixture
