@@ -18,6 +18,7 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.models.networks import import_torchvision, save_random_cellpose
@@ -98,19 +99,21 @@ def _row(result: dict) -> str:
     )
 
 
-def main() -> None:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.models_memory", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--one", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.one:
-        print(json.dumps(measure(*json.loads(arguments.one))))
+    options = parser.parse_args(arguments)
+    if options.one:
+        print(json.dumps(measure(*json.loads(options.one))))
         return
     version = importlib.metadata.version("cellpose")
     print(f"Cellpose {version}, PyTorch {importlib.metadata.version('torch')}, processor", file=sys.stderr)
     results = run("3" if version.startswith("3") else "4")
-    print(json.dumps(results, indent=1) if arguments.json else "\n".join(map(_row, results)))
+    print(json.dumps(results, indent=1) if options.json else "\n".join(map(_row, results)))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,14 @@ from scipy import ndimage
 from skimage import measure
 
 matplotlib.use("Agg")
+GUIDE = DOCS / "guide.md"
 # Pages with tests of what their Python gives, which run them as well.
-OWN_TESTS = {"README.md": "test_readme.py", "seams.md": "test_seams_page.py", "models.md": "plugins/test_page.py"}
+OWN_TESTS = {
+    "README.md": "test_readme.py",
+    "guide.md": "test_docs.py",
+    "models.md": "plugins/test_page.py",
+    "seams.md": "test_seams_page.py",
+}
 OTHERS = [page for page in PAGES if page.name not in OWN_TESTS]
 
 
@@ -83,7 +89,7 @@ def test_the_commands_of_blockbuster_can_be_parsed():
 
 
 def test_the_guide_writes_the_labels_of_the_whole_image(tmp_path):
-    names = run_page(DOCS / "guide.md", tmp_path)
+    names = run_page(GUIDE, tmp_path)
     expected = ndimage.label(pixels()[0] > 120)[0]
     for labels in (names["labels"], zarr.open_array(tmp_path / "image.zarr/labels/cells/0", mode="r")[...]):
         assert naive.partition_fault(np.asarray(labels), expected) == ""
