@@ -21,8 +21,6 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from tests.models.networks import import_torchvision, save_random_cellpose
-
 SETTINGS = {
     "3": [
         {"shape": (256, 256)},
@@ -53,6 +51,7 @@ def measure(path: str, setting: dict) -> dict:
     import numpy as np
 
     from blockbuster.plugins.cellpose import cellpose_fn
+    from tests.models.networks import import_torchvision
 
     if importlib.metadata.version("cellpose").startswith("4"):
         import_torchvision()
@@ -74,6 +73,8 @@ def _status(name: str) -> int:
 
 def run(major: str) -> list[dict]:
     """Measure all settings, each in a process of its own."""
+    from tests.models.networks import save_random_cellpose
+
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/random"
         save_random_cellpose(path)
