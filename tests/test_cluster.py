@@ -270,7 +270,6 @@ def test_ctrl_c_ends_a_run_within_seconds_and_threads_continue_it(image, calls, 
     assert array_bytes("out.zarr") == threads_bytes()
 
 
-@pytest.mark.slow
 def kill_one_after(client, fn, *counts):
     """Kill a worker process, each time another one, as soon as fn was called so often; give the pids."""
     killed = []
@@ -283,6 +282,7 @@ def kill_one_after(client, fn, *counts):
     return killed
 
 
+@pytest.mark.slow
 def test_F3_workers_that_are_killed_in_the_middle_do_not_change_a_byte(image, calls, threads_bytes):
     fn = Counting(calls, seconds=0.2)
     with cluster() as client, ThreadPoolExecutor(1) as other:
