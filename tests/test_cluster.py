@@ -24,6 +24,8 @@ from outcomes import assert_same_objects, snapshot, write_image
 from blockbuster import TileError, tile_process
 from blockbuster.cluster import client_run
 
+pytestmark = pytest.mark.slow
+
 SHAPE, TILE = (40, 60), (10, 10)
 N_TILES = 24
 POISONED, POISONED_TILE = (2, 3), (slice(20, 30), slice(30, 40))
@@ -282,7 +284,6 @@ def kill_one_after(client, fn, *counts):
     return killed
 
 
-@pytest.mark.slow
 def test_F3_workers_that_are_killed_in_the_middle_do_not_change_a_byte(image, calls, threads_bytes):
     fn = Counting(calls, seconds=0.2)
     with cluster() as client, ThreadPoolExecutor(1) as other:

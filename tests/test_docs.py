@@ -88,6 +88,7 @@ def test_the_commands_of_blockbuster_can_be_parsed():
         build_parser().parse_args(shlex.split(line)[1:])
 
 
+@pytest.mark.slow
 def test_the_guide_writes_the_labels_of_the_whole_image(tmp_path):
     names = run_page(GUIDE, tmp_path)
     expected = ndimage.label(pixels()[0] > 120)[0]
@@ -101,6 +102,7 @@ def test_the_guide_writes_the_labels_of_the_whole_image(tmp_path):
 CLUSTER = DOCS / "cluster.md"
 
 
+@pytest.mark.slow
 def test_the_script_for_one_machine_runs_as_it_stands(folder):
     script = next(block.code for block in blocks(CLUSTER) if block.language == "python")
     image = np.zeros((600, 700), "uint8")
