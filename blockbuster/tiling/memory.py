@@ -201,23 +201,11 @@ def free_vram_bytes(device: int | None = None) -> int | None:
     >>> free is None or free > 0
     True
     """
-    try:
-        import cupy
-    except ImportError:
-        return None
-    try:
-        n_devices = cupy.cuda.runtime.getDeviceCount()
-        if n_devices == 0:
-            return None
-        if device is not None and not 0 <= device < n_devices:
-            raise ValueError(f"device is {device}; this machine's GPUs are numbered 0 to {n_devices - 1}.")
-        return int(cupy.cuda.Device(device).mem_info[0])
-    except cupy.cuda.runtime.CUDARuntimeError:
-        return None
+    return _ask_cupy(device)[0]
 
 
 def vram_bytes_or_warn() -> int | None:
-    """Free VRAM in bytes; ``None``, with one RuntimeWarning that says what to install, if there is none.
+    """Free VRAM in bytes; ``None``, with one RuntimeWarning that says what is missing, if there is none.
 
     Examples
     --------
@@ -228,16 +216,33 @@ def vram_bytes_or_warn() -> int | None:
     >>> free is None or free > 0
     True
     """
-    free = free_vram_bytes()
+    free, missing = _ask_cupy(None)
     if free is None:
         warnings.warn(
-            "use_gpu=True, but CuPy finds no usable GPU; tiles are sized by free RAM instead. "
-            "On a machine with an NVIDIA GPU and driver, install CuPy: "
-            "pip install 'blockbuster-tiles[gpu-cuda12]' (or [gpu-cuda13], to match the driver).",
+            f"use_gpu=True, but CuPy {missing} (or [gpu-cuda13], to match the driver); "
+            "tiles are sized by free RAM instead.",
             RuntimeWarning,
             stacklevel=4,
         )
     return free
+
+
+def _ask_cupy(device: int | None) -> tuple[int | None, str]:
+    """Give a device's free bytes, or None and what is missing."""
+    install = "python -m pip install 'blockbuster-tiles[gpu-cuda12]'"
+    try:
+        import cupy
+    except ImportError as error:
+        if error.name == "cupy":
+            return None, f"is not installed: {install}"
+        return None, f"cannot be imported ({error}): {install}"
+    try:
+        n_devices = cupy.cuda.runtime.getDeviceCount()
+        if n_devices and device is not None and not 0 <= device < n_devices:
+            raise ValueError(f"device is {device}; this machine's GPUs are numbered 0 to {n_devices - 1}.")
+        return int(cupy.cuda.Device(device).mem_info[0]), ""
+    except cupy.cuda.runtime.CUDARuntimeError as error:
+        return None, f"finds no NVIDIA GPU ({error}): install the GPU's driver, and {install}"
 
 
 def visible_gpus() -> list[str]:

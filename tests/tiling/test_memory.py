@@ -2,13 +2,14 @@ import os
 import subprocess
 import sys
 import warnings
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
 
 from blockbuster.tiling import auto_tile_shape, free_ram_bytes, free_vram_bytes
-from blockbuster.tiling.memory import cgroup_free_bytes, ram_limits, slurm_limit_bytes
+from blockbuster.tiling.memory import cgroup_free_bytes, ram_limits, slurm_limit_bytes, vram_bytes_or_warn
 
 SLURM_VARIABLES = ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK")
 NO_LIMIT_V1 = "9223372036854771712"
@@ -236,10 +237,46 @@ def test_without_a_gpu_sizing_falls_back_to_ram_with_one_warning_that_says_what_
         tile = auto_tile_shape((300, 200), "uint8", use_gpu=True)
     assert tile == (300, 200)
     (warning,) = caught
-    assert "pip install 'blockbuster-tiles[gpu-cuda12]'" in str(warning.message)
-    assert "gpu-cuda13" in str(warning.message)
+    assert "pip install 'blockbuster-tiles[gpu-cuda12]' (or [gpu-cuda13]" in str(warning.message)
     assert "sized by free RAM" in str(warning.message)
     assert warning.filename == __file__
+
+
+WITHOUT_DRIVER = """
+class runtime:
+    class CUDARuntimeError(RuntimeError): ...
+    def getDeviceCount():
+        raise runtime.CUDARuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient")
+class cuda:
+    runtime = runtime
+"""
+BROKEN = "raise ImportError('libnvrtc.so.12: cannot open shared object file', name='cupy_backends')"
+
+
+@pytest.mark.parametrize(
+    ("cupy", "missing"),
+    [
+        (None, "but CuPy is not installed: python -m pip install"),
+        (BROKEN, "but CuPy cannot be imported (libnvrtc.so.12: cannot open shared object file): python -m pip"),
+        (
+            WITHOUT_DRIVER,
+            "but CuPy finds no NVIDIA GPU (cudaErrorInsufficientDriver: CUDA driver version is insuf",
+        ),
+    ],
+    ids=["not installed", "broken", "without a driver"],
+)
+def test_what_is_missing_of_cupy_is_said_in_one_sentence(cupy, missing, tmp_path, monkeypatch):
+    if cupy is None and find_spec("cupy"):
+        pytest.skip("CuPy is installed")
+    if cupy is not None:
+        (tmp_path / "cupy.py").write_text(cupy)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.warns(RuntimeWarning, match="gpu-cuda12") as caught:
+        assert vram_bytes_or_warn() is None
+    assert missing in str(caught[0].message)
+    assert free_vram_bytes() is None
+    sys.modules.pop("cupy", None)
 
 
 @no_gpu
