@@ -10,7 +10,7 @@ from pages import DOCS, blocks
 from skimage.measure import label
 
 from blockbuster import tile_process
-from blockbuster.plugins import evaluation_turn, load_once, unload_models
+from blockbuster.plugins import evaluate_within_memory, evaluation_turn, load_once, unload_models
 
 MODELS = DOCS / "models.md"
 
@@ -33,7 +33,8 @@ def make_network(low, high):
 
 @pytest.fixture(scope="module")
 def segment():
-    namespace = {"__name__": "page", "load_once": load_once, "evaluation_turn": evaluation_turn}
+    imported = (evaluate_within_memory, evaluation_turn, load_once)
+    namespace = {"__name__": "page", **{function.__name__: function for function in imported}}
     (block,) = (block for block in blocks(MODELS) if "def segment_with_instanseg(" in block.code)
     exec(compile(block.code, str(MODELS), "exec"), namespace)
     yield namespace["segment_with_instanseg"]
