@@ -76,7 +76,7 @@ class CellposeFn:
         shape = label_shape(tile.shape, axis)
         if is_uniform(image):
             return np.zeros(shape, np.int32)
-        model = load_once(("cellpose", self.model, self.gpu), self._load, self._stamp())
+        model = self.loaded_model()
         with evaluation_turn(str(model.device)):
             masks = evaluate_within_memory(partial(self._evaluate, model, image), self._batch_sizes(), SMALLER)
         return masks.reshape(shape)
@@ -120,8 +120,10 @@ class CellposeFn:
             )
         return image
 
-    def _stamp(self) -> Any:
-        return file_stamp([self.model]) if os.path.isabs(self.model) else None
+    def loaded_model(self) -> Any:
+        """Give Cellpose's model, which this process loads once."""
+        stamp = file_stamp([self.model]) if os.path.isabs(self.model) else None
+        return load_once(("cellpose", self.model, self.gpu), self._load, stamp)
 
     def _load(self) -> Any:
         check_same_version("Cellpose", self.version, _installed_version())

@@ -18,6 +18,7 @@ from blockbuster.tiling.heuristics import (
     region_voxels,
     voxels_for_balance,
 )
+from blockbuster.tiling.network import NETWORK_DIAMETER, NETWORK_SIDE, NetworkMemory, TileFit, network_memory
 
 __all__ = ["auto_tile_shape_cellpose"]
 
@@ -25,20 +26,13 @@ logger = logging.getLogger("blockbuster")
 
 Shape = tuple[int, ...]
 
-# Cellpose resamples the image until a cell has this diameter.
-NETWORK_DIAMETER = 30
-DIAMETERS_WIDE, DIAMETERS_DEEP = 8, 4
-# Cellpose runs its network on patches of 256 x 256; a smaller tile is padded to one.
-SMALLEST_SIDE = 256
-# Conservative estimates; the docstring says what was measured. Weights: the 305 million parameters of
-# Cellpose 4 in float32. Activations: a batch of 8 patches, whose attention matrices alone take 0.5 GiB a copy.
-WEIGHTS_BYTES = 5 * 2**28
-ACTIVATIONS_BYTES = 3 * 2**29
-# Normalised image, flows, probabilities, their resampled copies and the pixels' trajectories. Reports
-# by users: over 92 bytes a pixel of VRAM in 2-D (MouseLand/cellpose issue 918), 325 bytes a voxel of
-# RAM in 3-D (fractal-client issue 108).
-BYTES_PER_VOXEL_2D, BYTES_PER_VOXEL_3D = 128, 384
-LARGEST_VOXELS_2D, LARGEST_VOXELS_3D = 2**22, 2**24
+# Least width and depth in diameters, of which the first that memory suffices for counts.
+LEAST_DIAMETERS = ((8, 4), (6, 3), (4, 2))
+# A cell at the seam lies whole in both tiles.
+HALO_DIAMETERS = 2
+# Larger tiles save next to no halo, while a crash loses more; a processor takes minutes for one of 2048 x 2048.
+LARGEST_VOXELS = 2**24
+LARGEST_ON_PROCESSOR_2D = 2**22
 
 
 def auto_tile_shape_cellpose(
@@ -48,6 +42,7 @@ def auto_tile_shape_cellpose(
     diameter: float | None = NETWORK_DIAMETER,
     use_gpu: bool = False,
     do_3D: bool = False,
+    batch_size: int = 8,
 ) -> Shape:
     """Choose a tile for Cellpose: several cells wide at least, and as large as memory allows.
 
@@ -65,43 +60,38 @@ def auto_tile_shape_cellpose(
         and RAM alone counts.
     do_3D : bool
         Tiles for a model that segments volumes. Otherwise every axis before y and x gets tiles of 1.
+    batch_size : int
+        As given to Cellpose: how many squares of 256 pixels its network gets at once.
 
     Returns
     -------
     tuple of int
-        Tile shape without halo, at least 1 and at most the image along each axis. y and x span 8
-        diameters and 256 pixels at least, with `do_3D` z spans 4 diameters at least, where the
-        image does.
+        Tile shape without halo, at least 1 and at most the image along each axis. Where the image does, y
+        and x span 8 diameters at least, and with `do_3D` z spans 4; with little memory only 6 and 3, or 4
+        and 2. Planes never span less than 256 pixels.
 
     Raises
     ------
     TypeError
-        If `shape`, `dtype` or `diameter` has the wrong type.
+        If `shape`, `dtype`, `diameter` or `batch_size` has the wrong type.
     ValueError
-        If `shape` is negative or has too few axes, or `diameter` is not positive and finite.
+        If `shape` is negative or has too few axes, `diameter` is not positive and finite, or
+        `batch_size` is less than 1.
 
     Notes
     -----
-    The memory model is an estimate, meant to err on the large side. Half the free
-    memory holds the network's weights once (1.25 GiB) and for each tile that runs: 1.5 GiB of
-    activations, and per voxel, halo included, the image's own bytes, 8 for two int32 labels and 128
-    for Cellpose (384 with `do_3D`); these grow by ``(30 / diameter)`` squared (cubed) for
-    cells smaller than 30 pixels, because Cellpose enlarges the image to that. The halo allowed for
-    is a cell's diameter per side. A tile has 2**22 pixels (2**24 voxels) at most.
+    *What is counted.* Seven eighths of the free memory hold the model of the installed Cellpose (without one: of
+    Cellpose 4), and for each tile that runs, its halo of two diameters included, the larger of what the network
+    takes (squares of 256 pixels, a batch of them at once, and its answer for the image resampled to cells of 30
+    pixels and, for volumes, padded to 256) and of what making masks takes (in planes 410 bytes a pixel with
+    Cellpose 4 or on a GPU, 110 with Cellpose 3; in volumes 120 bytes a voxel). These numbers lie above all peaks
+    that were measured, on a processor, with ``python -m benchmarks.models_memory``; see docs/benchmarks.md for
+    them. No GPU was measured.
 
-    Measured on a processor alone, with Cellpose 3.1.1 and a random network (``python -m
-    benchmarks.models_memory``): 97 MiB for the model; in batches of 8 patches a peak of 0.57 GiB for a tile of
-    512 x 512 pixels, 0.65 GiB for 1024 x 1024 and 0.87 GiB for 2048 x 2048, 75 to 81 bytes for each further
-    pixel; 0.66 GiB for 512 x 512 with a diameter of 15. No GPU was measured, and too little of volumes and of
-    Cellpose 4 to fit the model to.
+    *Largest tile.* 2**24 voxels; on a processor, which takes minutes for a plane of 2048 x 2048, 2**22 pixels.
 
-    Where memory does not suffice for the least width, the tile has that width nonetheless, and a
-    warning is logged: Cellpose cannot see cells in less.
-
-    References
-    ----------
-    Memory that users met: MouseLand/cellpose issues 918 and 1002,
-    fractal-analytics-platform/fractal-client issue 108.
+    Where memory does not suffice for 4 diameters, the tile is that wide nonetheless, and a warning is logged:
+    smaller ones would be mostly halo, and hardly take less.
 
     Examples
     --------
@@ -113,62 +103,63 @@ def auto_tile_shape_cellpose(
     cell = _check_diameter(diameter)
     _check_axes(image, do_3D)
     n_spatial = 3 if do_3D else 2
+    _check_batch_size(batch_size)
     stack = (1,) * (len(image) - n_spatial) + tuple(max(1, length) for length in image[-n_spatial:])
     # A pixel is the least cell to see, and cells wider than the image ask for no more than the image.
     cell = min(max(1.0, cell), max(NETWORK_DIAMETER, *stack))
-    return _plan(stack, itemsize, cell, measure_budget(use_gpu=use_gpu), n_spatial)
-
-
-def _plan(image: Shape, itemsize: int, cell: float, budget: MemoryBudget, n_spatial: int) -> Shape:
-    voxel_bytes = _bytes_per_voxel(itemsize, cell, n_spatial)
-    halo = math.ceil(cell)
-    least_yx = max(SMALLEST_SIDE, math.ceil(DIAMETERS_WIDE * cell))
-    least = (math.ceil(DIAMETERS_DEEP * cell), least_yx)
-    most = LARGEST_VOXELS_2D if n_spatial == 2 else LARGEST_VOXELS_3D
-    planned = plan_tile_shape(
-        image,
-        voxel_bytes,
-        _tile_bytes(budget),
-        max_voxels=voxels_for_balance(image, budget.n_running, most, least),
-        halo=halo,
-        minimum=least,
-    )
-    tile = _widen(planned, image, (*least, least_yx))
-    _warn_if_too_large(tile, region_voxels(tile, image, halo) * voxel_bytes, budget)
+    budget = measure_budget(use_gpu=use_gpu)
+    # The tile, the next one, which is read meanwhile, and int32 labels as fn gives them and as they are written.
+    voxel_bytes = 2 * itemsize + 2 * 4
+    halo = math.ceil(HALO_DIAMETERS * cell)
+    most = LARGEST_VOXELS if use_gpu or do_3D else LARGEST_ON_PROCESSOR_2D
+    memory = network_memory(n_spatial, on_gpu=use_gpu)
+    tile_bytes = (budget.network_bytes - memory.model) // budget.n_running
+    for wide, deep in LEAST_DIAMETERS:
+        least = _least_lengths(stack[-n_spatial:], cell, wide, deep)
+        with_halo = tuple(map(min, stack[-n_spatial:], (length + 2 * halo for length in least)))
+        fit = TileFit(with_halo, voxel_bytes, cell, batch_size)
+        tile = _largest_tile(stack, least, halo, memory.most_voxels(tile_bytes, fit), most, budget.n_running)
+        needed = memory.tile_bytes(region_voxels(tile, stack, halo, whole_halo=True), fit)
+        if needed <= tile_bytes:
+            break
+    if needed > tile_bytes or memory.loading > budget.free_bytes:
+        _warn_of_memory(tile, needed, memory, budget)
     return tile
 
 
-def _bytes_per_voxel(itemsize: int, cell: float, n_spatial: int) -> int:
-    """Count what one voxel of the image costs, all that Cellpose holds for it included."""
-    per_voxel = BYTES_PER_VOXEL_2D if n_spatial == 2 else BYTES_PER_VOXEL_3D
-    enlarged = max(1.0, NETWORK_DIAMETER / cell) ** n_spatial
-    return itemsize + 2 * 4 + math.ceil(per_voxel * enlarged)
+def _least_lengths(image: Shape, cell: float, wide: int, deep: int) -> Shape:
+    """Give the least lengths of a tile, as far as the image goes."""
+    z, yx = math.ceil(deep * cell), math.ceil(wide * cell)
+    if len(image) == 3:
+        return tuple(map(min, image, (z, yx, yx)))
+    # Planes are padded to the side of the network's squares, and masks hardly take more than those.
+    return tuple(min(length, max(NETWORK_SIDE, yx)) for length in image)
 
 
-def _tile_bytes(budget: MemoryBudget) -> int:
-    """Give what the network leaves for one tile's voxels; negative where not even the network fits."""
-    return (budget.usable_bytes - WEIGHTS_BYTES) // budget.n_running - ACTIVATIONS_BYTES
+def _largest_tile(image: Shape, least: Shape, halo: int, voxels: int, most: int, n_running: int) -> Shape:
+    """Find the largest tile of so many `voxels` with its halo, and `most` without it, or else the least."""
+    minimum = ((1, *least)[-3], max(least[-2:]))
+    balanced = voxels_for_balance(image, n_running, most, minimum)
+    tile = plan_tile_shape(image, 1, voxels, max_voxels=balanced, halo=halo, whole_halo=True, minimum=minimum)
+    return _widen(tile, least)
 
 
-def _widen(tile: Shape, image: Shape, least: Shape) -> Shape:
-    """Lengthen the last axes to `least`, as far as the image goes."""
-    wanted = ((1,) * len(tile) + least)[-len(tile) :]
-    parts = zip(tile, image, wanted, strict=True)
-    return tuple(max(length, min(whole, enough)) for length, whole, enough in parts)
+def _widen(tile: Shape, least: Shape) -> Shape:
+    """Lengthen the last axes to `least`."""
+    n_leading = len(tile) - len(least)
+    return (*tile[:n_leading], *map(max, tile[n_leading:], least))
 
 
-def _warn_if_too_large(tile: Shape, needed_bytes: int, budget: MemoryBudget) -> None:
-    if needed_bytes <= _tile_bytes(budget):
-        return
+def _warn_of_memory(tile: Shape, needed: int, memory: NetworkMemory, budget: MemoryBudget) -> None:
     logger.warning(
-        "memory may not suffice for Cellpose: a tile of %s, which is %d diameters wide, is estimated at "
-        "%.1f GiB beside a network of %.2f GiB and %.1f GiB a tile (%s). "
-        "Run fewer tiles at once, e.g. dask.config.set(num_workers=1).",
+        "memory may not suffice for Cellpose: a tile of %s, the least that is of use, takes %.1f GiB with a halo "
+        "of %d diameters, beside a network of %.1f GiB, and loading that %.1f GiB (%s). "
+        "Run fewer tiles at once, e.g. dask.config.set(num_workers=1), or a smaller batch_size.",
         tile,
-        DIAMETERS_WIDE,
-        needed_bytes / 2**30,
-        WEIGHTS_BYTES / 2**30,
-        ACTIVATIONS_BYTES / 2**30,
+        needed / 2**30,
+        HALO_DIAMETERS,
+        memory.model / 2**30,
+        memory.loading / 2**30,
         budget,
     )
 
@@ -181,6 +172,13 @@ def _check_diameter(diameter: float | None) -> float:
     if not (math.isfinite(diameter) and diameter > 0):
         raise ValueError(f"diameter is {diameter}; it must be a positive, finite number of pixels, e.g. 30.")
     return float(diameter)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if isinstance(batch_size, bool) or not isinstance(batch_size, numbers.Integral):
+        raise TypeError(f"batch_size is {batch_size!r}; it must be an integer, as given to Cellpose, e.g. 8.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be 1 or more, as given to Cellpose.")
 
 
 def _check_axes(image: Shape, volume: bool) -> None:

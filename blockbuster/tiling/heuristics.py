@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from blockbuster.tiling.memory import ram_limits, vram_bytes_or_warn
+from blockbuster.tiling.network import NETWORK_SIDE, TileFit, network_memory
 
 __all__ = [
     "MemoryBudget",
@@ -96,6 +97,9 @@ def auto_tile_shape(
     ``min(32, length / 4)`` voxels per axis, clamped to the image, none where the tile is 1 long.
     A function that needs more per voxel, or a wider halo, wants a smaller `target_bytes`.
 
+    *On a GPU.* With `use_gpu`, and where there is one, a tile is sized such that Cellpose 4, network and all,
+    takes seven eighths of the free memory at most. `auto_tile_shape_cellpose` also asks for the cells' diameter.
+
     *Tiles at once.* ``dask.config["num_workers"]`` or else the CPUs this process may use; 1
     with `use_gpu`. When `target_bytes` is not given, the tile is also small enough for two tiles
     per worker, as far as it keeps 2**20 voxels, z of 32 and y and x of 256.
@@ -118,7 +122,10 @@ def auto_tile_shape(
     else:
         budget = measure_budget(use_gpu=use_gpu)
         most = voxels_for_balance(image, budget.n_running, LARGEST_TILE_VOXELS)
-        tile = plan_tile_shape(image, voxel_bytes, budget.tile_bytes, max_voxels=most)
+        if "VRAM" in budget.limits:
+            tile = _plan_for_network(image, voxel_bytes, budget, most)
+        else:
+            tile = plan_tile_shape(image, voxel_bytes, budget.tile_bytes, max_voxels=most)
         reason = f"{budget}; at most {most} voxels a tile"
     if verbose:
         _log_choice(tile, image, voxel_bytes, reason)
@@ -154,6 +161,7 @@ def plan_tile_shape(
     *,
     max_voxels: int | None = None,
     halo: int = ASSUMED_HALO,
+    whole_halo: bool = False,
     minimum: tuple[int, int] = (MINIMUM_Z, MINIMUM_YX),
 ) -> Shape:
     """Find the largest tile of `shape` that fits, in integers alone.
@@ -172,7 +180,7 @@ def plan_tile_shape(
         Bytes that one tile may take with its halo.
     max_voxels : int, optional
         Most voxels of a tile without its halo. ``None``: no limit.
-    halo : int
+    halo, whole_halo : int, bool
         Halo per side in voxels to allow for, see `region_voxels`.
     minimum : tuple of int
         Lengths of z, and of y and x, in voxels that are reached before other axes grow on.
@@ -197,7 +205,7 @@ def plan_tile_shape(
 
     def too_large(tile: Shape) -> bool:
         too_many = max_voxels is not None and math.prod(tile) > max_voxels
-        return too_many or region_voxels(tile, image, halo) * voxel_bytes > target_bytes
+        return too_many or region_voxels(tile, image, halo, whole_halo=whole_halo) * voxel_bytes > target_bytes
 
     tile = (1,) * len(image)
     for axes, limit in _growth_steps(image, minimum):
@@ -209,7 +217,7 @@ def plan_tile_shape(
     return tuple(_even_length(length, longest) for length, longest in zip(image, tile, strict=True))
 
 
-def region_voxels(tile_shape: Shape, shape: Shape, halo: int = ASSUMED_HALO) -> int:
+def region_voxels(tile_shape: Shape, shape: Shape, halo: int = ASSUMED_HALO, *, whole_halo: bool = False) -> int:
     """Count the voxels of a tile with the halo that sizing allows for.
 
     Parameters
@@ -217,8 +225,9 @@ def region_voxels(tile_shape: Shape, shape: Shape, halo: int = ASSUMED_HALO) -> 
     tile_shape, shape : tuple of int
         Tile without halo, and image, in voxels.
     halo : int
-        Most voxels per side. A tile of `n` voxels is allowed a quarter of `n` at most, rounded
-        up, and one that is 1 long none, as a number given as ``overlap`` means.
+        Most voxels per side. A tile that is 1 long has none, as a number given as ``overlap`` means.
+    whole_halo : bool
+        Count all of `halo` for other tiles. Otherwise one of `n` voxels has a quarter of `n` at most, rounded up.
 
     Returns
     -------
@@ -232,7 +241,8 @@ def region_voxels(tile_shape: Shape, shape: Shape, halo: int = ASSUMED_HALO) -> 
     """
     lengths = []
     for tile, length in zip(tile_shape, shape, strict=True):
-        depth = min(halo, -(-tile // 4)) if tile > 1 else 0
+        most = halo if whole_halo else min(halo, -(-tile // 4))
+        depth = most if tile > 1 else 0
         lengths.append(min(length, tile + 2 * depth))
     return math.prod(lengths)
 
@@ -288,12 +298,8 @@ def voxels_for_balance(
     """
     if n_running == 1:
         return most
-    minimum_z, minimum_yx = minimum
-    thickest = (minimum_z, minimum_yx, minimum_yx)[-len(shape) :]
-    lengths = shape[-len(thickest) :]
-    least = math.prod(min(length, enough) for length, enough in zip(lengths, thickest, strict=True))
     share = math.prod(shape) // (TILES_PER_WORKER * n_running)
-    return min(most, max(SMALLEST_BALANCED_VOXELS, least, share))
+    return min(most, max(SMALLEST_BALANCED_VOXELS, math.prod(_least_lengths(shape, minimum)), share))
 
 
 @dataclass(frozen=True)
@@ -317,9 +323,19 @@ class MemoryBudget:
     n_running: int
 
     @property
+    def free_bytes(self) -> int:
+        """What the source that leaves least leaves, 0 or more."""
+        return max(0, min(self.limits.values()))
+
+    @property
     def usable_bytes(self) -> int:
-        """Half of what is free, 0 or more."""
-        return max(0, min(self.limits.values())) // 2
+        """Half of what is free."""
+        return self.free_bytes // 2
+
+    @property
+    def network_bytes(self) -> int:
+        """Seven eighths of what is free, for a network whose memory was measured."""
+        return self.free_bytes * 7 // 8
 
     @property
     def tile_bytes(self) -> int:
@@ -432,6 +448,23 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     if found is None or found.kind not in "biufc":
         raise TypeError(f"dtype is {dtype!r}; it must be a NumPy dtype of numbers, e.g. 'uint16' or image.dtype.")
     return found
+
+
+def _least_lengths(shape: Shape, minimum: tuple[int, int]) -> Shape:
+    """Give the lengths of the last three axes that no tile is cut below, as far as the image goes."""
+    minimum_z, minimum_yx = minimum
+    enough = (minimum_z, minimum_yx, minimum_yx)[-len(shape) :]
+    return tuple(max(1, min(length, least)) for length, least in zip(shape[-len(enough) :], enough, strict=True))
+
+
+def _plan_for_network(image: Shape, voxel_bytes: int, budget: MemoryBudget, most: int) -> Shape:
+    """Find a tile for which a GPU holds what the newest Cellpose does."""
+    least = (1, 1, 1, *_least_lengths(image, (MINIMUM_Z, MINIMUM_YX)))[-3:]
+    fit = TileFit(least if least[0] > 1 else least[1:], voxel_bytes)
+    memory = network_memory(len(fit.least), on_gpu=True, version="4")
+    # Below the side of the network's squares, a smaller tile saves nothing.
+    voxels = max(NETWORK_SIDE**2, memory.most_voxels(budget.network_bytes - memory.model, fit))
+    return plan_tile_shape(image, 1, voxels, max_voxels=most)
 
 
 def _check_target_bytes(target_bytes: int, voxel_bytes: int) -> int:
