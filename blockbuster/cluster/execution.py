@@ -50,6 +50,10 @@ class Execution:
     task_bytes : int or None
         Memory that a task on a client's worker can have: the least limit of a worker, shared by its threads.
         ``None``: not known, or no limit.
+    n_processes : int or None
+        Processes that the tasks are spread over. ``None``: this one alone.
+    worker_bytes : int or None
+        The least memory limit of a client's worker.
     """
 
     kind: str
@@ -58,6 +62,8 @@ class Execution:
     client: Any = None
     pool: Any = None
     task_bytes: int | None = None
+    n_processes: int | None = None
+    worker_bytes: int | None = None
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[Execution]:
@@ -124,12 +130,21 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
         workers = _workers(client)
         _refuse_in_process(client, workers)
         n_threads = sum(worker["nthreads"] for worker in workers.values())
-        return Execution("distributed", max(1, n_threads), get, client, task_bytes=_task_bytes(workers))
+        return Execution(
+            "distributed",
+            max(1, n_threads),
+            get,
+            client,
+            task_bytes=_task_bytes(workers),
+            n_processes=max(1, len(workers)),
+            worker_bytes=min(filter(None, (worker["memory_limit"] for worker in workers.values())), default=None),
+        )
     if get is dask.local.get_sync:
         return Execution("synchronous", 1, get)
     if one_at_a_time:
         return Execution("threads", N_TAKING_TURNS, dask.threaded.get)
-    return Execution(_kind(get), _n_workers(), get)
+    kind, n_workers = _kind(get), _n_workers()
+    return Execution(kind, n_workers, get, n_processes=None if kind == "threads" else n_workers)
 
 
 def _kind(get: Callable[..., Any]) -> str:

@@ -22,7 +22,7 @@ from blockbuster.plugins.loading import (
     installed_version,
     load_once,
 )
-from blockbuster.plugins.memory import evaluate_within_memory
+from blockbuster.plugins.memory import evaluate_within_memory, give_back_freed_memory
 from blockbuster.plugins.tiles import check_finite, is_uniform, label_shape, planes_and_channels
 
 __all__ = ["CellposeFn", "cellpose_fn"]
@@ -79,6 +79,7 @@ class CellposeFn:
         model = self.loaded_model()
         with evaluation_turn(str(model.device)):
             masks = evaluate_within_memory(partial(self._evaluate, model, image), self._batch_sizes(), SMALLER)
+            give_back_freed_memory()
         return masks.reshape(shape)
 
     @property

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
+from blockbuster.plugins.memory import give_back_freed_memory
+
 __all__ = [
     "check_keywords",
     "check_same_version",
@@ -63,6 +65,7 @@ def load_once(key: Hashable, load: Callable[[], Any], stamp: Hashable = None) ->
             _models.pop(key, None)  # the old one goes before the new one comes
             start = time.perf_counter()
             _models[key] = known = (stamp, load())
+            give_back_freed_memory()  # the file, and weights in another type
             logger.info("loaded %s in %.1f s", key, time.perf_counter() - start)
         return known[1]
 

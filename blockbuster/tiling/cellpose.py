@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from numpy.typing import DTypeLike
 
+from blockbuster.cluster.execution import Execution, find_execution
 from blockbuster.tiling.heuristics import (
     MemoryBudget,
     check_dtype,
@@ -33,6 +34,14 @@ HALO_DIAMETERS = 2
 # Larger tiles save next to no halo, while a crash loses more; a processor takes minutes for one of 2048 x 2048.
 LARGEST_VOXELS = 2**24
 LARGEST_ON_PROCESSOR_2D = 2**22
+# What a run holds in each process: compiled kernels and tables, which took 73 MiB, and for each thread a brick of
+# the image and of labels.
+RUN_BYTES = 100 * 2**20
+LARGEST_BRICK_VOXELS = 2**24
+# What a process of its own holds before the model is loaded: with PyTorch and Cellpose it was 366 to 574 MiB.
+PROCESS_BYTES = 600 * 2**20
+# Of a worker's limit, beyond which dask gives it no work.
+WORKER_SHARE = 0.8
 
 
 def auto_tile_shape_cellpose(
@@ -80,13 +89,19 @@ def auto_tile_shape_cellpose(
 
     Notes
     -----
-    *What is counted.* Seven eighths of the free memory hold the model of the installed Cellpose (without one: of
-    Cellpose 4), and for each tile that runs, its halo of two diameters included, the larger of what the network
-    takes (squares of 256 pixels, a batch of them at once, and its answer for the image resampled to cells of 30
-    pixels and, for volumes, padded to 256) and of what making masks takes (in planes 410 bytes a pixel with
-    Cellpose 4 or on a GPU, 110 with Cellpose 3; in volumes 120 bytes a voxel). These numbers lie above all peaks
-    that were measured, on a processor, with ``python -m benchmarks.models_memory``; see docs/benchmarks.md for
-    them. No GPU was measured.
+    *What is counted.* Seven eighths of the free memory hold the model of the installed Cellpose (without one:
+    of Cellpose 4), and for the tile that is evaluated, its halo of two diameters included, the larger of what
+    the network takes (squares of 256 pixels, a batch of them at once, and its answer for the image resampled to
+    cells of 30 pixels and, for volumes, padded to 256) and of what making masks takes (in planes 410 bytes a
+    pixel with Cellpose 4 or on a GPU, 110 with Cellpose 3; in volumes 120 bytes a voxel). These numbers lie
+    above all peaks that were measured, on a processor, with ``python -m benchmarks.models_memory``; see
+    docs/benchmarks.md for them. No GPU was measured.
+
+    *What else runs.* Threads of a process share one model and take turns to evaluate, as those of
+    `plugins.cellpose.cellpose_fn` do; a function of your own does with `plugins.evaluation_turn`. Left out of
+    the free memory are 100 MiB for the run, and for each thread the image and the labels of up to 2**24 voxels.
+    Processes of dask's configured scheduler share the memory, each for 600 MiB of its own, all this, a model and
+    a tile. A worker of the active client has 0.8 of its limit, if there is one, whatever is free here.
 
     *Largest tile.* 2**24 voxels; on a processor, which takes minutes for a plane of 2048 x 2048, 2**22 pixels.
 
@@ -107,24 +122,41 @@ def auto_tile_shape_cellpose(
     stack = (1,) * (len(image) - n_spatial) + tuple(max(1, length) for length in image[-n_spatial:])
     # A pixel is the least cell to see, and cells wider than the image ask for no more than the image.
     cell = min(max(1.0, cell), max(NETWORK_DIAMETER, *stack))
-    budget = measure_budget(use_gpu=use_gpu)
-    # The tile, the next one, which is read meanwhile, and int32 labels as fn gives them and as they are written.
-    voxel_bytes = 2 * itemsize + 2 * 4
+    execution = find_execution(one_at_a_time=use_gpu)
+    brick_bytes = min(LARGEST_BRICK_VOXELS, math.prod(image)) * (itemsize + 4)
+    budget = _budget_of_process(measure_budget(use_gpu=use_gpu), execution, brick_bytes)
+    # Beside what Cellpose sees, the image, and labels: int32 as fn gives them and as they are written.
+    voxel_bytes = itemsize + 2 * 4
     halo = math.ceil(HALO_DIAMETERS * cell)
     most = LARGEST_VOXELS if use_gpu or do_3D else LARGEST_ON_PROCESSOR_2D
     memory = network_memory(n_spatial, on_gpu=use_gpu)
-    tile_bytes = (budget.network_bytes - memory.model) // budget.n_running
+    tile_bytes = budget.network_bytes - memory.model
     for wide, deep in LEAST_DIAMETERS:
         least = _least_lengths(stack[-n_spatial:], cell, wide, deep)
         with_halo = tuple(map(min, stack[-n_spatial:], (length + 2 * halo for length in least)))
         fit = TileFit(with_halo, voxel_bytes, cell, batch_size)
-        tile = _largest_tile(stack, least, halo, memory.most_voxels(tile_bytes, fit), most, budget.n_running)
+        voxels = memory.most_voxels(tile_bytes, fit)
+        tile = _largest_tile(stack, least, halo, voxels, most, execution.n_processes or 1)
         needed = memory.tile_bytes(region_voxels(tile, stack, halo, whole_halo=True), fit)
         if needed <= tile_bytes:
             break
     if needed > tile_bytes or memory.loading > budget.free_bytes:
-        _warn_of_memory(tile, needed, memory, budget)
+        _warn_of_memory(tile, needed, memory, budget, execution)
     return tile
+
+
+def _budget_of_process(budget: MemoryBudget, execution: Execution, brick_bytes: int) -> MemoryBudget:
+    """Give what each process that evaluates tiles has for Cellpose."""
+    n_processes = execution.n_processes or 1
+    held = RUN_BYTES + max(2, math.ceil(execution.n_workers / n_processes)) * brick_bytes
+    if execution.n_processes is not None:
+        held += PROCESS_BYTES
+    limits = dict(budget.limits)
+    vram = {"VRAM": limits.pop("VRAM")} if "VRAM" in limits else {}
+    if execution.worker_bytes is not None:
+        limits = {"worker": int(WORKER_SHARE * execution.worker_bytes)}
+    limits = {name: n // (1 if name == "worker" else n_processes) - held for name, n in limits.items()}
+    return MemoryBudget(limits | vram, 1)
 
 
 def _least_lengths(image: Shape, cell: float, wide: int, deep: int) -> Shape:
@@ -150,17 +182,25 @@ def _widen(tile: Shape, least: Shape) -> Shape:
     return (*tile[:n_leading], *map(max, tile[n_leading:], least))
 
 
-def _warn_of_memory(tile: Shape, needed: int, memory: NetworkMemory, budget: MemoryBudget) -> None:
+def _warn_of_memory(
+    tile: Shape, needed: int, memory: NetworkMemory, budget: MemoryBudget, execution: Execution
+) -> None:
+    if execution.n_processes is None:
+        remedy = "a smaller batch_size"
+    else:
+        remedy = "fewer workers with more memory, or a smaller batch_size"
     logger.warning(
         "memory may not suffice for Cellpose: a tile of %s, the least that is of use, takes %.1f GiB with a halo "
-        "of %d diameters, beside a network of %.1f GiB, and loading that %.1f GiB (%s). "
-        "Run fewer tiles at once, e.g. dask.config.set(num_workers=1), or a smaller batch_size.",
+        "of %d diameters, beside a network of %.1f GiB, and loading that %.1f GiB, in each of %d processes (free "
+        "for each: %s). Use %s.",
         tile,
         needed / 2**30,
         HALO_DIAMETERS,
         memory.model / 2**30,
         memory.loading / 2**30,
-        budget,
+        execution.n_processes or 1,
+        budget.sources,
+        remedy,
     )
 
 

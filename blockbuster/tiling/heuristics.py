@@ -342,10 +342,14 @@ class MemoryBudget:
         """Bytes for one tile, at least 1 MiB."""
         return max(SMALLEST_BUDGET_BYTES, self.usable_bytes // self.n_running)
 
+    @property
+    def sources(self) -> str:
+        """Every source with what it leaves, to be read."""
+        return ", ".join(f"{name} {_format_bytes(n)}" for name, n in self.limits.items())
+
     def __str__(self) -> str:
         """Name every source with what it leaves."""
-        sources = ", ".join(f"{name} {_format_bytes(n)}" for name, n in self.limits.items())
-        return f"free memory: {sources}; half of the least for {self.n_running} tiles at once"
+        return f"free memory: {self.sources}; half of the least for {self.n_running} tiles at once"
 
 
 def measure_budget(*, use_gpu: bool) -> MemoryBudget:
