@@ -19,6 +19,8 @@ from zygote import Zygote, processes_of_session
 
 from blockbuster import tile_process
 
+pytestmark = pytest.mark.slow
+
 N_TILES, TILES_PER_TASK, N_WORKERS = 16, 4, 2
 # So many calls of fn end at once; later ones wait until they may.
 N_FREE = 8
