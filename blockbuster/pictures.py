@@ -352,7 +352,8 @@ def draw_seams(
             if dashed:
                 along = along[along % (2 * DASH) < DASH]
             start = zoom * cut - width // 2
-            canvas[start : start + width, along] = SEAM_COLOURS[state]
+            # A wide line near the edge begins outside, where a negative start would count from the end.
+            canvas[max(0, start) : start + width, along] = SEAM_COLOURS[state]
     return drawn
 
 

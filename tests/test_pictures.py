@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
@@ -167,9 +167,16 @@ def test_a_seam_is_joined_between_equal_labels_and_apart_between_different_ones(
         assert state == (NOTHING if 0 in (one, other) else JOINED if one == other else APART)
 
 
-@given(few_labels, st.integers(1, 3), st.integers(1, 4), st.data())
-def test_drawn_seams_have_the_colour_of_what_the_labels_are_on_both_sides(labels, zoom, width, data):
-    rows, columns = (data.draw(st.lists(st.integers(-1, n + 1), unique=True)) for n in labels.shape)
+@st.composite
+def labels_and_seams(draw):
+    labels = draw(few_labels)
+    return labels, [draw(st.lists(st.integers(-1, n + 1), unique=True)) for n in labels.shape]
+
+
+@example((np.array([[0, 0]]), [[], [0, 1]]), 1, 4)
+@given(labels_and_seams(), st.integers(1, 3), st.integers(1, 4))
+def test_drawn_seams_have_the_colour_of_what_the_labels_are_on_both_sides(case, zoom, width):
+    labels, (rows, columns) = case
     blank = np.full((zoom * labels.shape[0], zoom * labels.shape[1], 3), 7, np.uint8)
     drawn = draw_seams(blank, labels, rows, columns, zoom=zoom, width=width)
     assert (blank == 7).all()
