@@ -3,12 +3,14 @@
 import contextlib
 import copy
 import functools
+import linecache
 import os
 import pickle
 import re
 import threading
 import time
 import traceback
+import uuid
 from pathlib import Path
 
 import dask
@@ -109,6 +111,52 @@ def test_F1_a_tile_that_fails_is_named_with_its_cause_and_nothing_becomes_visibl
     assert stage == folder / "out.zarr.labels.blockbuster-stage"
     assert is_stage(stage)
     assert snapshot(folder.parent, but_for=stage) == before
+
+
+CELL = """
+threshold = lambda tile: tile < max([])
+
+class Model:
+    def predict(self, tile):
+        return threshold(tile)
+
+def segment(model):
+    def fn(tile):
+        return helper(model, tile)
+    return fn
+
+def helper(model, tile):
+    return model.predict(
+        tile
+    )
+"""
+SHOWN = [
+    "return helper(model, tile)",
+    "return model.predict(",
+    "return threshold(tile)",
+    "threshold = lambda tile: tile < max([])",
+]
+
+
+@pytest.mark.usefixtures("scheduler")
+@pytest.mark.parametrize("written_in", ["cell", "file"])
+def test_F1_every_line_that_failed_is_shown_from_any_process_wherever_it_was_written(folder, written_in):
+    path = f"<cell-{uuid.uuid4().hex}>" if written_in == "cell" else str(folder / "script.py")
+    if written_in == "cell":
+        # As notebooks make the text of a cell known, to their own process.
+        linecache.cache[path] = (len(CELL), None, CELL.splitlines(keepends=True), path)
+    else:
+        Path(path).write_text(CELL)
+    names = {"__name__": "__main__"}
+    exec(compile(CELL, path, "exec"), names)
+    with pytest.raises(TileError, match="fn raised ValueError: max") as caught:
+        tile_process(IMAGE, names["segment"](names["Model"]()), **TILES)
+    lines = [line.strip() for line in caught.value.cause_traceback.splitlines()]
+    assert [line for line in lines if line in SHOWN] == SHOWN
+    assert [line for line in lines if path in line] == [
+        f'File "{path}", line {number}, in {name}'
+        for number, name in [(10, "fn"), (14, "helper"), (6, "predict"), (2, "<lambda>")]
+    ]
 
 
 def failing_late(tile):

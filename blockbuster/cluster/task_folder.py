@@ -20,6 +20,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from blockbuster.cluster.code_pickle import dump
+
 __all__ = ["Batch", "TaskFolder", "run_kept_task", "run_task"]
 
 BATCH = "batch.pickle"
@@ -59,12 +61,10 @@ class TaskFolder:
     @classmethod
     def create(cls, batch: Batch, directory: str) -> TaskFolder:
         """Pickle what tasks share into a new folder inside a directory that every worker sees."""
-        import cloudpickle
-
         path = os.path.join(directory, f"tasks-{uuid.uuid4().hex}")
         os.mkdir(path)
         with open(os.path.join(path, BATCH), "xb") as file:
-            cloudpickle.dump(batch, file)
+            dump(batch, file)
         return cls(path)
 
     def remove(self) -> None:
