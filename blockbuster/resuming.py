@@ -20,6 +20,7 @@ from blockbuster.plan import RunPlan
 from blockbuster.report import RunReport, installed_versions, read_report
 from blockbuster.rundir.folder import (
     FORMAT,
+    clear_abandoned,
     create_stage,
     has_finished_work,
     is_stage,
@@ -196,6 +197,7 @@ class _Claimant:
         """Remove what a process could not remove any more that was killed as it ended."""
         finish_publishing(place)
         path = self.plan.stage_path
+        clear_abandoned(path)
         if not is_stage(path) or self.plan.options.keep_stage:
             return
         is_own = not self._differences(read_manifest(path).get("fingerprint", {}), known)
@@ -209,6 +211,7 @@ class _Claimant:
     def _continued(self, known: Fingerprint) -> Claim | None:
         """Continue a stage with finished work, or see that nothing is in the way of a new one."""
         path, options = self.plan.stage_path, self.plan.options
+        clear_abandoned(path)
         if not os.path.lexists(path):
             return None
         if not is_stage(path):

@@ -214,10 +214,6 @@ def occupy_with_files(path):
     (path / "thesis.txt").write_text("somebody else's")
 
 
-def occupy_with_nothing_in_it(path):
-    path.mkdir()
-
-
 def occupy_with_a_link(path):
     target = path.parent.parent / "elsewhere"
     target.mkdir()
@@ -239,7 +235,6 @@ def occupy_with_a_manifest(path):
 OCCUPATIONS = [
     occupy_with_a_file,
     occupy_with_files,
-    occupy_with_nothing_in_it,
     occupy_with_a_link,
     occupy_with_a_dangling_link,
     occupy_with_a_manifest,
@@ -259,6 +254,17 @@ def test_F14_what_is_in_the_way_and_not_ours_is_refused_and_left_alone(folder, s
         write_to="out.zarr",
         overwrite=overwrite,
     )
+
+
+@pytest.mark.parametrize("options", [{}, {"overwrite": True}, {"resume": True}])
+@pytest.mark.parametrize("suffix", ["stage", "partial"])
+def test_F30_an_empty_folder_of_our_name_is_no_obstacle_and_goes(folder, suffix, options):
+    (folder / f"out.zarr.labels.blockbuster-{suffix}").mkdir()
+    tile_process(IMAGE, components, write_to="out.zarr", fn_version="1", **options)
+    assert os.listdir(folder) == ["out.zarr"]
+    (folder / f"out.zarr.labels.blockbuster-{suffix}").mkdir()
+    tile_process(IMAGE, components, write_to="out.zarr", fn_version="1", **(options or {"resume": True}))
+    assert os.listdir(folder) == ["out.zarr"]
 
 
 @pytest.mark.parametrize("occupy", OCCUPATIONS)

@@ -26,7 +26,13 @@ from blockbuster.rundir.durable import (
     full_disk_explained,
     write_atomically,
 )
-from blockbuster.rundir.folder import check_removable, make_marked_folder, remove_entries
+from blockbuster.rundir.folder import (
+    check_removable,
+    clear_abandoned,
+    is_abandoned,
+    make_marked_folder,
+    remove_entries,
+)
 from blockbuster.rundir.lock import hold_lock
 
 __all__ = [
@@ -42,7 +48,8 @@ __all__ = [
 
 MARK = "blockbuster-partial"
 METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
-REPLACED = "replaced"
+# An array that was put aside, and one of those that will not come back: it may be removed in part.
+REPLACED, DISCARDED = "replaced", "discarded"
 OME_VERSION = "0.5"
 # In the order of removal: what is removed in part is still recognised.
 OWN = ("store-*", f"{WRITING}*", MARK)
@@ -104,7 +111,7 @@ class OutputPlace:
     def fault(self, *, overwrite: bool) -> str:
         """Say why the labels cannot be written here; empty when they can."""
         partial = self.sibling("partial")
-        if os.path.lexists(partial) and not _is_partial_of(self, partial):
+        if os.path.lexists(partial) and not (_is_partial_of(self, partial) or is_abandoned(partial)):
             return f"write_to: {partial} is in the way and not from blockbuster; move it elsewhere."
         store = Path(self.store)
         if not os.path.lexists(store) or _is_empty_folder(store):
@@ -429,17 +436,25 @@ def _is_consolidated(folder: str) -> bool:
 
 def _recover(place: OutputPlace, partial: str) -> None:
     """Put an array that went aside back where nothing took its place, and remove the rest."""
+    clear_abandoned(partial)
     if not os.path.lexists(partial):
         return
     if not _is_partial_of(place, partial):
         raise FileExistsError(f"{partial} is in the way and not from blockbuster; move it elsewhere.")
     _put_back(place, partial)
     check_removable(partial, keep=[place.path])
-    aside = os.path.join(partial, REPLACED)
-    if os.path.isdir(aside) and not os.path.islink(aside):
-        # The array that was to be overwritten goes with all that lies in it.
-        shutil.rmtree(aside)
+    _discard_replaced(partial)
     remove_entries(partial, OWN)
+
+
+def _discard_replaced(partial: str) -> None:
+    """Remove an array that was overwritten, with all that lies in it."""
+    aside, discarded = (os.path.join(partial, name) for name in (REPLACED, DISCARDED))
+    if os.path.isdir(discarded) and not os.path.islink(discarded):
+        shutil.rmtree(discarded)
+    if os.path.isdir(aside) and not os.path.islink(aside):
+        os.rename(aside, discarded)
+        shutil.rmtree(discarded)
 
 
 def _put_back(place: OutputPlace, partial: str) -> None:

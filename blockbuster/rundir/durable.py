@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import uuid
 import zlib
@@ -18,10 +19,14 @@ __all__ = [
     "checksum_files",
     "existing_folder",
     "flush_folder",
+    "flush_path",
     "free_bytes",
     "full_disk_explained",
+    "make_folders",
     "replaced_file",
+    "sweep_unfinished",
     "write_atomically",
+    "write_durably",
 ]
 
 WRITING = ".writing-"
@@ -36,8 +41,38 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
         file.write(data)
 
 
+def write_durably(path: str | os.PathLike[str], data: bytes, *, owner: str = "") -> None:
+    """Write a small file that after a power cut is as it was, or complete, and from the return on complete.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    data : bytes
+        What it will hold.
+    owner : str
+        Word in the name that it has until it is complete, by which `sweep_unfinished` knows it.
+    """
+    with replaced_file(path, len(data), owner=owner) as file:
+        file.write(data)
+        file.flush()
+        # Otherwise the new name may come to the disk before what it stands for.
+        os.fsync(file.fileno())
+    flush_path(os.path.dirname(path))
+
+
+def sweep_unfinished(folder: str | os.PathLike[str], owner: str) -> None:
+    """Remove what processes left that were killed while they wrote into a folder durably, with this owner.
+
+    Nobody else may write there with this owner now.
+    """
+    unfinished = re.compile(re.escape(f"{WRITING}{owner}-") + "[0-9a-f]{32}")
+    for name in filter(unfinished.fullmatch, os.listdir(folder)):
+        os.unlink(os.path.join(folder, name))
+
+
 @contextlib.contextmanager
-def replaced_file(path: str | os.PathLike[str], n_bytes: int) -> Iterator[IO[bytes]]:
+def replaced_file(path: str | os.PathLike[str], n_bytes: int, *, owner: str = "") -> Iterator[IO[bytes]]:
     """Give a file that takes the place of `path` when the block ends well, and else is removed.
 
     Parameters
@@ -46,11 +81,14 @@ def replaced_file(path: str | os.PathLike[str], n_bytes: int) -> Iterator[IO[byt
         What a reader finds as it was, or complete.
     n_bytes : int
         How much will be written, for the message that the disk is full.
+    owner : str
+        Word in its name until then.
     """
     with full_disk_explained(path, n_bytes), contextlib.ExitStack() as failed:
         # Not a file of `tempfile`, which nobody else could read. Closing it writes the rest, and finds the disk
         # full once more.
-        new = os.path.join(os.path.dirname(path), WRITING + uuid.uuid4().hex)
+        unique = f"{owner}-{uuid.uuid4().hex}" if owner else uuid.uuid4().hex
+        new = os.path.join(os.path.dirname(path), WRITING + unique)
         with open(new, "xb") as file:
             failed.callback(os.unlink, new)
             yield file
@@ -80,11 +118,12 @@ def flush_folder(folder: str | os.PathLike[str]) -> None:
     """Have the system write every file below a folder to the disk, so that a power cut loses none."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            _flush(os.path.join(parent, name))
-        _flush(parent)
+            flush_path(os.path.join(parent, name))
+        flush_path(parent)
 
 
-def _flush(path: str) -> None:
+def flush_path(path: str | os.PathLike[str]) -> None:
+    """Have the system write a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # Some file systems cannot flush a folder, or what was opened for reading.
@@ -92,6 +131,14 @@ def _flush(path: str) -> None:
             os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_folders(path: str | os.PathLike[str]) -> None:
+    """Make a folder and those above it that are missing, such that a power cut does not take them away."""
+    missing = [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
+    os.makedirs(path, exist_ok=True)
+    for folder in missing:
+        flush_path(folder.parent)
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:

@@ -25,20 +25,21 @@ import fnmatch
 import json
 import os
 import re
-import shutil
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from blockbuster.rundir.durable import WRITING, full_disk_explained
+from blockbuster.rundir.durable import WRITING, write_durably
 from blockbuster.rundir.journal import JOURNAL, read_journal
 
 __all__ = [
     "FORMAT",
     "check_removable",
+    "clear_abandoned",
     "create_stage",
     "has_finished_work",
+    "is_abandoned",
     "is_stage",
     "make_marked_folder",
     "read_manifest",
@@ -50,8 +51,10 @@ MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
 FORMAT = 3
 TIMES_TO_REMOVE = 5
-# In the order of removal: a stage that is removed in part has no finished work, and is still ours.
-OWN = (JOURNAL, "*.npy", "tasks-*", "attempts", "stop", "part-*", "layout.json", MANIFEST, f"{WRITING}*")
+# In the order of removal: a stage that is removed in part has no finished work, and is ours until it is empty.
+OWN = (JOURNAL, "*.npy", "tasks-*", "attempts", "stop", "part-*", "layout.json", f"{WRITING}*", MANIFEST)
+# What a folder may hold that a process was killed in as it marked it.
+UNFINISHED = re.compile(re.escape(WRITING) + "[0-9a-f]{32}")
 # Metadata and chunks of zarr arrays, sidecars, reports, and what a process was writing when it was killed.
 OWN_INSIDE = re.compile(
     r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.npz|blockbuster-report\.json|.*\.partial"
@@ -81,12 +84,12 @@ def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any]) -> None
 
 
 def make_marked_folder(path: str | os.PathLike[str], name: str, text: str) -> None:
-    """Make a folder that holds a file from the first moment, so that it is always known as ours.
+    """Make a folder with a file by which it is known as ours.
 
     Parameters
     ----------
     path : path
-        The folder, where there is nothing; folders above it are made.
+        The folder, where there is nothing, or what `is_abandoned`; folders above it are made.
     name, text : str
         The file that marks it.
 
@@ -95,22 +98,39 @@ def make_marked_folder(path: str | os.PathLike[str], name: str, text: str) -> No
     FileExistsError
         If something is there.
     """
+    clear_abandoned(path)
     if os.path.lexists(path):
         raise FileExistsError(
             f"{os.fspath(path)} is in the way: it holds what blockbuster did not make; move it elsewhere."
         )
-    new = f"{os.fspath(path)}-new"
-    if os.path.isdir(new) and not os.path.islink(new) and set(os.listdir(new)) <= {name}:
-        # A process was killed right here.
-        shutil.rmtree(new)
-    os.makedirs(new)
+    os.makedirs(path)
     try:
-        with full_disk_explained(path, len(text)):
-            Path(new, name).write_text(text)
-        os.rename(new, path)
+        write_durably(Path(path, name), text.encode())
     except BaseException:
-        shutil.rmtree(new)
+        with contextlib.suppress(OSError):
+            os.rmdir(path)
         raise
+
+
+def is_abandoned(path: str | os.PathLike[str]) -> bool:
+    """Say whether a folder, at a name that we give, is what a killed process left that made or removed it.
+
+    Notes
+    -----
+    Then it holds nothing, or only what was to become its mark. The mark comes first and goes last.
+    """
+    if os.path.islink(path) or not os.path.isdir(path):
+        return False
+    with os.scandir(path) as entries:
+        return all(UNFINISHED.fullmatch(entry.name) and entry.is_file(follow_symlinks=False) for entry in entries)
+
+
+def clear_abandoned(path: str | os.PathLike[str]) -> None:
+    """Remove a folder that `is_abandoned`, and nothing else."""
+    if is_abandoned(path):
+        for name in os.listdir(path):
+            _unlink(os.path.join(path, name))
+        os.rmdir(path)
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -167,7 +187,10 @@ def check_removable(path: str | os.PathLike[str], keep: Iterable[str] = ()) -> N
 
 
 def remove_entries(path: str | os.PathLike[str], own: Iterable[str]) -> None:
-    """Delete the entries of a folder whose names match, in that order, and then the folder itself."""
+    """Delete the entries of a folder whose names match, in that order, and then the folder itself.
+
+    The last one is its mark: a folder that a process was killed in is ours, or empty.
+    """
     patterns = list(own)
     # A task that outlived its run may be writing just now.
     for _ in range(TIMES_TO_REMOVE):

@@ -1,6 +1,7 @@
 """An output becomes visible in one step, and gives way to nothing of others."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,16 @@ import zarr
 from outcomes import refused, snapshot
 
 from blockbuster.output.layout import ArrayLayout, OutputLayout
-from blockbuster.output.publishing import MARK, REPLACED, OutputPlace, partial_output, replaced_output, zarr_node
+from blockbuster.output.publishing import (
+    MARK,
+    REPLACED,
+    OutputPlace,
+    clear_partial,
+    finish_publishing,
+    partial_output,
+    replaced_output,
+    zarr_node,
+)
 
 SHAPE, CHUNK = (4, 6), (2, 3)
 NEW = np.arange(24, dtype="int32").reshape(SHAPE)
@@ -142,6 +152,38 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path, place, old):
     publish(place)
     np.testing.assert_array_equal(read(place), NEW)
     assert os.listdir(tmp_path) == ["out.zarr"]
+
+
+@pytest.mark.parametrize("left", [[], [".writing-" + "0a" * 16]])
+def test_F30_a_folder_that_a_killed_run_had_all_but_removed_is_no_obstacle(left, tmp_path, place):
+    partial = Path(place.sibling("partial"))
+    for clear in (publish, clear_partial, finish_publishing):
+        partial.mkdir()
+        for name in left:
+            (partial / name).touch()
+        assert place.fault(overwrite=True) == ""
+        clear(place)
+        assert os.listdir(tmp_path) == ["out.zarr"]
+
+
+def test_F30_an_old_array_that_was_removed_in_part_never_comes_back(tmp_path, place, monkeypatch):
+    put_old_array(place)
+
+    def die(path):
+        Path(path, "zarr.json").unlink(missing_ok=True)
+        raise KeyboardInterrupt
+
+    partial = Path(place.sibling("partial"))
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", die)
+        with pytest.raises(KeyboardInterrupt):
+            publish(place)
+    assert os.path.isdir(partial)
+    shutil.rmtree(place.path)
+    assert not place.waits_for_swap
+    clear_partial(place)
+    assert os.listdir(tmp_path) == ["out.zarr"]
+    assert not os.path.lexists(place.path)
 
 
 def test_array_that_a_killed_run_put_aside_counts_as_being_there(tmp_path, place):

@@ -13,8 +13,10 @@ from outcomes import refused, snapshot
 from blockbuster.rundir.folder import (
     FORMAT,
     MANIFEST,
+    clear_abandoned,
     create_stage,
     has_finished_work,
+    is_abandoned,
     is_stage,
     make_marked_folder,
     read_manifest,
@@ -60,34 +62,63 @@ def test_a_stage_has_a_manifest_from_the_first_moment(tmp_path):
     assert not has_finished_work(path)
 
 
-@pytest.mark.parametrize("left", [[], [MANIFEST]])
-def test_what_a_process_left_that_was_killed_while_it_made_a_stage_is_no_obstacle(left, tmp_path):
-    (tmp_path / "stage-new").mkdir()
+UNFINISHED = ".writing-" + "0a" * 16
+
+
+@pytest.mark.parametrize("left", [[], [UNFINISHED]])
+def test_F30_what_a_process_left_that_was_killed_while_it_made_or_removed_a_stage_is_no_obstacle(left, tmp_path):
+    (tmp_path / "stage").mkdir()
     for name in left:
-        (tmp_path / "stage-new" / name).write_text("{")
+        (tmp_path / "stage" / name).write_text("{")
+    assert is_abandoned(tmp_path / "stage")
     create_stage(tmp_path / "stage", {})
+    assert os.listdir(tmp_path / "stage") == [MANIFEST]
     assert os.listdir(tmp_path) == ["stage"]
 
 
-@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("nowhere")])
+def fill_with_notes(path):
+    path.mkdir()
+    (path / UNFINISHED).touch()
+    (path / "notes.txt").write_text("mine")
+
+
+def fill_with_a_folder(path):
+    (path / UNFINISHED).mkdir(parents=True)
+
+
+MAKERS = [fill_with_notes, fill_with_a_folder, Path.touch, lambda path: path.symlink_to("nowhere")]
+
+
+@pytest.mark.parametrize("make", MAKERS)
 def test_F14_nothing_is_made_over_what_is_there(make, tmp_path):
     make(tmp_path / "stage")
+    assert not is_abandoned(tmp_path / "stage")
     with refused(FileExistsError, "stage", "in the way", "move it elsewhere", folder=tmp_path):
         create_stage(tmp_path / "stage", {})
-
-
-def test_F14_a_folder_of_others_with_the_name_of_a_new_stage_is_left_alone(tmp_path):
-    (tmp_path / "stage-new").mkdir()
-    (tmp_path / "stage-new" / "notes.txt").write_text("mine")
-    with refused(FileExistsError, "stage-new", folder=tmp_path):
+    clear_abandoned(tmp_path / "stage")
+    with refused(FileExistsError, "stage", "in the way", folder=tmp_path):
         create_stage(tmp_path / "stage", {})
 
 
-def test_a_folder_that_cannot_be_put_in_place_is_removed_again(tmp_path, monkeypatch):
+def test_F30_an_empty_folder_behind_a_link_is_left_alone(tmp_path):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "stage").symlink_to(tmp_path / "theirs")
+    with refused(FileExistsError, "stage", "in the way", folder=tmp_path):
+        create_stage(tmp_path / "stage", {})
+
+
+def test_F30_the_mark_of_a_stage_is_the_last_that_is_removed(stage, monkeypatch):
+    removed, unlink = [], os.unlink
+    monkeypatch.setattr(os, "unlink", lambda path: (removed.append(Path(path).name), unlink(path)))
+    remove_stage(stage)
+    assert (removed[0], removed[-1]) == (JOURNAL, MANIFEST)
+
+
+def test_a_folder_that_cannot_be_marked_is_removed_again(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no renames today")
 
-    monkeypatch.setattr(os, "rename", fail)
+    monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no renames today"):
         make_marked_folder(tmp_path / "x", "mark", "text")
     assert os.listdir(tmp_path) == []
