@@ -1,10 +1,19 @@
-"""The one exception of blockbuster that a caller would want to catch."""
+"""The one exception of blockbuster that a caller would want to catch, and the way all its warnings take."""
 
 from __future__ import annotations
 
+import os
+import sys
 import traceback
+import warnings
+from collections.abc import Iterator
+from types import FrameType
 
-__all__ = ["TileError", "format_slices"]
+__all__ = ["TileError", "format_slices", "warn_user"]
+
+PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
+# What calls functions that were handed to it, and is nobody's line of code.
+CALLERS_FOR_OTHERS = {"asyncio", "concurrent", "dask", "distributed", "multiprocessing", "runpy", "threading"}
 
 
 def format_slices(slices: tuple[slice, ...]) -> str:
@@ -77,3 +86,62 @@ class TileError(RuntimeError):
         if self.cause_traceback:
             message += "\n\nThe original traceback:\n" + self.cause_traceback.rstrip()
         return message
+
+
+def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn the user, at the line that called blockbuster.
+
+    Parameters
+    ----------
+    text : str
+        What is to be said.
+    category : type
+        Category of the warning.
+
+    Notes
+    -----
+    That line is the caller of the outermost frame of ours: other packages may lie between ours, and functions
+    of the user's that call us in turn. In a worker there is none, unless fn itself calls us, and the warning
+    names the line of ours that gives it, not one of dask's.
+
+    Examples
+    --------
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     warn_user("the tiles are small")
+    >>> caught[0].category.__name__, str(caught[0].message)
+    ('UserWarning', 'the tiles are small')
+    """
+    frame = _line_to_name(sys._getframe(1))
+    warnings.warn_explicit(
+        text,
+        category,
+        frame.f_code.co_filename,
+        frame.f_lineno,
+        module=frame.f_globals.get("__name__"),
+        registry=frame.f_globals.setdefault("__warningregistry__", {}),
+    )
+
+
+def _line_to_name(giver: FrameType) -> FrameType:
+    """Find the outermost frame that called blockbuster, else take the one that gives the warning."""
+    found = giver
+    for frame in _outwards(giver):
+        caller = frame.f_back
+        if _is_own(frame) and caller and not _is_own(caller) and _package(caller) not in CALLERS_FOR_OTHERS:
+            found = caller
+    return found
+
+
+def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def _is_own(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(PACKAGE)
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]

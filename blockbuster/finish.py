@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.cluster import Execution
+from blockbuster.errors import warn_user
 from blockbuster.failpoints import reach
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
 from blockbuster.merge.remap import LabelTarget
@@ -127,7 +128,7 @@ class FinishedStage:
         reach("seams matched")
         self.report.n_objects, self.report.seams = table.n_objects, seams
         if seams.runaway:
-            warnings.warn(seams.runaway, stacklevel=5)
+            warn_user(seams.runaway)
         return table
 
     def publish(

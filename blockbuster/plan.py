@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.cluster import Execution, find_execution
+from blockbuster.errors import warn_user
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.remap import remap_boxes
 from blockbuster.options import (
@@ -406,31 +407,29 @@ def make_plan(image: Any, fn: Any, options: dict[str, Any]) -> RunPlan:
 
 
 def warn_of_repeated_chunks(plan: RunPlan) -> None:
-    """Warn the caller's caller where tasks compute the chunks of a dask image several times."""
+    """Warn where tasks compute the chunks of a dask image several times."""
     if plan.chunk_reads > MOST_CHUNK_READS:
-        warnings.warn(
+        warn_user(
             f"every chunk of the dask image is computed {plan.chunk_reads:.1f} times on average, once for each "
             "task that touches it; choose tiles that are multiples of the chunks, rechunk the image, or store it "
             "as zarr first.",
-            stacklevel=3,
         )
 
 
 def warn_of_small_workers(plan: RunPlan) -> None:
-    """Warn the caller's caller where a task takes more than a worker of the cluster has for it."""
+    """Warn where a task takes more than a worker of the cluster has for it."""
     limit, task = plan.execution.task_bytes, plan.worker_bytes
     if limit and task > MOST_OF_WORKER * limit:
-        warnings.warn(
+        warn_user(
             f"a task takes up to {_bytes(task)} besides what fn allocates, and the workers of the dask cluster "
             f"have {_bytes(limit)} for each of their threads: dask pauses a worker at 0.8 of its limit and "
             "restarts it at 0.95. Pass a smaller tiles_per_task, smaller tiles, or give the workers more memory "
             "or fewer threads.",
-            stacklevel=3,
         )
 
 
 def warn_of_missing_halo(plan: RunPlan) -> None:
-    """Warn the caller's caller where agreement is asked for, but the tiles share no halo."""
+    """Warn where agreement is asked for, but the tiles share no halo."""
     if plan.min_agreement is None:
         return
     grid = plan.grid
@@ -439,10 +438,9 @@ def warn_of_missing_halo(plan: RunPlan) -> None:
     seams = [axis for axis in bare if grid.grid_shape[axis] > 1]
     if seams:
         names = ", ".join(plan.source.axes[axis] if plan.source.axes else str(axis) for axis in seams)
-        warnings.warn(
+        warn_user(
             f'merge="agree" without a halo along axis {names}: agreement is measured on the planes that touch, '
             "which tells little. An overlap of about one object diameter is better; suggest_overlap finds one.",
-            stacklevel=3,
         )
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import warnings
 
 import numpy as np
 
+from blockbuster.errors import warn_user
 from blockbuster.plan import RunPlan
 from blockbuster.rundir.durable import existing_folder, free_bytes
 
@@ -49,10 +49,9 @@ def warn_of_little_room(plan: RunPlan) -> None:
                 "room, or give another stage_dir."
             )
         if possible > free:
-            warnings.warn(
+            warn_user(
                 f"{folder} has {free:,} bytes free, and the labels of this run take up to {possible:,} before "
                 "compression: they may not fit. A run that finds the disk full can be continued.",
-                stacklevel=3,
             )
 
 

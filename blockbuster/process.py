@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import sys
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ import numpy as np
 import zarr
 
 from blockbuster.cluster import Execution
+from blockbuster.errors import warn_user
 from blockbuster.finish import FinishedStage, MergeProgress, progress_bar
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.plan import (
@@ -281,13 +281,12 @@ class _Run:
         if self.claim.resumes:
             report.resumed_from = "stage" if outcome.n_resumed < report.n_tiles else "seams"
         if outcome.n_skipped and outcome.n_skipped == report.n_tiles:
-            warnings.warn(
+            warn_user(
                 f"All {report.n_tiles} tiles were skipped as empty (maximum <= {report.empty_threshold:g}); "
                 "lower empty_threshold or pass skip_empty=False if the image is not empty.",
-                stacklevel=5,
             )
         if outcome.failed:
-            warnings.warn(_describe_failed(outcome.failed), stacklevel=5)
+            warn_user(_describe_failed(outcome.failed))
 
     def merge(self, outcome: StageOutcome) -> Any:
         """Join labels across seams and write the final ones."""

@@ -8,11 +8,11 @@ import json
 import os
 import re
 import uuid
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from blockbuster.errors import warn_user
 from blockbuster.failpoints import reach
 from blockbuster.identity import differing_parts, identify_function
 from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
@@ -170,10 +170,9 @@ class _Claimant:
 
     def _warn_of_unreadable(self, unreadable: tuple[str, ...]) -> None:
         if unreadable:
-            warnings.warn(
+            warn_user(
                 f"this run will not be resumable, since a later call could not tell whether fn is the same: "
                 f"{', '.join(unreadable[:5])} cannot be read; pass fn_version, a string that stands for it.",
-                stacklevel=6,
             )
 
     def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:

@@ -117,8 +117,9 @@ def test_tiles_are_sized_by_what_a_worker_has():
 def test_a_task_that_does_not_fit_a_worker_is_announced(folder):
     image = np.zeros((4096, 4096), "uint16")
     message = r"a task takes up to .* have 500 MB for each of their threads"
-    with pytest.warns(UserWarning, match=message):
+    with pytest.warns(UserWarning, match=message) as caught:
         tile_process(image, components, tile_shape=(4096, 4096), stage_dir=folder)
+    assert caught[0].filename == __file__
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tile_process(image, components, tile_shape=(1024, 1024), tiles_per_task=1, stage_dir=folder)

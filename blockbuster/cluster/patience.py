@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from time import time
 from typing import Any
 
 from distributed import SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
+
+from blockbuster.errors import warn_user
 
 __all__ = ["patient_scheduler"]
 
@@ -83,7 +84,7 @@ def patient_scheduler(client: Any, prefix: str) -> Iterator[None]:
 
         ttl = config.get("distributed.scheduler.worker-ttl", None)
         if ttl:
-            warnings.warn(NOT_PATIENT.format(error=f"{type(error).__name__}: {error}", ttl=ttl), stacklevel=2)
+            warn_user(NOT_PATIENT.format(error=f"{type(error).__name__}: {error}", ttl=ttl))
         yield
         return
     try:

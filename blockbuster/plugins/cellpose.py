@@ -7,13 +7,13 @@ import importlib
 import math
 import numbers
 import os
-import warnings
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 
+from blockbuster.errors import warn_user
 from blockbuster.plugins.loading import (
     check_keywords,
     check_same_version,
@@ -137,11 +137,10 @@ class CellposeFn:
                 chosen["backbone"] = "transformer"
         model = models.CellposeModel(gpu=self.gpu, **chosen)
         if self.gpu and model.device.type == "cpu":
-            warnings.warn(
+            warn_user(
                 "gpu=True, but PyTorch finds no usable GPU, and Cellpose runs on the processor; on a machine "
                 "with a GPU and its driver, install the build of PyTorch for it (pytorch.org/get-started).",
                 RuntimeWarning,
-                stacklevel=2,
             )
         return model
 

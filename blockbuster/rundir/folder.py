@@ -25,11 +25,11 @@ import fnmatch
 import json
 import os
 import re
-import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from blockbuster.errors import warn_user
 from blockbuster.rundir.durable import WRITING, write_durably
 from blockbuster.rundir.journal import JOURNAL, read_journal
 
@@ -203,9 +203,7 @@ def remove_entries(path: str | os.PathLike[str], own: Iterable[str]) -> None:
         left = sorted(os.listdir(path))
         if not any(fnmatch.fnmatch(name, pattern) for name in left for pattern in patterns):
             break
-    warnings.warn(
-        f"{os.fspath(path)} is left: it holds what blockbuster did not make: {', '.join(left[:5])}.", stacklevel=3
-    )
+    warn_user(f"{os.fspath(path)} is left: it holds what blockbuster did not make: {', '.join(left[:5])}.")
 
 
 def _remove_entry(path: str) -> None:

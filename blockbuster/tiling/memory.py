@@ -9,10 +9,11 @@ import itertools
 import os
 import re
 import subprocess
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from blockbuster.errors import warn_user
 
 __all__ = [
     "cgroup_free_bytes",
@@ -218,11 +219,10 @@ def vram_bytes_or_warn() -> int | None:
     """
     free, missing = _ask_cupy(None)
     if free is None:
-        warnings.warn(
+        warn_user(
             f"use_gpu=True, but CuPy {missing} (or [gpu-cuda13], to match the driver); "
             "tiles are sized by free RAM instead.",
             RuntimeWarning,
-            stacklevel=4,
         )
     return free
 
