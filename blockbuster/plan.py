@@ -175,6 +175,11 @@ class RunPlan:
         return () if self.options.merge == "none" else self.merge_axes
 
     @property
+    def apart_axes(self) -> tuple[int, ...]:
+        """The axes along which every position has objects of its own."""
+        return tuple(axis for axis in range(self.grid.ndim) if axis not in self.merge_axes)
+
+    @property
     def min_agreement(self) -> float | None:
         """How far two tiles must agree on labels that touch; ``None``: not at all."""
         return float(self.options.min_agreement) if self.options.merge == "agree" else None
@@ -237,10 +242,17 @@ class RunPlan:
             itemsize=self.source.dtype.itemsize,
             n_at_once=min(n_at_once, n_tasks),
             waiting_voxels=self._waiting_voxels,
+            apart_voxels=self._apart_voxels,
             n_tasks=n_tasks if drives else 0,
             sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
             held_bytes=held if drives else 0,
         )
+
+    @property
+    def _apart_voxels(self) -> int:
+        """Voxels of a tile whose labels get an id for each position along some axes."""
+        seen = self._seen_shape
+        return _product(seen) if any(seen[axis] > 1 for axis in self.apart_axes) else 0
 
     @property
     def _waiting_voxels(self) -> int:
@@ -249,8 +261,13 @@ class RunPlan:
             return 0
         counts = self.bricks.tiles_per_brick
         n_waiting = sum(_product(counts[axis + 1 :]) for axis in self.joined_axes if counts[axis] > 1)
+        return n_waiting * _product(self._seen_shape)
+
+    @property
+    def _seen_shape(self) -> tuple[int, ...]:
+        """The largest tile with its halo."""
         lengths = zip(self.grid.tile_shape, self.grid.halo, self.grid.shape, strict=True)
-        return n_waiting * _product(min(n, tile + 2 * halo) for tile, halo, n in lengths)
+        return tuple(min(n, tile + 2 * halo) for tile, halo, n in lengths)
 
     @property
     def label_bytes(self) -> int:

@@ -121,7 +121,8 @@ def tile_process(
         Log each tile's position and shape.
     axes : str, optional
         One letter per axis, e.g. ``"tzyx"``; read from the metadata of an OME-Zarr store. Axes
-        ``t`` and ``c`` get no halo and labels are never joined across them.
+        ``t`` and ``c`` get no halo and labels are never joined across them: an id that fn gives again at
+        another time, or in another channel, is another object, inside a tile too.
     merge : {"touch", "agree", "none"}
         Which labels are one object: ``"touch"``: those that touch across a seam, right for separated objects
         and for thresholds. ``"agree"``: those that touch and of which the two tiles predict the same in the
@@ -134,7 +135,8 @@ def tile_process(
         Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: 1, and ndim with
         ``merge="agree"``.
     merge_axes : str, optional
-        Axes along which labels are joined, e.g. ``"yx"``; ``None``: all but t and c.
+        Axes along which labels are joined, e.g. ``"yx"``; ``None``: all but t and c. Along the others every
+        position has objects of its own, whatever the length of tiles there.
     resume : bool
         Continue an interrupted run from its stage, with its tiles, threshold and tasks; a stage that another
         image, function or setting made is refused. Begins anew where there is none, and returns a finished
@@ -258,6 +260,7 @@ class _Run:
             self.fn,
             self._threshold(),
             plan.channel_axis,
+            apart_axes=plan.apart_axes,
             retries=int(options.retries),
             skip_errors=options.on_error == "skip",
             one_at_a_time=bool(options.use_gpu),

@@ -88,11 +88,11 @@ def move(box, region):
     return tuple(slice(b.start - r.start, b.stop - r.start) for b, r in zip(box, region, strict=True))
 
 
-def look(image, fn, lengths, halo):
-    """What fn says of every tile, ids numbered through."""
+def look(image, fn, lengths, halo, merge_axes=None):
+    """What fn says of every tile, ids numbered through; along axes that are not merged, at each position anew."""
     seen, offset = [], 0
     for index, core, region in tiles(lengths, halo):
-        labels = fn(image[region].copy())
+        labels = keep_apart(fn(image[region].copy()), merge_axes)
         inner = labels[move(core, region)]
         numbered, count = number_by_appearance(inner, offset)
         names = dict(zip(inner.ravel().tolist(), numbered.ravel().tolist(), strict=True))
@@ -100,6 +100,17 @@ def look(image, fn, lengths, halo):
         seen.append(Seen(index, core, region, ids.reshape(labels.shape)))
         offset += count
     return seen
+
+
+def keep_apart(labels, merge_axes=None):
+    """Give the labels at each position along the axes that are not merged ids that occur at no other."""
+    apart = [] if merge_axes is None else [axis for axis in range(labels.ndim) if axis not in merge_axes]
+    names = {}
+    ids = np.zeros(labels.shape, np.int64)
+    for place in np.argwhere(labels).tolist():
+        key = int(labels[tuple(place)]), *(place[axis] for axis in apart)
+        ids[tuple(place)] = names.setdefault(key, len(names) + 1)
+    return ids
 
 
 def assemble(seen, shape):
@@ -123,7 +134,7 @@ def stitch(
     min_agreement=0.3,
 ):
     """Ids of the merged labels: the whole contract, on arrays small enough to hold everything at once."""
-    seen = look(image, fn, lengths, halo)
+    seen = look(image, fn, lengths, halo, merge_axes)
     ids, tile_of_voxel = assemble(seen, image.shape)
     if merge == "touch":
         joined = join_neighbours(ids, tile_of_voxel, connectivity, merge_axes)
@@ -136,7 +147,7 @@ def stitch(
 
 def agreements(image, fn, lengths, halo, connectivity, merge_axes=None):
     """How far the predictions for each pair of touching labels agree, by their provisional ids."""
-    return compare(look(image, fn, lengths, halo), image.shape, halo, connectivity, merge_axes)
+    return compare(look(image, fn, lengths, halo, merge_axes), image.shape, halo, connectivity, merge_axes)
 
 
 def compare(seen, shape, halo, connectivity, merge_axes=None):

@@ -239,11 +239,15 @@ class TissueCase(Case):
         options = defaults | {"merge_axes": self.merge_axes} | options
         return super().run(fn or self.fn, image, **options)
 
+    @property
+    def merged(self):
+        """Numbers of the axes that are merged, or None for all."""
+        return None if self.merge_axes is None else [self.axes.index(letter) for letter in self.merge_axes]
+
     def seen(self, fn=None):
         """What the slow twin is asked with: the image and how it is cut, which voxels touch."""
-        positions = None if self.merge_axes is None else [self.axes.index(letter) for letter in self.merge_axes]
         connectivity = self.connectivity or len(self.shape)
-        return self.mask, fn or self.fn, self.lengths, self.halo, connectivity, positions
+        return self.mask, fn or self.fn, self.lengths, self.halo, connectivity, self.merged
 
     def expected(self, fn=None, **options):
         """What `run` is to give, ids and all."""

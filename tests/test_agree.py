@@ -63,7 +63,7 @@ def test_labels_of_unsteady_functions_are_joined_as_the_definition_says(case):
 
 def tally(case):
     """Pairs, and those joined, and the histogram of agreement, by the axis along which two tiles are apart."""
-    seen = naive.look(case.mask, case.fn, case.lengths, case.halo)
+    seen = naive.look(case.mask, case.fn, case.lengths, case.halo, case.merged)
     owner = {int(label): tile for tile in seen for label in np.unique(tile.within(tile.core)) if label}
     counts = {}
     for pair, agreement in naive.agreements(*case.seen()).items():
@@ -118,7 +118,7 @@ def test_with_no_agreement_asked_for_all_that_touches_is_joined(case):
 @settings(max_examples=5)
 @given(tissue_cases())
 def test_B20_nothing_is_joined_where_nothing_is_to_be(case):
-    seen = naive.look(case.mask, case.fn, case.lengths, case.halo)
+    seen = naive.look(case.mask, case.fn, case.lengths, case.halo, case.merged)
     provisional, _ = naive.assemble(seen, case.shape)
     assert np.array_equal(case.run(merge="none"), provisional)
     assert np.array_equal(case.run(merge="none", sequential_labels=True), provisional)

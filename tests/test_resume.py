@@ -38,7 +38,7 @@ from outcomes import assert_same_objects, refused, snapshot, write_image
 from zarr.storage import LocalStore
 
 from blockbuster import TileError, plan_run, read_report
-from blockbuster.rundir.folder import MANIFEST
+from blockbuster.rundir.folder import FORMAT, MANIFEST
 
 STAGE = "out.zarr.labels.blockbuster-stage"
 SCHEDULERS = ["synchronous", "threads", "processes"]
@@ -769,9 +769,9 @@ def test_F13_a_stage_of_another_format_is_refused_with_both(fn, tmp_path):
     interrupt(fn, 3, write_to=tmp_path / "out.zarr")
     manifest = tmp_path / STAGE / MANIFEST
     text = manifest.read_text()
-    assert '"format": 3' in text
-    manifest.write_text(text.replace('"format": 3', '"format": 1'))
-    with refused(ValueError, "the format of the stage was 1, is 3", "overwrite=True", folder=tmp_path):
+    assert f'"format": {FORMAT}' in text
+    manifest.write_text(text.replace(f'"format": {FORMAT}', '"format": 1'))
+    with refused(ValueError, f"the format of the stage was 1, is {FORMAT}", "overwrite=True", folder=tmp_path):
         segment(fn, resume=True, write_to=tmp_path / "out.zarr")
     assert fn.calls == {}
     segment(fn, overwrite=True, write_to=tmp_path / "out.zarr")

@@ -49,7 +49,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
-FORMAT = 3
+FORMAT = 4
 TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is ours until it is empty.
 OWN = (JOURNAL, "*.npy", "tasks-*", "attempts", "stop", "part-*", "layout.json", f"{WRITING}*", MANIFEST)

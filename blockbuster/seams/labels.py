@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from blockbuster.seams.kernels import copy_table, number_dense, number_sparse, remap_volume
 
-__all__ = ["as_dense", "compact_labels", "remap_labels"]
+__all__ = ["as_dense", "compact_labels", "keep_positions_apart", "remap_labels"]
 
 FIRST_HASH_SIZE = 1024
 HASH_GROWTH = 4
@@ -83,6 +84,45 @@ def as_dense(labels: np.ndarray) -> tuple[np.ndarray, int]:
         return labels, largest
     numbered = np.empty(labels.shape, np.uint32)
     return numbered, compact_labels(labels, numbered)
+
+
+def keep_positions_apart(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
+    """Give labels ids that differ from position to position along some axes.
+
+    Parameters
+    ----------
+    labels : ndarray of integers
+        Of any size and sparsity, none negative; 0 is background. One id may stand for objects of several planes.
+    axes : sequence of int
+        The axes along which an id counts for each position by itself.
+
+    Returns
+    -------
+    ndarray of integers
+        The labels themselves where no such axis is longer than 1; else uint32 or uint64.
+
+    Notes
+    -----
+    About two nanoseconds and five bytes per voxel where there is something to do. Ids that were dense stay so,
+    unless most of them occur at one of many positions only.
+
+    Examples
+    --------
+    >>> keep_positions_apart(np.array([[1, 0, 2], [2, 0, 0]]), axes=(0,))
+    array([[1, 0, 2],
+           [4, 0, 0]], dtype=uint32)
+    """
+    lengths = [n if axis in axes else 1 for axis, n in enumerate(labels.shape)]
+    n_positions = math.prod(lengths)
+    if n_positions <= 1:
+        return labels
+    # Dense, so that no product of id and position can exceed 64 bits.
+    labels, largest = as_dense(labels)
+    dtype = np.dtype(np.uint32 if n_positions * largest < 2**32 else np.uint64)
+    shifts = np.arange(n_positions, dtype=dtype).reshape(lengths) * dtype.type(largest)
+    apart = np.add(labels, shifts, dtype=dtype, casting="same_kind")
+    apart *= labels > 0
+    return apart
 
 
 def _is_dense(labels: np.ndarray, largest: int) -> bool:

@@ -14,6 +14,8 @@ REMAP_BYTES_PER_VOXEL = 13
 # Runs of a tile that waits for its neighbours: 12 bytes for each, and eight for each row. Dense tissue with cells
 # of 12 voxels has one in eight voxels.
 WAITING_BYTES_PER_VOXEL = 2
+# Labels of a tile with an id for each position, beside those that fn returned, widened, and where they are.
+APART_BYTES_PER_VOXEL = 9
 # dask's graph and its bookkeeping: 3.1 kB measured with 10,000 tasks.
 BYTES_PER_TASK = 5_000
 
@@ -31,6 +33,7 @@ def peak_bytes(
     itemsize: int,
     n_at_once: int,
     waiting_voxels: int = 0,
+    apart_voxels: int = 0,
     n_tasks: int = 0,
     sampled_voxels: int = 0,
     held_bytes: int = 0,
@@ -50,6 +53,8 @@ def peak_bytes(
         drives others.
     waiting_voxels : int
         Voxels of the tiles that wait in a brick for neighbours to be compared with, halo included.
+    apart_voxels : int
+        Voxels of a tile whose ids count for each position by itself along some axes, halo included.
     n_tasks : int
         How many tasks the larger phase has, where this process drives the run; 0 where it does not.
     sampled_voxels : int
@@ -80,7 +85,7 @@ def peak_bytes(
     2047
     """
     stage = itemsize * region_voxels + STAGE_BYTES_PER_VOXEL * core_voxels
-    stage += WAITING_BYTES_PER_VOXEL * waiting_voxels
+    stage += WAITING_BYTES_PER_VOXEL * waiting_voxels + APART_BYTES_PER_VOXEL * apart_voxels
     task = max(stage, REMAP_BYTES_PER_VOXEL * box_voxels)
     tasks = (n_at_once + 1) * task if n_at_once else 0
     return BASE_BYTES + max(tasks, sample_bytes(sampled_voxels, itemsize)) + BYTES_PER_TASK * n_tasks + held_bytes

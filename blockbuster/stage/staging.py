@@ -27,7 +27,7 @@ from blockbuster.stage.finished import check_sample, find_finished_tasks
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions
 from blockbuster.stage.tally import Tally
-from blockbuster.stage.task import BrickResult, StageJob, TileCall, run_brick
+from blockbuster.stage.task import BrickResult, StageJob, TileCall, label_axes, run_brick
 
 __all__ = ["StageOutcome", "stage_labels"]
 
@@ -165,9 +165,9 @@ class _Stage:
         probes, self.bricks, drops = _probe(self, fixed_bricks)
         self.call = dataclasses.replace(self.call, drops_channels=drops)
         axis = self.call.channel_axis if drops else None
-        label_axes = _label_axes(merge_axes, axis)
+        joined_axes = label_axes(merge_axes, axis)
         label_bricks = _label_bricks(self.bricks, axis)
-        staged = StagedLabels(self.directory, label_bricks, label_axes, connectivity, min_agreement)
+        staged = StagedLabels(self.directory, label_bricks, joined_axes, connectivity, min_agreement)
         image = {
             "tile_lengths": self.bricks.grid.lengths,
             "tiles_per_brick": self.bricks.tiles_per_brick,
@@ -388,9 +388,3 @@ def _label_bricks(bricks: BrickGrid, dropped: int | None) -> BrickGrid:
         return bricks
     counts = bricks.tiles_per_brick
     return BrickGrid(bricks.grid.without_axis(dropped), counts[:dropped] + counts[dropped + 1 :])
-
-
-def _label_axes(merge_axes: tuple[int, ...], dropped: int | None) -> tuple[int, ...]:
-    if dropped is None:
-        return merge_axes
-    return tuple(axis - (axis > dropped) for axis in merge_axes)

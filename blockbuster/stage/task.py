@@ -16,14 +16,14 @@ from blockbuster.cluster import RunStoppedError, StopCheck, take_turns
 from blockbuster.errors import TileError
 from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.rundir.staged import StagedLabels, label_dtype
-from blockbuster.seams.labels import compact_labels
+from blockbuster.seams.labels import compact_labels, keep_positions_apart
 from blockbuster.source import pixel_digest
 from blockbuster.stage.borders import BrickBorders, brick_borders
 from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader
 
-__all__ = ["BrickResult", "StageJob", "TileCall", "TileOutcome", "run_brick", "try_tile"]
+__all__ = ["BrickResult", "StageJob", "TileCall", "TileOutcome", "label_axes", "run_brick", "try_tile"]
 
 logger = logging.getLogger("blockbuster")
 
@@ -48,6 +48,8 @@ class TileCall:
         The axis that fn may drop from its labels.
     drops_channels : bool or None
         Whether it does; ``None``: either, as long as nobody knows.
+    apart_axes : tuple of int
+        Axes of the image that are not merged: fn may begin its ids anew at each position along them.
     retries : int
         How often a tile that failed is tried again.
     skip_errors : bool
@@ -62,6 +64,7 @@ class TileCall:
     empty_threshold: float | None = None
     channel_axis: int | None = None
     drops_channels: bool | None = None
+    apart_axes: Index = ()
     retries: int = 0
     skip_errors: bool = False
     one_at_a_time: bool = False
@@ -71,7 +74,7 @@ class TileCall:
         return self.empty_threshold is not None and bool(np.max(pixels).item() <= self.empty_threshold)
 
     def label(self, tile: Index, core: Box, pixels: np.ndarray) -> np.ndarray:
-        """Call fn on a copy of a tile's region, and check what it returns.
+        """Call fn on a copy of a tile's region, check what it returns, and keep apart what is not merged.
 
         Parameters
         ----------
@@ -91,10 +94,12 @@ class TileCall:
         # fn may keep what it returned, in an array that it uses again, and change it while we work.
         is_shared = not isinstance(result, np.ndarray) or not result.flags.owndata or sys.getrefcount(result) > 2
         try:
-            return check_labels(result, shapes, copy=is_shared)
+            labels = check_labels(result, shapes, copy=is_shared)
         except ValueError as error:
             rule = "" if self.channel_axis is None else CHANNEL_RULE
             raise TileError(f"{error}{rule}", tile, core) from None
+        dropped = self.channel_axis if labels.ndim < self.grid.ndim else None
+        return keep_positions_apart(labels, label_axes(self.apart_axes, dropped))
 
     def _label_shapes(self, shape: Index) -> tuple[Index, ...]:
         if self.channel_axis is None:
@@ -103,6 +108,13 @@ class TileCall:
         if self.drops_channels is None:
             return (dropped, shape)
         return (dropped,) if self.drops_channels else (shape,)
+
+
+def label_axes(axes: Index, dropped: int | None) -> Index:
+    """Turn axes of the image into those of its labels, from which fn dropped one, or none."""
+    if dropped is None:
+        return axes
+    return tuple([axis - (axis > dropped) for axis in axes if axis != dropped])
 
 
 @dataclass

@@ -32,7 +32,7 @@ def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, mer
     execution = find_execution()
     outcome = stage_labels(
         open_source(image),
-        TileCall(grid, fn),
+        TileCall(grid, fn, apart_axes=tuple(axis for axis in range(image.ndim) if axis not in axes)),
         BrickGrid(grid, tiles_per_brick),
         str(folder),
         execution,

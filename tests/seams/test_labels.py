@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockbuster.seams.labels import FIRST_HASH_SIZE, compact_labels, remap_labels
+from blockbuster.seams.labels import FIRST_HASH_SIZE, compact_labels, keep_positions_apart, remap_labels
 
 # Numba wraps silently; plain Python, which runs with NUMBA_DISABLE_JIT=1, says so.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -39,8 +39,32 @@ def test_labels_are_numbered_by_first_appearance(labels, first, out_dtype):
     assert np.array_equal(labels, before)
 
 
+@settings(max_examples=150)
+@given(labels_of_any_kind(), st.data())
+def test_B21_ids_count_for_each_position_along_axes_that_are_kept_apart(labels, data):
+    axes = data.draw(st.sets(st.sampled_from(range(labels.ndim))))
+    before = labels.copy()
+    apart = keep_positions_apart(labels, tuple(axes))
+    merged = [axis for axis in range(labels.ndim) if axis not in axes]
+    expected = naive.keep_apart(labels, merged)
+    assert np.array_equal(naive.number_by_appearance(apart)[0], naive.number_by_appearance(expected)[0])
+    assert np.array_equal(labels, before)
+
+
+def test_labels_of_one_position_are_handed_on_as_they_are():
+    labels = np.arange(12, dtype=np.int16).reshape(1, 4, 3)
+    assert keep_positions_apart(labels, (0,)) is labels
+    assert keep_positions_apart(labels, ()) is labels
+
+
+def test_B21_ids_and_positions_whose_product_needs_more_than_32_bits_stay_apart():
+    labels = np.full(2**16, 2**17)
+    assert len(np.unique(keep_positions_apart(labels, (0,)))) == labels.size
+
+
 @pytest.mark.parametrize("shape", [(0,), (3, 0), (0, 2, 4)])
 def test_no_voxels_have_no_labels(shape):
+    assert keep_positions_apart(np.zeros(shape, np.int64), (0,)).shape == shape
     assert compact_labels(np.zeros(shape, np.int64), np.zeros(shape, np.uint32), 5) == 0
 
 

@@ -12,6 +12,7 @@ def test_bound_grows_with_everything_that_a_run_holds():
         {"core_voxels": 9_000_011, "region_voxels": 9_100_037},
         {"box_voxels": 9_000_011},
         {"itemsize": 8},
+        {"apart_voxels": 1_000_003},
         {"n_at_once": 3},
         {"n_tasks": 1009},
         {"sampled_voxels": 16_777_259},
