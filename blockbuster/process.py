@@ -280,7 +280,7 @@ class _Run:
         report.n_retried, report.n_resumed = outcome.n_retried, outcome.n_resumed
         report.failed, report.n_failed = outcome.failed, len(outcome.failed)
         report.seconds["fn"] = outcome.fn_seconds
-        report.fingerprint = self.claim.fingerprint
+        report.fingerprint, report.samples = self.claim.fingerprint, outcome.samples
         if self.claim.resumes:
             report.resumed_from = "stage" if outcome.n_resumed < report.n_tiles else "seams"
         if outcome.n_skipped and outcome.n_skipped == report.n_tiles:

@@ -29,6 +29,7 @@ from blockbuster.rundir.folder import (
 )
 from blockbuster.rundir.journal import read_journal
 from blockbuster.rundir.lock import RunLock, hold_lock
+from blockbuster.stage.finished import find_changed_pixels
 
 __all__ = ["Claim", "claimed"]
 
@@ -183,6 +184,9 @@ class _Claimant:
             differences = self._differences(report.fingerprint, known)
             if report.n_failed and self.plan.options.on_error == "raise":
                 differences.append(f"{report.n_failed} tiles failed and were skipped")
+            if not differences:
+                changed = find_changed_pixels(self.plan.source, report.samples)
+                differences += [changed] if changed else []
             if not differences:
                 return report
         fault = place.fault(overwrite=place.replaces or (self.plan.options.resume and place.waits_for_swap))

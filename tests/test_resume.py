@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import json
 import os
 import shutil
 import warnings
@@ -35,9 +36,10 @@ from interrupted import (
     store_in_small_pieces,
 )
 from outcomes import assert_same_objects, refused, snapshot, write_image
-from zarr.storage import LocalStore
+from zarr.storage import FsspecStore, LocalStore, WrapperStore, ZipStore
 
-from blockbuster import TileError, plan_run, read_report
+from blockbuster import TileError, plan_run, read_report, tile_process
+from blockbuster.report import REPORT
 from blockbuster.rundir.folder import FORMAT, MANIFEST
 
 STAGE = "out.zarr.labels.blockbuster-stage"
@@ -763,6 +765,174 @@ def test_F13_a_stage_of_another_image_is_refused_with_what_differs(what, fn, tmp
     with refused(ValueError, named, "overwrite=True", folder=tmp_path):
         segment(fn, changed, resume=True, **place)
     assert fn.calls == {}
+
+
+# -- outputs of an image that changed
+
+
+def one_pixel_more():
+    return change_a_pixel(None)
+
+
+def all_but_the_corners():
+    """The image without what the first and the last tile show, as where a mosaic is padded."""
+    changed = 1 - IMAGE
+    for region in (REGIONS[0, 0], REGIONS[3, 2]):
+        changed[region] = IMAGE[region]
+    return changed
+
+
+class Pixels:
+    """An image that lies nowhere."""
+
+    def write(self, folder, pixels):
+        self.pixels = pixels
+
+    def open(self, folder):
+        return self.pixels
+
+
+class NamedDask(Pixels):
+    def open(self, folder):
+        return named_dask(self.pixels)
+
+
+class MemoryMap:
+    def write(self, folder, pixels):
+        np.save(folder / "image.npy", pixels)
+
+    def open(self, folder):
+        return np.load(folder / "image.npy", mmap_mode="r")
+
+
+class ZarrBehindDask:
+    def write(self, folder, pixels):
+        zarr.create_array(folder / "image.zarr", data=pixels, chunks=TILE, overwrite=True)
+
+    def open(self, folder):
+        return da.from_zarr(str(folder / "image.zarr"))
+
+
+class FilesOfFsspec(ZarrBehindDask):
+    def open(self, folder):
+        return zarr.open_array(FsspecStore.from_url(f"file://{folder}/image.zarr"), mode="r")
+
+
+class StoreOfOthers(ZarrBehindDask):
+    """Files, of which only the pixels tell that they changed."""
+
+    def open(self, folder):
+        return zarr.open_array(WrapperStore(LocalStore(folder / "image.zarr")), mode="r")
+
+
+class Archive:
+    def write(self, folder, pixels):
+        with ZipStore(folder / "image.zip", mode="w") as store:
+            zarr.create_array(store, name="image", data=pixels, chunks=TILE)
+
+    def open(self, folder):
+        return zarr.open_array(ZipStore(folder / "image.zip", mode="r"), path="image", mode="r")
+
+
+class ArchiveBehindDask(Archive):
+    def open(self, folder):
+        return da.from_array(super().open(folder), chunks=TILE, name="zip")
+
+
+class Url:
+    def write(self, folder, pixels):
+        zarr.create_array(self.open(folder), data=pixels, chunks=TILE, overwrite=True)
+
+    def open(self, folder):
+        return f"memory://{name_of(np.array(str(folder)))}/image.zarr"
+
+
+class Hdf5BehindDask:
+    def write(self, folder, pixels):
+        h5py = pytest.importorskip("h5py")
+        (folder / "image.h5").unlink(missing_ok=True)
+        with h5py.File(folder / "image.h5", "w") as file:
+            file["image"] = pixels
+
+    def open(self, folder):
+        h5py = pytest.importorskip("h5py")
+        return da.from_array(h5py.File(folder / "image.h5", "r")["image"], chunks=TILE, name="hdf5")
+
+
+CHANGING_IMAGES = [
+    (ZarrBehindDask(), one_pixel_more, "image: content differs"),
+    (FilesOfFsspec(), one_pixel_more, "image: content differs"),
+    (StoreOfOthers(), all_but_the_corners, "image .*: its pixels in .* are not those"),
+    (Archive(), one_pixel_more, "image: mtime_ns was"),
+    (ArchiveBehindDask(), one_pixel_more, "image: content differs"),
+    (Url(), one_pixel_more, "image: content differs"),
+    (Pixels(), one_pixel_more, "image: content differs"),
+    (MemoryMap(), one_pixel_more, "image: content differs"),
+    (Hdf5BehindDask(), all_but_the_corners, "image dask array: its pixels in .* are not those"),
+    (NamedDask(), all_but_the_corners, "image dask array: its pixels in .* are not those"),
+]
+changing = pytest.mark.parametrize(
+    ("kind", "change", "named"), CHANGING_IMAGES, ids=[type(kind).__name__ for kind, _, _ in CHANGING_IMAGES]
+)
+
+
+@pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
+@changing
+def test_F32_a_finished_output_is_given_back_until_its_image_changes(kind, change, named, fn, tmp_path):
+    place = {"write_to": tmp_path / "out.zarr"}
+    kind.write(tmp_path, IMAGE)
+    segment(fn, kind.open(tmp_path), **place)
+    fn.go_on()
+    before = snapshot(tmp_path)
+    segment(fn, kind.open(tmp_path), resume=True, **place)
+    assert snapshot(tmp_path) == before
+    kind.write(tmp_path, change())
+    with refused(FileExistsError, named, "overwrite=True", folder=tmp_path):
+        segment(fn, kind.open(tmp_path), resume=True, **place)
+    assert fn.calls == {}
+    labels = segment(naive.label, kind.open(tmp_path), resume=True, overwrite=True, **place)
+    np.testing.assert_array_equal(labels, naive.stitch(change(), naive.label, LENGTHS, HALO))
+
+
+@pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
+@changing
+def test_F32_a_stage_is_continued_until_its_image_changes(kind, change, named, fn, tmp_path):
+    place = {"write_to": tmp_path / "out.zarr"}
+    kind.write(tmp_path, IMAGE)
+    interrupt(fn, 3, kind.open(tmp_path), **place)
+    interrupt(fn, 6, kind.open(tmp_path), resume=True, **place)
+    kind.write(tmp_path, change())
+    (tmp_path / STAGE / "stop").unlink()
+    with refused(ValueError, named, "overwrite=True", folder=tmp_path):
+        segment(fn, kind.open(tmp_path), resume=True, **place)
+    assert fn.calls == {}
+
+
+def test_F32_a_tile_that_was_probed_is_refused_after_its_image_changed(fn, tmp_path):
+    options = {"write_to": tmp_path / "out.zarr", "tiles_per_task": None}
+    interrupt_at("stage laid out", fn, image=named_dask(IMAGE), **options)
+    with refused(ValueError, "its pixels in .* are not those that the earlier run read", folder=tmp_path):
+        segment(fn, named_dask(1 - IMAGE), resume=True, **options)
+    assert fn.calls == {}
+
+
+@pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
+def test_F32_a_report_without_samples_is_not_trusted_where_they_are_needed(fn, tmp_path):
+    place = {"write_to": tmp_path / "out.zarr"}
+    segment(fn, named_dask(IMAGE), **place)
+    fn.go_on()
+    report = next((tmp_path / "out.zarr").rglob(REPORT))
+    kept = json.loads(report.read_text())
+    report.write_text(json.dumps({name: what for name, what in kept.items() if name != "samples"}))
+    with refused(FileExistsError, "nothing is known of its pixels", "overwrite=True", folder=tmp_path):
+        segment(fn, named_dask(IMAGE), resume=True, **place)
+
+
+def test_F32_an_image_without_pixels_is_finished_as_it_was(tmp_path):
+    image = da.zeros((0, 5), chunks=(1, 5), dtype="uint8", name="nothing")
+    for resume in (False, True):
+        labels = tile_process(image, naive.label, write_to=tmp_path / "out.zarr", resume=resume)
+        assert labels.shape == (0, 5)
 
 
 def test_F13_a_stage_of_another_format_is_refused_with_both(fn, tmp_path):

@@ -61,6 +61,9 @@ class RunReport:
         that were continued.
     fingerprint : dict
         The image, the function and the settings, as far as they decide the labels.
+    samples : list of [region, digest]
+        Of an image whose changes the fingerprint does not notice: some regions, as ``[start, stop]`` per axis,
+        and digests of their pixels.
 
     Examples
     --------
@@ -89,6 +92,7 @@ class RunReport:
     seams: SeamReport = field(default_factory=SeamReport)
     seconds: dict[str, float] = field(default_factory=dict)
     fingerprint: dict[str, Any] = field(default_factory=dict)
+    samples: list[list[Any]] = field(default_factory=list)
 
     @property
     def n_pairs(self) -> int:

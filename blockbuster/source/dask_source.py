@@ -1,7 +1,7 @@
 """Dask arrays with any chunks: a region is a small lazy array with a graph of its own."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from zarr.storage import LocalStore
 
 from blockbuster.source.digest import digest_text
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
+from blockbuster.source.zarr_source import identify_files
 
 
 class DaskSource:
@@ -103,13 +104,19 @@ class DaskSource:
         return np.array(self.region(region).compute(), order="C", copy=True)
 
     def identity(self) -> dict[str, Any]:
-        """Return the name of the array's graph, a digest of its chunks, its shape and dtype; no pixel."""
+        """Return the name of the array's graph, a digest of its chunks, its shape and dtype; no pixel.
+
+        Where the graph reads zarr arrays on the local file system, a digest of what changes with their files
+        as well: the name of a graph tells where an array lies, and not what is in it.
+        """
+        files = [identify_files(array) for array in _held_arrays(self._image)]
         return {
             "kind": self.kind,
             "shape": list(self.shape),
             "dtype": self.dtype.name,
             "chunks": digest_text(repr(self.chunks)),
             "graph": self._image.name,
+            **({"content": digest_text(repr(files))} if any(files) else {}),
         }
 
     def chunk_reads(self, regions: Iterable[tuple[slice, ...]]) -> float:
@@ -150,17 +157,20 @@ def _check_chunks(image: da.Array, name: str) -> None:
 
 def _check_stores(image: da.Array, name: str) -> None:
     """Refuse a zarr array with a relative path: where fn changes the directory it reads as background."""
+    for array in _held_arrays(image):
+        store = array.store
+        if isinstance(store, LocalStore) and not Path(store.root).is_absolute():
+            raise ValueError(
+                f"image ({name}) reads the zarr array {store.root} by a relative path, which leads elsewhere "
+                "when the working directory changes; open the array by its absolute path."
+            )
+
+
+def _held_arrays(image: da.Array) -> Iterator[zarr.Array]:
+    """Yield the zarr arrays that a graph reads: what `from_array` was given lies in a layer of its own."""
     for layer in image.dask.layers.values():
-        # What `from_array` was given lies in a layer of its own.
-        if not isinstance(layer, MaterializedLayer) or len(layer) > 1:
-            continue
-        for value in layer.mapping.values():
-            store = getattr(value, "store", None) if isinstance(value, zarr.Array) else None
-            if isinstance(store, LocalStore) and not Path(store.root).is_absolute():
-                raise ValueError(
-                    f"image ({name}) reads the zarr array {store.root} by a relative path, which leads elsewhere "
-                    "when the working directory changes; open the array by its absolute path."
-                )
+        if isinstance(layer, MaterializedLayer) and len(layer) == 1:
+            yield from (value for value in layer.mapping.values() if isinstance(value, zarr.Array))
 
 
 def _count_touched(edges: np.ndarray, part: slice) -> int:

@@ -134,6 +134,12 @@ def digest_metadata_files(folder: str) -> str:
     return digest_text(repr([(file.name, file.read_bytes()) for file in files if file.is_file()]))
 
 
+def identify_file(path: str) -> dict[str, int]:
+    """Return the size in bytes and the time of change in nanoseconds of the file at `path`."""
+    status = os.stat(path)
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
 def digest_text(text: str) -> str:
     """Return a digest of `text`, for what would be too long to keep.
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.npy import load_npy
-from blockbuster.source.digest import digest_content
+from blockbuster.source.digest import digest_content, identify_file
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
 
 
@@ -130,8 +130,7 @@ class NpyFileSource(NumpySource):
     def identity(self) -> dict[str, Any]:
         """Return path, shape, dtype, and the file's size and time of change; no pixel is read."""
         path = os.path.realpath(str(self.path))
-        status = os.stat(path)
-        return {**self._form(), "path": path, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+        return {**self._form(), "path": path, **identify_file(path)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_array": None}

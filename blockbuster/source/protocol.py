@@ -38,8 +38,8 @@ class Source(Protocol):
         by taking them all along.
     sampled : bool
         Whether `identity` does not notice changed pixels (dask, URLs), so that who relies on it has to keep
-        a digest of some pixels besides, and compare. False for zarr on the local file system or in memory,
-        NumPy arrays and ``.npy`` files.
+        a digest of some pixels besides, and compare. False for zarr on the local file system (an archive
+        included) or in memory, NumPy arrays and ``.npy`` files.
     """
 
     shape: tuple[int, ...]
@@ -74,11 +74,14 @@ class Source(Protocol):
               empty: none is selected), ``"metadata"`` and ``"content"``: digests of the array's metadata
               files, and of name, size and time of change of its chunk files. Other levels do not matter.
             - zarr, in this process's memory: ``"channel"``, ``"metadata"``, ``"content"`` (the pixels).
+            - zarr, in a zip archive: ``"url"``, ``"channel"``, ``"metadata"``, ``"size"`` in bytes and
+              ``"mtime_ns"`` of the archive.
             - zarr, elsewhere: ``"url"``, ``"channel"``, ``"metadata"``; sampled.
             - NumPy: ``"content"``, the pixels. Memory order and byte order do not matter.
             - ``.npy`` file: ``"path"``, ``"size"`` in bytes, ``"mtime_ns"``.
-            - dask: ``"graph"``, the array's name, ``"chunks"``; sampled. The name of an array with random
-              keys, e.g. from `dask.array.random`, is another one in every process.
+            - dask: ``"graph"``, the array's name, ``"chunks"``; sampled. ``"content"``, where the graph reads
+              zarr arrays on the local file system: a digest of what is said of their files above. The name of
+              an array with random keys, e.g. from `dask.array.random`, is another one in every process.
 
         Raises
         ------

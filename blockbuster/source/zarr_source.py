@@ -12,7 +12,8 @@ import dask.array as da
 import numpy as np
 import zarr
 from dask.base import tokenize
-from zarr.storage import LocalStore, MemoryStore
+from fsspec.implementations.local import LocalFileSystem
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from blockbuster.source.chunk_files import check_chunk_files
 from blockbuster.source.digest import (
@@ -20,6 +21,7 @@ from blockbuster.source.digest import (
     digest_content,
     digest_metadata_files,
     digest_text,
+    identify_file,
 )
 from blockbuster.source.location import Location, open_node
 from blockbuster.source.protocol import check_pixels, native_dtype
@@ -110,7 +112,7 @@ class ZarrSource:
     @property
     def sampled(self) -> bool:
         """Whether `identity` does not notice changed pixels: where the store is neither local nor in memory."""
-        return self._folder is None and not self.in_memory
+        return self._folder is None and not self.in_memory and not isinstance(self._opened().store, ZipStore)
 
     def identity(self) -> dict[str, Any]:
         """Return where the array lies, its form, and digests of its metadata and chunk files; see `Source`."""
@@ -127,7 +129,8 @@ class ZarrSource:
         if self.in_memory:
             parts = (self.read(region) for region in self._chunk_regions())
             return {**form, "metadata": metadata, "content": digest_content(parts)}
-        return {**form, "metadata": metadata, "url": without_secrets(str(self._location or array.store_path))}
+        url = without_secrets(str(self._location or array.store_path))
+        return {**form, "metadata": metadata, "url": url, **_identify_zip(array)}
 
     def to_dask(self, chunks: Any = None) -> da.Array:
         """Return the image as a lazy dask array.
@@ -194,9 +197,12 @@ class ZarrSource:
 def locate_array(array: zarr.Array) -> Location | None:
     """Return where `array` lies if that is a local folder, else None."""
     store = array.store
-    if type(store) is not LocalStore:
-        return None
-    return Location(Path(store.root).absolute() / array.path)
+    if type(store) is LocalStore:
+        return Location(Path(store.root).absolute() / array.path)
+    # What `dask.array.from_zarr` makes of a path.
+    if type(store) is FsspecStore and type(getattr(store.fs, "sync_fs", store.fs)) is LocalFileSystem:
+        return Location(Path(store.path) / array.path)
+    return None
 
 
 def regular_lengths(length: int, unit: int) -> tuple[int, ...]:
@@ -207,6 +213,26 @@ def regular_lengths(length: int, unit: int) -> tuple[int, ...]:
     """
     full, rest = divmod(length, max(unit, 1))
     return (unit,) * full + ((rest,) if rest or not full else ())
+
+
+def identify_files(array: zarr.Array) -> dict[str, Any]:
+    """Return what changes with the files of an array on the local file system; empty for one that lies elsewhere.
+
+    Examples
+    --------
+    >>> identify_files(zarr.zeros((2, 3)))
+    {}
+    """
+    location = locate_array(array)
+    if location is None:
+        return _identify_zip(array)
+    return _identify_folder(os.path.realpath(str(location)))
+
+
+def _identify_zip(array: zarr.Array) -> dict[str, Any]:
+    """Return size and time of change of the archive that an array lies in; empty where it lies in none."""
+    store = array.store
+    return identify_file(str(store.path)) if isinstance(store, ZipStore) else {}
 
 
 def _identify_folder(folder: str) -> dict[str, Any]:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from blockbuster.cluster import Execution, run_tasks
+from blockbuster.errors import format_slices
 from blockbuster.grid import BrickGrid
 from blockbuster.rundir.journal import read_journal
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import Source, pixel_digest
 from blockbuster.stage.task import BrickResult, StageJob
 
-__all__ = ["check_sample", "find_finished_tasks", "read_task", "read_task_records", "task_record"]
+__all__ = [
+    "Sample",
+    "choose_samples",
+    "find_changed_pixels",
+    "find_finished_tasks",
+    "read_task",
+    "read_task_records",
+    "region_sample",
+    "task_record",
+]
 
 Record = dict[str, Any]
+# Start and stop of a region along each axis, and the digest of its pixels: fit for JSON.
+Sample = list[Any]
 
 
 def task_record(result: BrickResult) -> Record:
@@ -124,19 +136,49 @@ def find_finished_tasks(
     return whole
 
 
-def check_sample(source: Source, bricks: BrickGrid, finished: dict[int, Record]) -> None:
-    """Read the first and the last finished brick again, to see whether the image is still the same.
+def region_sample(region: tuple[slice, ...], digest: str) -> Sample:
+    """Return the sample of a region.
 
-    Raises
-    ------
-    ValueError
-        If its pixels differ from those that the earlier run read.
+    >>> region_sample((slice(0, 4), slice(8, 9)), "5d1e9c20")
+    [[[0, 4], [8, 9]], '5d1e9c20']
     """
-    sampled = sorted(number for number, record in finished.items() if record.get("pixels"))
-    for number in dict.fromkeys(sampled[:1] + sampled[-1:]):
-        region = bricks.region(bricks.index(number))
-        if pixel_digest(source.read(region)) != finished[number]["pixels"]:
-            raise ValueError(
-                f"image {source.name}: its pixels in {region} are not those that the earlier run read, which is "
-                "not continued. Give the same image, or pass overwrite=True instead of resume=True to start anew."
-            )
+    return [[[part.start, part.stop] for part in region], digest]
+
+
+def choose_samples(bricks: BrickGrid, records: dict[int, Record]) -> list[Sample]:
+    """Return samples of the first and the last finished brick, and of the two with most labels.
+
+    Notes
+    -----
+    The corners of a mosaic are often padding, which is the same in every image.
+    """
+    numbers = sorted(number for number, record in records.items() if record.get("pixels"))
+    fullest = sorted(numbers, key=lambda number: -int(records[number]["counts"].sum()))
+    chosen = dict.fromkeys([*numbers[:1], *fullest[:2], *numbers[-1:]])
+    return [region_sample(bricks.region(bricks.index(n)), records[n]["pixels"]) for n in chosen]
+
+
+def find_changed_pixels(source: Source, samples: Sequence[Sample]) -> str:
+    """Read what an earlier run sampled again, and say where the image is another one; empty where it is not.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    samples : sequence of Sample
+        What the run kept that is continued, or whose labels are given back.
+
+    Notes
+    -----
+    Reads nothing of a source whose identity notices changed pixels.
+    """
+    if not source.sampled or 0 in source.shape:
+        return ""
+    if not samples:
+        return f"image {source.name}: nothing is known of its pixels, so that a change could not be noticed"
+    for box, digest in samples:
+        region = tuple(slice(*part) for part in box)
+        if pixel_digest(source.read(region)) != digest:
+            where = f"image {source.name}: its pixels in {format_slices(region)}"
+            return f"{where} are not those that the earlier run read"
+    return ""

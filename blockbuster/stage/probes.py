@@ -11,6 +11,7 @@ import numpy as np
 from blockbuster.errors import TileError
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal, read_journal
+from blockbuster.source import pixel_digest
 from blockbuster.stage.deaths import PROBE, TileAttempt
 from blockbuster.stage.saved import RegionReader
 from blockbuster.stage.task import TileCall, try_tile
@@ -18,15 +19,20 @@ from blockbuster.stage.task import TileCall, try_tile
 __all__ = ["Probe", "ProbeJob", "keep_probe", "kept_probes", "probe_tile"]
 
 Index = tuple[int, ...]
+Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """What probes share; `directory` is where a probe marks that it is under way, ``None``: nowhere."""
+    """What probes share; `directory` is where a probe marks that it is under way, ``None``: nowhere.
+
+    `sampled`: whether a digest of the pixels has to be kept, since the image's identity does not notice changes.
+    """
 
     call: TileCall
     source: RegionReader
     directory: str | None = None
+    sampled: bool = False
 
 
 @dataclass
@@ -47,6 +53,8 @@ class Probe:
         How often it was tried again.
     error : TileError or None
         The fault that it ended with.
+    pixels : str
+        Digest of what fn was shown; empty where it is not needed.
     """
 
     number: int
@@ -55,24 +63,33 @@ class Probe:
     seconds: float = 0.0
     n_retried: int = 0
     error: TileError | None = None
+    pixels: str = ""
 
 
 def probe_tile(job: ProbeJob, number: int) -> Probe:
     """Process one tile unless it is empty, and time fn."""
     grid = job.call.grid
     tile = grid.index(number)
+    digests = [""]
+
+    def read(region: Box) -> np.ndarray:
+        pixels = job.source.read(region)
+        if job.sampled:
+            digests.append(pixel_digest(pixels))
+        return pixels
+
     try:
         with TileAttempt(job.directory, PROBE, number) as attempt:
             attempt.check_tile(0, tile, grid)
             attempt.at(0)
-            outcome = try_tile(job.call, tile, job.source.read)
+            outcome = try_tile(job.call, tile, read)
     except TileError as error:
         return Probe(number, None, error=error)
     if outcome.labels is None:
         return Probe(number, None, n_retried=outcome.n_retried, error=outcome.error)
     # A copy: fn may hand out the same array for every tile.
     labels = outcome.labels.copy()
-    return Probe(number, labels, labels.ndim < grid.ndim, outcome.seconds, outcome.n_retried)
+    return Probe(number, labels, labels.ndim < grid.ndim, outcome.seconds, outcome.n_retried, pixels=digests[-1])
 
 
 def keep_probe(probe: Probe, directory: str, journal: Journal) -> None:
@@ -82,7 +99,7 @@ def keep_probe(probe: Probe, directory: str, journal: Journal) -> None:
     arrays = ArrayFolder(directory)
     arrays.save(_name(probe.number), probe.labels)
     record = {"probe": probe.number, "crc": arrays.checksum(_name(probe.number)), "fn": probe.seconds}
-    journal.append({**record, "retried": probe.n_retried})
+    journal.append({**record, "retried": probe.n_retried, "pixels": probe.pixels})
 
 
 def kept_probes(directory: str) -> list[Probe]:
@@ -94,7 +111,9 @@ def kept_probes(directory: str) -> list[Probe]:
 
 def _load(arrays: ArrayFolder, record: dict[str, Any]) -> Probe:
     labels = np.array(arrays.load(_name(record["probe"])))
-    return Probe(record["probe"], labels, seconds=record["fn"], n_retried=record["retried"])
+    return Probe(
+        record["probe"], labels, seconds=record["fn"], n_retried=record["retried"], pixels=record["pixels"]
+    )
 
 
 def _is_whole(arrays: ArrayFolder, record: dict[str, Any]) -> bool:

@@ -23,7 +23,14 @@ from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import DaskSource, NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.deaths import StageWatch
-from blockbuster.stage.finished import check_sample, find_finished_tasks
+from blockbuster.stage.finished import (
+    Sample,
+    choose_samples,
+    find_changed_pixels,
+    find_finished_tasks,
+    read_task_records,
+    region_sample,
+)
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions
 from blockbuster.stage.tally import Tally
@@ -63,6 +70,8 @@ class StageOutcome:
         How often a tile was tried again.
     failed : list of (tile, what)
         Tiles that were taken for background because they failed.
+    samples : list of Sample
+        Digests of some pixels, of an image whose identity does not notice changed ones.
     """
 
     staged: StagedLabels
@@ -75,6 +84,7 @@ class StageOutcome:
     n_resumed: int = 0
     n_retried: int = 0
     failed: list[list[Any]] = field(default_factory=list)
+    samples: list[Sample] = field(default_factory=list)
 
 
 def stage_labels(
@@ -191,7 +201,10 @@ class _Stage:
         self.call = dataclasses.replace(
             self.call, drops_channels=image["drops_channels"], empty_threshold=image["empty_threshold"]
         )
-        return kept_probes(self.directory)
+        probes, grid = kept_probes(self.directory), self.bricks.grid
+        if probes:
+            self._check_pixels([region_sample(grid.region(grid.index(p.number)), p.pixels) for p in probes])
+        return probes
 
     def run(self, probes: list[Probe], verbose: bool, on_tiles: Callable[[int], Any]) -> StageOutcome:
         """Run the tasks that are not finished."""
@@ -231,6 +244,7 @@ class _Stage:
             n_resumed=n_resumed,
             n_retried=tally.n_retried + sum(probe.n_retried for probe in probes),
             failed=sorted(tally.failed),
+            samples=choose_samples(self.bricks, read_task_records(self.directory)) if job.sampled else [],
         )
 
     def _finished_tasks(self, job: StageJob, on_tiles: Callable[[int], Any]) -> dict[int, dict[str, Any]]:
@@ -238,9 +252,18 @@ class _Stage:
             on_tiles(self.bricks.n_tiles(self.bricks.index(number)))
 
         finished = find_finished_tasks(job, self.directory, self.execution, count)
-        if job.sampled:
-            check_sample(self.source, self.bricks, finished)
+        if finished:
+            self._check_pixels(choose_samples(self.bricks, finished))
         return finished
+
+    def _check_pixels(self, samples: list[Sample]) -> None:
+        """Raise if the pixels are not those that the earlier run was shown."""
+        changed = find_changed_pixels(self.source, samples)
+        if changed:
+            raise ValueError(
+                f"{changed}, which is not continued. Give the same image, or pass overwrite=True instead of "
+                "resume=True to start anew."
+            )
 
     def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:
         """Run bricks; pixels of a dask image enter the tasks through the graph."""
@@ -293,7 +316,7 @@ class _Stage:
             self._save_region(grid.index(number))
             found: list[Probe] = []
             directory = None if self.execution.in_process else self.directory
-            job = ProbeJob(call, self.reader, directory)
+            job = ProbeJob(call, self.reader, directory, self.source.sampled)
             self._run(probe_tile, job, [number], found.append, bricks=BrickGrid(grid, (1,) * grid.ndim))
             probe = found[0]
             if probe.error and not call.skip_errors:

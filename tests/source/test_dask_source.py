@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from zarr.storage import LocalStore, WrapperStore
 
 from blockbuster.source import DaskSource, pixel_digest
 
@@ -188,7 +189,7 @@ def test_F13_a_dask_image_is_known_by_its_graph_and_chunks(identities):
 
 
 def test_F13_a_sample_of_the_pixels_notices_what_a_dask_identity_does_not(tmp_path, write):
-    stored = write.array(tmp_path / "a", IMAGE, chunks=(8, 8))
+    stored = write.array(WrapperStore(LocalStore(tmp_path / "a")), IMAGE, chunks=(8, 8))
     source = DaskSource(da.from_array(stored, chunks=(8, 8), name="stored"))
     known, sample = source.identity(), pixel_digest(source.read(REGIONS[0]))
     stored[0, 0] = 99
@@ -196,6 +197,16 @@ def test_F13_a_sample_of_the_pixels_notices_what_a_dask_identity_does_not(tmp_pa
     assert again.sampled
     assert again.identity() == known
     assert pixel_digest(again.read(REGIONS[0])) != sample
+
+
+def test_F13_a_dask_image_of_zarr_files_is_known_by_them(tmp_path, write, identities):
+    stored = write.array(tmp_path / "a", IMAGE, chunks=(8, 8))
+    images = [da.from_zarr(str(tmp_path / "a")), da.from_array(stored, chunks=(8, 8), name="stored") + 1]
+    known = [DaskSource(image).identity() for image in images]
+    assert [DaskSource(image).identity() for image in images] == known
+    stored[0, 0] = 99
+    for image, before in zip(images, known, strict=True):
+        assert identities.differing(before, DaskSource(image).identity()) == {"content"}
 
 
 def test_an_identity_computes_no_chunk():
