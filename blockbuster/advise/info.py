@@ -236,11 +236,10 @@ def _inspect_image(group: zarr.Group, root: Location, auto: AutoTile) -> ImageIn
     arrays = [_array(group, path) for path in image.levels]
     geometry = read_geometry(str(root))
     sizes = _voxel_sizes(geometry) if geometry is not None else [None] * len(arrays)
-    stated = ome_attributes(group)
     return ImageInfo(
         path=str(root),
-        kind="OME-Zarr label image" if "image-label" in stated else "OME-Zarr image",
-        version=str(stated["multiscales"][0].get("version") or stated.get("version") or ""),
+        kind="OME-Zarr label image" if "image-label" in ome_attributes(group) else "OME-Zarr image",
+        version=image.version,
         zarr_format=group.metadata.zarr_format,
         axes=image.axes_of(arrays[0].shape),
         units=() if geometry is None else tuple(str(axis.get("unit") or "") for axis in geometry.axes),

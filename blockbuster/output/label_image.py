@@ -9,8 +9,8 @@ from blockbuster.source.geometry import Geometry, read_geometry
 
 __all__ = ["LABEL_VERSIONS", "geometry_of_labels"]
 
-# Of OME-NGFF, that label images are written in.
-LABEL_VERSIONS = ("0.4", "0.5")
+# Of OME-NGFF, that label images are written in, and the format of zarr that each goes with.
+LABEL_VERSIONS = {"0.4": 2, "0.5": 3}
 
 
 def geometry_of_labels(
@@ -51,6 +51,12 @@ def geometry_of_labels(
         raise ValueError(
             f"write_to: {place.store} is an OME-Zarr image of version {version}; label images are written for "
             f"{' and '.join(LABEL_VERSIONS)}. Convert it, or give a new path."
+        )
+    if place.zarr_format != LABEL_VERSIONS[version]:
+        raise ValueError(
+            f"write_to: {place.store} has OME-Zarr metadata of version {version} in zarr format "
+            f"{place.zarr_format}; label images are written for 0.4 in format 2 and 0.5 in format 3. Convert it, "
+            "or give a new path."
         )
     number = level if path == place.store else _level_of(found, shape)
     if number is None or number >= len(found.levels):

@@ -12,7 +12,7 @@ import zarr
 from fsspec.core import url_to_fs
 
 from blockbuster.source.location import MAX_LISTED, Location
-from blockbuster.source.ome_zarr import ome_attributes
+from blockbuster.source.ome_zarr import ome_attributes, unknown_version
 
 __all__ = ["Collection", "describe_contents", "find_images"]
 
@@ -32,7 +32,8 @@ class Collection:
     kind : str
         What the group is, with an article.
     found : tuple of (str, str)
-        Path of each image or array inside the group, and type and shape of an array.
+        Path of each image or array inside the group, and type and shape of an array, or why an image cannot
+        be read.
     is_complete : bool
         Whether these are all.
     """
@@ -152,17 +153,24 @@ def _images_of_bioformats2raw(group: zarr.Group, visitor: _Visitor) -> Iterator[
 
 def _numbered_images(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
     number = 0
-    while not visitor.is_tired and isinstance(visitor.open(group, str(number)), zarr.Group):
-        yield str(number), ""
+    while not visitor.is_tired and isinstance(image := visitor.open(group, str(number)), zarr.Group):
+        yield str(number), _fault(image)
         number += 1
+
+
+def _fault(image: zarr.Group) -> str:
+    """Say why an image cannot be read, as far as its metadata tell; nothing of one that can."""
+    version = unknown_version(image)
+    return f"OME-Zarr {version}, which cannot be read" if version else ""
 
 
 def _images_at(group: zarr.Group, paths: Iterable[str], visitor: _Visitor) -> Iterator[Found]:
     for path in paths:
         if visitor.is_tired:
             return
-        if isinstance(visitor.open(group, path), zarr.Group):
-            yield path, ""
+        image = visitor.open(group, path)
+        if isinstance(image, zarr.Group):
+            yield path, _fault(image)
 
 
 def _paths(stated: Any, key: str) -> list[str]:
@@ -181,7 +189,7 @@ def _walk(group: zarr.Group, location: Location, depth: int, visitor: _Visitor) 
         if isinstance(member, zarr.Array):
             yield name, f"{member.dtype}, shape {member.shape}"
         elif member is not None and ome_attributes(member).get("multiscales"):
-            yield name, ""
+            yield name, _fault(member)
         elif member is not None and depth > 1:
             inside = _walk(member, location / name, depth - 1, visitor)
             yield from ((f"{name}/{path}", what) for path, what in inside)

@@ -48,7 +48,7 @@ class Geometry:
     Parameters
     ----------
     version : str
-        Of OME-NGFF, e.g. ``"0.4"``; empty where it is not stated.
+        Of OME-NGFF, e.g. ``"0.4"``.
     axes : tuple of dict
         Name, type and unit of each stored axis; empty where they are not stated.
     levels : tuple of LevelGeometry
@@ -140,13 +140,11 @@ def read_geometry(image: Any) -> Geometry | None:
     described = read_ome_image(group)
     if described is None or described.axes is None:
         return None
-    stated = ome_attributes(group)
-    found = stated["multiscales"][0]
+    found = ome_attributes(group)["multiscales"][0]
     levels = [
         LevelGeometry(_shape(group, dataset["path"]), _transformations(dataset)) for dataset in found["datasets"]
     ]
-    version = str(found.get("version") or stated.get("version") or "")
-    return Geometry(version, _axes(found["axes"]), tuple(levels), _transformations(found))
+    return Geometry(described.version, _axes(found["axes"]), tuple(levels), _transformations(found))
 
 
 def _axes(stated: Sequence[Any]) -> tuple[dict[str, Any], ...]:

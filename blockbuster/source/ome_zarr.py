@@ -1,5 +1,6 @@
 """OME-NGFF metadata (0.1 to 0.5) of a zarr group: axes, pyramid levels, channel names."""
 
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,12 @@ import zarr
 SPACE_LETTERS = "xyzwvu"
 TYPE_LETTERS = {"time": "t", "channel": "c"}
 ASSUMED_AXES = "tczyx"
+# A third number corrects the text of a specification, not its metadata.
+KNOWN_VERSION = re.compile(r"(0\.[1-5])(\.\d+)?")
+# In these the axes have no names.
+WITHOUT_AXES = ("", "0.1", "0.2")
+# What may state a version where it has no place of its own, as up to 0.4.
+WITH_VERSION = ("multiscales", "plate", "well")
 
 
 @dataclass(frozen=True)
@@ -24,11 +31,14 @@ class OmeImage:
         Paths of the pyramid's arrays inside the group, the finest first.
     channels : tuple of str
         Names of the channels, as far as they are given.
+    version : str
+        Of OME-NGFF, ``"0.1"`` to ``"0.5"``; empty: 0.1 or 0.2, which need not say.
     """
 
     axes: str | None
     levels: tuple[str, ...]
     channels: tuple[str, ...]
+    version: str
 
     def axes_of(self, shape: tuple[int, ...]) -> str | None:
         """The letters of an array of `shape`: without metadata, five axes are time to x as 0.1 has it."""
@@ -53,8 +63,15 @@ def read_ome_image(group: zarr.Group) -> OmeImage | None:
     Raises
     ------
     ValueError
-        If it says that it is an image, but not where its arrays are.
+        If its metadata are of a version that is not known, or say that it is an image, but not what its
+        axes are or where its arrays are.
     """
+    unknown = unknown_version(group)
+    if unknown:
+        raise ValueError(
+            f"image {group.store_path} is of OME-Zarr version {unknown}; 0.1 to 0.5 can be read. Convert it, or "
+            "give the path of an array inside, with its axes."
+        )
     attributes = ome_attributes(group)
     multiscales = attributes.get("multiscales")
     if not multiscales:
@@ -62,10 +79,14 @@ def read_ome_image(group: zarr.Group) -> OmeImage | None:
     try:
         image = multiscales[0]
         axes = image.get("axes")
+        version = _version_of_image(stated_version(group), axes)
+        if axes is None and (version not in WITHOUT_AXES or group.metadata.zarr_format != 2):
+            raise KeyError("axes, which every image has that is not of version 0.1 or 0.2")
         return OmeImage(
             axes=None if axes is None else axis_letters(axes),
             levels=tuple(str(dataset["path"]) for dataset in image["datasets"]),
             channels=_channel_names(attributes),
+            version=version,
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(
@@ -109,6 +130,37 @@ def ome_attributes(group: zarr.Group) -> dict[str, Any]:
     attributes = group.attrs.asdict()
     inner = attributes.get("ome")
     return {**attributes, **inner} if isinstance(inner, dict) else attributes
+
+
+def stated_version(group: zarr.Group) -> str:
+    """Give the version of OME-NGFF that a group says it is of; empty where it says nothing."""
+    inner = group.attrs.get("ome")
+    if isinstance(inner, dict) and inner.get("version"):
+        return str(inner["version"])
+    attributes = ome_attributes(group)
+    for name in WITH_VERSION:
+        part = attributes.get(name)
+        part = part[0] if isinstance(part, list) and part else part
+        if isinstance(part, dict) and part.get("version"):
+            return str(part["version"])
+    # The key is new in 0.5, which asks for a version.
+    return "0.5" if isinstance(inner, dict) else ""
+
+
+def unknown_version(group: zarr.Group) -> str:
+    """Give the version of OME-NGFF that a group says it is of, if it is none that is known; else nothing."""
+    stated = stated_version(group)
+    return stated if stated and not KNOWN_VERSION.fullmatch(stated) else ""
+
+
+def _version_of_image(stated: str, axes: Any) -> str:
+    """Give the version of an image, which need not say it: axes have names from 0.3 on, types from 0.4."""
+    known = KNOWN_VERSION.fullmatch(stated)
+    if known:
+        return known[1]
+    if axes is None:
+        return ""
+    return "0.4" if any(isinstance(axis, dict) for axis in axes) else "0.3"
 
 
 def _channel_names(attributes: dict[str, Any]) -> tuple[str, ...]:

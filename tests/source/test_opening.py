@@ -120,7 +120,8 @@ def test_channel_and_level_are_integers_from_zero(options, error, message, tmp_p
 
 def test_an_array_that_the_metadata_promise_but_is_missing_is_named(tmp_path, write):
     group = write.ome(tmp_path, write.pixels((4, 5)), "yx", levels=("s0",))
-    group.attrs["ome"] = {"multiscales": [{"datasets": [{"path": "s0"}, {"path": "s1"}, {"path": "labels"}]}]}
+    datasets = [{"path": "s0"}, {"path": "s1"}, {"path": "labels"}]
+    group.attrs["ome"] = {"multiscales": [{"axes": [{"name": "y"}, {"name": "x"}], "datasets": datasets}]}
     group.create_group("labels")
     with pytest.raises(FileNotFoundError, match=r"s1 does not exist.*s0"):
         open_source(tmp_path, level=1)
