@@ -350,13 +350,13 @@ def run_pieces(tile, other, met, halo, connectivity):
 
 
 def vote(labels, starts, blocks):
-    """The most frequent label of each block; beyond the border the last voxels are repeated."""
+    """The most frequent label of each block, of which only what lies within the border counts."""
     out = np.zeros([len(first) for first in starts], labels.dtype)
     for place in np.ndindex(*out.shape):
         first = [axis[i] for axis, i in zip(starts, place, strict=True)]
-        voxels = itertools.product(*(range(i, i + block) for i, block in zip(first, blocks, strict=True)))
-        inside = [tuple(min(i, n - 1) for i, n in zip(voxel, labels.shape, strict=True)) for voxel in voxels]
-        out[place] = most_frequent([int(labels[voxel]) for voxel in inside])
+        parts = zip(first, blocks, labels.shape, strict=True)
+        voxels = itertools.product(*(range(i, min(i + block, n)) for i, block, n in parts))
+        out[place] = most_frequent([int(labels[voxel]) for voxel in voxels])
     return out
 
 

@@ -147,6 +147,20 @@ def test_each_level_shows_what_most_voxels_of_the_one_before_show(axes, shape, v
     assert arrays[-1].any()
 
 
+@pytest.mark.parametrize("shape", [(62, 50), (62, 2), (5, 23, 38)])
+@pytest.mark.parametrize("factor", [3, 4, 5])
+def test_B27_voxels_at_the_edges_of_coarser_levels_vote_once(shape, factor, tmp_path):
+    def shrunk(shape, axes, number):
+        return tuple(-(-n // factor**number) for n in shape)
+
+    data = (np.random.default_rng(factor).random(shape) < 0.3).astype(np.uint8)
+    path = write_pyramid(tmp_path / "image.zarr", data, "zyx"[-len(shape) :], shrink=shrunk)
+    run(path, tile_shape=(4, 16, 16)[-len(shape) :])
+    for fine, coarse in itertools.pairwise(levels_of(path)):
+        starts = [np.arange(n) * factor for n in coarse.shape]
+        np.testing.assert_array_equal(coarse[...], naive.vote(fine[...], starts, (factor,) * len(shape)))
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_levels_that_a_writer_rounded_to_half_are_made_of_pairs_of_voxels(tmp_path):
     from ome_zarr.writer import write_image as write_ome_zarr

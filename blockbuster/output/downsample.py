@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,8 +115,8 @@ def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]
     labels : ndarray of int
         Labels; 0 is background.
     starts : sequence of ndarray of int
-        Per axis the first voxel of each block, 0 or more. A block that goes beyond the border is filled up with
-        the last voxels.
+        Per axis the first voxel of each block, 0 or more, in their order. Of a block that goes beyond the border
+        those voxels vote that there are.
     blocks : sequence of int
         Per axis the length of a block, in voxels.
 
@@ -137,16 +138,46 @@ def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]
            [0, 0]])
     """
     out = np.empty([len(first) for first in starts], labels.dtype)
+    lengths = zip(starts, blocks, labels.shape, strict=True)
+    for group in itertools.product(*(_blocks_by_length(*axis) for axis in lengths)):
+        places, cut_blocks = zip(*group, strict=True)
+        firsts = [first[place] for first, place in zip(starts, places, strict=True)]
+        seen = [slice(first[0], first[-1] + length) for first, length in zip(firsts, cut_blocks, strict=True)]
+        target = out[places]
+        # The kernels fill rows that lie behind each other.
+        voted = target if target.flags.c_contiguous else np.empty_like(target)
+        _vote_in_strips(labels[tuple(seen)], [first - first[0] for first in firsts], cut_blocks, voted)
+        if voted is not target:
+            target[...] = voted
+    return out
+
+
+def _blocks_by_length(starts: np.ndarray, block: int, n: int) -> Iterator[tuple[slice, int]]:
+    """Iterate over blocks that follow each other and have equally many of `n` voxels, or one, and say how many.
+
+    A voxel that is alone is repeated, and votes as often as there is room: no other along the axis competes with
+    it, and halved levels stay in one piece.
+    """
+    lengths = np.minimum(block, n - starts)
+    lengths[lengths == 1] = block
+    edges = [0, *(np.flatnonzero(np.diff(lengths)) + 1).tolist(), len(starts)]
+    for start, stop in itertools.pairwise(edges):
+        yield slice(start, stop), int(lengths[start])
+
+
+def _vote_in_strips(
+    labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int], out: np.ndarray
+) -> None:
+    """Vote in a few rows of blocks at a time, so that what is copied stays small."""
     step = max(1, COPIED_VOXELS // (blocks[0] * max(1, labels[:1].size)))
     for begin in range(0, len(out), step):
         rows = starts[0][begin : begin + step]
         part = labels[rows[0] : rows[-1] + blocks[0]]
         _vote(part, [rows - rows[0], *starts[1:]], blocks, out[begin : begin + step])
-    return out
 
 
 def _vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int], out: np.ndarray) -> None:
-    """Vote in labels that are copied where they are cut out of others, or end within a block."""
+    """Vote in labels that are copied where they are cut out of others, or end in a voxel that is alone."""
     ends = [int(first[-1]) + block for first, block in zip(starts, blocks, strict=True)]
     short = [max(0, end - n) for end, n in zip(ends, labels.shape, strict=True)]
     if any(short):

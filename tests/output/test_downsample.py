@@ -5,7 +5,7 @@ import itertools
 import naive
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -18,7 +18,7 @@ def votes(draw):
     shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=7))
     dtype = draw(st.sampled_from(["int32", "int64"]))
     labels = draw(hnp.arrays(dtype, shape, elements=st.integers(0, 3)))
-    blocks = tuple(draw(st.integers(1, 3)) for _ in shape)
+    blocks = tuple(draw(st.integers(1, 5)) for _ in shape)
     starts = [
         np.sort(np.array(draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=4)), np.int64)) for n in shape
     ]
@@ -26,12 +26,33 @@ def votes(draw):
 
 
 @given(votes(), st.sampled_from([1, 30, downsample.COPIED_VOXELS]))
-def test_each_block_gives_the_label_of_most_of_its_voxels(given_votes, n_copied):
+def test_B27_each_block_gives_the_label_of_most_of_its_voxels(given_votes, n_copied):
     labels, starts, blocks = given_votes
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(downsample, "COPIED_VOXELS", n_copied)
         voted = vote(labels, starts, blocks)
     np.testing.assert_array_equal(voted, naive.vote(labels, starts, blocks))
+
+
+@st.composite
+def levels(draw):
+    """Labels, and a level that is 2 to 5 times as coarse along each axis, rounded up or down."""
+    shape = draw(hnp.array_shapes(min_dims=1, max_dims=4, max_side=11))
+    labels = draw(hnp.arrays("int32", shape, elements=st.integers(0, 3), fill=st.nothing()))
+    factors = tuple(draw(st.integers(2, 5)) for _ in shape)
+    sizes = [draw(st.sampled_from([-(-n // f), max(1, n // f)])) for n, f in zip(shape, factors, strict=True)]
+    return labels, tuple(sizes), factors
+
+
+@given(levels())
+@example((np.array([[0, 0, 0, 1, 1], [0, 0, 0, 1, 2]], np.int32), (1, 2), (3, 3)))
+def test_B27_voxels_at_the_edge_of_a_coarser_level_vote_once(given_levels):
+    labels, shape, factors = given_levels
+    step = Coarsening(labels.shape, shape, tuple(map(float, factors)))
+    box = tuple(slice(0, n) for n in shape)
+    starts = [np.arange(n) * factor for n, factor in zip(shape, factors, strict=True)]
+    coarse = step.coarsen(labels[step.fine_box(box)], box)
+    np.testing.assert_array_equal(coarse, naive.vote(labels, starts, factors))
 
 
 def test_the_kernel_gives_the_same_compiled_and_as_python(as_run):
