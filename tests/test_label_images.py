@@ -37,7 +37,7 @@ def halved(shape, axes, times):
     return tuple(n if letter in "tc" else -(-n // 2**times) for n, letter in zip(shape, axes, strict=True))
 
 
-def write_pyramid(path, data, axes, version="0.5", n_levels=3, shrink=halved, listed=(), shared=None):
+def write_pyramid(path, data, axes, version="0.5", n_levels=3, shrink=halved, factor=2, listed=(), shared=None):
     """An OME-Zarr image whose coarser levels are empty, with scales, units and translations."""
     group = zarr.create_group(path, zarr_format=VERSIONS[version])
     named = [
@@ -54,7 +54,7 @@ def write_pyramid(path, data, axes, version="0.5", n_levels=3, shrink=halved, li
         array = group.create_array(f"scale{number}/image", **options)
         if number == 0:
             array[...] = data
-        scale = [1.0 if a in "tc" else 0.25 * 2**number * (2 if a == "z" else 1) for a in axes]
+        scale = [1.0 if a in "tc" else 0.25 * factor**number * (2 if a == "z" else 1) for a in axes]
         shift = [0.0 if a in "tc" else 0.5 * s for a, s in zip(axes, scale, strict=True)]
         steps = [{"type": "scale", "scale": scale}, {"type": "translation", "translation": shift}]
         datasets.append({"path": f"scale{number}/image", "coordinateTransformations": steps})
@@ -154,7 +154,7 @@ def test_B27_voxels_at_the_edges_of_coarser_levels_vote_once(shape, factor, tmp_
         return tuple(-(-n // factor**number) for n in shape)
 
     data = (np.random.default_rng(factor).random(shape) < 0.3).astype(np.uint8)
-    path = write_pyramid(tmp_path / "image.zarr", data, "zyx"[-len(shape) :], shrink=shrunk)
+    path = write_pyramid(tmp_path / "image.zarr", data, "zyx"[-len(shape) :], shrink=shrunk, factor=factor)
     run(path, tile_shape=(4, 16, 16)[-len(shape) :])
     for fine, coarse in itertools.pairwise(levels_of(path)):
         starts = [np.arange(n) * factor for n in coarse.shape]
