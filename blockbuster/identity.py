@@ -22,7 +22,7 @@ import threading
 import types
 import warnings
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
@@ -115,11 +115,13 @@ def identify_function(fn: Any, fn_version: str | None = None) -> FunctionIdentit
     It never raises, and never calls `fn`. It reads
 
     * code: instructions, constants, names, nested functions; not comments, docstrings, file or line numbers;
-    * defaults, closures, attributes, and the globals that the code refers to, by value;
+    * defaults, closures, attributes, and the globals that the code refers to, by value; the order of a
+      dictionary counts, that of a set does not;
     * functions and classes of the user's own by their code, and so on from there. A module of the user's own
       counts with its source, with the modules that it imports, and with what the code takes from it;
     * what an installed distribution holds by name and version; what Python itself holds by name;
-    * other objects by their class and by what they would be pickled as; locks and loggers have no state;
+    * other objects by their class and by what they would be pickled as, and those of the user's own also by
+      what a pickle leaves out, unless their methods assign it; locks and loggers have no state;
     * files that are named by a text or a path, by content. Folders are not read.
 
     What changes while `fn` runs, a list that it appends to or a file that it writes, changes its identity.
@@ -387,9 +389,10 @@ def _read_set(value: Any, notes: _Notes) -> _Content:
 
 
 def _read_mapping(value: Mapping[Any, Any], notes: _Notes) -> _Content:
+    """Read a dictionary: its order counts, since code may go through it."""
     if all(type(key) is str for key in value):
-        return _Content("dict", [(f"item {key!r}", value[key]) for key in sorted(value)])
-    return _Content("dict", [("item", pair) for pair in value.items()], ordered=False)
+        return _Content("dict", [(f"item {key!r}", value[key]) for key in value])
+    return _Content("dict", [(f"item {i}", pair) for i, pair in enumerate(value.items())])
 
 
 def _read_array(value: np.ndarray, notes: _Notes) -> _Content:
@@ -407,10 +410,21 @@ def _read_array(value: np.ndarray, notes: _Notes) -> _Content:
 
 def _read_masked_array(value: np.ma.MaskedArray, notes: _Notes) -> _Content:
     mask, fill = np.ma.getmaskarray(value), value.fill_value
-    return _Content("masked array", [("data", value.data), ("mask", mask), ("fill_value", fill)])
+    edges = [("class", type(value)), ("data", value.data.view(np.ndarray)), ("mask", mask), ("fill_value", fill)]
+    return _Content("masked array", [*edges, *_attributes(_without(vars(value), MASK_STATE))])
+
+
+def _read_array_subclass(value: np.ndarray, notes: _Notes) -> _Content:
+    """Read an array of a class of its own, whose pickle would be without its attributes."""
+    edges = [("class", type(value)), ("data", value.view(np.ndarray))]
+    return _Content("array", [*edges, *_attributes(_instance_state(value))])
 
 
 def _read_scalar(value: np.generic, notes: _Notes) -> _Content:
+    if isinstance(value, str):
+        notes.add_file(str(value))
+    if value.dtype.kind == "V":  # it may hold objects, whose text is an address
+        return _Content("record", [("data", np.array(value))])
     return _Content(f"{value.dtype} {value.item()!r}")
 
 
@@ -446,13 +460,23 @@ def _read_cell(value: types.CellType, notes: _Notes) -> _Content:
 
 
 def _read_enum(value: enum.Enum, notes: _Notes) -> _Content:
-    return _Content(f"member {value._name_}", [("type", type(value)), ("value", value._value_)])
+    edges = [("type", type(value)), ("value", value._value_)]
+    state = {name: part for name, part in vars(value).items() if not name.startswith("_")}
+    return _Content(f"member {value._name_}", [*edges, *_attributes(state)])
 
 
 def _read_partial(value: functools.partial, notes: _Notes) -> _Content:
-    arguments = [(f"argument {i}", argument) for i, argument in enumerate(value.args)]
-    keywords = [(f"keyword {name}", value.keywords[name]) for name in sorted(value.keywords)]
-    return _Content("partial", [*arguments, *keywords, ("function", value.func)])
+    edges = [(f"argument {i}", argument) for i, argument in enumerate(value.args)]
+    edges += [(f"keyword {name}", value.keywords[name]) for name in value.keywords]
+    if len(value.keywords) > 1 and _takes_any_keyword(value.func):
+        edges.append(("order of keywords", tuple(value.keywords)))
+    return _Content("partial", [*edges, *_attributes(vars(value)), ("function", value.func)])
+
+
+def _takes_any_keyword(function: Any) -> bool:
+    """Say whether a function may see the order of the keywords that it is given."""
+    code = getattr(function, "__code__", None)
+    return code is None or bool(code.co_flags & inspect.CO_VARKEYWORDS)
 
 
 def _read_method(value: types.MethodType, notes: _Notes) -> _Content:
@@ -464,7 +488,10 @@ def _read_method(value: types.MethodType, notes: _Notes) -> _Content:
 def _read_wrapper(value: Any, notes: _Notes) -> _Content:
     """Read a static method, a class method, or a function with a cache."""
     reference = _refer(value, notes)
-    return _Content(reference) if reference else _Content(type(value).__name__, [("function", value.__wrapped__)])
+    if reference:
+        return _Content(reference)
+    state = _attributes(_without(vars(value), {"__wrapped__"}))
+    return _Content(type(value).__name__, [("function", value.__wrapped__), *state])
 
 
 def _read_property(value: property, notes: _Notes) -> _Content:
@@ -500,6 +527,10 @@ def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
 def _attributes(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     names = sorted(name for name in state if name not in DESCRIPTIONS)
     yield from ((f"attribute {name}", state[name]) for name in names)
+
+
+def _without(state: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    return {name: value for name, value in state.items() if name not in names}
 
 
 def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -539,6 +570,7 @@ def _members(value: type) -> Iterator[tuple[str, Any]]:
     if issubclass(value, enum.Enum):
         values = {name: member._value_ for name, member in value._member_map_.items()}
         members = {name: member for name, member in members.items() if not ENUM_NAME.fullmatch(name)} | values
+        yield "order of members", tuple(values)
     for name in sorted(members):
         if not isinstance(members[name], types.MemberDescriptorType | types.GetSetDescriptorType):
             yield f"{'method' if isinstance(members[name], METHODS) else 'class attribute'} {name}", members[name]
@@ -591,19 +623,56 @@ def _read_reduced(value: Any, notes: _Notes) -> _Content:
     if isinstance(value, set | frozenset):
         arguments = (frozenset(value),)  # or they would be in the order of their hashes
     edges += [(f"argument {i}", argument) for i, argument in enumerate(arguments)]
-    edges += _state(state)
+    edges += _state(state, {} if _owner(type(value).__module__)[0] else _instance_state(value), type(value))
     edges += [("items", list(items))] if items is not None else []
     edges += [("items", dict(pairs))] if pairs is not None else []
     return _Content("object", edges)
 
 
-def _state(state: Any) -> Iterator[tuple[str, Any]]:
-    """Name the attributes in the state of an object, those in slots as well."""
+def _state(state: Any, instance: Mapping[str, Any], kind: type) -> Iterator[tuple[str, Any]]:
+    """Name the attributes in the state of an object, those in slots as well, and others that threads use.
+
+    What the class leaves out of its state counts, except what its methods assign while they run: a network
+    that the first call loads, e.g.
+    """
     parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
-    if all(part is None or type(part) is dict for part in parts):
-        yield from _attributes({name: part[name] for part in parts if part for name in part})
-    else:
+    is_plain = all(part is None or type(part) is dict for part in parts)
+    stated = {name: part[name] for part in parts if part for name in part} if is_plain else {}
+    left_out = {n: value for n, value in instance.items() if n not in stated or stated[n] is not value}
+    yield from _attributes(stated | (_without(left_out, _assigned_by_methods(kind)) if left_out else {}))
+    if not is_plain:
         yield "state", state
+
+
+def _instance_state(value: Any) -> dict[str, Any]:
+    """Give the attributes of an object, those in slots as well."""
+    slots = [
+        name
+        for kind in type(value).__mro__
+        for name, member in vars(kind).items()
+        if isinstance(member, types.MemberDescriptorType) and name not in DESCRIPTIONS
+    ]
+    state = {name: getattr(value, name) for name in slots if hasattr(value, name)}
+    return state | dict(getattr(value, "__dict__", {}))
+
+
+def _assigned_by_methods(kind: type) -> set[str]:
+    """Name the attributes that methods of a class assign after it was made."""
+    found: set[str] = set()
+    for name, member in ((name, member) for base in kind.__mro__ for name, member in vars(base).items()):
+        function = getattr(member, "fget", None) or getattr(member, "func", None) or member
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        if isinstance(member, functools.cached_property):
+            found.add(name)
+        if isinstance(code, types.CodeType) and name not in MAKERS:
+            found |= _stored_attributes(code)
+    return found
+
+
+def _stored_attributes(code: types.CodeType) -> set[str]:
+    found = {code.co_names[arg] for op, arg in _instructions(code) if dis.opname[op] == "STORE_ATTR"}
+    nested = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
+    return found.union(*map(_stored_attributes, nested))
 
 
 def _read_named(value: Any, name: str, notes: _Notes) -> _Content:
@@ -795,6 +864,10 @@ def _holds(distribution: importlib.metadata.Distribution, package: str) -> bool:
 
 
 ENUM_NAME = re.compile("_[^_].*_")
+# Methods that make an object, and do not change it later.
+MAKERS = frozenset({"__init__", "__new__", "__post_init__", "__setstate__"})
+# What a masked array is read by, and what is the same for its purpose.
+MASK_STATE = frozenset({"_mask", "_data", "_fill_value", "_sharedmask", "_isfield", "_baseclass", "_basedict"})
 METHODS = (types.FunctionType, staticmethod, classmethod, property)
 Reader = Callable[[Any, _Notes], _Content]
 READERS: dict[type, Reader] = {
@@ -805,7 +878,6 @@ READERS: dict[type, Reader] = {
     **dict.fromkeys((np.ndarray, np.memmap), _read_array),
     **dict.fromkeys((staticmethod, classmethod, functools._lru_cache_wrapper), _read_wrapper),
     **dict.fromkeys((types.ModuleType, _Import), _read_module),
-    np.ma.MaskedArray: _read_masked_array,
     np.vectorize: _read_vectorized,
     property: _read_property,
     functools.partial: _read_partial,
@@ -818,6 +890,8 @@ KINDS: tuple[tuple[type | tuple[type, ...], Reader], ...] = (
     (type, _read_class),
     (enum.Enum, _read_enum),
     (types.ModuleType, _read_module),
+    (np.ma.MaskedArray, _read_masked_array),
+    (np.ndarray, _read_array_subclass),
     (np.generic, _read_scalar),
     (np.dtype, _read_dtype),
     (np.ufunc, _read_ufunc),

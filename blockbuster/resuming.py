@@ -38,7 +38,7 @@ REMEDY = (
     "another write_to or stage_dir."
 )
 DIGEST = re.compile("[0-9a-f]{8,}")
-Fingerprint = dict[str, dict[str, Any]]
+Fingerprint = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ class _Claimant:
         plan = self.plan
         function = identify_function(self.fn, plan.options.fn_version)
         self._warn_of_unreadable(function.unreadable)
-        known: Fingerprint = {"image": plan.source.identity(), "fn": {**function.parts}}
+        known: Fingerprint = {"format": FORMAT, "image": plan.source.identity(), "fn": {**function.parts}}
         if function.unreadable:
             # Nothing equals a function that cannot be read.
             known["fn"]["unreadable"] = uuid.uuid4().hex
@@ -268,9 +268,12 @@ def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     >>> find_differences({"settings": {"halo": [8]}}, {"settings": {"halo": [9]}})
     ['halo was [8], is [9]']
     """
+    if old.get("format") != new.get("format"):
+        # What earlier versions wrote of the same image and function may be another text.
+        return [f"the format of its fingerprint was {old.get('format')}, is {new.get('format')}"]
     found: list[str] = []
-    for section in new:
-        before, after = old.get(section, {}), new[section]
+    for section in ("image", "fn", "settings"):
+        before, after = old.get(section, {}), new.get(section, {})
         names = [name for name in differing_parts(before, after) if name != "tiles"]
         found += [_difference(section, name, before.get(name), after.get(name)) for name in names]
     tiles = [fingerprint.get("settings", {}).get("tiles") for fingerprint in (old, new)]

@@ -1,5 +1,6 @@
 """What is finished is not done again: tries, skipped tiles, and runs that go on (F2, F5, F13)."""
 
+import collections
 import functools
 import itertools
 import json
@@ -649,6 +650,22 @@ def label_above(pixels, threshold):
     return naive.label(pixels > threshold)
 
 
+def holding(layers):
+    return lambda pixels: naive.label(pixels * bool(layers))
+
+
+def paints(layers):
+    """Label where the pixels are above some value; the layers that come later cover the others."""
+
+    def paint(pixels):
+        labels = naive.label(pixels)
+        for name in layers:
+            labels[labels > 0] = int(name)
+        return labels
+
+    return paint
+
+
 CHANGED_FUNCTIONS = {
     "code": (lambda: above(0), lambda: above_or_equal(0), "fn: (code|name)"),
     "closure": (lambda: above(0), lambda: above(1), "fn: closure threshold was 0, is 1"),
@@ -657,6 +674,11 @@ CHANGED_FUNCTIONS = {
         lambda: functools.partial(label_above, threshold=0),
         lambda: functools.partial(label_above, threshold=1),
         "fn: .*threshold",
+    ),
+    "order of a dictionary": (
+        lambda: holding({"1": 50, "2": 120}),
+        lambda: holding({"2": 120, "1": 50}),
+        "fn: closure layers differs",
     ),
     "another function": (lambda: above(0), lambda: naive.label, "fn: name was .*above.*, is label"),
 }
@@ -672,6 +694,28 @@ def test_F13_a_stage_of_another_function_is_refused_with_what_differs(what, tmp_
     # The same function made anew is the same.
     assert segment(make(), resume=True, return_report=True, **options)[1].n_resumed == 3
     assert contents(tmp_path / "out.zarr") == clean
+
+
+@pytest.mark.parametrize("kind", [dict, collections.OrderedDict])
+def test_F13_a_finished_output_is_refused_after_a_dictionary_was_put_in_another_order(kind, tmp_path):
+    place = {"write_to": tmp_path / "out.zarr", "fn_version": None}
+    layers = kind({"1": 50, "2": 120})
+    old = np.asarray(segment(paints(layers), **place))
+    np.testing.assert_array_equal(segment(paints(kind(layers)), resume=True, **place), old)
+    turned = kind(reversed(layers.items()))
+    with refused(FileExistsError, "fn: closure layers differs", "overwrite=True", folder=tmp_path):
+        segment(paints(turned), resume=True, **place)
+
+
+def test_an_output_of_an_earlier_format_is_refused_with_both(fn, tmp_path):
+    place = {"write_to": tmp_path / "out.zarr"}
+    segment(fn, **place)
+    report = next((tmp_path / "out.zarr").rglob(REPORT))
+    kept = json.loads(report.read_text())
+    del kept["fingerprint"]["format"]
+    report.write_text(json.dumps(kept))
+    with refused(FileExistsError, f"the format of its fingerprint was None, is {FORMAT}", folder=tmp_path):
+        segment(fn, resume=True, **place)
 
 
 def test_F13_a_version_stands_for_any_function(tmp_path, clean):
