@@ -1,3 +1,25 @@
-from setuptools import setup
+"""What setup.cfg cannot say: the source distribution is the repository, so that its tests run from it."""
 
-setup()
+from pathlib import Path
+
+from setuptools import setup
+from setuptools.command.sdist import sdist
+
+ROOT = Path(__file__).parent
+FILES = ["*.md", "CITATION.cff", ".gitignore", ".ruff.toml", ".ci/*", ".github/workflows/*.yml"]
+FOLDERS = ["blockbuster", "tests", "benchmarks", "docs", "notebooks"]
+KINDS = ["py", "md", "json", "ipynb"]
+
+
+class CompleteSdist(sdist):
+    """By itself setuptools takes of the tests what is named ``tests/test*.py``, without what these import."""
+
+    def make_distribution(self):
+        patterns = [*FILES, *(f"{folder}/**/*.{kind}" for folder in FOLDERS for kind in KINDS)]
+        found = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+        self.filelist.extend(sorted(str(path.relative_to(ROOT)) for path in found))
+        self.filelist.remove_duplicates()
+        super().make_distribution()
+
+
+setup(cmdclass={"sdist": CompleteSdist})

@@ -42,7 +42,7 @@ def dump(value: Any, file: IO[bytes]) -> None:
         make, arguments = take_apart(code)
         return _restore_code, (make, arguments, code.co_filename, linecache.getlines(code.co_filename))
 
-    class Pickler(CloudPickler):  # type: ignore[misc]
+    class Pickler(CloudPickler):
         dispatch_table: ClassVar = ChainMap({types.CodeType: reduce_code}, CloudPickler.dispatch_table)
 
     Pickler(file).dump(value)
