@@ -9,6 +9,8 @@ import warnings
 from collections.abc import Iterator
 from types import FrameType
 
+from blockbuster.shown import hide_secrets
+
 __all__ = ["TileError", "format_slices", "warn_user"]
 
 PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
@@ -24,7 +26,7 @@ def format_slices(slices: tuple[slice, ...]) -> str:
 def _text(error: BaseException) -> str:
     """Give the message of an exception, which may be of the user's own making and fail at this too."""
     try:
-        return str(error)
+        return hide_secrets(str(error))
     except Exception:
         return ""
 
@@ -78,7 +80,7 @@ class TileError(RuntimeError):
     ) -> TileError:
         """Wrap an exception that was raised while `doing` something for a tile."""
         name, text = type(error).__name__, _text(error)
-        trace = "".join(traceback.format_exception(error))
+        trace = hide_secrets("".join(traceback.format_exception(error)))
         return cls(f"{doing} raised {name}" + (f": {text}" if text else ""), tile, slices, name, text, trace)
 
     def __str__(self) -> str:

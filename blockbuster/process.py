@@ -31,6 +31,7 @@ from blockbuster.report import RunReport, installed_versions
 from blockbuster.resuming import Claim, claimed
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal
+from blockbuster.shown import escape_controls
 from blockbuster.stage.empty import otsu_threshold
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
@@ -338,6 +339,13 @@ def _describe_failed(failed: list[list[Any]]) -> str:
     return f"{len(failed)} tiles failed and are background in the labels: {listed}{more}."
 
 
+class _TerminalFormatter(logging.Formatter):
+    """Write out what a terminal would obey: names come from metadata, and errors from anybody."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record))
+
+
 @contextlib.contextmanager
 def _logged(plan: RunPlan) -> Iterator[None]:
     """Show the log of a verbose run where the user has not configured logging."""
@@ -345,7 +353,7 @@ def _logged(plan: RunPlan) -> Iterator[None]:
         yield
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_TerminalFormatter("%(message)s"))
     level = logger.level
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -12,7 +12,7 @@ from blockbuster.plan import plan_run
 from blockbuster.report import read_report
 from blockbuster.source.collection import find_images
 from blockbuster.source.geometry import Geometry, read_geometry
-from blockbuster.source.location import Location, locate, open_node
+from blockbuster.source.location import Location, locate, name_of_group, open_node
 from blockbuster.source.ome_zarr import ome_attributes, read_ome_image
 
 __all__ = ["AutoTile", "CollectionInfo", "Entry", "ImageInfo", "LevelInfo", "inspect_path"]
@@ -234,7 +234,7 @@ def _inspect_image(group: zarr.Group, root: Location, auto: AutoTile) -> ImageIn
     image = read_ome_image(group)
     assert image is not None
     arrays = [_array(group, path) for path in image.levels]
-    geometry = read_geometry(str(root))
+    geometry = read_geometry(root.root)
     sizes = _voxel_sizes(geometry) if geometry is not None else [None] * len(arrays)
     return ImageInfo(
         path=str(root),
@@ -256,7 +256,7 @@ def _array(group: zarr.Group, path: str) -> zarr.Array:
     array = group.get(path)
     if isinstance(array, zarr.Array):
         return array
-    raise ValueError(f"image {group.store_path}: its metadata name a level {path!r}, which is no array.")
+    raise ValueError(f"{name_of_group(group)}: its metadata name a level {path!r}, which is no array.")
 
 
 def _level(path: str, array: zarr.Array, voxel_size: tuple[float, ...] | None) -> LevelInfo:

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from blockbuster.cli.help import add_examples, make_parser
-from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json
+from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json, say
 from blockbuster.cli.pictures import refuse_existing, write_new
 from blockbuster.cli.values import read_channel, read_tile_shape, read_voxels
 
@@ -84,10 +84,10 @@ def _print_as(found: EmptyTiles, *, as_json: bool) -> None:
 def _print(found: EmptyTiles) -> None:
     rows, columns = found.plane().shape
     if rows <= LARGEST_TEXT[0] and columns <= LARGEST_TEXT[1]:
-        print(found)
+        say(found)
         return
-    print(str(found).partition("\n")[0])
-    print(f"The grid of {rows} x {columns} tiles is too large to print; --picture FILE draws it.")
+    say(str(found).partition("\n")[0])
+    say(f"The grid of {rows} x {columns} tiles is too large to print; --picture FILE draws it.")
 
 
 def _as_dict(found: EmptyTiles) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 
 from blockbuster import __version__
 from blockbuster.cli import demo, empty, info, seams, segment
-from blockbuster.cli.help import add_examples, make_formatter
+from blockbuster.cli.help import Parser, add_examples, make_formatter
 from blockbuster.cli.messages import Warnings, complain
 
 __all__ = ["build_parser", "main"]
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def build_parser() -> argparse.ArgumentParser:
     """Give the parser of all commands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         "blockbuster",
         description="Segment images too large for memory in tiles, and merge the labels.",
         allow_abbrev=False,

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["add_examples", "make_formatter", "make_parser"]
+from blockbuster.cli.messages import printable
+
+__all__ = ["Parser", "add_examples", "make_formatter", "make_parser"]
 
 STATUSES = "exit status: 0 done, 1 failed, 2 an argument is wrong, 130 interrupted (Ctrl-C), 143 terminated"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that repeats no secrets and no control characters of what it cannot read."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the message and leave with status 2."""
+        super().error(printable(message))
 
 
 def make_formatter(prog: str) -> argparse.HelpFormatter:

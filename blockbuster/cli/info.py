@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from blockbuster.cli.help import add_examples, make_parser
-from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json
+from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json, say
 from blockbuster.cli.values import read_channel
 
 if TYPE_CHECKING:
@@ -65,7 +65,12 @@ def _run(args: argparse.Namespace) -> int:
 
 def _print(lines: Iterable[tuple[str, str]]) -> None:
     for name, text in lines:
-        print(f"{name:<{WIDTH}}{text}".rstrip())
+        say(f"{name:<{WIDTH}}{_one_line(text)}".rstrip())
+
+
+def _one_line(text: str) -> str:
+    """Write out what would begin a line of its own: a name from the metadata must not look like another entry."""
+    return text.replace("\n", "\\n").replace("\t", "\\t")
 
 
 def _collection_lines(found: CollectionInfo) -> Iterator[tuple[str, str]]:

@@ -10,17 +10,45 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 
-__all__ = ["DONE", "FAILED", "WRONG_ARGUMENTS", "Warnings", "complain", "print_json", "stdout_kept_free"]
+from blockbuster.shown import escape_controls, hide_secrets
+
+__all__ = [
+    "DONE",
+    "FAILED",
+    "WRONG_ARGUMENTS",
+    "Warnings",
+    "complain",
+    "note",
+    "print_json",
+    "printable",
+    "say",
+    "stdout_kept_free",
+]
 
 DONE, FAILED, WRONG_ARGUMENTS = 0, 1, 2
 STDOUT, STDERR = 1, 2
+
+
+def printable(text: object) -> str:
+    """Write something as it may appear on a terminal, whatever of it comes from metadata and other programs."""
+    return escape_controls(hide_secrets(str(text)))
+
+
+def say(*lines: object) -> None:
+    """Print lines of what was asked for."""
+    print(*map(printable, lines), sep="\n")
+
+
+def note(text: object) -> None:
+    """Print beside it what the user should know."""
+    print(f"blockbuster: {printable(text)}", file=sys.stderr)
 
 
 def complain(error: BaseException, status: int, kind: str = "") -> int:
     """Print what went wrong, without a traceback, and give the exit status."""
     text = "\n".join([kind + str(error), *getattr(error, "__notes__", ())])
     text = re.sub(r"\b(overwrite|resume)=True\b", r"--\1", text)
-    print(f"blockbuster: {text}", file=sys.stderr)
+    note(text)
     return status
 
 
@@ -67,4 +95,4 @@ class Warnings:
         text = str(message)
         if text not in self._printed:
             self._printed.add(text)
-            print(f"blockbuster: warning: {text}", file=sys.stderr)
+            note(f"warning: {text}")

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from blockbuster.cli.help import add_examples, make_parser
-from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json
+from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json, say
 from blockbuster.cli.pictures import write_new
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         print_json(dataclasses.asdict(report.seams))
     else:
-        print(report, report.seams, sep="\n")
+        say(report, report.seams)
     return DONE
 
 

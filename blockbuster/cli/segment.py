@@ -20,7 +20,9 @@ from blockbuster.cli.messages import (
     FAILED,
     WRONG_ARGUMENTS,
     complain,
+    note,
     print_json,
+    say,
     stdout_kept_free,
 )
 from blockbuster.cli.plan_text import plan_as_dict
@@ -92,7 +94,7 @@ class _Job:
         if self.as_json:
             print_json(plan_as_dict(plan))
         else:
-            print(plan)
+            say(plan)
         return DONE
 
     def _stdout(self) -> contextlib.AbstractContextManager[None]:
@@ -126,10 +128,9 @@ class _Job:
             chosen["merge"] = "agree"
         self.options.update(chosen)
         if self.options["merge"] == "touch":
-            print(
-                "blockbuster: hint: --merge touch joins all blobs that touch at a seam; --merge agree keeps "
-                "apart what the watershed split",
-                file=sys.stderr,
+            note(
+                "hint: --merge touch joins all blobs that touch at a seam; --merge agree keeps "
+                "apart what the watershed split"
             )
         return bool(chosen)
 
@@ -145,7 +146,7 @@ class _Job:
             return complain(error, FAILED)
         except Exception as error:
             if self.options.get("verbose"):
-                traceback.print_exc()
+                note(traceback.format_exc())
             return complain(error, FAILED, f"{type(error).__name__}: ")
         self._print(plan, labels, report)
         return DONE
@@ -165,10 +166,10 @@ class _Job:
 
         if fn is None:
             fn = _make_function(self.fn_name, plan)
-            print(f"threshold {fn.threshold:.9g}")
+            say(f"threshold {fn.threshold:.9g}")
         if isinstance(fn, ThresholdAndSplit):
             halo = " x ".join(map(str, plan.grid.halo))
-            print(f"watershed diameter {fn.diameter:g}, halo {halo}, merge {plan.options.merge}")
+            say(f"watershed diameter {fn.diameter:g}, halo {halo}, merge {plan.options.merge}")
         labels, report = tile_process(self.image, fn, **self.options, return_report=True)
         return labels, report
 
@@ -178,8 +179,8 @@ class _Job:
             found = {"path": plan.place.path, "shape": labels.shape, "dtype": str(labels.dtype)}
             print_json({"labels": found, **dataclasses.asdict(report)})
             return
-        print(report)
-        print(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
+        say(report)
+        say(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
 
 
 def _make_function(name: FnName, plan: RunPlan) -> ThresholdAndLabel | ThresholdAndSplit:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blockbuster.output.publishing import OutputPlace, zarr_node
+from blockbuster.shown import show_url
 
 __all__ = ["check_stage_dir", "default_stage_parent", "holds_ome_labels", "resolve_output", "resolve_place"]
 
@@ -178,7 +179,9 @@ def _local_path(path: Any, name: str) -> str:
     if not isinstance(text, str) or "\0" in text:
         raise ValueError(f"{name} is {text!r}; it is a path on the file system, as text.")
     if URL.match(text):
-        raise ValueError(f"{name} is {text!r}; output and stage need a path on a file system, not a URL.")
+        raise ValueError(
+            f"{name} is {show_url(text)!r}; output and stage need a path on a file system, not a URL."
+        )
     absolute = _absolute(Path(os.path.expanduser(text)))
     if os.path.islink(absolute):
         real = os.path.realpath(absolute)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from blockbuster.report.seams import AxisSeams, SeamReport
+from blockbuster.shown import show_url
 
 if TYPE_CHECKING:
     from blockbuster.grid import TileGrid
@@ -228,7 +229,7 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     FileNotFoundError
         If there is no such array, or one that blockbuster did not write.
     ValueError
-        If the file is damaged.
+        If the file is damaged, or `path` is a URL.
 
     Examples
     --------
@@ -241,6 +242,8 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     >>> read_report(f"{folder}/x.zarr").n_objects
     1
     """
+    if "://" in os.fspath(path):
+        raise ValueError(f"path is {show_url(os.fspath(path))!r}; reports are read from a file system.")
     folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
     if not os.path.isfile(os.path.join(folder, REPORT)) and os.path.isfile(os.path.join(folder, FINEST, REPORT)):
         folder = os.path.join(folder, FINEST)

@@ -11,7 +11,8 @@ from typing import Any
 import zarr
 from fsspec.core import url_to_fs
 
-from blockbuster.source.location import MAX_LISTED, Location
+from blockbuster.shown import escape_controls
+from blockbuster.source.location import MAX_LISTED, Location, store_faults_explained
 from blockbuster.source.ome_zarr import ome_attributes, unknown_version
 
 __all__ = ["Collection", "describe_contents", "find_images"]
@@ -87,9 +88,10 @@ def find_images(group: zarr.Group, location: Location, most: int | None = MAX_LI
     """
     kind, listing = _describe_kind(group)
     visitor = _Visitor(None if most is None else MOST_OPENED)
-    found = _some(listing(group, visitor), most)
-    if not found and not visitor.is_tired:
-        found = _some(_walk(group, location, MAX_DEPTH, visitor), most)
+    with store_faults_explained(location.url, f"image {location}"):
+        found = _some(listing(group, visitor), most)
+        if not found and not visitor.is_tired:
+            found = _some(_walk(group, location, MAX_DEPTH, visitor), most)
     is_complete = not visitor.is_tired and (most is None or len(found) <= most)
     return Collection(kind, tuple(found[:most]), is_complete)
 
@@ -100,7 +102,9 @@ def describe_contents(group: zarr.Group, location: Location) -> str:
     if not contents.found:
         without = "without images or arrays inside" if contents.is_complete else "in which no image was found"
         return f"{contents.kind}, {without}"
-    listed = [f"{location / path}{f' ({what})' if what else ''}" for path, what in contents.found]
+    listed = [
+        escape_controls(f"{location / path}{f' ({what})' if what else ''}") for path, what in contents.found
+    ]
     more = [] if contents.is_complete else ["..."]
     return "\n  ".join([f"{contents.kind}; give the path of one image or array inside:", *listed, *more])
 
@@ -201,7 +205,7 @@ def _folders(location: Location) -> list[str]:
         with os.scandir(location.local_path) as entries:
             names = [entry.name for entry in entries if entry.is_dir()]
     else:
-        files, path = url_to_fs(str(location))
+        files, path = url_to_fs(location.url)
         names = [
             os.path.basename(str(found["name"]).rstrip("/"))
             for found in files.ls(path, detail=True)

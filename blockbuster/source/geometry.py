@@ -9,7 +9,7 @@ from typing import Any
 
 import zarr
 
-from blockbuster.source.location import locate, open_node
+from blockbuster.source.location import locate, name_of_group, open_node
 from blockbuster.source.ome_zarr import axis_letters, ome_attributes, read_ome_image
 
 __all__ = ["Geometry", "LevelGeometry", "read_geometry"]
@@ -154,7 +154,7 @@ def _axes(stated: Sequence[Any]) -> tuple[dict[str, Any], ...]:
 def _shape(group: zarr.Group, path: str) -> tuple[int, ...]:
     array = group[path]
     if not isinstance(array, zarr.Array):
-        raise ValueError(f"image {group.store_path}: its metadata name a level {path!r}, which is no array.")
+        raise ValueError(f"{name_of_group(group)}: its metadata name a level {path!r}, which is no array.")
     return tuple(int(n) for n in array.shape)
 
 

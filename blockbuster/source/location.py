@@ -1,7 +1,9 @@
 """Where an image lies: a path made absolute at once, or a URL; and what zarr finds there."""
 
+import contextlib
 import difflib
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -9,24 +11,50 @@ from urllib.parse import unquote
 import zarr
 from fsspec.core import url_to_fs
 
+from blockbuster.shown import hide_secrets, show_url
+
 METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 MAX_LISTED = 6
+REMEDY = (
+    "See that the URL is right, that its server can be reached from here, and that fsspec finds the credentials "
+    "that it asks for, as a rule in the environment or in a file of the store's own."
+)
+# What zarr raises for metadata that it cannot read, however absurd.
+UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, MemoryError)
 
 
 @dataclass(frozen=True)
 class Location:
-    """An absolute local path, or the URL of something that is not local."""
+    """An absolute local path, or the URL of something that is not local.
+
+    Examples
+    --------
+    >>> location = Location("s3://key:secret@bucket/a.zarr")
+    >>> print(location / "s0")
+    s3://bucket/a.zarr/s0
+    >>> location.url
+    's3://key:secret@bucket/a.zarr'
+    """
 
     root: Path | str
 
     def __str__(self) -> str:
-        return str(self.root)
+        """Give what may be shown and stored."""
+        return show_url(self.root) if isinstance(self.root, str) else str(self.root)
+
+    def __repr__(self) -> str:
+        return f"Location({str(self)!r})"
 
     def __truediv__(self, inner: str) -> "Location":
         """The location of the array or group `inner` of the group here."""
         if isinstance(self.root, Path):
             return Location(self.root / inner)
         return Location(f"{self.root}/{inner.strip('/')}")
+
+    @property
+    def url(self) -> str:
+        """What zarr and fsspec open, secrets included; a path for what is local."""
+        return str(self.root)
 
     @property
     def local_path(self) -> str | None:
@@ -93,16 +121,61 @@ def open_node(location: Location) -> zarr.Array | zarr.Group:
     if isinstance(location.root, Path):
         _check_local(location.root)
     try:
-        return zarr.open(location.root, mode="r", use_consolidated=False)
-    except FileNotFoundError as error:
+        with store_faults_explained(location.url, f"image {location}"):
+            return _open_by_format(location.root)
+    except FileNotFoundError:
         raise FileNotFoundError(
             f"image {location} is not there, or is no zarr array or group: none of {', '.join(METADATA_FILES)} "
             "can be read. (What lies at memory:// exists only in the process that wrote it.)"
-        ) from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"image {location} cannot be opened by zarr {zarr.__version__}: {type(error).__name__}: {error}"
-        ) from error
+        ) from None
+    except UNREADABLE as error:
+        text = hide_secrets(f"{type(error).__name__}: {error}", location.url)
+        raise ValueError(f"image {location} cannot be opened by zarr {zarr.__version__}: {text}") from None
+
+
+def _open_by_format(root: Path | str) -> zarr.Array | zarr.Group:
+    if isinstance(root, Path):
+        return zarr.open(root, mode="r", use_consolidated=False)
+    # One format after the other: where there are both, zarr warns of it with the whole URL.
+    try:
+        return zarr.open(root, mode="r", zarr_format=3, use_consolidated=False)
+    except FileNotFoundError:
+        return zarr.open(root, mode="r", zarr_format=2, use_consolidated=False)
+
+
+def name_of_group(group: zarr.Group) -> str:
+    """Name a group in a message."""
+    return f"image {show_url(str(group.store_path))}"
+
+
+@contextlib.contextmanager
+def store_faults_explained(url: str, name: str) -> Iterator[None]:
+    """Put errors of object stores and HTTP into words of one line, without the secrets of the URL.
+
+    Parameters
+    ----------
+    url : str
+        What is read; that of a local path is left alone.
+    name : str
+        Of it in a message, e.g. the argument and what it is.
+
+    Raises
+    ------
+    FileNotFoundError, PermissionError, ImportError, OSError
+        As the store says; whatever is of none of these classes is an OSError.
+    """
+    try:
+        yield
+    except UNREADABLE:
+        # That something is not as it should be, which the caller puts into words.
+        raise
+    except Exception as error:
+        if "://" not in url:
+            raise
+        kinds = (FileNotFoundError, PermissionError, ImportError)
+        kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
+        said = hide_secrets(f"{type(error).__name__}: {error}", url).rstrip(".")
+        raise kind(f"{name} cannot be read: {said}. {REMEDY}") from None
 
 
 def _check_local(path: Path) -> None:

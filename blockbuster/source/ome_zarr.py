@@ -7,6 +7,8 @@ from typing import Any
 
 import zarr
 
+from blockbuster.source.location import name_of_group
+
 # of space axes whose names are not letters, counted from the last axis
 SPACE_LETTERS = "xyzwvu"
 TYPE_LETTERS = {"time": "t", "channel": "c"}
@@ -69,7 +71,7 @@ def read_ome_image(group: zarr.Group) -> OmeImage | None:
     unknown = unknown_version(group)
     if unknown:
         raise ValueError(
-            f"image {group.store_path} is of OME-Zarr version {unknown}; 0.1 to 0.5 can be read. Convert it, or "
+            f"{name_of_group(group)} is of OME-Zarr version {unknown}; 0.1 to 0.5 can be read. Convert it, or "
             "give the path of an array inside, with its axes."
         )
     attributes = ome_attributes(group)
@@ -90,7 +92,7 @@ def read_ome_image(group: zarr.Group) -> OmeImage | None:
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise ValueError(
-            f"image {group.store_path}: its OME-Zarr metadata (multiscales) are broken: "
+            f"{name_of_group(group)}: its OME-Zarr metadata (multiscales) are broken: "
             f"{type(error).__name__}: {error}. Give the path of the array inside."
         ) from error
 

@@ -7,6 +7,7 @@ import dask.array as da
 import numpy as np
 import zarr
 
+from blockbuster.shown import escape_controls, show_url
 from blockbuster.source.collection import describe_contents
 from blockbuster.source.dask_source import DaskSource
 from blockbuster.source.location import Location, locate, open_node
@@ -133,7 +134,7 @@ def _open_zarr_array(array: zarr.Array, axes: str | None) -> ZarrSource:
     if location is not None:
         # opened anew, since the store of `array` may be writable, or relative to the current folder
         array = _open_array(location)
-    letters = _reconcile_axes(axes, _dimension_letters(array), array, str(location or array.store_path))
+    letters = _reconcile_axes(axes, _dimension_letters(array), array, show_url(str(location or array.store_path)))
     return ZarrSource(array, location=location, path=location.local_path if location else None, axes=letters)
 
 
@@ -218,7 +219,9 @@ def _select_channel(
     axis = axes.index("c")
     n_channels = array.shape[axis]
     if channel >= n_channels:
-        listed = ", ".join(f"{i} ({label})" for i, label in enumerate(names[:n_channels]) if label)
+        listed = ", ".join(
+            f"{i} ({escape_controls(label)})" for i, label in enumerate(names[:n_channels]) if label
+        )
         raise ValueError(
             f"channel is {channel}; image {name} has {n_channels} channels, counted from 0"
             f"{': ' + listed if listed else ''}."

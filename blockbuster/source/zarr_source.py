@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 import dask.array as da
 import numpy as np
@@ -15,6 +14,7 @@ from dask.base import tokenize
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
+from blockbuster.shown import show_url
 from blockbuster.source.chunk_files import check_chunk_files
 from blockbuster.source.digest import (
     digest_chunk_files,
@@ -23,7 +23,7 @@ from blockbuster.source.digest import (
     digest_text,
     identify_file,
 )
-from blockbuster.source.location import Location, open_node
+from blockbuster.source.location import Location, open_node, store_faults_explained
 from blockbuster.source.protocol import check_pixels, native_dtype
 
 
@@ -99,14 +99,15 @@ class ZarrSource:
         array, selection = self._opened(), self._with_channel(region)
         if self._folder is not None:
             check_chunk_files(array, self._folder, selection)
-        pixels = array[selection]
+        with store_faults_explained(self._url, f"image {self.name}"):
+            pixels = array[selection]
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
 
     @property
     def in_memory(self) -> bool:
         """Whether the store is a dictionary of this process, which a pickle would take along."""
         if self._location is not None:
-            return str(self._location).startswith("memory://")
+            return self._location.url.startswith("memory://")
         return self._array is not None and isinstance(self._array.store, MemoryStore)
 
     @property
@@ -129,7 +130,7 @@ class ZarrSource:
         if self.in_memory:
             parts = (self.read(region) for region in self._chunk_regions())
             return {**form, "metadata": metadata, "content": digest_content(parts)}
-        url = without_secrets(str(self._location or array.store_path))
+        url = show_url(str(self._location or array.store_path))
         return {**form, "metadata": metadata, "url": url, **_identify_zip(array)}
 
     def to_dask(self, chunks: Any = None) -> da.Array:
@@ -176,6 +177,10 @@ class ZarrSource:
     @property
     def _folder(self) -> str | None:
         return None if self._location is None else self._location.local_path
+
+    @property
+    def _url(self) -> str:
+        return self._location.url if self._location else str(self._opened().store_path)
 
     def _chunk_regions(self) -> Iterator[tuple[slice, ...]]:
         edges = [itertools.accumulate(lengths, initial=0) for lengths in self.chunks]
@@ -243,18 +248,6 @@ def _identify_folder(folder: str) -> dict[str, Any]:
     }
 
 
-def without_secrets(url: str) -> str:
-    """Drop user, password and query of a URL: names and identities are shown and stored.
-
-    >>> without_secrets("s3://key:secret@host/a.zarr?signature=1"), without_secrets("/data/a?b.zarr")
-    ('s3://host/a.zarr', '/data/a?b.zarr')
-    """
-    parts = urlsplit(url)
-    if not parts.scheme or not parts.netloc:
-        return url
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-
 def _name(array: zarr.Array, location: Location | None, channel: tuple[int, int] | None) -> str:
-    where = without_secrets(str(location or array.store_path))
+    where = show_url(str(location or array.store_path))
     return where if channel is None else f"{where}, channel {channel[1]}"

@@ -17,6 +17,7 @@ from blockbuster.errors import TileError
 from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.rundir.staged import StagedLabels, label_dtype
 from blockbuster.seams.labels import compact_labels, keep_positions_apart
+from blockbuster.shown import hide_secrets
 from blockbuster.source import pixel_digest
 from blockbuster.stage.borders import BrickBorders, brick_borders
 from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
@@ -318,7 +319,7 @@ class _BrickTask:
         try:
             return self.job.source.read(self.region)
         except Exception as error:
-            logger.info("reading a brick failed, its tiles are read one by one: %s", error)
+            logger.info("reading a brick failed, its tiles are read one by one: %s", hide_secrets(str(error)))
             return None
 
     def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
