@@ -18,6 +18,7 @@ from blockbuster.finish import FinishedStage
 from blockbuster.grid import TileGrid
 from blockbuster.options import resolve_count
 from blockbuster.output.label_image import geometry_of_labels
+from blockbuster.output.paths import check_groups
 from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_image, replaced_output
 from blockbuster.plan import resolve_place
 from blockbuster.process import tile_process
@@ -162,6 +163,7 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
         with _locked(place):
             clear_partial(place)
     labels = _open_labels(place.store, component, "label array")
+    check_groups(place)
     unit = labels.shards or labels.chunks
     boxes = TileGrid.regular(labels.shape, unit, (0,) * labels.ndim)
     with _locked(place), replaced_output(place) as new_path:
@@ -226,6 +228,7 @@ def _merge_own_stage(
     fault = place.fault(overwrite=overwrite)
     if fault:
         raise FileExistsError(fault)
+    check_groups(place)
     geometry = geometry_of_labels(place, None, 0, staged.bricks.grid.shape, path=None)
     with (
         _locked(place),

@@ -18,6 +18,7 @@ from blockbuster.identity import differing_parts, identify_function
 from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
 from blockbuster.plan import RunPlan
 from blockbuster.report import RunReport, installed_versions, read_report
+from blockbuster.rundir.durable import make_folders
 from blockbuster.rundir.folder import (
     FORMAT,
     clear_abandoned,
@@ -137,7 +138,7 @@ def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
     held = []
     with contextlib.ExitStack() as stack:
         for path, what in sorted(locks.items()):
-            os.makedirs(os.path.dirname(path), exist_ok=True)
+            make_folders(os.path.dirname(path))
             held.append(stack.enter_context(hold_lock(path, what)))
         reach("locked")
         yield tuple(held)

@@ -116,7 +116,7 @@ def test_missing_folders_above_the_output_are_not_left_after_a_failure(monkeypat
     with pytest.raises(TileError):
         tile_process(IMAGE, lambda tile: None, write_to="a/b/out.zarr", stage_dir="stage")
     assert os.listdir() == ["stage"]
-    monkeypatch.setattr(os, "rename", failing_rename)
+    monkeypatch.setattr(os, "replace", failing_rename)
     with pytest.raises(OSError, match="rename failed"):
         tile_process(IMAGE, components, write_to="a/b/out.zarr", stage_dir="stage", overwrite=True)
     assert os.listdir() == ["stage"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import tempfile
@@ -11,10 +10,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blockbuster.output.publishing import OutputPlace, zarr_node
+from blockbuster.output.groups import zarr_node
+from blockbuster.output.publishing import OutputPlace
+from blockbuster.rundir.durable import read_object
 from blockbuster.shown import show_url
 
-__all__ = ["check_stage_dir", "default_stage_parent", "holds_ome_labels", "resolve_output", "resolve_place"]
+__all__ = [
+    "check_groups",
+    "check_stage_dir",
+    "default_stage_parent",
+    "holds_ome_labels",
+    "resolve_output",
+    "resolve_place",
+]
 
 URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 LONGEST_NAME_BYTES = 255
@@ -114,7 +122,21 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
         raise FileExistsError(fault)
     _check_writable(place.store, "write_to")
     _check_writable(os.path.dirname(place.path), "write_to")
+    check_groups(place)
     return dataclasses.replace(place, replaces=overwrite)
+
+
+def check_groups(place: OutputPlace) -> None:
+    """Refuse a place whose groups could not be told of the labels when these are complete.
+
+    Raises
+    ------
+    ValueError
+        If their metadata are damaged, or cannot be written.
+    """
+    fault = place.groups.fault()
+    if fault:
+        raise ValueError(fault)
 
 
 def holds_ome_labels(place: OutputPlace) -> bool:
@@ -156,19 +178,13 @@ def default_stage_parent(image: str | None, place: OutputPlace | None) -> str:
 
 def is_ome_image(store: str) -> bool:
     """Say whether a folder holds the metadata of an OME-Zarr image."""
-    stated = [_read_json(store, ".zattrs"), _read_json(store, "zarr.json").get("attributes")]
+    stated = [
+        read_object(Path(store, ".zattrs")),
+        (read_object(Path(store, "zarr.json")) or {}).get("attributes"),
+    ]
     attributes = [found for found in stated if isinstance(found, dict)]
     attributes += [found["ome"] for found in attributes if isinstance(found.get("ome"), dict)]
     return any("multiscales" in found for found in attributes)
-
-
-def _read_json(store: str, name: str) -> dict[str, Any]:
-    """Read an object from a file; empty where there is none."""
-    try:
-        found = json.loads(Path(store, name).read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _local_path(path: Any, name: str) -> str:

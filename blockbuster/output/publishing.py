@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import tempfile
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import zarr
-from zarr.errors import ZarrUserWarning
 
 from blockbuster.failpoints import reach
+from blockbuster.output.groups import EnclosingGroups, zarr_node
 from blockbuster.output.layout import ArrayLayout, OutputLayout
 from blockbuster.report import FINEST
 from blockbuster.rundir.durable import (
     METADATA_BYTES,
     WRITING,
     flush_folder,
+    flush_path,
     full_disk_explained,
-    write_atomically,
+    read_object,
 )
 from blockbuster.rundir.folder import (
     check_removable,
@@ -43,14 +42,12 @@ __all__ = [
     "is_label_image",
     "partial_output",
     "replaced_output",
-    "zarr_node",
 ]
 
 MARK = "blockbuster-partial"
 METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
 # An array that was put aside, and one of those that will not come back: it may be removed in part.
 REPLACED, DISCARDED = "replaced", "discarded"
-OME_VERSION = "0.5"
 # In the order of removal: what is removed in part is still recognised.
 OWN = ("store-*", f"{WRITING}*", MARK)
 _LINK = "output_component: {} is a symbolic link and is left alone; choose another output_component."
@@ -108,6 +105,11 @@ class OutputPlace:
         v2, v3 = (os.path.exists(os.path.join(self.store, name)) for name in (".zgroup", "zarr.json"))
         return 2 if v2 and not v3 else 3
 
+    @property
+    def groups(self) -> EnclosingGroups:
+        """The groups whose metadata are to tell of the labels."""
+        return EnclosingGroups(self.store, self.path, self.zarr_format, self.is_label_image)
+
     def fault(self, *, overwrite: bool) -> str:
         """Say why the labels cannot be written here; empty when they can."""
         partial = self.sibling("partial")
@@ -148,36 +150,11 @@ class OutputPlace:
         return ""
 
 
-def zarr_node(path: Path) -> str:
-    """Say what lies at a path: ``"array"``, ``"group"``, ``"other"``, or nothing."""
-    if not os.path.lexists(path):
-        return ""
-    if (path / "zarr.json").is_file():
-        return str(_read_metadata(path).get("node_type", "other"))
-    if (path / ".zarray").is_file():
-        return "array"
-    return "group" if (path / ".zgroup").is_file() else "other"
-
-
 def is_label_image(path: Path) -> bool:
     """Say whether a group has the metadata of an OME-NGFF label image."""
-    stated = _read_json(path / ".zattrs") or _read_metadata(path).get("attributes", {})
-    stated = stated.get("ome", stated)
+    stated = read_object(path / ".zattrs") or (read_object(path / "zarr.json") or {}).get("attributes")
+    stated = stated.get("ome", stated) if isinstance(stated, dict) else stated
     return isinstance(stated, dict) and "multiscales" in stated and "image-label" in stated
-
-
-def _read_metadata(path: Path) -> dict[str, Any]:
-    """Read the metadata of a node of zarr format 3; empty where there is none that makes sense."""
-    return _read_json(path / "zarr.json")
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    """Read an object; empty where there is none."""
-    try:
-        metadata = json.loads(file.read_text())
-    except (OSError, ValueError):
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
 
 
 def _is_empty_folder(path: Path) -> bool:
@@ -251,7 +228,7 @@ def replaced_output(place: OutputPlace) -> Iterator[str]:
 def finish_publishing(place: OutputPlace) -> None:
     """Do what a process could not do any more that was killed right after its labels were in place."""
     with _store_lock(place):
-        _make_known(place)
+        place.groups.update()
         clear_partial(place)
 
 
@@ -353,21 +330,26 @@ def _publish(place: OutputPlace, partial: str, store: str, path: str) -> None:
     _remove_unfinished_files(path)
     flush_folder(store)
     reach("output flushed")
-    if not os.path.lexists(place.store) or _is_empty_folder(Path(place.store)):
-        os.makedirs(os.path.dirname(place.store), exist_ok=True)
-        os.rename(store, place.store)
-        reach("output in place")
-        return
-    parent = os.path.dirname(place.component)
-    if parent:
-        with full_disk_explained(place.store, METADATA_BYTES):
-            zarr.open_group(Path(place.store), mode="r+").require_group(parent)
+    source, target = _topmost_missing(place, store)
     if os.path.lexists(place.path):
         os.rename(place.path, aside)
+        # Should the power be cut, it is known where the old array is.
+        flush_path(partial)
         reach("old output aside")
-    os.rename(path, place.path)
+    os.rename(source, target)
+    flush_path(os.path.dirname(target))
     reach("output in place")
-    _make_known(place)
+    place.groups.update()
+
+
+def _topmost_missing(place: OutputPlace, store: str) -> tuple[str, str]:
+    """Give what of a store is to be renamed to where: the store, a group that is not there, or the labels."""
+    if not os.path.lexists(place.store) or _is_empty_folder(Path(place.store)):
+        return store, place.store
+    parts = place.component.split("/")
+    names = [os.path.join(*parts[:n]) for n in range(1, len(parts) + 1)]
+    name = next((name for name in names if not os.path.lexists(os.path.join(place.store, name))), names[-1])
+    return os.path.join(store, name), os.path.join(place.store, name)
 
 
 def _remove_unfinished_files(folder: str) -> None:
@@ -375,63 +357,6 @@ def _remove_unfinished_files(folder: str) -> None:
     for pattern in ("*.partial", f"{WRITING}*"):
         for path in Path(folder).rglob(pattern):
             path.unlink()
-
-
-def _make_known(place: OutputPlace) -> None:
-    """List a label image in its image, and write consolidated metadata anew, without which it stays invisible."""
-    # Listing writes the metadata of a group anew, without what it had consolidated.
-    consolidated = [folder for folder in _groups_above(place) if _is_consolidated(folder)]
-    if place.is_label_image:
-        _list_label_image(place)
-    for folder in consolidated:
-        with warnings.catch_warnings(), full_disk_explained(folder, METADATA_BYTES), _own_files_kept(folder):
-            # That zarr may change them, and that files of others lie in the group, is no news to the user.
-            warnings.simplefilter("ignore", ZarrUserWarning)
-            zarr.consolidate_metadata(Path(folder))
-
-
-@contextlib.contextmanager
-def _own_files_kept(folder: str) -> Iterator[None]:
-    """Keep a group's own files of format 2, which zarr writes anew, and in its layout, with the consolidated."""
-    files = [Path(folder, name) for name in (".zgroup", ".zattrs")]
-    before = {file: file.read_bytes() for file in files if file.is_file()}
-    yield
-    for file in files:
-        if file in before:
-            write_atomically(file, before[file])
-        else:
-            file.unlink(missing_ok=True)
-
-
-def _list_label_image(place: OutputPlace) -> None:
-    """Add the name to those in the image's group of labels."""
-    parent, _, name = place.component.rpartition("/")
-    with full_disk_explained(place.store, METADATA_BYTES):
-        group = zarr.open_group(Path(place.store, parent), mode="r+", use_consolidated=False)
-        stated: dict[str, Any] = {**group.attrs.asdict()}
-        listed = stated if place.zarr_format == 2 else dict(stated.get("ome") or {})
-        names = [*listed.get("labels", [])]
-        listed = {**listed, "labels": names if name in names else [*names, name]}
-        if place.zarr_format == 3:
-            listed = {"ome": {**listed, "version": listed.get("version", OME_VERSION)}}
-        if listed != stated:
-            group.attrs.update(listed)
-
-
-def _groups_above(place: OutputPlace) -> list[str]:
-    """Give the groups that may keep the metadata of what is published: those inside the store, and around it."""
-    *inside, _ = Path(place.path).relative_to(place.store).parts
-    folders = [str(Path(place.store, *inside[:n])) for n in range(len(inside), -1, -1)]
-    for parent in Path(place.store).parents:
-        if zarr_node(parent) != "group":
-            break
-        folders.append(str(parent))
-    return folders
-
-
-def _is_consolidated(folder: str) -> bool:
-    stated = _read_metadata(Path(folder)).get("consolidated_metadata")
-    return bool(stated) or Path(folder, ".zmetadata").is_file()
 
 
 def _recover(place: OutputPlace, partial: str) -> None:

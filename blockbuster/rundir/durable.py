@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
@@ -11,7 +12,7 @@ import uuid
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 __all__ = [
     "METADATA_BYTES",
@@ -23,6 +24,7 @@ __all__ = [
     "free_bytes",
     "full_disk_explained",
     "make_folders",
+    "read_object",
     "replaced_file",
     "sweep_unfinished",
     "write_atomically",
@@ -94,6 +96,15 @@ def replaced_file(path: str | os.PathLike[str], n_bytes: int, *, owner: str = ""
             yield file
         os.replace(new, path)
         failed.pop_all()
+
+
+def read_object(path: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read a JSON object from a file; ``None`` where there is none, whatever the file holds."""
+    try:
+        found = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def checksum_files(paths: Iterable[str | os.PathLike[str]]) -> str:

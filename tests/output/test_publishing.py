@@ -9,6 +9,7 @@ import pytest
 import zarr
 from outcomes import refused, snapshot
 
+from blockbuster.output.groups import zarr_node
 from blockbuster.output.layout import ArrayLayout, OutputLayout
 from blockbuster.output.publishing import (
     MARK,
@@ -18,7 +19,6 @@ from blockbuster.output.publishing import (
     finish_publishing,
     partial_output,
     replaced_output,
-    zarr_node,
 )
 
 SHAPE, CHUNK = (4, 6), (2, 3)

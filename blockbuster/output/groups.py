@@ -1,0 +1,179 @@
+"""Metadata of the groups that labels lie in, which a run changes when it publishes them.
+
+These files are the user's. They are written whole, flushed, and until then under names that the next run knows
+for ours; and whatever would keep them from being written is found before work.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import reprlib
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import zarr
+from zarr.errors import ZarrUserWarning
+from zarr.storage import LocalStore
+
+from blockbuster.rundir.durable import read_object, sweep_unfinished, write_durably
+
+__all__ = ["EnclosingGroups", "zarr_node"]
+
+OME_VERSION = "0.5"
+CONSOLIDATED = ("zarr.json", ".zmetadata")
+
+
+def zarr_node(path: Path) -> str:
+    """Say what lies at a path: ``"array"``, ``"group"``, ``"other"``, or nothing."""
+    if not os.path.lexists(path):
+        return ""
+    if (path / "zarr.json").is_file():
+        return str((read_object(path / "zarr.json") or {}).get("node_type", "other"))
+    if (path / ".zarray").is_file():
+        return "array"
+    return "group" if (path / ".zgroup").is_file() else "other"
+
+
+@dataclass(frozen=True)
+class EnclosingGroups:
+    """The groups of a store that labels lie in, and those that the store lies in.
+
+    Parameters
+    ----------
+    store : str
+        The store's own group.
+    path : str
+        Folder of the labels.
+    zarr_format : {2, 3}
+        Of the store.
+    lists_labels : bool
+        Whether the labels are a label image, which the group around it lists.
+    """
+
+    store: str
+    path: str
+    zarr_format: Literal[2, 3]
+    lists_labels: bool
+
+    @property
+    def folders(self) -> list[str]:
+        """Folders of the groups that are there, the innermost first."""
+        *inside, _ = Path(self.path).relative_to(self.store).parts
+        folders = [str(Path(self.store, *inside[:n])) for n in range(len(inside), -1, -1)]
+        for parent in Path(self.store).parents:
+            if zarr_node(parent) != "group":
+                break
+            folders.append(str(parent))
+        return [folder for folder in folders if os.path.isdir(folder)]
+
+    def fault(self) -> str:
+        """Say what would keep their metadata from being written; empty if nothing."""
+        try:
+            if self.lists_labels:
+                self._listing()
+        except ValueError as error:
+            return f"write_to: {error}"
+        for folder in filter(_is_consolidated, self.folders):
+            if not os.access(folder, os.W_OK | os.X_OK):
+                return (
+                    f"write_to: {folder} is not writable, and its consolidated metadata must be written anew "
+                    "for the labels to be seen; give another path."
+                )
+            try:
+                _consolidate(folder, hidden=self.path)
+            except Exception as error:
+                return (
+                    f"write_to: the consolidated metadata of {folder} cannot be written anew, without which the "
+                    f"labels are not seen ({type(error).__name__}: {error}); repair what lies there, remove its "
+                    "consolidated metadata, or give another path."
+                )
+        return ""
+
+    def update(self) -> None:
+        """List a label image, and write consolidated metadata anew; nobody else may do so in this store now."""
+        for folder in self.folders:
+            sweep_unfinished(folder, self._owner(folder))
+        if self.lists_labels:
+            file, old, new = self._listing()
+            if new != old:
+                self._write(file, json.dumps(new, indent=2).encode())
+        for folder in filter(_is_consolidated, self.folders):
+            for name, data in _consolidate(folder).items():
+                self._write(Path(folder, name), data)
+
+    def _write(self, file: Path, data: bytes) -> None:
+        write_durably(file, data, owner=self._owner(str(file.parent)))
+
+    def _owner(self, folder: str) -> str:
+        """Name the store as it is seen from a folder: runs on other stores may write to a group around them."""
+        return hashlib.sha256(os.path.relpath(self.store, folder).encode()).hexdigest()[:12]
+
+    def _listing(self) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+        """Give the file that lists labels, what it holds, and what it will hold."""
+        parent, name = os.path.split(self.path)
+        file = Path(parent, ".zattrs" if self.zarr_format == 2 else "zarr.json")
+        document = read_object(file) if file.exists() else {}
+        if document is None:
+            raise ValueError(f"{file} is not a JSON object; repair or remove it.")
+        if self.zarr_format == 2:
+            return file, document, _listed(document, name, file)
+        attributes = _object_in(document, "attributes", file)
+        ome = {"version": OME_VERSION, **_object_in(attributes, "ome", file)}
+        new = {**document, "attributes": {**attributes, "ome": _listed(ome, name, file)}}
+        return file, document, new
+
+
+def _object_in(holder: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    found = holder.get(name, {})
+    if not isinstance(found, dict):
+        raise ValueError(f'{file}: "{name}" is {reprlib.repr(found)}; it is a JSON object. Repair the file.')
+    return found
+
+
+def _listed(holder: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+    """Add a name to the labels that are listed."""
+    names = holder.get("labels", [])
+    if not isinstance(names, list) or not all(isinstance(other, str) for other in names):
+        raise ValueError(f'{file}: "labels" is {reprlib.repr(names)}; it is a list of names. Repair the file.')
+    return holder if name in names else {**holder, "labels": [*names, name]}
+
+
+def _is_consolidated(folder: str) -> bool:
+    stated = (read_object(Path(folder, "zarr.json")) or {}).get("consolidated_metadata")
+    return bool(stated) or Path(folder, ".zmetadata").is_file()
+
+
+class _Overlay(LocalStore):
+    """A store on disk that keeps what is written to it in memory, and does not show what lies in one folder."""
+
+    def __init__(self, root: Path, hidden: str = "") -> None:
+        super().__init__(root)
+        self.written: dict[str, bytes] = {}
+        self._hidden = hidden
+
+    async def get(self, key: str, *arguments: Any, **keywords: Any) -> Any:
+        folder = os.path.dirname(os.path.join(self.root, key))
+        if self._hidden and os.path.commonpath([folder, self._hidden]) == self._hidden:
+            return None
+        return await super().get(key, *arguments, **keywords)
+
+    async def set(self, key: str, value: Any) -> None:
+        self.written[key] = value.to_bytes()
+
+    async def set_if_not_exists(self, key: str, value: Any) -> None:
+        self.written[key] = value.to_bytes()
+
+
+def _consolidate(folder: str, hidden: str = "") -> dict[str, bytes]:
+    """Give the file that holds the consolidated metadata of a group, as it must be now."""
+    store = _Overlay(Path(folder), hidden)
+    with warnings.catch_warnings():
+        # That zarr may change them, and that files of others lie in the group, is no news to the user.
+        warnings.simplefilter("ignore", ZarrUserWarning)
+        zarr.consolidate_metadata(store)
+    # In format 2 the group's own files are written as well, in zarr's layout and not in the user's.
+    return {name: data for name, data in store.written.items() if name in CONSOLIDATED}
