@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import njit
 
 logger = logging.getLogger("blockbuster")
@@ -27,3 +28,14 @@ def kernel(function: Callable[..., Any]) -> Any:
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile `function` as a part of each kernel that calls it."""
     return njit(inline="always")(function)
+
+
+def in_native_order(array: np.ndarray) -> np.ndarray:
+    """Give an array in this machine's byte order, the only one that kernels know; a copy where it is another.
+
+    Examples
+    --------
+    >>> in_native_order(np.array([1, 2], ">i4")).dtype.isnative
+    True
+    """
+    return array.astype(array.dtype.newbyteorder("="), copy=False)

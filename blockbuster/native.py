@@ -16,14 +16,16 @@ import zarr
 from blockbuster.cluster import find_execution
 from blockbuster.finish import FinishedStage
 from blockbuster.grid import TileGrid
+from blockbuster.jit import in_native_order
 from blockbuster.options import resolve_count
 from blockbuster.output.label_image import geometry_of_labels
 from blockbuster.output.paths import check_groups
 from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_image, replaced_output
 from blockbuster.plan import resolve_place
 from blockbuster.process import tile_process
-from blockbuster.report import RunReport
+from blockbuster.report import REPORT, RunReport, read_report
 from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.folder import is_stage
 from blockbuster.rundir.lock import hold_lock
 from blockbuster.rundir.staged import StagedLabels, read_layout
@@ -139,7 +141,8 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     -----
     Reads the array twice and writes it once, beside the old one, which is replaced when the new
     one is complete: a crash leaves either. Memory grows with the number of labels. Metadata,
-    chunks and dtype are kept.
+    chunks and dtype are kept. So is the report of `tile_process`, with ``sequential_labels=True``: these are the
+    ids that such a run gives, and ``resume=True`` with that setting takes them for finished.
 
     Examples
     --------
@@ -170,8 +173,25 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
         ids = _distinct_ids(labels, boxes)
         new = zarr.open_array(pathlib.Path(new_path), mode="r+")
         for box in map(boxes.core, boxes.indices()):
-            new[box] = _ranked(np.asarray(labels[box]), ids)
+            new[box] = _ranked(in_native_order(np.asarray(labels[box])), ids)
+        _keep_report(place, new_path, len(ids))
     return len(ids)
+
+
+def _keep_report(place: OutputPlace, new_path: str, n_objects: int) -> None:
+    """Keep the report with labels that are now what the run gives with ``sequential_labels=True``."""
+    try:
+        report = read_report(place.store, place.component)
+    except (OSError, ValueError):
+        # Not from `tile_process`, or damaged: nothing can be said of how the labels were made.
+        return
+    identity = report.fingerprint.get("settings")
+    if identity and n_objects != report.n_objects:
+        identity["edited"] = f"{n_objects} objects of {report.n_objects}"
+    for settings in filter(None, (report.settings, identity)):
+        settings["sequential_labels"] = True
+    report.n_objects = n_objects
+    write_atomically(os.path.join(new_path, REPORT), report.to_json().encode())
 
 
 def _locked(place: OutputPlace) -> contextlib.AbstractContextManager[object]:
@@ -245,9 +265,9 @@ def _merge_own_stage(
 
 def _distinct_ids(labels: Any, boxes: TileGrid) -> np.ndarray:
     """Collect the ids that occur, sorted, without background."""
-    ids = np.empty(0, labels.dtype)
+    ids = np.empty(0, labels.dtype.newbyteorder("="))
     for box in map(boxes.core, boxes.indices()):
-        ids = np.union1d(ids, np.asarray(labels[box]))
+        ids = np.union1d(ids, in_native_order(np.asarray(labels[box])))
     if len(ids) and ids[0] < 0:
         raise ValueError(f"the array holds negative labels (least {ids[0]}); ids count from 1.")
     return ids[ids > 0]

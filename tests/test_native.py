@@ -3,12 +3,15 @@
 import hashlib
 import os
 
+import naive
 import numpy as np
 import pytest
 import zarr
+from interrupted import contents
+from outcomes import Counted, blobs, refused
 from scipy import ndimage
 
-from blockbuster import relabel_sequential_zarr, tile_process, zarr_native_merge
+from blockbuster import read_report, relabel_sequential_zarr, tile_process, zarr_native_merge
 
 
 def label_tile(tile):
@@ -167,3 +170,49 @@ def test_renumbering_keeps_order_metadata_and_other_arrays(tmp_path, largest, za
 def test_renumbering_without_labels_gives_zero(tmp_path):
     zarr.create_group(tmp_path / "x.zarr").create_array("labels", shape=(5, 5), chunks=(2, 2), dtype="uint8")
     assert relabel_sequential_zarr(tmp_path / "x.zarr") == 0
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_renumbered_labels_are_those_of_a_run_with_sequential_labels_and_known_as_such(zarr_format, tmp_path):
+    image = blobs((30, 40))
+    fn = Counted(naive.label)
+    options = {"tile_shape": (10, 10), "fn_version": "1"}
+    for name in ("x", "y"):
+        zarr.create_group(tmp_path / f"{name}.zarr", zarr_format=zarr_format)
+        sequential = name == "y"
+        tile_process(image, fn, write_to=tmp_path / f"{name}.zarr", sequential_labels=sequential, **options)
+    n_calls, before = fn.calls, read_report(tmp_path / "x.zarr")
+    n = relabel_sequential_zarr(tmp_path / "x.zarr")
+    assert contents(tmp_path / "x.zarr") == contents(tmp_path / "y.zarr")
+    report = read_report(tmp_path / "x.zarr")
+    assert (report.n_objects, report.settings["sequential_labels"]) == (n, True)
+    assert (report.n_tiles, report.seams, report.seconds) == (before.n_tiles, before.seams, before.seconds)
+    _, report = tile_process(
+        image,
+        fn,
+        write_to=tmp_path / "x.zarr",
+        resume=True,
+        sequential_labels=True,
+        return_report=True,
+        **options,
+    )
+    assert (fn.calls, report.n_objects) == (n_calls, n)
+    with refused(FileExistsError, "sequential_labels was True, is False", folder=tmp_path):
+        tile_process(image, fn, write_to=tmp_path / "x.zarr", resume=True, **options)
+
+
+def test_labels_that_were_edited_before_they_were_renumbered_are_not_taken_for_those_of_the_run(tmp_path):
+    image = blobs((30, 40))
+    given = {"write_to": tmp_path / "x.zarr", "sequential_labels": True, "fn_version": "1"}
+    tile_process(image, naive.label, tile_shape=(10, 10), **given)
+    labels = zarr.open_array(tmp_path / "x.zarr/labels")
+    n_before = int(labels[...].max())
+    labels[...] = np.where(labels[...] == 2, 0, labels[...])
+    assert relabel_sequential_zarr(tmp_path / "x.zarr") == n_before - 1
+    assert read_report(tmp_path / "x.zarr").n_objects == n_before - 1
+    with refused(FileExistsError, f"edited was {n_before - 1} objects of {n_before}", folder=tmp_path):
+        tile_process(image, naive.label, tile_shape=(10, 10), resume=True, **given)
+    for damage in ("", "{", "[]"):
+        (tmp_path / "x.zarr/labels/blockbuster-report.json").write_text(damage)
+        assert relabel_sequential_zarr(tmp_path / "x.zarr") == n_before - 1
+        assert not (tmp_path / "x.zarr/labels/blockbuster-report.json").exists()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockbuster.jit import inlined, kernel
+from blockbuster.jit import in_native_order, inlined, kernel
 
 __all__ = ["Coarsening", "mode_of_blocks", "mode_of_pairs", "vote"]
 
@@ -137,6 +137,7 @@ def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]
     array([[1, 0],
            [0, 0]])
     """
+    labels = in_native_order(labels)
     out = np.empty([len(first) for first in starts], labels.dtype)
     lengths = zip(starts, blocks, labels.shape, strict=True)
     for group in itertools.product(*(_blocks_by_length(*axis) for axis in lengths)):

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from blockbuster.jit import in_native_order
 from blockbuster.seams.kernels import copy_table, number_dense, number_sparse, remap_volume
 
 __all__ = ["as_dense", "compact_labels", "keep_positions_apart", "remap_labels"]
@@ -139,7 +140,7 @@ def remap_labels(labels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None
     table : (n,) ndarray of int
         New label of each label.
     out : ndarray of int, same shape as `labels`
-        Takes the new labels.
+        Takes the new labels; of this machine's byte order.
 
     Examples
     --------
@@ -148,7 +149,8 @@ def remap_labels(labels: np.ndarray, table: np.ndarray, out: np.ndarray) -> None
     >>> out.tolist()
     [9, 0, 7]
     """
-    for part, new in zip(_volumes(labels), _volumes(out), strict=True):
+    table = in_native_order(table)
+    for part, new in zip(_volumes(in_native_order(labels)), _volumes(out), strict=True):
         remap_volume(part, table, new)
 
 
