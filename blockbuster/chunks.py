@@ -1,13 +1,39 @@
-"""Which chunks of a zarr array a box of voxels touches."""
+"""Stored arrays of labels: opened as nothing else, and which chunks a box of voxels touches."""
 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import zarr
 
-__all__ = ["chunk_keys"]
+__all__ = ["chunk_keys", "open_labels"]
+
+
+def open_labels(path: str | os.PathLike[str]) -> zarr.Array:
+    """Open a stored array of labels for reading.
+
+    Raises
+    ------
+    TypeError
+        If it holds anything but integers. Objects, which somebody who can write there might put in their place,
+        can be decoded from pickles.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     array = zarr.create_array(f"{folder}/a", shape=(4,), dtype="int32")
+    ...     open_labels(f"{folder}/a").shape
+    (4,)
+    """
+    # Not text, in which zarr would take # and ? for parts of a URL.
+    labels = zarr.open_array(Path(path), mode="r")
+    if labels.dtype.kind not in "iu":
+        raise TypeError(f"{os.fspath(path)} holds {labels.dtype}; labels are integers.")
+    return labels
 
 
 def chunk_keys(array: zarr.Array, box: Sequence[slice | int]) -> Iterator[str]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-import zarr
 
+from blockbuster.chunks import open_labels
 from blockbuster.cluster import Execution
 from blockbuster.errors import warn_user
 from blockbuster.finish import FinishedStage, MergeProgress, progress_bar
@@ -321,7 +321,7 @@ class _Run:
         return self._stored(place)
 
     def _stored(self, place: OutputPlace) -> Any:
-        labels = zarr.open_array(Path(place.array_path), mode="r")
+        labels = open_labels(place.array_path)
         if self.plan.options.compute:
             return np.asarray(labels[...])
         return da.from_array(labels, chunks=labels.shards or labels.chunks)

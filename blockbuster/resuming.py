@@ -16,11 +16,13 @@ from blockbuster.errors import warn_user
 from blockbuster.failpoints import reach
 from blockbuster.identity import differing_parts, identify_function
 from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
+from blockbuster.ownership import SHARE, is_foreign, is_open_to_others, private_mode, refuse_foreign, refuse_links
 from blockbuster.plan import RunPlan
 from blockbuster.report import RunReport, installed_versions, read_report
 from blockbuster.rundir.durable import make_folders
 from blockbuster.rundir.folder import (
     FORMAT,
+    PRIVATE,
     clear_abandoned,
     create_stage,
     has_finished_work,
@@ -37,6 +39,10 @@ __all__ = ["Claim", "claimed"]
 REMEDY = (
     "Give what the earlier run was given, or pass overwrite=True instead of resume=True to start anew, or give "
     "another write_to or stage_dir."
+)
+OPEN_STAGE = (
+    "other users can write to the stage {path}, and what they change there goes into the labels. Close it with "
+    "chmod go-w, or, where a group works on it together, set {share}=group in the environment."
 )
 DIGEST = re.compile("[0-9a-f]{8,}")
 Fingerprint = dict[str, Any]
@@ -101,7 +107,9 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
         If the output is there, an unfinished stage is there and `resume` was not asked for, or something of
         others lies at either place.
     ValueError
-        If the stage is that of another image, function or setting.
+        If the stage is that of another image, function or setting, or holds a symbolic link.
+    PermissionError
+        If another user made the stage.
     """
     if not plan.is_resumable:
         with _throwaway_stage(plan) as claim:
@@ -120,7 +128,7 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
 @contextlib.contextmanager
 def _throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
     """Make a stage that no later call could find, so that it is kept only when it was asked for."""
-    create_stage(plan.stage_path, _about())
+    create_stage(plan.stage_path, _about(), PRIVATE)
     claim = Claim(plan, plan.stage_path)
     try:
         yield claim
@@ -201,6 +209,8 @@ class _Claimant:
         """Remove what a process could not remove any more that was killed as it ended."""
         finish_publishing(place)
         path = self.plan.stage_path
+        if not os.path.lexists(path) or is_foreign(path):
+            return
         clear_abandoned(path)
         if not is_stage(path) or self.plan.options.keep_stage:
             return
@@ -215,15 +225,20 @@ class _Claimant:
     def _continued(self, known: Fingerprint) -> Claim | None:
         """Continue a stage with finished work, or see that nothing is in the way of a new one."""
         path, options = self.plan.stage_path, self.plan.options
+        if os.path.lexists(path):
+            refuse_foreign(path)
         clear_abandoned(path)
         if not os.path.lexists(path):
             return None
         if not is_stage(path):
             raise FileExistsError(f"{path} is in the way and not from blockbuster; move it elsewhere.")
+        refuse_links(path)
         manifest = read_manifest(path)
         differences = self._stage_differences(manifest, known)
         # Even where no task is finished, fn need not see the tiles again that it was timed with.
         if options.resume and not differences and any(read_journal(path)):
+            if is_open_to_others(path):
+                warn_user(OPEN_STAGE.format(path=path, share=SHARE))
             plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
             if plan.place is not None and plan.place.waits_for_swap:
                 # The run was allowed to replace the old array, and had begun to.
@@ -256,7 +271,7 @@ class _Claimant:
                 raise FileExistsError(fault)
         fingerprint = _with_settings(known, plan)
         run = uuid.uuid4().hex
-        create_stage(plan.stage_path, {**_about(), "run": run, "fingerprint": fingerprint})
+        create_stage(plan.stage_path, {**_about(), "run": run, "fingerprint": fingerprint}, private_mode())
         reach("stage made")
         return Claim(plan, plan.stage_path, run, fingerprint)
 

@@ -107,8 +107,8 @@ class ClientRun:
         self._times_sent.update(numbers)
         keys = [f"{self.prefix}-{number}-{self._times_sent[number]}" for number in numbers]
         if self.region is None:
-            paths = [self.folder.path] * len(numbers)
-            futures = self.client.map(run_kept_task, paths, numbers, key=keys, pure=False)
+            paths, digests = [self.folder.path] * len(numbers), [self.folder.digest] * len(numbers)
+            futures = self.client.map(run_kept_task, paths, digests, numbers, key=keys, pure=False)
         else:
             futures = self.client.compute([self._with_pixels(*task) for task in zip(keys, numbers, strict=True)])
         for future, number in zip(futures, numbers, strict=True):
@@ -119,7 +119,8 @@ class ClientRun:
         assert self.region is not None
         pixels = self.region(number)
         arguments = [] if pixels is None else [pixels]
-        return dask.delayed(run_kept_task)(self.folder.path, number, *arguments, dask_key_name=key)
+        task = (self.folder.path, self.folder.digest, number)
+        return dask.delayed(run_kept_task)(*task, *arguments, dask_key_name=key)
 
     def _take_ended(self) -> None:
         """Wait a while for tasks to end, and take those that did."""

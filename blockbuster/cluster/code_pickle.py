@@ -6,12 +6,19 @@ import linecache
 import types
 from collections import ChainMap
 from collections.abc import Callable
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 __all__ = ["dump"]
 
 
-def dump(value: Any, file: IO[bytes]) -> None:
+class Writable(Protocol):
+    """A binary file, or anything that takes what is written to one."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take some bytes."""
+
+
+def dump(value: Any, file: Writable) -> None:
     """Write the pickle of a value, and with each function that cloudpickle takes apart the lines of its file.
 
     Parameters

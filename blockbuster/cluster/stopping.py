@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from pathlib import Path
+
+from blockbuster.ownership import O_NOFOLLOW
 
 __all__ = ["RunStoppedError", "StopCheck", "allow_tasks", "ask_to_stop"]
 
@@ -56,4 +57,4 @@ def allow_tasks(directory: str) -> None:
 def ask_to_stop(directory: str) -> None:
     """Tell the tasks that still run to end after their tile."""
     with contextlib.suppress(OSError):
-        Path(directory, STOP).touch()
+        os.close(os.open(os.path.join(directory, STOP), os.O_WRONLY | os.O_CREAT | O_NOFOLLOW, 0o666))

@@ -1,14 +1,18 @@
 """Tasks in a folder that all workers see: what they share goes in once, and each one's result comes out.
 
-A task that is sent to a worker is a path and a number. Its result does not wait in the worker's memory, where it
-is lost with the worker or cannot be had while fn holds the GIL: it lies in the folder, and a task that a
+A task that is sent to a worker is a path, a digest and a number. Its result does not wait in the worker's memory,
+where it is lost with the worker or cannot be had while fn holds the GIL: it lies in the folder, and a task that a
 scheduler repeats finds it there.
+
+Whoever else can write to the folder cannot have code of theirs run. What the tasks share is a pickle, and a
+worker reads it only if it has the digest that came with the task; results are plain data.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import hashlib
 import os
 import pickle
 import shutil
@@ -18,9 +22,12 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 from blockbuster.cluster.code_pickle import dump
+from blockbuster.cluster.plain import decode, encode
+from blockbuster.ownership import private_mode
 
 __all__ = ["Batch", "TaskFolder", "run_kept_task", "run_task"]
 
@@ -30,8 +37,12 @@ PATIENCE_SECONDS = 5.0
 
 INVISIBLE = (
     "worker {worker} on host {host} cannot see {path}, where the run keeps its tasks: the stage directory, the "
-    "image and the output must lie on a file system that all workers share under the same paths. Pass stage_dir="
-    "with a shared folder, or use workers that see this one."
+    "image and the output must lie on a file system that all workers share under the same paths, and the workers "
+    "run as the user who calls. Pass stage_dir= with a shared folder, or use workers that see this one."
+)
+CHANGED = (
+    "{path} is not what the run put there ({what}): somebody else can write to the stage, or the disk is at "
+    "fault. See who can write there, then run again with resume=True."
 )
 
 
@@ -54,18 +65,22 @@ class TaskFolder:
     ----------
     path : str
         The folder.
+    digest : str
+        SHA-256 of what the tasks share. It is sent with every task, past the folder.
     """
 
     path: str
+    digest: str
 
     @classmethod
     def create(cls, batch: Batch, directory: str) -> TaskFolder:
         """Pickle what tasks share into a new folder inside a directory that every worker sees."""
         path = os.path.join(directory, f"tasks-{uuid.uuid4().hex}")
-        os.mkdir(path)
+        os.mkdir(path, private_mode())
         with open(os.path.join(path, BATCH), "xb") as file:
-            dump(batch, file)
-        return cls(path)
+            hashing = _Hashing(file)
+            dump(batch, hashing)
+        return cls(path, hashing.hash.hexdigest())
 
     def remove(self) -> None:
         """Remove the folder, which nobody else writes to but tasks that outlive the run."""
@@ -77,10 +92,10 @@ class TaskFolder:
         Raises
         ------
         RuntimeError
-            If this process cannot see the folder.
+            If this process cannot see the folder, or what lies there is something else.
         """
         with _loading:
-            return _load(self.path)
+            return _load(self.path, self.digest)
 
     def has_result(self, number: int) -> bool:
         """Whether a task was finished before."""
@@ -88,20 +103,31 @@ class TaskFolder:
 
     def keep(self, number: int, result: Any) -> None:
         """Keep the result of a task."""
+        data = encode(result)
         new = f"{self._file(number)}-{uuid.uuid4().hex}"
         with contextlib.suppress(FileNotFoundError):
             # A folder that was removed belongs to a run that has ended.
             with open(new, "xb") as file:
-                pickle.dump(result, file, pickle.HIGHEST_PROTOCOL)
+                file.write(data)
             os.replace(new, self._file(number))
 
     def take(self, number: int) -> Any:
-        """Take the result of a finished task out of the folder."""
-        _wait_for(self._file(number))
-        with open(self._file(number), "rb") as file:
-            result = pickle.load(file)
-        os.unlink(self._file(number))
-        return result
+        """Take the result of a finished task out of the folder.
+
+        Raises
+        ------
+        RuntimeError
+            If what lies there is not a result.
+        """
+        path = self._file(number)
+        _wait_for(path)
+        with open(path, "rb") as file:
+            data = file.read()
+        os.unlink(path)
+        try:
+            return decode(data)
+        except ValueError as error:
+            raise RuntimeError(CHANGED.format(path=path, what=error)) from None
 
     def _file(self, number: int) -> str:
         return os.path.join(self.path, f"{number}.result")
@@ -110,20 +136,38 @@ class TaskFolder:
 _loading = threading.Lock()
 
 
-@functools.lru_cache(maxsize=2)
-def _load(path: str) -> Batch:
-    import cloudpickle
+class _Hashing:
+    """What is written to a file, and its digest: the file itself may have another by the time it is read."""
 
-    file_path = os.path.join(path, BATCH)
-    try:
-        _wait_for(file_path)
-    except FileNotFoundError as error:
-        raise RuntimeError(
-            INVISIBLE.format(worker=_worker_name(), host=socket.gethostname(), path=path)
-        ) from error
-    with open(file_path, "rb") as file:
-        batch: Batch = cloudpickle.load(file)
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.hash = hashlib.sha256()
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        return self.file.write(data)
+
+
+@functools.lru_cache(maxsize=2)
+def _load(path: str, digest: str) -> Batch:
+    batch: Batch = pickle.loads(_read_batch(path, digest))
     return batch
+
+
+def _read_batch(path: str, digest: str) -> bytes:
+    """Read what tasks share, once it is visible here and whole."""
+    file = os.path.join(path, BATCH)
+    end = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        data = Path(file).read_bytes() if os.path.exists(file) else None
+        if data is not None and hashlib.sha256(data).hexdigest() == digest:
+            return data
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    if data is None:
+        raise RuntimeError(INVISIBLE.format(worker=_worker_name(), host=socket.gethostname(), path=path))
+    raise RuntimeError(CHANGED.format(path=file, what="its digest differs"))
 
 
 def _wait_for(path: str) -> None:
@@ -148,8 +192,8 @@ def run_task(tasks: Batch | TaskFolder, number: int, *pixels: Any) -> Any:
     return batch.function(batch.job, number, *pixels)
 
 
-def run_kept_task(path: str, number: int, *pixels: Any) -> None:
+def run_kept_task(path: str, digest: str, number: int, *pixels: Any) -> None:
     """Run a task, unless its result lies in the folder already, and leave the result there."""
-    tasks = TaskFolder(path)
+    tasks = TaskFolder(path, digest)
     if not tasks.has_result(number):
         tasks.keep(number, run_task(tasks, number, *pixels))

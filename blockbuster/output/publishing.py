@@ -16,6 +16,7 @@ import zarr
 from blockbuster.failpoints import reach
 from blockbuster.output.groups import EnclosingGroups, zarr_node
 from blockbuster.output.layout import ArrayLayout, OutputLayout
+from blockbuster.ownership import is_foreign, private_mode
 from blockbuster.report import FINEST
 from blockbuster.rundir.durable import (
     METADATA_BYTES,
@@ -51,6 +52,10 @@ REPLACED, DISCARDED = "replaced", "discarded"
 # In the order of removal: what is removed in part is still recognised.
 OWN = ("store-*", f"{WRITING}*", MARK)
 _LINK = "output_component: {} is a symbolic link and is left alone; choose another output_component."
+_IN_THE_WAY = (
+    "{} is in the way and not from blockbuster; move it elsewhere, or, where another user made it, choose "
+    "another output_component."
+)
 _NOT_OURS = "output_component: {} exists and is not a {}; choose another output_component."
 
 
@@ -114,7 +119,7 @@ class OutputPlace:
         """Say why the labels cannot be written here; empty when they can."""
         partial = self.sibling("partial")
         if os.path.lexists(partial) and not (_is_partial_of(self, partial) or is_abandoned(partial)):
-            return f"write_to: {partial} is in the way and not from blockbuster; move it elsewhere."
+            return f"write_to: {_IN_THE_WAY.format(partial)}"
         store = Path(self.store)
         if not os.path.lexists(store) or _is_empty_folder(store):
             return ""
@@ -254,7 +259,7 @@ def _partial_folder(
     )
     if not continued:
         _recover(place, partial)
-        make_marked_folder(partial, MARK, _mark(place, run))
+        make_marked_folder(partial, MARK, _mark(place, run), private_mode())
         reach("partial made")
     try:
         yield store, path, continued
@@ -365,7 +370,7 @@ def _recover(place: OutputPlace, partial: str) -> None:
     if not os.path.lexists(partial):
         return
     if not _is_partial_of(place, partial):
-        raise FileExistsError(f"{partial} is in the way and not from blockbuster; move it elsewhere.")
+        raise FileExistsError(_IN_THE_WAY.format(partial))
     _put_back(place, partial)
     check_removable(partial, keep=[place.path])
     _discard_replaced(partial)
@@ -397,7 +402,7 @@ def _mark(place: OutputPlace, run: str) -> str:
 def _is_partial_of(place: OutputPlace, partial: str, run: str | None = None) -> bool:
     """Say whether a folder is what an earlier run of this output, or just this run, left."""
     mark = Path(partial, MARK)
-    if os.path.islink(partial) or not mark.is_file():
+    if os.path.islink(partial) or not mark.is_file() or is_foreign(partial):
         return False
     found, expected = mark.read_text(), _mark(place, run or "")
     return found == expected if run is not None else found.partition("\n")[0] == expected.partition("\n")[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import pathlib
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -95,9 +94,9 @@ def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
 
 def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
     """Read the labels around a seam; None where they have no such voxel, or one axis only."""
-    import zarr
+    from blockbuster.chunks import open_labels
 
-    labels = zarr.open_array(pathlib.Path(labels_path), mode="r")
+    labels = open_labels(labels_path)
     if labels.ndim != len(seam.at) or labels.ndim < 2 or np.any(np.array(seam.at) >= labels.shape):
         return None
     first, second = _plane(seam)

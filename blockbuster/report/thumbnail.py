@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pathlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -78,17 +77,17 @@ def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thum
     -----
     Reads the chunks that 180 x 270 voxels touch, nothing else.
     """
-    import zarr
+    from blockbuster.chunks import open_labels
 
     if not os.path.isdir(labels_path):
         return None
     try:
-        array = zarr.open_array(pathlib.Path(labels_path), mode="r")
+        array = open_labels(labels_path)
         if array.ndim < 2 or 0 in array.shape:
             return None
         at = _window(array.shape, seams)
         labels = np.asarray(array[at])
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, TypeError, ValueError, RuntimeError):
         # A report shows itself whatever has become of the labels.
         return None
     grid = grid_of(array.shape)

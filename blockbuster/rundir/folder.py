@@ -1,4 +1,4 @@
-"""The stage directory as a whole: made with a manifest, recognised by it, and removed.
+"""The stage directory as a whole: made with a manifest for its user alone, recognised by it, and removed.
 
 ::
 
@@ -50,6 +50,7 @@ __all__ = [
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
 FORMAT = 4
+PRIVATE = 0o700
 TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is ours until it is empty.
 OWN = (JOURNAL, "*.npy", "tasks-*", "attempts", "stop", "part-*", "layout.json", f"{WRITING}*", MANIFEST)
@@ -62,7 +63,7 @@ OWN_INSIDE = re.compile(
 )
 
 
-def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any]) -> None:
+def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any], mode: int = PRIVATE) -> None:
     """Make a stage directory.
 
     Parameters
@@ -71,6 +72,8 @@ def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any]) -> None
         The directory; folders above it are made.
     manifest : dict
         What to keep in the manifest besides the mark; fit for JSON.
+    mode : int
+        Who may do what in the directory, less what the umask takes away: nobody but the user, unless told else.
 
     Examples
     --------
@@ -80,10 +83,10 @@ def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any]) -> None
     ...     is_stage(f"{folder}/stage"), read_manifest(f"{folder}/stage")["made"]
     (True, 'today')
     """
-    make_marked_folder(path, MANIFEST, json.dumps({"kind": MARK, "format": FORMAT, **manifest}, indent=1))
+    make_marked_folder(path, MANIFEST, json.dumps({"kind": MARK, "format": FORMAT, **manifest}, indent=1), mode)
 
 
-def make_marked_folder(path: str | os.PathLike[str], name: str, text: str) -> None:
+def make_marked_folder(path: str | os.PathLike[str], name: str, text: str, mode: int = 0o777) -> None:
     """Make a folder with a file by which it is known as ours.
 
     Parameters
@@ -92,6 +95,8 @@ def make_marked_folder(path: str | os.PathLike[str], name: str, text: str) -> No
         The folder, where there is nothing, or what `is_abandoned`; folders above it are made.
     name, text : str
         The file that marks it.
+    mode : int
+        Of the folder, less what the umask takes away.
 
     Raises
     ------
@@ -103,7 +108,8 @@ def make_marked_folder(path: str | os.PathLike[str], name: str, text: str) -> No
         raise FileExistsError(
             f"{os.fspath(path)} is in the way: it holds what blockbuster did not make; move it elsewhere."
         )
-    os.makedirs(path)
+    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+    os.mkdir(path, mode)
     try:
         write_durably(Path(path, name), text.encode())
     except BaseException:

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+from blockbuster.ownership import O_NOFOLLOW
 from blockbuster.rundir.durable import full_disk_explained
 
 __all__ = ["JOURNAL", "Journal", "read_journal"]
@@ -49,7 +50,7 @@ class Journal:
 
     def __init__(self, directory: str) -> None:
         self.path = os.path.join(directory, JOURNAL)
-        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | O_NOFOLLOW, 0o666)
         self._end_torn_line()
 
     def _end_torn_line(self) -> None:

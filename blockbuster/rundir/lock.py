@@ -458,10 +458,21 @@ def _take_away(lock: RunLock, path: str, found: _Found) -> bool:
     try:
         if not _claim(lock, claim) or _look(path) != found:
             return False
-        _unlink(path)
+        _unlink_stale(lock, path)
         return True
     finally:
         _remove_ours(lock, claim)
+
+
+def _unlink_stale(lock: RunLock, path: str) -> None:
+    try:
+        _unlink(path)
+    except PermissionError as error:
+        raise PermissionError(
+            error.errno,
+            f"{lock.holder.what} cannot be locked: {path} was left by a run of another user that has ended, and "
+            "in this folder only they can remove it. Ask them, or give another write_to or stage_dir.",
+        ) from error
 
 
 def _claim(lock: RunLock, claim: str) -> bool:

@@ -320,4 +320,5 @@ def label_dtype(n_labels: int) -> np.dtype:
 
 def _open_unfiltered(path: Path) -> zarr.Array:
     # A brick without labels is never written, so zarr's slow search for zeros would find nothing.
-    return zarr.open_array(path, mode="r+").with_config({"write_empty_chunks": True})
+    # Format 3 alone, as it was made: format 2 has codecs that read pickles.
+    return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})

@@ -11,7 +11,7 @@ import numpy as np
 from blockbuster.errors import TileError
 from blockbuster.grid import relative_box
 from blockbuster.npy import load_npy, write_npy
-from blockbuster.rundir.durable import full_disk_explained
+from blockbuster.rundir.durable import replaced_file
 
 __all__ = ["RegionReader", "SavedRegions"]
 
@@ -52,7 +52,7 @@ class SavedRegions:
     def added(self, region: Box, pixels: np.ndarray, directory: str) -> SavedRegions:
         """Save one more region."""
         path = os.path.join(directory, f"region-{len(self.files)}.npy")
-        with full_disk_explained(path, pixels.nbytes), open(path, "wb") as file:
+        with replaced_file(path, pixels.nbytes) as file:
             write_npy(file, pixels)
         return SavedRegions((*self.files, (region, path)), self.errors)
 

@@ -17,7 +17,7 @@ from blockbuster.failpoints import reach
 from blockbuster.grid import BrickGrid
 from blockbuster.npy import write_npy
 from blockbuster.rundir.arrays import ArrayFolder
-from blockbuster.rundir.durable import full_disk_explained
+from blockbuster.rundir.durable import replaced_file
 from blockbuster.rundir.journal import Journal
 from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import DaskSource, NpyFileSource, Source
@@ -378,7 +378,7 @@ def _shareable(source: Source, execution: Execution, directory: str) -> Source:
         return source
     path = os.path.join(directory, "image.npy")
     pixels = source.read(tuple(slice(0, n) for n in source.shape))
-    with full_disk_explained(path, pixels.nbytes), open(path, "wb") as file:
+    with replaced_file(path, pixels.nbytes) as file:
         write_npy(file, pixels)
     return NpyFileSource(path, axes=source.axes)
 

@@ -1,6 +1,9 @@
 """Tasks run once each, on every local scheduler, however many graphs they take."""
 
 import os
+import pickle
+import threading
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -53,8 +56,8 @@ def test_a_task_that_is_repeated_finds_its_result(tmp_path):
     folder = TaskFolder.create(Batch(once, None), str(tmp_path))
     # The function is read from the file, and so has a list of its own.
     batch = folder.batch()
-    run_kept_task(folder.path, 5)
-    run_kept_task(folder.path, 5)
+    run_kept_task(folder.path, folder.digest, 5)
+    run_kept_task(folder.path, folder.digest, 5)
     assert batch.function.__closure__[0].cell_contents == [5]
     assert folder.take(5)["counts"].tolist() == [0, 1, 2, 3, 4]
     assert sorted(os.listdir(folder.path)) == ["batch.pickle"]
@@ -67,4 +70,42 @@ def test_a_task_that_is_repeated_finds_its_result(tmp_path):
 def test_a_folder_that_cannot_be_seen_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("blockbuster.cluster.task_folder.PATIENCE_SECONDS", 0.1)
     with pytest.raises(RuntimeError, match=r"cannot see .*/gone, where.*file system that all workers share"):
-        run_kept_task(str(tmp_path / "gone"), 1)
+        run_kept_task(str(tmp_path / "gone"), "0" * 64, 1)
+
+
+class Planted:
+    """Somebody else's object, which leaves a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+def test_F34_what_tasks_share_is_read_only_as_it_was_sent(folder, monkeypatch):
+    monkeypatch.setattr("blockbuster.cluster.task_folder.PATIENCE_SECONDS", 0.1)
+    tasks = TaskFolder.create(Batch(add, 100), str(folder))
+    Path(tasks.path, "batch.pickle").write_bytes(pickle.dumps(Planted()))
+    with pytest.raises(RuntimeError, match=r"batch.pickle is not what the run put there \(its digest differs\)"):
+        run_kept_task(tasks.path, tasks.digest, 1)
+    assert not Path("ran").exists()
+
+
+def test_F34_a_result_that_no_task_left_is_refused(folder):
+    tasks = TaskFolder.create(Batch(add, 100), str(folder))
+    Path(tasks.path, "1.result").write_bytes(pickle.dumps(Planted()))
+    run_kept_task(tasks.path, tasks.digest, 1)
+    with pytest.raises(RuntimeError, match=r"1.result is not what the run put there \(\w+Error"):
+        tasks.take(1)
+    assert not Path("ran").exists()
+
+
+def test_what_tasks_share_may_be_late(folder):
+    tasks = TaskFolder.create(Batch(add, 100), str(folder))
+    file = Path(tasks.path, "batch.pickle")
+    whole = file.read_bytes()
+    # Seen from another machine a file may be empty at first.
+    file.write_bytes(b"")
+    later = threading.Timer(0.3, file.write_bytes, [whole])
+    later.start()
+    run_kept_task(tasks.path, tasks.digest, 1)
+    later.join()
+    assert tasks.take(1) == 101
