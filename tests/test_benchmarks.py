@@ -4,6 +4,7 @@ import importlib.util
 import itertools
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -251,6 +252,14 @@ def test_asv_accepts_the_configuration_and_the_classes(tmp_path):
     environment = os.environ | {"HOME": str(tmp_path), "BLOCKBUSTER_BENCH": "small"}
     text = run("asv", "check", "--python=same", "--config", "benchmarks/asv.conf.json", env=environment)
     assert "No problems found" in text
+
+
+@pytest.mark.skipif(importlib.util.find_spec("asv") is None, reason="asv is not installed")
+@pytest.mark.parametrize("page", ["benchmarks/README.md", "docs/benchmarks.md"])
+def test_asv_learns_the_machine_by_the_command_of_the_page(page, tmp_path):
+    (command,) = (line for line in (ROOT / page).read_text().splitlines() if line.startswith("asv machine"))
+    run(*shlex.split(command, comments=True), env=os.environ | {"HOME": str(tmp_path)})
+    assert (tmp_path / ".asv-machine.json").is_file()
 
 
 @pytest.mark.parametrize(("draw", "length"), [("disc_rows", 107), ("blob_planes", 43)])

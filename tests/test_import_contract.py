@@ -1,5 +1,7 @@
 """Imports go strictly down."""
 
+import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -27,6 +29,16 @@ def test_contract_is_kept():
     code, said = lint_imports(ROOT)
     assert "1 kept, 0 broken" in said
     assert code == 0
+
+
+def test_the_page_on_design_has_the_layers_of_the_contract():
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    layers = settings["importlinter:contract:layers"]["layers"].strip().splitlines()
+    (drawn,) = re.findall(r"```\n(__main__ >[^`]+)```", (ROOT / "docs/design.md").read_text())
+    assert [set(re.findall(r"\w+", layer)) for layer in drawn.split(">")] == [
+        set(re.findall(r"\w+", layer)) for layer in layers
+    ]
 
 
 @pytest.mark.parametrize(
