@@ -28,6 +28,7 @@ UNJOINED_AXES = "tc"
 TILE_SHAPE_FORMS = (
     "None (the image's chunks), a tuple of voxels per axis, 'auto', or a callable (shape, dtype) -> tuple"
 )
+MOST_TILES, MOST_ALONG_AXIS = 10**9, 10**7
 PER_AXIS = "a tuple of voxels per axis"
 # Others, such as JSONDecodeError, want more than a message.
 KINDS = (TypeError, ValueError, FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
@@ -116,11 +117,23 @@ def resolve_tile_lengths(
         lengths = tuple(tuple(n for n in axis if n) for axis in chunks)
     else:
         tile = _tile_shape(tile_shape, shape, dtype, axes, channel_axis, auto)
+        _check_n_tiles([length // n for length, n in zip(shape, tile, strict=True)])
         lengths = tuple(_cut(length, n) for length, n in zip(shape, tile, strict=True))
+    _check_n_tiles(list(map(len, lengths)))
     if channel_axis is not None:
         whole = _cut(shape[channel_axis], max(1, shape[channel_axis]))
         lengths = lengths[:channel_axis] + (whole,) + lengths[channel_axis + 1 :]
     return lengths
+
+
+def _check_n_tiles(numbers: list[int]) -> None:
+    """Refuse more tiles than a run can keep count of; the lengths of those along an axis are listed."""
+    n_tiles = math.prod(numbers)
+    if n_tiles > MOST_TILES or max(numbers) > MOST_ALONG_AXIS:
+        raise ValueError(
+            f"tile_shape gives {' x '.join(f'{n:,}' for n in numbers)} tiles; a run keeps count of at most "
+            f"{MOST_TILES:,}, and {MOST_ALONG_AXIS:,} along an axis. Choose larger ones."
+        )
 
 
 def _cut(length: int, tile: int) -> tuple[int, ...]:

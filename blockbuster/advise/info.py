@@ -11,9 +11,9 @@ import zarr
 from blockbuster.plan import plan_run
 from blockbuster.report import read_report
 from blockbuster.source.collection import find_images
-from blockbuster.source.geometry import Geometry, read_geometry
-from blockbuster.source.location import Location, locate, name_of_group, open_node
-from blockbuster.source.ome_zarr import ome_attributes, read_ome_image
+from blockbuster.source.geometry import Geometry, open_level, read_geometry
+from blockbuster.source.location import Location, locate, open_node
+from blockbuster.source.ome_zarr import inner_path, ome_attributes, read_ome_image
 
 __all__ = ["AutoTile", "CollectionInfo", "Entry", "ImageInfo", "LevelInfo", "inspect_path"]
 
@@ -233,7 +233,7 @@ def _inspect_array(array: zarr.Array, root: Location, axes: str | None, auto: Au
 def _inspect_image(group: zarr.Group, root: Location, auto: AutoTile) -> ImageInfo:
     image = read_ome_image(group)
     assert image is not None
-    arrays = [_array(group, path) for path in image.levels]
+    arrays = [open_level(group, path) for path in image.levels]
     geometry = read_geometry(root.root)
     sizes = _voxel_sizes(geometry) if geometry is not None else [None] * len(arrays)
     return ImageInfo(
@@ -250,13 +250,6 @@ def _inspect_image(group: zarr.Group, root: Location, auto: AutoTile) -> ImageIn
         report=_summary_of_run(root),
         auto=auto,
     )
-
-
-def _array(group: zarr.Group, path: str) -> zarr.Array:
-    array = group.get(path)
-    if isinstance(array, zarr.Array):
-        return array
-    raise ValueError(f"{name_of_group(group)}: its metadata name a level {path!r}, which is no array.")
 
 
 def _level(path: str, array: zarr.Array, voxel_size: tuple[float, ...] | None) -> LevelInfo:
@@ -280,7 +273,7 @@ def _find_labels(group: zarr.Group, root: Location) -> tuple[Entry, ...]:
     names = ome_attributes(labels).get("labels") if isinstance(labels, zarr.Group) else None
     if not isinstance(names, list):
         return ()
-    places = [root / "labels" / str(name) for name in names]
+    places = [root / "labels" / inner_path(group, name) for name in names]
     return tuple(Entry(str(place), _made_by(place)) for place in places)
 
 

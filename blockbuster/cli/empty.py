@@ -62,7 +62,7 @@ def _run(args: argparse.Namespace) -> int:
         # Faults of the arguments are found before the image is read.
         plan_run(args.image, **options, skip_empty=True, empty_threshold=args.threshold)
         refuse_existing(args.picture)
-    except (TypeError, ValueError, OSError, RuntimeError) as error:
+    except (TypeError, ValueError, OSError, ImportError, RuntimeError) as error:
         return complain(error, WRONG_ARGUMENTS)
     try:
         found = estimate_empty_tiles(args.image, threshold=args.threshold, **options)

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import math
 import operator
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from types import ModuleType
 from typing import Any
 
 from blockbuster.cli.values import read_number
 
-__all__ = ["DIAMETER", "FnName", "fn_forms", "read_fn_name"]
+__all__ = ["DIAMETER", "FnName", "fn_forms", "modules_found_in", "read_fn_name"]
 
 # Of a blob, in voxels.
 DIAMETER = 20.0
@@ -104,13 +107,30 @@ def _plugin(name: str) -> ModuleType:
     return importlib.import_module(f"blockbuster.plugins.{name}")
 
 
-def _import_function(name: FnName) -> Any:
-    """Import ``module:function``, looking in the current folder first."""
-    here = os.getcwd()
-    if here not in sys.path:
-        sys.path.insert(0, here)
+@contextlib.contextmanager
+def modules_found_in(folder: str) -> Iterator[None]:
+    """Let the modules in a folder be imported, in worker processes too, behind all that is installed.
+
+    In front of it a file that is named as a module of ours or of Python would take its place.
+    """
+    if folder in sys.path:
+        yield
+        return
+    sys.path.append(folder)
     try:
-        module = importlib.import_module(name.kind)
+        yield
+    finally:
+        with contextlib.suppress(ValueError):
+            sys.path.remove(folder)
+
+
+def _import_function(name: FnName) -> Any:
+    """Import ``module:function`` of the current folder, or of what is installed."""
+    here = os.getcwd()
+    _refuse_name_of_installed(name, here)
+    try:
+        with modules_found_in(here):
+            module = importlib.import_module(name.kind)
     except ModuleNotFoundError as error:
         raise ImportError(f"--fn {name}: {_what_is_missing(name, error, here)}") from error
     except Exception as error:
@@ -120,6 +140,23 @@ def _import_function(name: FnName) -> Any:
             f"({last.filename}, line {last.lineno})"
         ) from error
     return _find_function(module, name)
+
+
+def _refuse_name_of_installed(name: FnName, here: str) -> None:
+    """Refuse a module of the current folder that is not the one which its name means everywhere else."""
+    top = name.kind.partition(".")[0]
+    local = PathFinder.find_spec(top, [here])
+    elsewhere = [path for path in sys.path if os.path.realpath(path) != os.path.realpath(here)]
+    installed = (
+        BuiltinImporter.find_spec(top) or FrozenImporter.find_spec(top) or PathFinder.find_spec(top, elsewhere)
+    )
+    if local is None or installed is None or local.origin is None or installed.origin is None:
+        return
+    if os.path.realpath(local.origin) != os.path.realpath(installed.origin):
+        raise ImportError(
+            f"--fn {name}: {local.origin} has the name of another module, {installed.origin}; rename it, so "
+            "that it takes nobody's place."
+        )
 
 
 def _what_is_missing(name: FnName, error: ModuleNotFoundError, here: str) -> str:

@@ -52,7 +52,7 @@ def _run(args: argparse.Namespace) -> int:
     most = None if args.all else MOST_IMAGES
     try:
         found = inspect_path(args.path, channel=args.channel, level=args.level, use_gpu=args.use_gpu, most=most)
-    except (TypeError, ValueError, KeyError, OSError, RuntimeError) as error:
+    except (TypeError, ValueError, KeyError, OSError, ImportError, RuntimeError) as error:
         return complain(error, WRONG_ARGUMENTS)
     if args.json:
         print_json(dataclasses.asdict(found))

@@ -6,13 +6,14 @@ import argparse
 import contextlib
 import dataclasses
 import math
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.cli.fn_names import FnName, fn_forms
+from blockbuster.cli.fn_names import FnName, fn_forms, modules_found_in
 from blockbuster.cli.functions import ThresholdAndLabel, ThresholdAndSplit
 from blockbuster.cli.help import add_examples, make_parser
 from blockbuster.cli.messages import (
@@ -68,7 +69,9 @@ def _run(args: argparse.Namespace) -> int:
     options = {name: value for name, value in vars(args).items() if name not in OWN_NAMES}
     options.setdefault("progress", sys.stderr.isatty())
     given = {"scheduler": args.scheduler, "num_workers": args.workers}
-    with dask.config.set({name: value for name, value in given.items() if value is not None}):
+    config = dask.config.set({name: value for name, value in given.items() if value is not None})
+    # Worker processes are told the path of this one.
+    with config, modules_found_in(os.getcwd()):
         job = _Job(args.image, args.fn, options, args.to_continue, as_json=args.json)
         return job.run(dry_run=args.dry_run)
 

@@ -6,14 +6,13 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import zarr
 from fsspec.core import url_to_fs
 
 from blockbuster.shown import escape_controls
 from blockbuster.source.location import MAX_LISTED, Location, store_faults_explained
-from blockbuster.source.ome_zarr import ome_attributes, unknown_version
+from blockbuster.source.ome_zarr import inner_path, ome_attributes, unknown_version
 
 __all__ = ["Collection", "describe_contents", "find_images"]
 
@@ -117,7 +116,7 @@ def _some(found: Iterable[Found], most: int | None) -> list[Found]:
 def _describe_kind(group: zarr.Group) -> tuple[str, Callable[[zarr.Group, _Visitor], Iterator[Found]]]:
     attributes = ome_attributes(group)
     if "plate" in attributes:
-        return f"an HCS plate{_size_of_plate(attributes['plate'])}", _images_of_plate
+        return f"an HCS plate{_size_of_plate(group)}", _images_of_plate
     if "well" in attributes:
         return "a well of an HCS plate", _images_of_well
     if "bioformats2raw.layout" in attributes:
@@ -125,8 +124,8 @@ def _describe_kind(group: zarr.Group) -> tuple[str, Callable[[zarr.Group, _Visit
     return "a zarr group that is no OME-Zarr image (no multiscales in its metadata)", lambda *_: iter(())
 
 
-def _size_of_plate(plate: Any) -> str:
-    wells = _paths(plate, "wells")
+def _size_of_plate(group: zarr.Group) -> str:
+    wells, plate = _paths(group, "plate", "wells"), ome_attributes(group)["plate"]
     fields = plate.get("field_count") if isinstance(plate, dict) else None
     if not wells:
         return ""
@@ -135,7 +134,7 @@ def _size_of_plate(plate: Any) -> str:
 
 
 def _images_of_plate(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
-    for path in _paths(ome_attributes(group)["plate"], "wells"):
+    for path in _paths(group, "plate", "wells"):
         if visitor.is_tired:
             return
         well = visitor.open(group, path)
@@ -144,14 +143,14 @@ def _images_of_plate(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
 
 
 def _images_of_well(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
-    return _images_at(group, _paths(ome_attributes(group).get("well"), "images"), visitor)
+    return _images_at(group, _paths(group, "well", "images"), visitor)
 
 
 def _images_of_bioformats2raw(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
     described = visitor.open(group, "OME")
     series = ome_attributes(described).get("series") if isinstance(described, zarr.Group) else None
     if isinstance(series, list):
-        return _images_at(group, [str(path) for path in series], visitor)
+        return _images_at(group, [inner_path(group, path) for path in series], visitor)
     return _numbered_images(group, visitor)
 
 
@@ -177,11 +176,13 @@ def _images_at(group: zarr.Group, paths: Iterable[str], visitor: _Visitor) -> It
             yield path, _fault(image)
 
 
-def _paths(stated: Any, key: str) -> list[str]:
+def _paths(group: zarr.Group, name: str, key: str) -> list[str]:
+    """Give the paths that a list in a group's metadata names."""
+    stated = ome_attributes(group).get(name)
     items = stated.get(key) if isinstance(stated, dict) else None
     if not isinstance(items, list):
         return []
-    return [str(item["path"]) for item in items if isinstance(item, dict) and "path" in item]
+    return [inner_path(group, item["path"]) for item in items if isinstance(item, dict) and "path" in item]
 
 
 def _walk(group: zarr.Group, location: Location, depth: int, visitor: _Visitor) -> Iterator[Found]:

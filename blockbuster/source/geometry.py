@@ -9,10 +9,11 @@ from typing import Any
 
 import zarr
 
-from blockbuster.source.location import locate, name_of_group, open_node
+from blockbuster.source.location import UNREADABLE, locate, name_of_group, open_node
 from blockbuster.source.ome_zarr import axis_letters, ome_attributes, read_ome_image
+from blockbuster.source.zarr_source import check_form
 
-__all__ = ["Geometry", "LevelGeometry", "read_geometry"]
+__all__ = ["Geometry", "LevelGeometry", "open_level", "read_geometry"]
 
 Transformations = tuple[dict[str, Any], ...]
 # What has one number per axis.
@@ -141,31 +142,55 @@ def read_geometry(image: Any) -> Geometry | None:
     if described is None or described.axes is None:
         return None
     found = ome_attributes(group)["multiscales"][0]
+    try:
+        parts = [_transformations(part, len(described.axes)) for part in (found, *found["datasets"])]
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise ValueError(
+            f"{name_of_group(group)}: its coordinateTransformations are broken: {type(error).__name__}: {error}."
+        ) from error
     levels = [
-        LevelGeometry(_shape(group, dataset["path"]), _transformations(dataset)) for dataset in found["datasets"]
+        LevelGeometry(open_level(group, path).shape, part)
+        for path, part in zip(described.levels, parts[1:], strict=True)
     ]
-    return Geometry(described.version, _axes(found["axes"]), tuple(levels), _transformations(found))
+    return Geometry(described.version, _axes(found["axes"]), tuple(levels), parts[0])
+
+
+def open_level(group: zarr.Group, path: str) -> zarr.Array:
+    """Open the array of a level of an image.
+
+    Raises
+    ------
+    ValueError
+        If there is none, or one that cannot be read.
+    """
+    fault = "which is no array"
+    try:
+        array = group[path]
+    except KeyError:
+        array = None
+    except UNREADABLE as error:
+        array, fault = None, f"which cannot be read: {type(error).__name__}: {error}"
+    if not isinstance(array, zarr.Array):
+        raise ValueError(f"{name_of_group(group)}: its metadata name a level {path!r}, {fault}.")
+    check_form(array, f"{name_of_group(group)}, {path!r}")
+    return array
 
 
 def _axes(stated: Sequence[Any]) -> tuple[dict[str, Any], ...]:
     return tuple(dict(axis) if isinstance(axis, dict) else {"name": str(axis)} for axis in stated)
 
 
-def _shape(group: zarr.Group, path: str) -> tuple[int, ...]:
-    array = group[path]
-    if not isinstance(array, zarr.Array):
-        raise ValueError(f"{name_of_group(group)}: its metadata name a level {path!r}, which is no array.")
-    return tuple(int(n) for n in array.shape)
-
-
-def _transformations(stated: dict[str, Any]) -> Transformations:
+def _transformations(stated: dict[str, Any], n_axes: int) -> Transformations:
     """Take what has one number per axis; a transformation that lies in a file of its own is left out."""
-    found = stated.get("coordinateTransformations") or ()
-    return tuple(
-        {"type": part["type"], part["type"]: [float(number) for number in part[part["type"]]]}
-        for part in found
+    found = [
+        (part["type"], [float(number) for number in part[part["type"]]])
+        for part in stated.get("coordinateTransformations") or ()
         if part.get("type") in BY_AXIS and part["type"] in part
-    )
+    ]
+    for kind, numbers in found:
+        if len(numbers) != n_axes:
+            raise ValueError(f"a {kind} of {len(numbers)} numbers for {n_axes} axes")
+    return tuple({"type": kind, kind: numbers} for kind, numbers in found)
 
 
 def _next_level(before: LevelGeometry, last: LevelGeometry) -> LevelGeometry:

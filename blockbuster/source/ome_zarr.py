@@ -15,6 +15,7 @@ TYPE_LETTERS = {"time": "t", "channel": "c"}
 ASSUMED_AXES = "tczyx"
 # A third number corrects the text of a specification, not its metadata.
 KNOWN_VERSION = re.compile(r"(0\.[1-5])(\.\d+)?")
+LONGEST_NAME_BYTES, MOST_SHOWN = 255, 300
 # In these the axes have no names.
 WITHOUT_AXES = ("", "0.1", "0.2")
 # What may state a version where it has no place of its own, as up to 0.4.
@@ -86,7 +87,7 @@ def read_ome_image(group: zarr.Group) -> OmeImage | None:
             raise KeyError("axes, which every image has that is not of version 0.1 or 0.2")
         return OmeImage(
             axes=None if axes is None else axis_letters(axes),
-            levels=tuple(str(dataset["path"]) for dataset in image["datasets"]),
+            levels=tuple(inner_path(group, dataset["path"]) for dataset in image["datasets"]),
             channels=_channel_names(attributes),
             version=version,
         )
@@ -132,6 +133,32 @@ def ome_attributes(group: zarr.Group) -> dict[str, Any]:
     attributes = group.attrs.asdict()
     inner = attributes.get("ome")
     return {**attributes, **inner} if isinstance(inner, dict) else attributes
+
+
+def inner_path(group: zarr.Group, path: Any) -> str:
+    """Return a path that the metadata of a group name, if it leads to something inside.
+
+    Raises
+    ------
+    ValueError
+        If it leads elsewhere: metadata must not choose which files of this machine are read.
+    """
+    text = str(path)
+    # Behind two colons fsspec takes what follows for the URL of another store.
+    is_elsewhere = text.startswith("/") or ".." in text.split("/") or "::" in text
+    if is_elsewhere or not all(map(_is_file_name, text.split("/"))):
+        raise ValueError(
+            f"{name_of_group(group)}: its metadata name {text[:MOST_SHOWN]!r}, which is no path inside; correct "
+            "them."
+        )
+    return text
+
+
+def _is_file_name(text: str) -> bool:
+    try:
+        return "\0" not in text and len(text.encode()) <= LONGEST_NAME_BYTES
+    except UnicodeEncodeError:
+        return False
 
 
 def stated_version(group: zarr.Group) -> str:

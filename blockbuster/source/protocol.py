@@ -1,5 +1,6 @@
 """What every source promises, and the checks that all kinds of image share."""
 
+import math
 import operator
 from typing import Any, Protocol
 
@@ -7,6 +8,10 @@ import numpy as np
 
 # boolean, signed, unsigned, floating point, complex
 ACCEPTED_KINDS = "biufc"
+# As many as NumPy has.
+MOST_AXES = 64
+# Eight bytes of each still have a number of 64 bits.
+MOST_VOXELS = 2**60
 
 
 class Source(Protocol):
@@ -119,17 +124,49 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Non
     Raises
     ------
     ValueError
-        If `shape` is empty.
+        If `shape` is empty, or so large that no voxel of it can be addressed.
     TypeError
         If `dtype` is neither boolean nor a number.
     """
     if not shape:
         raise ValueError(f"image ({name}) has no axes (shape ()); it must have at least one.")
+    check_length(shape, "shape", name)
     if dtype.kind not in ACCEPTED_KINDS:
         raise TypeError(
             f"image ({name}) has dtype {dtype}; accepted are boolean, integer, floating point and complex "
             'dtypes. Convert it first, e.g. image.astype("float32").'
         )
+
+
+def check_length(lengths: tuple[int, ...], what: str, name: str) -> None:
+    """Refuse a shape that nothing can have: damaged or hostile metadata state any number.
+
+    Parameters
+    ----------
+    lengths : tuple of int
+        In voxels.
+    what : str
+        What they are of: ``"shape"``, ``"chunks of shape"``.
+    name : str
+        What the message calls the image.
+
+    Raises
+    ------
+    ValueError
+        If there are more axes than NumPy has, or more voxels than 64 bits can count the bytes of.
+    """
+    if len(lengths) > MOST_AXES:
+        raise ValueError(f"image ({name}) has {len(lengths)} axes; at most {MOST_AXES} can be read.")
+    if math.prod(lengths) > MOST_VOXELS:
+        raise ValueError(
+            f"image ({name}) has {what} {_in_short(lengths)}, more voxels than can be counted; its metadata are "
+            "damaged."
+        )
+
+
+def _in_short(lengths: tuple[int, ...]) -> str:
+    # Python refuses to write numbers of more than 4300 digits.
+    return f"({', '.join(str(n) if n < 10**30 else 'over 10^30' for n in lengths)})"
 
 
 def check_axes(axes: str | None, shape: tuple[int, ...], name: str) -> None:

@@ -24,7 +24,10 @@ from blockbuster.source.digest import (
     identify_file,
 )
 from blockbuster.source.location import Location, open_node, store_faults_explained
-from blockbuster.source.protocol import check_pixels, native_dtype
+from blockbuster.source.protocol import check_length, check_pixels, native_dtype
+
+# Along an axis, where the length of each is listed.
+MOST_CHUNKS = 10**7
 
 
 class ZarrSource:
@@ -80,6 +83,7 @@ class ZarrSource:
         axes: str | None = None,
         channel: tuple[int, int] | None = None,
     ) -> None:
+        check_form(array, str(location or show_url(str(array.store_path))))
         self._array: zarr.Array | None = array
         self._location = location
         self._channel = channel
@@ -208,6 +212,33 @@ def locate_array(array: zarr.Array) -> Location | None:
     if type(store) is FsspecStore and type(getattr(store.fs, "sync_fs", store.fs)) is LocalFileSystem:
         return Location(Path(store.path) / array.path)
     return None
+
+
+def check_form(array: zarr.Array, name: str) -> None:
+    """Refuse shapes and chunks that no array of voxels has; see `check_length`.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        As its metadata describe it.
+    name : str
+        What the message calls the image.
+
+    Raises
+    ------
+    ValueError
+        If it has too many voxels in all or in a chunk, or chunks without voxels, or too many along an axis.
+    """
+    check_length(array.shape, "shape", name)
+    check_length(array.shards or array.chunks, "chunks of shape", name)
+    if 0 in array.chunks:
+        raise ValueError(f"image ({name}) has chunks of shape {array.chunks}; they must hold voxels.")
+    n_chunks = max((length // n for length, n in zip(array.shape, array.chunks, strict=True)), default=0)
+    if n_chunks > MOST_CHUNKS:
+        raise ValueError(
+            f"image ({name}) has {n_chunks:,} chunks along an axis, shape {array.shape} in chunks of "
+            f"{array.chunks}; at most {MOST_CHUNKS:,} can be listed. Store it in larger chunks."
+        )
 
 
 def regular_lengths(length: int, unit: int) -> tuple[int, ...]:

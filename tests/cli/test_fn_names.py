@@ -4,7 +4,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import read, run
+from commands import read, run, run_module
 
 import blockbuster
 from blockbuster.cli.fn_names import DIAMETER, FnName, fn_forms, read_fn_name
@@ -98,3 +98,45 @@ def test_use_gpu_reaches_the_model(image, plugins):
     tile = np.array([[200]])
     assert name.load(use_gpu=True)(tile) == 2
     assert name.load(use_gpu=False)(tile) == 1
+
+
+SEGMENT = "segment image.zarr --tile-shape 30,30 --merge none --write-to out.zarr --fn"
+
+
+def test_the_folder_of_a_function_is_not_left_in_the_path(image, here):
+    (here / "local_finder.py").write_text("from local_helper import find\n")
+    (here / "local_helper.py").write_text(FIND)
+    before = list(sys.path)
+    assert run(f"{SEGMENT} local_finder:find") == 0
+    assert sys.path == before
+    assert ((read("out.zarr") > 0) == (image > 110)).all()
+
+
+@pytest.mark.parametrize("name", ["numpy", "json", "test", "dask.array", "sys"])
+def test_a_module_that_has_the_name_of_an_installed_one_is_refused(name, image, here, capsys):
+    top = name.partition(".")[0]
+    (here / f"{top}.py").write_text(FIND + "raise SystemExit('imported')\n")
+    assert run(f"{SEGMENT} {name}:find") == 2
+    said = capsys.readouterr().err
+    assert f"--fn {name}:find: {here}/{top}.py has the name of another module, " in said
+    assert "rename it" in said
+
+
+def test_an_installed_module_is_taken_where_the_folder_has_none_of_its_name(image, here):
+    (here / "numpy").mkdir()
+    assert run(f"{SEGMENT} numpy:zeros_like") == 0
+
+
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_a_module_beside_the_function_takes_the_place_of_no_installed_one(scheduler, image, here):
+    for name in ("numpy", "dask", "scipy", "cloudpickle", "skimage", "json"):
+        (here / f"{name}.py").write_text("raise SystemExit('imported')\n")
+    (here / "late_helper.py").write_text(FIND)
+    (here / "late_finder.py").write_text(
+        "import json, threading\nlock = threading.Lock()\n"
+        "def find(tile):\n    with lock:\n        import late_helper\n        return late_helper.find(tile)\n"
+    )
+    options = f"{SEGMENT} late_finder:find --scheduler {scheduler} --workers 2 --verbose".split()
+    done = run_module(*options, folder=here)
+    assert done.returncode == 0, done.stderr
+    assert ((read("out.zarr") > 0) == (image > 110)).all()
