@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import sys
 import traceback
 import warnings
 from collections.abc import Iterator
+from contextvars import ContextVar
 from types import FrameType
 
 from blockbuster.shown import hide_secrets
 
-__all__ = ["TileError", "format_slices", "warn_user"]
+__all__ = ["TileError", "format_slices", "unsaid", "warn_user"]
 
 PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 # What calls functions that were handed to it, and is nobody's line of code.
 CALLERS_FOR_OTHERS = {"asyncio", "concurrent", "dask", "distributed", "multiprocessing", "runpy", "threading"}
+_unsaid: ContextVar[tuple[str, ...]] = ContextVar("unsaid", default=())
 
 
 def format_slices(slices: tuple[slice, ...]) -> str:
@@ -114,6 +118,8 @@ def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
     >>> caught[0].category.__name__, str(caught[0].message)
     ('UserWarning', 'the tiles are small')
     """
+    if any(re.match(pattern, text) for pattern in _unsaid.get()):
+        return
     frame = _line_to_name(sys._getframe(1))
     warnings.warn_explicit(
         text,
@@ -123,6 +129,22 @@ def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
         module=frame.f_globals.get("__name__"),
         registry=frame.f_globals.setdefault("__warningregistry__", {}),
     )
+
+
+@contextlib.contextmanager
+def unsaid(pattern: str) -> Iterator[None]:
+    """Keep those warnings of ours from being given in this thread whose text begins with a pattern.
+
+    Examples
+    --------
+    >>> with unsaid("the tiles"):
+    ...     warn_user("the tiles are small")
+    """
+    token = _unsaid.set((*_unsaid.get(), pattern))
+    try:
+        yield
+    finally:
+        _unsaid.reset(token)
 
 
 def _line_to_name(giver: FrameType) -> FrameType:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from blockbuster.output.publishing import OutputPlace, partial_output
 from blockbuster.output.pyramid import LevelJob, PyramidTarget, fill_level_box, n_along
 from blockbuster.output.storage import label_chunks
 from blockbuster.output.targets import ArrayTarget, NpyTarget, ZarrTarget
+from blockbuster.quiet import muted
 from blockbuster.report import FINEST, REPORT, RunReport, SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
@@ -233,9 +233,10 @@ def progress_bar(shown: bool, name: str, total: int, unit: str = "tile") -> Iter
     if not shown:
         yield bool
         return
-    with warnings.catch_warnings():
-        # Without ipywidgets tqdm shows its text bar in a notebook and complains; the bar is enough.
-        warnings.filterwarnings("ignore", message="IProgress not found")
+    from tqdm import TqdmWarning
+
+    # Without ipywidgets tqdm shows its text bar in a notebook and complains; the bar is enough.
+    with muted(TqdmWarning):
         from tqdm.auto import tqdm
     with tqdm(total=total, desc=name, unit=unit) as bar:
         yield bar.update

@@ -20,7 +20,6 @@ import sys
 import sysconfig
 import threading
 import types
-import warnings
 from collections import ChainMap
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,8 @@ from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from blockbuster.quiet import muted
 
 __all__ = ["FunctionIdentity", "differing_parts", "identify_function"]
 
@@ -797,8 +798,7 @@ def _read_module(value: Any, notes: _Notes) -> _Content:
 
 def _compile(path: str) -> types.CodeType | None:
     """Compile a module's source without its docstrings; ``None`` if it is no source."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # which would depend on the warnings that are errors here
+    with muted(Warning):  # which would depend on the warnings that are errors here
         try:
             code: types.CodeType = compile(Path(path).read_bytes(), "", "exec", dont_inherit=True, optimize=2)
         except (SyntaxError, ValueError):

@@ -6,14 +6,12 @@ import contextlib
 import os
 import pathlib
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
-import dask
 import numpy as np
 import zarr
 
-from blockbuster.cluster import find_execution
+from blockbuster.cluster import find_execution, with_workers
 from blockbuster.finish import FinishedStage
 from blockbuster.grid import TileGrid
 from blockbuster.jit import in_native_order
@@ -97,7 +95,7 @@ def zarr_native_merge(
     >>> zarr_native_merge(f"{folder}/staged.zarr", "tiles", f"{folder}/merged.zarr", "labels")
     1
     """
-    with _workers(n_workers):
+    with with_workers(None if n_workers is None else resolve_count(n_workers, "n_workers", 1)):
         if is_stage(stage_path):
             return _merge_own_stage(
                 stage_path, out_path, out_component, show_progress, connectivity, sequential, overwrite
@@ -201,15 +199,6 @@ def _locked(place: OutputPlace) -> contextlib.AbstractContextManager[object]:
 def _as_it_is(tile: np.ndarray) -> np.ndarray:
     """Hand labels on that are there already."""
     return tile
-
-
-@contextlib.contextmanager
-def _workers(n_workers: int | None) -> Iterator[None]:
-    if n_workers is None:
-        yield
-        return
-    with dask.config.set(num_workers=resolve_count(n_workers, "n_workers", 1)):
-        yield
 
 
 def _open_labels(path: Path, component: str, what: str) -> Any:

@@ -11,15 +11,14 @@ import math
 import operator
 import os
 import uuid
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from blockbuster.cluster import Execution, find_execution
-from blockbuster.errors import warn_user
+from blockbuster.errors import unsaid, warn_user
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.remap import remap_boxes
 from blockbuster.options import (
@@ -571,7 +570,9 @@ class _Resolver:
         auto = functools.partial(auto_tile_shape, use_gpu=by_gpu, verbose=bool(self.options.verbose))
         if self.execution.task_bytes and not by_gpu:
             auto.keywords["target_bytes"] = worker_tile_bytes(source.dtype, self.execution.task_bytes)
-        with _gpu_warning_given(self.options.use_gpu is True and not by_gpu):
+        # A `tile_shape` function that looks for the GPU itself would warn a second time.
+        is_said = self.options.use_gpu is True and not by_gpu
+        with unsaid(NO_GPU) if is_said else contextlib.nullcontext():
             return resolve_tile_lengths(
                 self.options.tile_shape,
                 source.shape,
@@ -596,17 +597,6 @@ class _Resolver:
         if self.source.dtype.kind == "c":
             raise TypeError(f"skip_empty needs an image of real numbers; this one is {self.source.dtype}.")
         return resolve_threshold(self.options.empty_threshold)
-
-
-@contextlib.contextmanager
-def _gpu_warning_given(given: bool) -> Iterator[None]:
-    """Keep a `tile_shape` function that looks for the GPU itself from warning a second time."""
-    if not given:
-        yield
-        return
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", NO_GPU, RuntimeWarning)
-        yield
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -346,23 +347,45 @@ class _TerminalFormatter(logging.Formatter):
         return escape_controls(super().format(record))
 
 
+class _LogOnStderr:
+    """Show the log for as long as a verbose run of any thread is under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_runs = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._n_runs += 1
+            if self._n_runs > 1 or logger.hasHandlers():
+                return
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(_TerminalFormatter("%(message)s"))
+            self._undo.callback(logger.setLevel, logger.level)
+            self._undo.callback(logger.removeHandler, handler)
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._n_runs -= 1
+            if not self._n_runs:
+                self._undo.close()
+
+
+_log_on_stderr = _LogOnStderr()
+
+
 @contextlib.contextmanager
 def _logged(plan: RunPlan) -> Iterator[None]:
     """Show the log of a verbose run where the user has not configured logging."""
-    if not plan.options.verbose or logger.hasHandlers():
+    if not plan.options.verbose:
         yield
         return
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_TerminalFormatter("%(message)s"))
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
+    with _log_on_stderr:
         logger.info("%s", plan)
         yield
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from blockbuster.advise.answer import OverlapAdvice, OverlapRow
 from blockbuster.advise.crop import Crop, choose_crop
 from blockbuster.advise.scoring import labels_in, score_labels
+from blockbuster.errors import unsaid
 from blockbuster.finish import progress_bar
 from blockbuster.options import check_flag, resolve_count, resolve_fraction
 from blockbuster.plan import RunPlan, plan_run
@@ -170,9 +170,8 @@ class _Trial:
     def _segment(self, pixels: np.ndarray, tile: Sequence[int], halo: int) -> np.ndarray:
         """Label the part in tiles, with ids from 1 on."""
         options = self.plan.options
-        with warnings.catch_warnings():
-            # What a halo that is too small does is what is measured here.
-            warnings.filterwarnings("ignore", "runaway merging|merge=.agree. without a halo")
+        # What a halo that is too small does is what is measured here.
+        with unsaid("runaway merging|merge=.agree. without a halo"):
             labels: np.ndarray = tile_process(
                 pixels,
                 self.fn,

@@ -1,7 +1,7 @@
 """Where tasks run: dask's configured scheduler, or the workers of an active client."""
 
 from blockbuster.cluster.attempts import Attempt, clear_attempts, dead_attempts
-from blockbuster.cluster.execution import Execution, find_execution
+from blockbuster.cluster.execution import Execution, find_execution, with_workers
 from blockbuster.cluster.running import TaskWatch, run_tasks
 from blockbuster.cluster.stopping import RunStoppedError, StopCheck
 from blockbuster.cluster.turns import ONE_AT_A_TIME, take_turns
@@ -18,4 +18,5 @@ __all__ = [
     "find_execution",
     "run_tasks",
     "take_turns",
+    "with_workers",
 ]

@@ -15,6 +15,7 @@ from typing import Any
 import dask
 from distributed import KilledWorker
 
+from blockbuster.cluster.handover import Handover
 from blockbuster.cluster.patience import patient_scheduler
 from blockbuster.cluster.task_folder import TaskFolder, run_kept_task
 
@@ -50,8 +51,8 @@ class ClientRun:
         Its workers run the tasks.
     folder : TaskFolder
         What they share, and where they leave their results.
-    on_result : callable
-        Called with each result.
+    handover : Handover
+        Takes each result.
     region : callable or None
         Gives the dask array of a task's pixels, or ``None``.
     watch : TaskWatch
@@ -62,13 +63,13 @@ class ClientRun:
         self,
         client: Any,
         folder: TaskFolder,
-        on_result: Callable[[Any], None],
+        handover: Handover,
         region: Callable[[int], Any] | None,
         watch: Any,
     ) -> None:
         self.client = client
         self.folder = folder
-        self.on_result = on_result
+        self.handover = handover
         self.region = region
         self.watch = watch
         self.prefix = f"blockbuster-{uuid.uuid4().hex[:12]}"
@@ -132,7 +133,7 @@ class ClientRun:
             future.release()
             # Kept of those under way alone: there may be millions.
             del self._times_sent[number]
-            self.on_result(self.folder.take(number))
+            self.handover.take(number, self.folder.take(number))
 
     def _wait(self) -> Iterator[Any]:
         with contextlib.suppress(queue.Empty):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import multiprocessing
 import os
@@ -11,14 +12,16 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
 import dask
 import dask.multiprocessing
 import dask.threaded
+from dask.local import get_async, get_sync
 
-__all__ = ["Execution", "find_execution"]
+__all__ = ["Execution", "find_execution", "with_workers"]
 
 IN_PROCESS_CLIENT = (
     "The active dask client runs its workers inside this process (processes=False). A function that "
@@ -28,6 +31,7 @@ IN_PROCESS_CLIENT = (
 )
 
 N_TAKING_TURNS = 2
+_wanted: ContextVar[int | None] = ContextVar("n_workers", default=None)
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Execution:
     client : distributed.Client or None
         The active client.
     pool : concurrent.futures.Executor or None
-        The pool of workers that the phases of a run share.
+        The pool of workers that the phases of a run share: dask's configured one, or the run's own.
     task_bytes : int or None
         Memory that a task on a client's worker can have: the least limit of a worker, shared by its threads.
         ``None``: not known, or no limit.
@@ -65,6 +69,24 @@ class Execution:
     n_processes: int | None = None
     worker_bytes: int | None = None
 
+    @property
+    def tells_at_once(self) -> bool:
+        """Whether the scheduler tells of each task as it ends, as all of dask's own do in this process."""
+        get = self.get.func if isinstance(self.get, functools.partial) else self.get
+        return get in (get_async, get_sync, dask.threaded.get, dask.multiprocessing.get)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the scheduler is told, so that settings which another thread makes do not reach the run."""
+        if not self.tells_at_once:
+            return {}
+        # By default dask sends six tasks at a time to other processes, and a task of ours is long; nor does it
+        # run a task again that failed.
+        options: dict[str, Any] = {"chunksize": 1, "rerun_exceptions_locally": False}
+        if self.kind in ("threads", "processes"):
+            options |= {"num_workers": self.n_workers} if self.pool is None else {"pool": self.pool}
+        return options
+
     @contextlib.contextmanager
     def opened(self) -> Iterator[Execution]:
         """Keep one pool of workers for all phases of a run, and end it with the run.
@@ -72,7 +94,7 @@ class Execution:
         dask's own pool of threads outlives a failed run and would go on working in the
         background; its processes would be started anew for every phase.
         """
-        if self.kind not in ("threads", "processes") or dask.config.get("pool", None) is not None:
+        if self.kind not in ("threads", "processes") or self.pool is not None:
             yield self
             return
         if self.kind == "threads":
@@ -139,12 +161,13 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
             n_processes=max(1, len(workers)),
             worker_bytes=min(filter(None, (worker["memory_limit"] for worker in workers.values())), default=None),
         )
-    if get is dask.local.get_sync:
+    if get is get_sync:
         return Execution("synchronous", 1, get)
+    pool = dask.config.get("pool", None)
     if one_at_a_time:
-        return Execution("threads", N_TAKING_TURNS, dask.threaded.get)
-    kind, n_workers = _kind(get), _n_workers()
-    return Execution(kind, n_workers, get, n_processes=None if kind == "threads" else n_workers)
+        return Execution("threads", N_TAKING_TURNS, dask.threaded.get, pool=pool)
+    kind, n_workers = _kind(get), _n_workers(pool)
+    return Execution(kind, n_workers, get, pool=pool, n_processes=None if kind == "threads" else n_workers)
 
 
 def _kind(get: Callable[..., Any]) -> str:
@@ -153,10 +176,28 @@ def _kind(get: Callable[..., Any]) -> str:
     return "processes" if get is dask.multiprocessing.get else "other"
 
 
-def _n_workers() -> int:
-    pool = dask.config.get("pool", None)
-    workers = getattr(pool, "_max_workers", None) or dask.config.get("num_workers", None)
+def _n_workers(pool: Any) -> int:
+    workers = getattr(pool, "_max_workers", None) or _wanted.get() or dask.config.get("num_workers", None)
     return int(workers or dask.system.CPU_COUNT)
+
+
+@contextlib.contextmanager
+def with_workers(n_workers: int | None) -> Iterator[None]:
+    """Have the runs that this thread begins use so many workers; ``None``: as dask is configured.
+
+    Unlike dask's configuration, which is the whole process's, this does not reach runs of other threads.
+
+    Examples
+    --------
+    >>> with dask.config.set(scheduler="threads"), with_workers(3):
+    ...     find_execution().n_workers
+    3
+    """
+    token = _wanted.set(n_workers)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
 
 
 def _workers(client: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 from dask.callbacks import Callback
 
 from blockbuster.cluster.execution import Execution
+from blockbuster.cluster.handover import Handover
 from blockbuster.cluster.stopping import allow_tasks, ask_to_stop
 from blockbuster.cluster.task_folder import Batch, TaskFolder, run_task
 
@@ -20,6 +21,8 @@ __all__ = ["TaskWatch", "run_tasks"]
 
 # dask holds some 3 kB for each task of a graph. Between two graphs a worker may wait for another's last task.
 TASKS_PER_GRAPH = 4096
+# For each worker, where results are known only when the whole graph is done.
+TASKS_WITHOUT_WORD = 4
 
 BROKEN_POOL = (
     "A worker process ended abruptly: it was killed (out of memory?), fn ended the process, or the script that "
@@ -66,13 +69,18 @@ def run_tasks(
     directory : str
         A directory that every worker sees.
     on_result : callable
-        Called in this process as tasks end, in any order. If it raises, no new task starts, the
-        running ones are waited for (except those of a client), and the exception is passed on.
+        Called once for each number, in this process, as tasks end, in any order. If it raises, no new task
+        starts, the running ones are waited for (except those of a client), and the exception is passed on.
     region : callable, optional
         Gives for a number the dask array of pixels that enters the task through its graph; ``None`` for a task
         that reads its own.
     watch : TaskWatch, optional
         Explains what went wrong where workers die.
+
+    Raises
+    ------
+    RuntimeError
+        If a task gave no result, or two. Then a phase does not go on with what it has.
 
     Notes
     -----
@@ -82,6 +90,7 @@ def run_tasks(
     if not len(numbers):
         return
     watch = watch or TaskWatch()
+    handover = Handover(numbers, on_result, watch.describe)
     allow_tasks(directory)
     batch = Batch(function, job)
     folder = None if execution.in_process else TaskFolder.create(batch, directory)
@@ -90,11 +99,12 @@ def run_tasks(
             from blockbuster.cluster.client_run import ClientRun
 
             assert folder is not None
-            ClientRun(execution.client, folder, on_result, region, watch).run(numbers)
+            ClientRun(execution.client, folder, handover, region, watch).run(numbers)
         else:
-            for first in range(0, len(numbers), TASKS_PER_GRAPH):
-                part = numbers[first : first + TASKS_PER_GRAPH]
-                _run_graph(execution, folder or batch, part, on_result, region)
+            n_at_once = TASKS_PER_GRAPH if execution.tells_at_once else TASKS_WITHOUT_WORD * execution.n_workers
+            for first in range(0, len(numbers), n_at_once):
+                _run_graph(execution, folder or batch, numbers[first : first + n_at_once], handover, region)
+        handover.close()
     except BrokenProcessPool as error:
         raise (watch.blame() or RuntimeError(BROKEN_POOL)) from error
     except BaseException:
@@ -109,17 +119,26 @@ def _run_graph(
     execution: Execution,
     sent: Batch | TaskFolder,
     numbers: Sequence[int],
-    on_result: Callable[[Any], None],
+    handover: Handover,
     region: Callable[[int], Any] | None,
 ) -> None:
-    options: dict[str, Any] = {} if execution.pool is None else {"pool": execution.pool}
-    if execution.kind == "processes":
-        # By default dask sends six tasks at a time, and a task of ours is long.
-        options["chunksize"] = 1
     # dask.compute would rename the only block of a single task, and its result would be missed.
     (tasks,) = dask.optimize(_task_array(sent, numbers, region))
-    with _Collector(tasks.name, on_result):
-        execution.get(dict(tasks.__dask_graph__()), tasks.__dask_keys__(), **options)
+    keys = tasks.__dask_keys__()
+    options = execution.options
+    if execution.tells_at_once:
+        number_of = dict(zip(keys, numbers, strict=True))
+
+        def take(key: Any, result: Any, *_: Any) -> None:
+            if key in number_of:
+                handover.take(number_of[key], result.item())
+
+        # Of the callbacks that are active in the process, other threads may take away ours, and we theirs.
+        options = {**options, "callbacks": [(None, None, None, take, None), *Callback.active]}
+    results = execution.get(dict(tasks.__dask_graph__()), keys, **options)
+    if not execution.tells_at_once:
+        for number, result in zip(numbers, results, strict=False):
+            handover.take(number, result.item())
 
 
 def _task_array(
@@ -148,16 +167,3 @@ def _box(value: Any) -> np.ndarray:
     box = np.empty(1, object)
     box[0] = value
     return box
-
-
-class _Collector(Callback):
-    """Hand over the results of the tasks as the local schedulers finish them."""
-
-    def __init__(self, name: str, on_result: Callable[[Any], None]) -> None:
-        super().__init__()
-        self.name = name
-        self.on_result = on_result
-
-    def _posttask(self, key: Any, result: Any, dsk: Any, state: Any, worker: Any) -> None:
-        if isinstance(key, tuple) and key[0] == self.name:
-            self.on_result(result.item())

@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import reprlib
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ import zarr
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
+from blockbuster.quiet import muted
 from blockbuster.rundir.durable import read_object, sweep_unfinished, write_durably
 
 __all__ = ["EnclosingGroups", "zarr_node"]
@@ -171,9 +171,8 @@ class _Overlay(LocalStore):
 def _consolidate(folder: str, hidden: str = "") -> dict[str, bytes]:
     """Give the file that holds the consolidated metadata of a group, as it must be now."""
     store = _Overlay(Path(folder), hidden)
-    with warnings.catch_warnings():
-        # That zarr may change them, and that files of others lie in the group, is no news to the user.
-        warnings.simplefilter("ignore", ZarrUserWarning)
+    # That zarr may change them, and that files of others lie in the group, is no news to the user.
+    with muted(ZarrUserWarning):
         zarr.consolidate_metadata(store)
     # In format 2 the group's own files are written as well, in zarr's layout and not in the user's.
     return {name: data for name, data in store.written.items() if name in CONSOLIDATED}
