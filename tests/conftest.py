@@ -15,13 +15,16 @@ from hypothesis import HealthCheck, settings
 # `naive` and `strategies` are imported by name, in worker processes too, which get this path from here.
 sys.path.insert(0, str(Path(__file__).parent))
 
-settings.register_profile("local", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", settings.get_profile("local"), derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI", "").lower() == "true" else "local")
-if os.environ.get("BLOCKBUSTER_EXAMPLES"):
-    n_examples = int(os.environ["BLOCKBUSTER_EXAMPLES"])
-    settings.register_profile("brief", settings.get_profile("ci"), max_examples=n_examples)
-    settings.load_profile("brief")
+# Everybody tries the same examples every time, whatever the machine; .ci/search is what tries others.
+settings.register_profile(
+    "blockbuster",
+    deadline=None,
+    derandomize=not os.environ.get("BLOCKBUSTER_SEARCH"),
+    max_examples=int(os.environ.get("BLOCKBUSTER_EXAMPLES") or 100),
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("blockbuster")
 
 
 @pytest.fixture(scope="session")

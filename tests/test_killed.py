@@ -230,14 +230,17 @@ def test_F5_a_run_killed_at_any_point_is_finished_by_the_next_call(zygote, image
         folder = scenario.folder(point)
         scenario.killed_at(folder, point)
         resume(folder)
+    seconds = scenario.seconds
     n_killed, n_wanted = 0, 8 if swaps else max(8, 44 - len(chosen))
     for nth, fraction in enumerate(fractions(3 * n_wanted, seed=swaps)):
         folder = scenario.folder(f"random {nth}")
         child = scenario.start(folder)
-        time.sleep(fraction * scenario.seconds)
+        time.sleep(fraction * seconds)
         child.kill()
-        # A kill that comes after the end is none.
-        n_killed += child.wait().killed
+        killed = child.wait().killed
+        n_killed += killed
+        # A kill that comes after the end is none: the machine was busier when the time was taken.
+        seconds *= 1 if killed else 0.8
         resume(folder)
         if n_killed == n_wanted:
             break

@@ -159,6 +159,9 @@ def test_workers_is_the_number_of_tasks_that_run_at_once(image, here):
             def find(tile):
                 running.add(threading.get_ident())
                 most.append(len(running))
+                end = time.monotonic() + 20
+                while max(most) < 3 and time.monotonic() < end:
+                    time.sleep(0.01)
                 time.sleep(0.02)
                 running.discard(threading.get_ident())
                 return (tile > 0).astype("int32")
@@ -351,7 +354,7 @@ def test_ctrl_c_is_status_130_and_says_where_the_stage_is(image, here):
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.splitlines()[1] == "blockbuster: interrupted"
     assert "Traceback" not in err

@@ -60,7 +60,8 @@ def test_quick_or_fixed_tasks_stay_as_planned(fixed, tmp_path, monkeypatch):
 
 
 def test_first_call_that_loads_something_does_not_make_tasks_small(tmp_path, monkeypatch):
-    monkeypatch.setattr("blockbuster.stage.staging.MOST_FN_SECONDS_PER_TASK", SLOW_FN_SECONDS)
+    # By the time of the first call 16 tiles would be too many; others may take 0.2 s on a busy machine.
+    monkeypatch.setattr("blockbuster.stage.staging.MOST_FN_SECONDS_PER_TASK", 16 * SLOW_FN_SECONDS)
     calls = []
 
     def slow_once(tile):
