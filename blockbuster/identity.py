@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import builtins
+import collections
+import copy
 import copyreg
 import dis
 import enum
@@ -24,18 +26,23 @@ from collections import ChainMap
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from blockbuster.quiet import muted
 
-__all__ = ["FunctionIdentity", "differing_parts", "identify_function"]
+__all__ = ["FunctionIdentity", "Growth", "differing_parts", "identify_function"]
 
 MOST_OBJECTS = 100_000
+MOST_WATCHED = 250
 MOST_ROUNDS = 64
 LONGEST_TEXT = 80
+BLOCK_BYTES = 2**20
 LONGEST_PATH = 1024
+# The size of a file that is not there.
+ABSENT = -1
 
 PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)})
 STATELESS = (threading.Event, threading.Condition, threading.local, logging.Logger, logging.LoggerAdapter)
@@ -72,6 +79,48 @@ FLAGS = (
 )
 
 
+@dataclass
+class Growth:
+    """What a function holds or names that may grow while it runs: lists, dictionaries and files.
+
+    Parameters
+    ----------
+    sizes : dict of str to int
+        The way to each, e.g. ``"closure log"`` or ``"file k0.log"``, and its length, or its size in bytes,
+        when the function was read; -1 for a file that was not there.
+    looks : dict of str to callable
+        Gives the size that it has now.
+    grown : dict of str to int
+        What was seen to grow, and the size that it had at first.
+    """
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    looks: dict[str, Callable[[], int]] = field(default_factory=dict)
+    grown: dict[str, int] = field(default_factory=dict)
+
+    def watch(self, name: str, size: int, look: Callable[[], int]) -> None:
+        """Take one more thing, unless there are many already."""
+        if len(self.looks) < MOST_WATCHED and name not in self.looks:
+            self.sizes[name], self.looks[name] = size, look
+
+    def look(self) -> dict[str, int]:
+        """Return what has grown and was not returned before, with the size that it had.
+
+        Examples
+        --------
+        >>> log = []
+        >>> growth = identify_function(lambda tile: log.append(tile)).growth
+        >>> log.append(1)
+        >>> growth.look(), growth.look()
+        ({'closure log': 0}, {})
+        """
+        grown = {name: size for name, size in self.sizes.items() if self.looks[name]() > size}
+        for name in grown:
+            del self.sizes[name]
+        self.grown = grown | self.grown
+        return grown
+
+
 @dataclass(frozen=True)
 class FunctionIdentity:
     """What `identify_function` found; equal to another one if the parts are equal.
@@ -85,6 +134,12 @@ class FunctionIdentity:
     unreadable : tuple of str
         The parts whose state could not be read, with their type: ``"closure net (torch.nn.Linear)"``.
         Empty: the function is known completely.
+    frame : str
+        A digest of all that the function does not change itself: of its code and of the values that it is made
+        of, but not of the contents of files, of lists, dictionaries, sets and arrays, or of variables and
+        attributes that the code assigns. Empty where `fn_version` stands for it.
+    growth : Growth
+        What may grow while the function runs.
 
     Examples
     --------
@@ -94,9 +149,13 @@ class FunctionIdentity:
 
     parts: dict[str, str]
     unreadable: tuple[str, ...] = field(default=(), compare=False)
+    frame: str = field(default="", compare=False)
+    growth: Growth = field(default_factory=Growth, compare=False)
 
 
-def identify_function(fn: Any, fn_version: str | None = None) -> FunctionIdentity:
+def identify_function(
+    fn: Any, fn_version: str | None = None, *, before: Mapping[str, int] = MappingProxyType({})
+) -> FunctionIdentity:
     """Say what a function is, so that a later run can tell whether it was given the same one.
 
     Parameters
@@ -105,6 +164,8 @@ def identify_function(fn: Any, fn_version: str | None = None) -> FunctionIdentit
         A function of Python or of an installed package, a partial, a bound method, an object that can be called.
     fn_version : str, optional
         Stands for `fn` in place of all that can be read of it. ``None``: `fn` is read.
+    before : dict of str to int
+        What has grown, and the size that it had, as `Growth` names it: `fn` is read as if it still had it.
 
     Returns
     -------
@@ -125,7 +186,8 @@ def identify_function(fn: Any, fn_version: str | None = None) -> FunctionIdentit
       what a pickle leaves out, unless their methods assign it; locks and loggers have no state;
     * files that are named by a text or a path, by content. Folders are not read.
 
-    What changes while `fn` runs, a list that it appends to or a file that it writes, changes its identity.
+    What changes while `fn` runs, a list that it appends to or a file that it writes, changes its identity,
+    unless it has only grown and `before` says from where.
 
     It takes about 0.2 ms for a function with a few helpers, and once 1 to 50 ms per distribution for its version.
     Arrays and files are hashed once with sha256 (about 1 GB/s), in blocks. A module of the user's own costs
@@ -145,11 +207,12 @@ def identify_function(fn: Any, fn_version: str | None = None) -> FunctionIdentit
     """
     if fn_version is not None:
         return FunctionIdentity({"name": _name(fn), "fn_version": fn_version})
-    graph = _Graph(fn)
+    graph = _Graph(fn, before)
     parts = {"name": _name(fn)}
     for name, text in graph.parts():
         parts[name] = f"{parts[name]}, {text}" if name in parts else text
-    return FunctionIdentity(parts | graph.notes.parts(), tuple(graph.notes.unreadable))
+    notes = graph.notes
+    return FunctionIdentity(parts | notes.parts(), tuple(notes.unreadable), graph.frame(), notes.growth)
 
 
 def differing_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -186,6 +249,9 @@ def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else _digest(text)
 
 
+Describe = Callable[[int], tuple[str, list[tuple[str, "int | str"]], bool]]
+
+
 class _Content(NamedTuple):
     """What a value is: a text of its own, and the named values it is made of, whose order may not count."""
 
@@ -203,7 +269,9 @@ class _Import(NamedTuple):
 class _Notes:
     """What is met anywhere in a function: files, versions, and what cannot be read."""
 
-    def __init__(self) -> None:
+    def __init__(self, before: Mapping[str, int]) -> None:
+        self.before = before
+        self.growth = Growth()
         self.files: dict[str, str] = {}
         self.versions: dict[str, str] = {}
         self.unreadable: dict[str, None] = {}
@@ -226,23 +294,50 @@ class _Notes:
 
     def add_file(self, text: str) -> None:
         """Note the content of a file, if the text is the path of one."""
-        if text in self.files or not 0 < len(text) <= LONGEST_PATH:
+        name = f"file {text}"
+        if name in self.growth.looks or text in self.files or not 0 < len(text) <= LONGEST_PATH:
+            return
+        size = _file_size(text)
+        self.growth.watch(name, size, functools.partial(_file_size, text))
+        size = min(size, self.before.get(name, size))
+        if size == ABSENT:
             return
         try:
-            if not stat.S_ISREG(os.stat(text).st_mode):
-                return
-        except (OSError, ValueError):
-            return
-        try:
-            self.files[text] = _digest_file(text)
+            self.files[text] = _digest_file(text, size)
         except OSError:
             self.files[text] = "unreadable"
-            self.unreadable[f"file {text}"] = None
+            self.unreadable[name] = None
+
+    def as_before(self, name: str, value: Any) -> Any:
+        """Give a container, or a copy of it that is as long as it was."""
+        self.growth.watch(name, len(value), functools.partial(len, value))
+        size = self.before.get(name)
+        if size is None or size >= len(value):
+            return value
+        cut = copy.copy(value)
+        while len(cut) > size:
+            cut.popitem() if isinstance(cut, dict) else cut.pop()
+        return cut
 
 
-def _digest_file(path: str) -> str:
+def _file_size(path: str) -> int:
+    """Give the size of a regular file in bytes; what is none has no size."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return ABSENT
+    return status.st_size if stat.S_ISREG(status.st_mode) else ABSENT
+
+
+def _digest_file(path: str, size: int | None = None) -> str:
+    """Digest a file, or as many bytes of it."""
+    digest = hashlib.sha256()
+    left = sys.maxsize if size is None else size
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        while block := file.read(min(left, BLOCK_BYTES)):
+            digest.update(block)
+            left -= len(block)
+    return digest.hexdigest()[:16]
 
 
 class _Graph:
@@ -251,8 +346,8 @@ class _Graph:
     A digest depends on what can be reached from a value, not on the way to it or on what is shared.
     """
 
-    def __init__(self, fn: Any) -> None:
-        self.notes = _Notes()
+    def __init__(self, fn: Any, before: Mapping[str, int]) -> None:
+        self.notes = _Notes(before)
         self.values: list[Any] = [fn]  # kept alive, or their ids would be given to others
         self.ways: list[tuple[int, str]] = [(-1, "")]  # from which value each was met, and its name there
         self.nodes = {id(fn): 0}
@@ -262,7 +357,7 @@ class _Graph:
             content = self._read(value, node)
             self.contents.append(content)
             self.links.append([self._link(child, node, name) for name, child in content.edges])
-        self.digests = self._digest_all()
+        self.digests = self._digest_all(self._described)
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """Name the parts of the function, and of what it is made of itself."""
@@ -282,19 +377,21 @@ class _Graph:
 
     def _read(self, value: Any, node: int) -> _Content:
         try:
+            if type(value) in GROWING and len(self.notes.growth.looks) < MOST_WATCHED:
+                value = self.notes.as_before(self._path(node, whole=True), value)
             return _read(value, self.notes)
         except Exception:
             self.notes.unreadable[f"{self._path(node)} ({_type_name(value)})"] = None
             return _Content(f"unreadable {_type_name(value)}")
 
-    def _path(self, node: int) -> str:
-        """Name the way to a value, without its middle if it is long."""
+    def _path(self, node: int, *, whole: bool = False) -> str:
+        """Name the way to a value, if it is not asked for as a whole without its middle where it is long."""
         names = []
         while node > 0:
             node, name = self.ways[node]
             names.append(name)
         names = [name for name in reversed(names) if name not in TRANSPARENT] or ["fn"]
-        return " > ".join(names if len(names) <= 6 else [*names[:3], "...", *names[-2:]])
+        return " > ".join(names if whole or len(names) <= 6 else [*names[:3], "...", *names[-2:]])
 
     def _link(self, child: Any, node: int, name: str) -> int | str:
         """Give the number of a value, or the text of a plain one."""
@@ -309,34 +406,52 @@ class _Graph:
             self.ways.append((node, name))
         return self.nodes[id(child)]
 
-    def _digest_all(self) -> dict[int, str]:
+    def frame(self) -> str:
+        """Digest all that the function does not change itself."""
+        assigned = {part for value in self.values if type(value) is types.CodeType for part in _assigned(value)}
+
+        def framed(node: int) -> tuple[str, list[tuple[str, int | str]], bool]:
+            label, links, ordered = self._described(node)
+            if issubclass(type(self.values[node]), CHANGEABLE):
+                return _type_name(self.values[node]), [], True
+            return label, [(name, link) for name, link in links if name not in assigned], ordered
+
+        digests = self._digest_all(framed)
+        # Code in a list is code all the same.
+        codes = {digests[node] for node, value in enumerate(self.values) if type(value) is types.CodeType}
+        return _digest(digests[0], sorted(codes), sorted(self.notes.versions.items()))
+
+    def _described(self, node: int) -> tuple[str, list[tuple[str, int | str]], bool]:
+        """Give what a node is: its text, the named values that it is made of, and whether their order counts."""
+        label, edges, ordered = self.contents[node]
+        return label, [(name, link) for (name, _), link in zip(edges, self.links[node], strict=True)], ordered
+
+    def _digest_all(self, describe: Describe) -> dict[int, str]:
         targets = [[link for link in links if isinstance(link, int)] for links in self.links]
         digests: dict[int, str] = {}
         for members in _components(targets):
             if len(members) == 1 and members[0] not in targets[members[0]]:
-                digests[members[0]] = self._digest_node(members[0], digests)
+                digests[members[0]] = _digest_node(describe(members[0]), digests)
             else:
-                digests |= self._digest_cycle(members, digests)
+                digests |= self._digest_cycle(members, digests, describe)
         return digests
 
-    def _digest_node(self, node: int, digests: Mapping[int, str]) -> str:
-        label, edges, ordered = self.contents[node]
-        inner = [
-            (name, link if isinstance(link, str) else digests[link])
-            for (name, _), link in zip(edges, self.links[node], strict=True)
-        ]
-        return _digest(label, inner if ordered else sorted(inner))
-
-    def _digest_cycle(self, members: list[int], digests: dict[int, str]) -> dict[int, str]:
+    def _digest_cycle(self, members: list[int], digests: dict[int, str], describe: Describe) -> dict[int, str]:
         """Digest values that reach each other: again and again, until no round tells more of them apart."""
         found, n_found = dict.fromkeys(members, ""), 0
         for _ in range(MOST_ROUNDS):
             if len(set(found.values())) == n_found:
                 break
             n_found, known = len(set(found.values())), ChainMap(found, digests)
-            found = {node: self._digest_node(node, known) for node in members}
+            found = {node: _digest_node(describe(node), known) for node in members}
         everything = sorted(set(found.values()))
         return {node: _digest(found[node], everything) for node in members}
+
+
+def _digest_node(described: tuple[str, list[tuple[str, int | str]], bool], digests: Mapping[int, str]) -> str:
+    label, links, ordered = described
+    inner = [(name, link if isinstance(link, str) else digests[link]) for name, link in links]
+    return _digest(label, inner if ordered else sorted(inner))
 
 
 def _components(targets: Sequence[Sequence[int]]) -> Iterator[list[int]]:
@@ -589,7 +704,8 @@ def _read_object(value: Any, notes: _Notes) -> _Content:
         raise TypeError("its state cannot be compared")
     function = _python_function(value)
     if function is not None:
-        return _Content("compiled", [("function", function), ("options", getattr(value, "targetoptions", None))])
+        options = tuple((getattr(value, "targetoptions", None) or {}).items())
+        return _Content("compiled", [("function", function), ("options", options)])
     return _read_reduced(value, notes)
 
 
@@ -766,6 +882,22 @@ def _refer_from(code: types.CodeType) -> _References:
     return found
 
 
+def _assigned(code: types.CodeType) -> set[str]:
+    """Name the parts of a function that its code assigns, other than where an object is made."""
+    found = set()
+    for op, arg in _instructions(code) if code.co_name not in MAKERS else ():
+        match dis.opname[op]:
+            case "STORE_ATTR":
+                found |= {f"attribute {code.co_names[arg]}", f"class attribute {code.co_names[arg]}"}
+            case "STORE_GLOBAL":
+                found.add(f"global {code.co_names[arg]}")
+            case "STORE_DEREF":
+                # Numbered after all variables of the function's own.
+                n_own = len({*code.co_varnames, *code.co_cellvars})
+                found |= {f"closure {name}" for name in code.co_freevars[arg - n_own :][:1] if arg >= n_own}
+    return found
+
+
 def _imports(references: _References, package: str) -> Iterator[tuple[str, Any]]:
     """Name the modules that code imports, loaded already or not."""
     found = set()
@@ -869,6 +1001,10 @@ MAKERS = frozenset({"__init__", "__new__", "__post_init__", "__setstate__"})
 # What a masked array is read by, and what is the same for its purpose.
 MASK_STATE = frozenset({"_mask", "_data", "_fill_value", "_sharedmask", "_isfield", "_baseclass", "_basedict"})
 METHODS = (types.FunctionType, staticmethod, classmethod, property)
+# What may grow, and be cut to the length that it had.
+GROWING = frozenset({list, dict, collections.OrderedDict, collections.defaultdict, collections.deque})
+# What code may change without being another.
+CHANGEABLE = (list, dict, set, bytearray, collections.deque, np.ndarray)
 Reader = Callable[[Any, _Notes], _Content]
 READERS: dict[type, Reader] = {
     **dict.fromkeys(PLAIN, _read_plain),

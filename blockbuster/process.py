@@ -145,7 +145,8 @@ def tile_process(
         output of the very same call at once. Needs `write_to` or `stage_dir`.
     fn_version : str, optional
         Stands for fn where its code cannot be read (compiled code, network weights): two functions of one
-        name with the same string are taken to be the same.
+        name with the same string are taken to be the same. Given for the first time, it continues a run of a
+        function whose code is the same, and whose files, lists and the like are not.
     overwrite : bool
         Replace an existing label array, once the new one is complete; start anew where an unfinished stage
         lies.
@@ -251,6 +252,7 @@ class _Run:
                 fixed_bricks=options.tiles_per_task is not None,
                 verbose=bool(options.verbose),
                 on_tiles=advance,
+                growth=self.claim.growth,
             )
         self._report_stage(outcome)
         return outcome
@@ -283,6 +285,8 @@ class _Run:
         report.failed, report.n_failed = outcome.failed, len(outcome.failed)
         report.seconds["fn"] = outcome.fn_seconds
         report.fingerprint, report.samples = self.claim.fingerprint, outcome.samples
+        self.claim.growth.look()
+        report.grown = self.claim.growth.grown
         if self.claim.resumes:
             report.resumed_from = "stage" if outcome.n_resumed < report.n_tiles else "seams"
         if outcome.n_skipped and outcome.n_skipped == report.n_tiles:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import re
 import uuid
@@ -14,7 +15,7 @@ from typing import Any
 
 from blockbuster.errors import warn_user
 from blockbuster.failpoints import reach
-from blockbuster.identity import differing_parts, identify_function
+from blockbuster.identity import Growth, differing_parts, identify_function
 from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
 from blockbuster.ownership import SHARE, is_foreign, is_open_to_others, private_mode, refuse_foreign, refuse_links
 from blockbuster.plan import RunPlan
@@ -30,11 +31,13 @@ from blockbuster.rundir.folder import (
     read_manifest,
     remove_stage,
 )
-from blockbuster.rundir.journal import read_journal
+from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.lock import RunLock, hold_lock
 from blockbuster.stage.finished import find_changed_pixels
 
 __all__ = ["Claim", "claimed"]
+
+logger = logging.getLogger("blockbuster")
 
 REMEDY = (
     "Give what the earlier run was given, or pass overwrite=True instead of resume=True to start anew, or give "
@@ -43,6 +46,10 @@ REMEDY = (
 OPEN_STAGE = (
     "other users can write to the stage {path}, and what they change there goes into the labels. Close it with "
     "chmod go-w, or, where a group works on it together, set {share}=group in the environment."
+)
+VOUCH = (
+    "the code of fn is the same: if fn itself has changed what differs, pass fn_version, any text that stands "
+    "for it, to go on"
 )
 DIGEST = re.compile("[0-9a-f]{8,}")
 Fingerprint = dict[str, Any]
@@ -68,6 +75,8 @@ class Claim:
         Report of an output that is complete already.
     locks : tuple of RunLock
         What keeps other runs away.
+    growth : Growth
+        What fn may append to, and what an earlier process of the run saw it append to.
     """
 
     plan: RunPlan
@@ -77,6 +86,7 @@ class Claim:
     resumes: bool = False
     finished: RunReport | None = None
     locks: tuple[RunLock, ...] = ()
+    growth: Growth = field(default_factory=Growth)
 
     def check_locks(self) -> None:
         """Raise if another run took a lock over, because this one seemed dead for long."""
@@ -120,9 +130,19 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
         try:
             yield claim
         except BaseException as error:
+            _keep_growth(claim)
             error.add_note(_how_to_continue(claim))
             raise
         _clear_up(claim)
+
+
+def _keep_growth(claim: Claim) -> None:
+    """Journal what fn appended to after the last task was, so that a later call knows that it was fn."""
+    with contextlib.suppress(OSError):
+        grown = claim.growth.look()
+        if grown and has_finished_work(claim.directory):
+            with Journal(claim.directory) as journal:
+                journal.append({"grown": grown})
 
 
 @contextlib.contextmanager
@@ -167,7 +187,12 @@ class _Claimant:
         plan = self.plan
         function = identify_function(self.fn, plan.options.fn_version)
         self._warn_of_unreadable(function.unreadable)
-        known: Fingerprint = {"format": FORMAT, "image": plan.source.identity(), "fn": {**function.parts}}
+        known: Fingerprint = {
+            "format": FORMAT,
+            "image": plan.source.identity(),
+            "fn": {**function.parts},
+            "frame": function.frame,
+        }
         if function.unreadable:
             # Nothing equals a function that cannot be read.
             known["fn"]["unreadable"] = uuid.uuid4().hex
@@ -176,7 +201,9 @@ class _Claimant:
             if report is not None:
                 self._finish_clearing(plan.place, known)
                 return Claim(plan, plan.stage_path, finished=report)
-        return self._continued(known) or self._begun(known)
+        claim = self._continued(known) or self._begun(known)
+        function.growth.grown |= _grown_in(claim.directory)
+        return dataclasses.replace(claim, growth=function.growth)
 
     def _warn_of_unreadable(self, unreadable: tuple[str, ...]) -> None:
         if unreadable:
@@ -190,7 +217,7 @@ class _Claimant:
         report = _report_of(place) if self.plan.options.resume else None
         differences = [f"{place.path} was not written by blockbuster"]
         if report is not None:
-            differences = self._differences(report.fingerprint, known)
+            differences = self._differences(report.fingerprint, known, report.grown)
             if report.n_failed and self.plan.options.on_error == "raise":
                 differences.append(f"{report.n_failed} tiles failed and were skipped")
             if not differences:
@@ -214,13 +241,33 @@ class _Claimant:
         clear_abandoned(path)
         if not is_stage(path) or self.plan.options.keep_stage:
             return
-        is_own = not self._differences(read_manifest(path).get("fingerprint", {}), known)
+        is_own = not self._stage_differences(read_manifest(path), known)
         if is_own or not has_finished_work(path):
             remove_stage(path, keep=_must_stay(self.plan))
 
-    def _differences(self, old: Fingerprint, known: Fingerprint) -> list[str]:
+    def _differences(self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]) -> list[str]:
         plan = self.plan.with_tiles(old.get("settings", {}).get("tiles", []))
-        return find_differences(old, _with_settings(known, plan))
+        parts = self._parts_before(old, known, grown)
+        found = find_differences(old, _with_settings({**known, "fn": parts}, plan))
+        if found and old.get("frame") == known["frame"] and all(text.startswith("fn: ") for text in found):
+            found.append(VOUCH)
+        return found
+
+    def _parts_before(self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]) -> dict[str, str]:
+        """Give the parts of fn as they were when a run began, as far as it can be told that fn changed them."""
+        before, now = old.get("fn", {}), known["fn"]
+        if before == now or "unreadable" in {**before, **now}:
+            return now
+        if self.plan.options.fn_version is None:
+            return identify_function(self.fn, before=grown).parts if grown else now
+        if "fn_version" in before:
+            return now
+        function = identify_function(self.fn)
+        if function.frame != old.get("frame"):
+            return function.parts
+        changed = differing_parts(before, function.parts)
+        logger.info("fn_version is given for the first time: fn is taken for the same, though %s differ", changed)
+        return before
 
     def _continued(self, known: Fingerprint) -> Claim | None:
         """Continue a stage with finished work, or see that nothing is in the way of a new one."""
@@ -243,7 +290,8 @@ class _Claimant:
             if plan.place is not None and plan.place.waits_for_swap:
                 # The run was allowed to replace the old array, and had begun to.
                 plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
-            return Claim(plan, path, manifest["run"], manifest["fingerprint"], resumes=True)
+            fingerprint = _vouched_for(path, _fingerprint_of(path, manifest), known)
+            return Claim(plan, path, manifest["run"], fingerprint, resumes=True)
         if not has_finished_work(path) or (options.overwrite and not options.resume):
             remove_stage(path, keep=_must_stay(self.plan))
             return None
@@ -259,7 +307,8 @@ class _Claimant:
     def _stage_differences(self, manifest: dict[str, Any], known: Fingerprint) -> list[str]:
         if manifest.get("format") != FORMAT:
             return [f"the format of the stage was {manifest.get('format')}, is {FORMAT}"]
-        return self._differences(manifest.get("fingerprint", {}), known)
+        path = self.plan.stage_path
+        return self._differences(_fingerprint_of(path, manifest), known, _grown_in(path))
 
     def _begun(self, known: Fingerprint) -> Claim:
         plan = self.plan
@@ -274,6 +323,31 @@ class _Claimant:
         create_stage(plan.stage_path, {**_about(), "run": run, "fingerprint": fingerprint}, private_mode())
         reach("stage made")
         return Claim(plan, plan.stage_path, run, fingerprint)
+
+
+def _grown_in(path: str) -> dict[str, int]:
+    """Read what fn was seen to append to by those who worked on a stage, and the size that it had at first."""
+    grown: dict[str, int] = {}
+    for record in read_journal(path, "grown"):
+        grown = record["grown"] | grown
+    return grown
+
+
+def _fingerprint_of(path: str, manifest: dict[str, Any]) -> Fingerprint:
+    """Give the fingerprint that a stage began with, and the `fn_version` that stands for fn since."""
+    fingerprint: Fingerprint = dict(manifest.get("fingerprint", {}))
+    for record in read_journal(path, "vouched"):
+        fingerprint["fn"] = record["vouched"]
+    return fingerprint
+
+
+def _vouched_for(path: str, old: Fingerprint, known: Fingerprint) -> Fingerprint:
+    """Journal the `fn_version` that is given for the first time, which stands for fn from now on."""
+    if "fn_version" not in known["fn"] or "fn_version" in old["fn"]:
+        return old
+    with Journal(path) as journal:
+        journal.append({"vouched": known["fn"]})
+    return {**old, "fn": known["fn"]}
 
 
 def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:

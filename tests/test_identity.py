@@ -877,6 +877,71 @@ def test_a_deep_nesting_is_no_problem():
         deep = deep.pop()
 
 
+# What grows while fn runs
+
+
+def test_F33_what_has_grown_is_named_once_with_the_size_that_it_had(tmp_path):
+    log, path = [1], tmp_path / "fn.log"
+    state = {"times": log, "sizes": collections.deque()}
+    growth = identify_function(above([state, str(path)])).growth
+    assert growth.look() == {}
+    log.append(2)
+    state["sizes"].append(1)
+    path.touch()
+    name = "closure threshold > item 0 > item"
+    expected = {f"file {path}": -1, f"{name} 'times'": 1, f"{name} 'sizes'": 0}
+    assert growth.look() == expected
+    log.append(3)
+    assert growth.look() == {}
+    assert growth.grown == expected
+
+
+@pytest.mark.parametrize("make", [list, dict, collections.OrderedDict, lambda: collections.defaultdict(int)])
+def test_F33_a_function_is_read_as_it_was_before_it_grew(make, tmp_path):
+    path, held = tmp_path / "fn.log", make()
+    fn = above([{"log": str(path), "held": held}])
+
+    def grow(number):
+        with path.open("a") as file:
+            file.write(f"line {number}\n")
+        if isinstance(held, dict):
+            held[number] = number
+        else:
+            held.append(number)
+
+    grow(1)
+    old = identify_function(fn)
+    grow(2)
+    grown = old.growth.look()
+    grow(3)
+    assert len(held) == 3
+    assert identify_function(fn) != old
+    assert identify_function(fn, before=grown) == old
+    assert len(held) == 3
+    path.write_text("LINE 1\n")
+    assert differing_parts(old.parts, identify_function(fn, before=grown).parts) == [f"file {path}"]
+
+
+def test_F33_not_too_much_is_watched(monkeypatch):
+    monkeypatch.setattr(identity, "MOST_WATCHED", 10)
+    assert len(identify_function(above([[i] for i in range(100)])).growth.looks) == 10
+    assert len(identify_function(above([str(i) for i in range(100)])).growth.looks) == 10
+
+
+def test_F13_a_frame_is_all_but_what_code_can_change():
+    def frame(source):
+        return identify_function(define(source)).frame
+
+    held = "S = {}\nclass A: pass\nB = A()\nB.size = {}\ndef fn(t):\n global N\n N = {}\n return S, N, B"
+    same = held.format("[1]", 1, "0")
+    assert frame(same) == frame(held.format("[2, 3]", 1, "0")) == frame("N = 5\n" + same)
+    for other in (held.format("{}", 1, "0"), held.format("[1]", 2, "0"), held.format("[1]", 1, "7")):
+        assert frame(other) != frame(same)
+    steps = "def a(t): return t + {}\nS = [a]\ndef fn(t): return S[0](t)"
+    assert frame(steps.format(1)) != frame(steps.format(2))
+    assert frame("def fn(t):\n fn.n = 1\nfn.n = 0") == frame("def fn(t):\n fn.n = 1\nfn.n = 3")
+
+
 # fn_version, and comparing
 
 

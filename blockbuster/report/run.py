@@ -65,6 +65,9 @@ class RunReport:
     samples : list of [region, digest]
         Of an image whose changes the fingerprint does not notice: some regions, as ``[start, stop]`` per axis,
         and digests of their pixels.
+    grown : dict of str to int
+        What fn holds or names and has appended to, e.g. ``"file k0.log"``, and the length or size in bytes that
+        it had at first; -1 for a file that was not there.
 
     Examples
     --------
@@ -94,6 +97,7 @@ class RunReport:
     seconds: dict[str, float] = field(default_factory=dict)
     fingerprint: dict[str, Any] = field(default_factory=dict)
     samples: list[list[Any]] = field(default_factory=list)
+    grown: dict[str, int] = field(default_factory=dict)
 
     @property
     def n_pairs(self) -> int:

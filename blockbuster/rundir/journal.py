@@ -86,15 +86,18 @@ class Journal:
         self.close()
 
 
-def read_journal(directory: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Iterate over the records of a journal that are whole, oldest first; none where there is none."""
+def read_journal(directory: str | os.PathLike[str], key: str = "") -> Iterator[dict[str, Any]]:
+    """Iterate over the records of a journal that are whole, oldest first; none where there is none.
+
+    `key`: only those that have it; lines without the word are not parsed.
+    """
     path = os.path.join(directory, JOURNAL)
     if not os.path.exists(path):
         return
     with open(path, "rb") as file:
         for line in file:
-            record = _parse(line)
-            if record is not None:
+            record = _parse(line) if key.encode() in line else None
+            if record is not None and (not key or key in record):
                 yield record
 
 

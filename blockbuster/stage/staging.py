@@ -15,6 +15,7 @@ from blockbuster.cluster import Execution, clear_attempts, run_tasks
 from blockbuster.errors import TileError
 from blockbuster.failpoints import reach
 from blockbuster.grid import BrickGrid
+from blockbuster.identity import Growth
 from blockbuster.npy import write_npy
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import replaced_file
@@ -100,6 +101,7 @@ def stage_labels(
     fixed_bricks: bool = False,
     verbose: bool = False,
     on_tiles: Callable[[int], Any] = bool,
+    growth: Growth | None = None,
 ) -> StageOutcome:
     """Run fn on every tile and keep its labels in a stage directory.
 
@@ -128,6 +130,8 @@ def stage_labels(
         Log every tile.
     on_tiles : callable
         Called with a number of tiles as they are finished.
+    growth : Growth, optional
+        What fn may append to: what has grown is journalled with the task after which it was seen.
 
     Returns
     -------
@@ -143,7 +147,7 @@ def stage_labels(
     source = _shareable(source, execution, directory)
     clear_attempts(directory)
     with Journal(directory) as journal:
-        stage = _Stage(source, call, bricks, execution, directory, journal)
+        stage = _Stage(source, call, bricks, execution, directory, journal, growth or Growth())
         probes = stage.resume()
         if probes is None:
             probes = stage.begin(fixed_bricks, merge_axes, connectivity, min_agreement)
@@ -160,6 +164,7 @@ class _Stage:
     execution: Execution
     directory: str
     journal: Journal
+    growth: Growth
     saved: SavedRegions = field(default_factory=SavedRegions)
 
     @property
@@ -220,7 +225,7 @@ class _Stage:
             self.source.sampled,
             marked=not self.execution.in_process,
         )
-        tally = Tally(self.bricks, self.journal, verbose, on_tiles)
+        tally = Tally(self.bricks, self.journal, verbose, on_tiles, self.growth)
         finished = self._finished_tasks(job, on_tiles)
         for record in finished.values():
             tally.add_record(record)

@@ -11,6 +11,7 @@ import numpy as np
 from blockbuster.errors import format_slices
 from blockbuster.failpoints import reach
 from blockbuster.grid import BrickGrid
+from blockbuster.identity import Growth
 from blockbuster.rundir.journal import Journal
 from blockbuster.stage.finished import read_task, task_record
 from blockbuster.stage.task import BrickResult
@@ -35,15 +36,23 @@ class Tally:
         Log every tile.
     on_tiles : callable
         Called with a number of tiles as they are finished.
+    growth : Growth
+        What fn may append to.
     """
 
     def __init__(
-        self, bricks: BrickGrid, journal: Journal, verbose: bool, on_tiles: Callable[[int], Any]
+        self,
+        bricks: BrickGrid,
+        journal: Journal,
+        verbose: bool,
+        on_tiles: Callable[[int], Any],
+        growth: Growth,
     ) -> None:
         self.bricks = bricks
         self.journal = journal
         self.verbose = verbose
         self.on_tiles = on_tiles
+        self.growth = growth
         self.counts = np.zeros(bricks.grid.grid_shape, np.int64)
         self.n_finished = 0
         self.n_skipped = 0
@@ -58,8 +67,8 @@ class Tally:
         if result.stopped:
             return
         reach("task finished")
-        record = task_record(result)
-        self.journal.append(record)
+        record, grown = task_record(result), self.growth.look()
+        self.journal.append({**record, "grown": grown} if grown else record)
         reach("task journalled")
         self._count(result, record)
         self.on_tiles(len(result.counts))

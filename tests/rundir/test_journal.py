@@ -106,6 +106,14 @@ def test_a_record_is_in_the_file_as_soon_as_it_is_added(tmp_path):
         assert read(tmp_path) == [{"task": 1}]
 
 
+def test_records_of_one_kind_are_read_alone(tmp_path):
+    with Journal(tmp_path) as journal:
+        for record in ({"task": 1}, {"task": 2, "grown": {"a": 0}}, {"name": "grown"}, {"grown": {"b": 1}}):
+            journal.append(record)
+    assert list(read_journal(tmp_path, "grown")) == [{"task": 2, "grown": {"a": 0}}, {"grown": {"b": 1}}]
+    assert len(list(read_journal(tmp_path))) == 4
+
+
 def test_a_record_costs_as_much_in_a_long_journal_as_in_a_short_one(tmp_path):
     def seconds(journal, n):
         # Of this thread: other processes do not lengthen it.
