@@ -57,7 +57,8 @@ def make_local_cluster(
         Processes. ``None``: one for every `threads_per_worker` CPUs that this process may use, and no more than
         have 1 GB of the free memory each; with `use_gpu`, one for each GPU.
     threads_per_worker : int
-        Tiles at once in one process. More than 1 serves an fn that lets go of the GIL. With `use_gpu` it is 1.
+        Tiles at once in one process. More than 1 serves an fn that lets go of the GIL. Leave it at 1 with
+        `use_gpu`, whose second thread comes by itself.
     memory_limit : str, int or None
         Bytes per worker, above which dask restarts it; a text such as ``"4 GiB"``; ``None`` or 0: no limit.
         ``"auto"``: an equal share of 0.9 of the memory that this process can really have: what is free, within

@@ -114,8 +114,8 @@ def tile_process(
     empty_threshold : float, optional
         ``None``: Otsu's threshold of a bounded sample.
     stage_dir : path, optional
-        Folder for the temporary stage. ``None``: beside `write_to`, else beside the input, else
-        the system's temporary directory.
+        Folder for the temporary stage. ``None``: beside `write_to`, else beside the input where that can be
+        written to, else the system's temporary directory.
     keep_stage : bool
         Keep the stage after success. After a failure it is kept where `write_to` or `stage_dir`
         gives it a place, so that ``resume=True`` can continue.
@@ -164,8 +164,9 @@ def tile_process(
     Returns
     -------
     numpy.ndarray or dask.array.Array
-        Labels of the image's shape, int32, or int64 for more than 2**31 - 1 objects: a dask array
-        backed by `write_to` when that is given and `compute` is not, else a NumPy array.
+        Labels of the image's shape, without a channel axis that `channel` or fn took away, int32, or int64 for
+        more than 2**31 - 1 objects: a dask array backed by `write_to` when that is given and `compute` is not,
+        else a NumPy array.
 
     Raises
     ------

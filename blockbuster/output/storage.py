@@ -28,8 +28,8 @@ def label_chunks(grid: TileGrid) -> tuple[Index, Index]:
     Returns
     -------
     chunk, shard : tuple of int
-        About 1 MB and 16 MB of int32. The chunk divides the shard; where they are equal, the
-        array needs no shards.
+        About 1 MB, and 16 to 64 MB, of int32; less in a small image. The chunk divides the shard; where they are
+        equal, the array needs no shards.
 
     Examples
     --------
