@@ -16,7 +16,7 @@ from blockbuster.finish import FinishedStage
 from blockbuster.grid import TileGrid
 from blockbuster.jit import in_native_order
 from blockbuster.options import resolve_count
-from blockbuster.output.label_image import geometry_of_labels
+from blockbuster.output.label_image import geometry_of_labels, warn_of_transformations_left_out
 from blockbuster.output.paths import check_groups
 from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_image, replaced_output
 from blockbuster.plan import resolve_place
@@ -239,6 +239,7 @@ def _merge_own_stage(
         raise FileExistsError(fault)
     check_groups(place)
     geometry = geometry_of_labels(place, None, 0, staged.bricks.grid.shape, path=None)
+    warn_of_transformations_left_out(place, geometry)
     with (
         _locked(place),
         tempfile.TemporaryDirectory(prefix="blockbuster-") as folder,

@@ -19,6 +19,7 @@ from blockbuster.chunks import open_labels
 from blockbuster.cluster import Execution
 from blockbuster.errors import warn_user
 from blockbuster.finish import FinishedStage, MergeProgress, progress_bar
+from blockbuster.output.label_image import warn_of_transformations_left_out
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.plan import (
     RunPlan,
@@ -202,6 +203,7 @@ def tile_process(
     warn_of_missing_halo(plan)
     warn_of_small_workers(plan)
     warn_of_little_room(plan)
+    warn_of_transformations_left_out(plan.place, plan.geometry)
     with (
         _logged(plan),
         _made_folders_removed(plan),

@@ -249,6 +249,49 @@ def test_transformations_of_all_levels_are_kept(version, tmp_path):
     assert kept == [{"type": "scale", "scale": [0.5, 0.5]}]
 
 
+AFFINE = {"type": "affine", "affine": [[1, 0, 0, 0], [0, 0.8, -0.6, 9], [0, 0.6, 0.8, 9]]}
+
+
+@pytest.mark.parametrize("component", ["labels/cells", "cells"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_transformation_that_labels_do_not_take_over_is_warned_of(component, resume, version, tmp_path):
+    shared = [{"type": "scale", "scale": [1.0, 0.5, 0.5]}, AFFINE]
+    path = write_pyramid(tmp_path / "image.zarr", pixels((2, 40, 50)), "cyx", version, shared=shared)
+    store = path if component == "labels/cells" else tmp_path / "out.zarr"
+    with pytest.warns(UserWarning, match=r"cells will not lie where its image does.*'affine' too") as caught:
+        run(path, write_to=store, output_component=component, resume=resume, keep_stage=True)
+    assert len(caught) == 1
+    kept = (
+        metadata(path / component)["multiscales"][0] if store == path else zarr.open_group(store)["cells"].attrs
+    )
+    assert {"type": "scale", "scale": [0.5, 0.5]} in kept["coordinateTransformations"]
+    with pytest.warns(UserWarning, match="'affine' too"):
+        zarr_native_merge(f"{store}.{component.replace('/', '.')}.blockbuster-stage", "", path, "labels/again")
+
+
+def test_an_array_in_memory_is_not_warned_of(version, tmp_path):
+    path = write_pyramid(tmp_path / "image.zarr", pixels((40, 50)), "yx", version, shared=[AFFINE])
+    tile_process(path, segment)
+    run(pixels((40, 50)), write_to=tmp_path / "out.zarr", output_component="labels")
+
+
+@pytest.mark.parametrize("stated", [0, 1])
+def test_levels_whose_scale_is_not_stated_have_that_of_the_shapes(stated, version, tmp_path):
+    """Only so are the levels of the labels as long as each other in the world."""
+    path = write_pyramid(tmp_path / "image.zarr", pixels((40, 64)), "yx", version)
+    group = zarr.open_group(path)
+    attributes = group.attrs.asdict()
+    image = attributes.get("ome", attributes)["multiscales"][0]
+    for dataset in image["datasets"][stated:]:
+        del dataset["coordinateTransformations"]
+    group.attrs.update(attributes)
+    run(path)
+    size = 0.25 if stated else 1.0
+    datasets = metadata(path / "labels/cells")["multiscales"][0]["datasets"]
+    scales = [dataset["coordinateTransformations"][0]["scale"] for dataset in datasets]
+    assert scales == [[size, size], [2 * size, 2 * size], [4 * size, 4 * size]]
+
+
 def test_labels_of_a_coarse_level_have_its_scale_and_as_many_levels_as_the_image(version, tmp_path):
     path = write_pyramid(tmp_path / "image.zarr", pixels((5, 64, 80)), "zyx", version)
     coarse = zarr.open_array(path / "scale1/image", mode="r+")

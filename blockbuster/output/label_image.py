@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from blockbuster.errors import warn_user
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.source.geometry import Geometry, read_geometry
 
-__all__ = ["LABEL_VERSIONS", "geometry_of_labels"]
+__all__ = ["LABEL_VERSIONS", "geometry_of_labels", "warn_of_transformations_left_out"]
 
 # Of OME-NGFF, that label images are written in, and the format of zarr that each goes with.
 LABEL_VERSIONS = {"0.4": 2, "0.5": 3}
@@ -68,6 +69,17 @@ def geometry_of_labels(
     # A label image must have as many levels as its image.
     # How much coarser a next level is, also where the last one was segmented, its image tells.
     return found.with_levels(len(found.levels) + number).from_level(number)
+
+
+def warn_of_transformations_left_out(place: OutputPlace | None, geometry: Geometry | None) -> None:
+    """Warn where labels will be written that lie elsewhere in the world than their image says that it lies."""
+    if place is None or geometry is None or not geometry.left_out:
+        return
+    warn_user(
+        f"{place.path} will not lie where its image does: labels take over scales and translations, and the "
+        f"image's coordinateTransformations have {', '.join(geometry.left_out)} too. Copy that into the metadata "
+        "of the labels, for readers that know it."
+    )
 
 
 def _level_of(geometry: Geometry, shape: tuple[int, ...]) -> int | None:

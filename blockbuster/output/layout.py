@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from blockbuster.output.downsample import Coarsening
 from blockbuster.output.storage import coarse_chunks
-from blockbuster.source.geometry import Geometry
+from blockbuster.source.geometry import Geometry, LevelGeometry
 
 __all__ = ["ArrayLayout", "OutputLayout", "label_array", "label_image"]
 
@@ -127,7 +126,7 @@ def _attributes(geometry: Geometry, name: str) -> dict[str, Any]:
         },
         "axes": list(geometry.axes),
         "datasets": [
-            {"path": str(number), "coordinateTransformations": _stated(level.transformations, level.shape)}
+            {"path": str(number), "coordinateTransformations": _stated(level, geometry.levels[0])}
             for number, level in enumerate(geometry.levels)
         ],
     }
@@ -139,8 +138,11 @@ def _attributes(geometry: Geometry, name: str) -> dict[str, Any]:
     return {"ome": {"version": geometry.version, "multiscales": [multiscale], "image-label": label}}
 
 
-def _stated(transformations: Sequence[dict[str, Any]], shape: Index) -> list[dict[str, Any]]:
-    """Every level must have a scale."""
-    if any(part["type"] == "scale" for part in transformations):
-        return list(transformations)
-    return [{"type": "scale", "scale": [1.0] * len(shape)}, *transformations]
+def _stated(level: LevelGeometry, finest: LevelGeometry) -> list[dict[str, Any]]:
+    """Every level must have a scale; where the image states none, that of the finest and the shapes give it."""
+    if level.scale is not None:
+        return list(level.transformations)
+    sizes = finest.scale or (1.0,) * len(level.shape)
+    lengths = zip(sizes, finest.shape, level.shape, strict=True)
+    scale = [size * n / m if m else size for size, n, m in lengths]
+    return [{"type": "scale", "scale": scale}, *level.transformations]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +18,7 @@ __all__ = ["Geometry", "LevelGeometry", "open_level", "read_geometry"]
 Transformations = tuple[dict[str, Any], ...]
 # What has one number per axis.
 BY_AXIS = ("scale", "translation")
+MAX_NAME_LETTERS = 40
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Geometry:
         The finest first.
     transformations : tuple of dict
         What is applied to all levels after their own.
+    left_out : tuple of str
+        Kinds of transformations that are stated besides, and cannot be carried over to labels.
 
     Examples
     --------
@@ -69,6 +72,7 @@ class Geometry:
     axes: tuple[dict[str, Any], ...]
     levels: tuple[LevelGeometry, ...]
     transformations: Transformations = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def letters(self) -> str:
@@ -96,7 +100,7 @@ class Geometry:
             for level in self.levels
         ]
         shared = _without_axis(self.transformations, channel)
-        return Geometry(self.version, _without(self.axes, channel), tuple(levels), shared)
+        return replace(self, axes=_without(self.axes, channel), levels=tuple(levels), transformations=shared)
 
     def for_labels(self, ndim: int) -> Geometry:
         """Leave out the channel axis where labels with `ndim` axes have none."""
@@ -142,8 +146,10 @@ def read_geometry(image: Any) -> Geometry | None:
     if described is None or described.axes is None:
         return None
     found = ome_attributes(group)["multiscales"][0]
+    places = [found, *found["datasets"]]
     try:
-        parts = [_transformations(part, len(described.axes)) for part in (found, *found["datasets"])]
+        parts = [_transformations(place, len(described.axes)) for place in places]
+        left_out = dict.fromkeys(kind for place in places for kind in _left_out(place))
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"{name_of_group(group)}: its coordinateTransformations are broken: {type(error).__name__}: {error}."
@@ -152,7 +158,7 @@ def read_geometry(image: Any) -> Geometry | None:
         LevelGeometry(open_level(group, path).shape, part)
         for path, part in zip(described.levels, parts[1:], strict=True)
     ]
-    return Geometry(described.version, _axes(found["axes"]), tuple(levels), parts[0])
+    return Geometry(described.version, _axes(found["axes"]), tuple(levels), parts[0], tuple(left_out))
 
 
 def open_level(group: zarr.Group, path: str) -> zarr.Array:
@@ -193,6 +199,16 @@ def _transformations(stated: dict[str, Any], n_axes: int) -> Transformations:
     return tuple({"type": kind, kind: numbers} for kind, numbers in found)
 
 
+def _left_out(stated: dict[str, Any]) -> Iterator[str]:
+    """Iterate over the kinds of transformations that cannot be taken, but for such as do nothing."""
+    for part in stated.get("coordinateTransformations") or ():
+        kind = part.get("type")
+        if kind in BY_AXIS and kind not in part:
+            yield f"{kind!r} in a file of its own"
+        elif kind not in (*BY_AXIS, "identity"):
+            yield f"{str(kind)[:MAX_NAME_LETTERS]!r}"
+
+
 def _next_level(before: LevelGeometry, last: LevelGeometry) -> LevelGeometry:
     """Make a level that is to the last as that is to the one before it; an axis of one voxel stays as it is."""
     ratios = [max(1.0, n / m) if m > 1 else 1.0 for n, m in zip(before.shape, last.shape, strict=True)]
@@ -201,9 +217,12 @@ def _next_level(before: LevelGeometry, last: LevelGeometry) -> LevelGeometry:
         return LevelGeometry(shape)
     shrinks = [m > 1 for m in last.shape]
     steps = [b / a if a and keep else 1.0 for a, b, keep in zip(before.scale, last.scale, shrinks, strict=True)]
+    earlier = {part["type"]: part[part["type"]] for part in before.transformations}
     parts: list[dict[str, Any]] = []
-    for old, part in zip(before.transformations, last.transformations, strict=True):
-        kind, was, now = part["type"], old[part["type"]], part[part["type"]]
+    for part in last.transformations:
+        kind, now = part["type"], part[part["type"]]
+        # Writers leave out the shift of the first level, which is none.
+        was = earlier.get(kind, [0.0] * len(now))
         if kind == "scale":
             following = [value * step for value, step in zip(now, steps, strict=True)]
         else:
