@@ -43,7 +43,8 @@ from blockbuster.output.paths import (
 )
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.output.storage import label_chunks
-from blockbuster.source import DaskSource, Source, open_source
+from blockbuster.shown import hide_secrets
+from blockbuster.source import DaskSource, Source, open_as_others, open_source
 from blockbuster.source.geometry import Geometry
 from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.stage.empty import SAMPLE_VOXELS
@@ -419,6 +420,7 @@ def make_plan(image: Any, fn: Any, options: dict[str, Any]) -> RunPlan:
     faults.raise_all()
     plan = RunPlan(source=source, options=given, execution=resolver.execution, **parts)
     _check_picklable(fn, plan.execution)
+    _check_sendable(plan)
     return plan
 
 
@@ -519,6 +521,23 @@ def _check_picklable(fn: Any, execution: Execution) -> None:
             f"fn {name} cannot be pickled, which {execution.kind} workers need: {error}. "
             "Create what it names inside the function, or run on threads."
         ) from error
+
+
+def _check_sendable(plan: RunPlan) -> None:
+    """Refuse an image that only this process has open; what lies in its memory is stored for the others."""
+    source = plan.source
+    if plan.execution.in_process or source.in_memory:
+        return
+    first = plan.bricks.region(plan.bricks.index(0))
+    sent = dict(source.region(first).__dask_graph__()) if isinstance(source, DaskSource) else source
+    try:
+        open_as_others(sent)
+    except Exception as error:
+        raise TypeError(
+            f"image ({source.name}) cannot be opened by other processes, as {plan.execution.kind} workers are: "
+            f"{type(error).__name__}: {hide_secrets(str(error))}. Run on threads, store it as zarr, or make it a "
+            "dask array whose tasks open the file themselves (dask.array.map_blocks, dask.delayed)."
+        ) from None
 
 
 @dataclass

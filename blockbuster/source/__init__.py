@@ -5,6 +5,7 @@ from blockbuster.source.digest import pixel_digest
 from blockbuster.source.numpy_source import NpyFileSource, NumpySource
 from blockbuster.source.opening import load_ome_zarr, open_source
 from blockbuster.source.protocol import Source
+from blockbuster.source.sending import open_as_others
 from blockbuster.source.zarr_source import ZarrSource
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "Source",
     "ZarrSource",
     "load_ome_zarr",
+    "open_as_others",
     "open_source",
     "pixel_digest",
 ]
