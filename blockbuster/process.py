@@ -35,6 +35,7 @@ from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal
 from blockbuster.shown import escape_controls
 from blockbuster.stage.empty import otsu_threshold
+from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
 
@@ -299,6 +300,8 @@ class _Run:
             )
         if outcome.failed:
             warn_user(_describe_failed(outcome.failed))
+        if outcome.n_masks:
+            warn_user(describe_mask(outcome.n_masks))
 
     def merge(self, outcome: StageOutcome) -> Any:
         """Join labels across seams and write the final ones."""

@@ -22,7 +22,11 @@ from strategies import tissue_cases
 
 from blockbuster import tile_process
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # In small images few tiles have two labels.
+    pytest.mark.filterwarnings("ignore:fn gave all objects the same id"),
+]
 
 # Two tile shapes, each with the halo that it gets, which may be longer than the tile.
 PLANE_TILES = [((300, 300), 7), ((190, 333), 1), ((61, 97), 70)]

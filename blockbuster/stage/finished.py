@@ -45,6 +45,8 @@ def task_record(result: BrickResult) -> Record:
         record["retried"] = result.n_retried
     if result.pixels:
         record["pixels"] = result.pixels
+    if result.in_pieces is not None and result.counts.any():
+        record["in_pieces"] = result.in_pieces
     if result.failed:
         record["failed"] = [[list(error.tile), error.what] for error in result.failed]
     return record
@@ -60,6 +62,7 @@ def read_task(record: Record) -> BrickResult:
         fn_seconds=record["fn"],
         checksum=record["crc"],
         pixels=record.get("pixels", ""),
+        in_pieces=record.get("in_pieces"),
     )
 
 

@@ -69,6 +69,8 @@ class StageOutcome:
         Tiles that an earlier run had finished.
     n_retried : int
         How often a tile was tried again.
+    n_masks : int
+        Tiles with labels, where each of them has one id alone that falls into pieces somewhere; else 0.
     failed : list of (tile, what)
         Tiles that were taken for background because they failed.
     samples : list of Sample
@@ -84,6 +86,7 @@ class StageOutcome:
     empty_threshold: float | None = None
     n_resumed: int = 0
     n_retried: int = 0
+    n_masks: int = 0
     failed: list[list[Any]] = field(default_factory=list)
     samples: list[Sample] = field(default_factory=list)
 
@@ -248,6 +251,7 @@ class _Stage:
             empty_threshold=self.call.empty_threshold,
             n_resumed=n_resumed,
             n_retried=tally.n_retried + sum(probe.n_retried for probe in probes),
+            n_masks=int(np.count_nonzero(tally.counts)) if tally.in_pieces else 0,
             failed=sorted(tally.failed),
             samples=choose_samples(self.bricks, read_task_records(self.directory)) if job.sampled else [],
         )

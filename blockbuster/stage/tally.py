@@ -58,6 +58,7 @@ class Tally:
         self.n_skipped = 0
         self.n_retried = 0
         self.fn_seconds = 0.0
+        self.in_pieces: bool | None = False
         self.failed: list[list[Any]] = []
 
     def add(self, result: BrickResult) -> None:
@@ -85,6 +86,9 @@ class Tally:
         self.n_skipped += result.n_skipped
         self.n_retried += result.n_retried
         self.fn_seconds += result.fn_seconds
+        if result.counts.any():
+            has_two_ids = self.in_pieces is None or result.in_pieces is None
+            self.in_pieces = None if has_two_ids else self.in_pieces or result.in_pieces
         self.failed += record.get("failed", [])
         if self.verbose:
             self._log(index)

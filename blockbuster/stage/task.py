@@ -21,6 +21,7 @@ from blockbuster.shown import hide_secrets
 from blockbuster.source import pixel_digest
 from blockbuster.stage.borders import BrickBorders, brick_borders
 from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
+from blockbuster.stage.masks import MaskWatch
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader
 
@@ -237,6 +238,8 @@ class BrickResult:
         Of the staged files; empty where there are no labels.
     pixels : str
         Digest of what was read, where it is wanted.
+    in_pieces : bool or None
+        Whether the one id of a tile falls into pieces; ``None``: a tile has two ids.
     failed : list of TileError
         Tiles that were taken for background because they failed.
     error : TileError or None
@@ -252,6 +255,7 @@ class BrickResult:
     fn_seconds: float = 0.0
     checksum: str = ""
     pixels: str = ""
+    in_pieces: bool | None = False
     failed: list[TileError] = field(default_factory=list)
     error: TileError | None = None
     stopped: bool = False
@@ -342,10 +346,12 @@ class _BrickTask:
                 labels = labels.astype(label_dtype(n_labels + int(result.counts[i])))
                 compact_labels(core, labels[place], n_labels)
             if result.counts[i]:
+                self.mask_watch.look(found, int(result.counts[i]))
                 self.borders.add(index, found, labels[place], n_labels)
             else:
                 self.borders.pass_over(index)
             n_labels += int(result.counts[i])
+        result.in_pieces = self.mask_watch.in_pieces
         return labels if n_labels else None
 
     def _label_tile(
@@ -394,6 +400,11 @@ class _BrickTask:
     @cached_property
     def borders(self) -> BrickBorders:
         return brick_borders(self.job.staged, self.job.label_index(self.index))
+
+    @cached_property
+    def mask_watch(self) -> MaskWatch:
+        call = self.job.call
+        return MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))
 
     def _place(self, index: Index) -> Box:
         """Where a tile lies in the brick's labels."""

@@ -66,13 +66,15 @@ def plugins(tmp_path, monkeypatch):
     (folder / "__init__.py").write_text("")
     (folder / "cellpose.py").write_text(
         "from functools import partial\n"
-        "def find(tile, model, gpu):\n    return (tile > int(model)).astype('int32') * (2 if gpu else 1)\n"
+        "from scipy import ndimage\n"
+        "def find(tile, model, gpu):\n    return ndimage.label(tile > int(model))[0] * (2 if gpu else 1)\n"
         "def cellpose_fn(model, *, gpu=False, diameter=None, **eval_kwargs):\n"
         "    return partial(find, model=model, gpu=gpu)\n"
     )
     (folder / "stardist.py").write_text(
+        "from scipy import ndimage\n"
         "def stardist_fn(model, *, normalize=(1, 99.8), **predict_kwargs):\n"
-        "    return lambda tile: (tile > int(model.rpartition('/')[2])).astype('int32')\n"
+        "    return lambda tile: ndimage.label(tile > int(model.rpartition('/')[2]))[0]\n"
     )
     monkeypatch.setattr(blockbuster, "__path__", [str(folder.parent), *blockbuster.__path__])
     before = {name for name in sys.modules if name.startswith("blockbuster.plugins")}

@@ -1,0 +1,98 @@
+"""Masks of integers: labels that tell foreground from background, and no object from another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from blockbuster.grid import Index
+
+__all__ = ["MaskWatch", "describe_mask"]
+
+
+# To count pieces takes about half of what all else takes for a tile; a mask shows in the first ones.
+MAX_WHOLE = 4
+
+
+@dataclass
+class MaskWatch:
+    """Watches whether all tiles of a brick have one id alone, and whether it falls into pieces somewhere.
+
+    Parameters
+    ----------
+    apart_axes : tuple of int
+        Axes of the labels along which an id counts for each position by itself.
+    in_pieces : bool or None
+        Whether the one id of a tile fell into pieces; ``None`` once a tile had two ids.
+    n_whole : int
+        Tiles whose one id is one piece; when there are four of them, pieces are not looked for any more.
+
+    Notes
+    -----
+    A tile with two ids costs nothing, nor do those after it. A tile with one id costs half a nanosecond per
+    voxel, and as long as pieces are looked for, five in 2-D and twelve in 3-D in the box around what is labelled.
+
+    Examples
+    --------
+    >>> watch = MaskWatch(())
+    >>> watch.look(np.array([[1, 1, 0, 0], [0, 0, 0, 1]]), n_labels=1)
+    >>> watch.in_pieces
+    True
+    """
+
+    apart_axes: Index
+    in_pieces: bool | None = False
+    n_whole: int = 0
+
+    def look(self, labels: np.ndarray, n_labels: int) -> None:
+        """Take the labels of a tile with its halo, and how many there are in its core."""
+        if self.in_pieces is None:
+            return
+        merged = tuple([axis for axis in range(labels.ndim) if axis not in self.apart_axes])
+        if n_labels > math.prod(labels.shape[axis] for axis in self.apart_axes) or not _has_one_id(
+            labels, merged
+        ):
+            self.in_pieces = None
+        elif not self.in_pieces and self.n_whole < MAX_WHOLE:
+            self.in_pieces = _is_in_pieces(labels, merged)
+            self.n_whole += not self.in_pieces
+
+
+def describe_mask(n_tiles: int) -> str:
+    """Say that so many tiles, all with labels, have no more than one id, and what to do."""
+    tiles = "the only tile" if n_tiles == 1 else f"each of the {n_tiles} tiles"
+    return (
+        f"fn gave all objects the same id in {tiles} with labels, though they do not touch each other: a mask, "
+        "of which whole tiles become one object. Label it, e.g. return skimage.measure.label(mask)."
+    )
+
+
+def _has_one_id(labels: np.ndarray, merged: Index) -> bool:
+    """Say whether there is no more than one id at each position."""
+    largest = labels.max(axis=merged, keepdims=True)
+    return bool(((labels == largest) | (labels == 0)).all())
+
+
+def _is_in_pieces(labels: np.ndarray, merged: Index) -> bool:
+    """Say whether what is labelled at a position falls into pieces that do not touch, not by a corner either."""
+    from scipy import ndimage
+
+    inside = _cut_to_content(labels > 0)
+    if inside.all():
+        return False
+    structure = np.zeros((3,) * labels.ndim, bool)
+    structure[tuple(slice(None) if axis in merged else 1 for axis in range(labels.ndim))] = True
+    n_positions = np.count_nonzero(inside.any(axis=merged))
+    return bool(ndimage.label(inside, structure)[1] > n_positions)
+
+
+def _cut_to_content(inside: np.ndarray) -> np.ndarray:
+    """Cut a boolean array, with something in it, down to the box around that."""
+    box = []
+    for axis in range(inside.ndim):
+        others = tuple([other for other in range(inside.ndim) if other != axis])
+        places = np.flatnonzero(inside.any(axis=others))
+        box.append(slice(places[0], places[-1] + 1))
+    return inside[tuple(box)]
