@@ -380,7 +380,7 @@ class _Graph:
             if type(value) in GROWING and len(self.notes.growth.looks) < MOST_WATCHED:
                 value = self.notes.as_before(self._path(node, whole=True), value)
             return _read(value, self.notes)
-        except Exception:
+        except (Exception, SystemExit):
             self.notes.unreadable[f"{self._path(node)} ({_type_name(value)})"] = None
             return _Content(f"unreadable {_type_name(value)}")
 

@@ -163,7 +163,9 @@ def _tile_shape(
 def _call(tile_shape: Callable[[Index, np.dtype], Any], shape: Index, dtype: np.dtype) -> Any:
     try:
         return tile_shape(shape, dtype)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ValueError(
             f"tile_shape{(shape, str(dtype))} raised {type(error).__name__}: {error}; a callable takes the "
             "image's shape and dtype and returns a tuple of voxels per axis."

@@ -515,7 +515,9 @@ def _check_picklable(fn: Any, execution: Execution) -> None:
 
     try:
         cloudpickle.dumps(fn)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         name = getattr(fn, "__qualname__", repr(fn))
         raise TypeError(
             f"fn {name} cannot be pickled, which {execution.kind} workers need: {error}. "

@@ -242,6 +242,30 @@ def test_F24_a_cluster_that_is_closed_leaves_a_stage_that_another_continues(imag
     assert array_bytes("out.zarr") == threads_bytes()
 
 
+def raise_at_the_start(tile, kind):
+    if tile[0, 0] == 77:
+        raise kind(3)
+    return components(tile)
+
+
+def test_B26_what_would_end_a_worker_ends_the_tile_or_the_run(workers, folder):
+    image = IMAGE.copy()
+    image[0, 0] = 77
+    before = set(workers.nthreads())
+    with pytest.raises(TileError, match=r"tile \(0, 0\).*fn raised SystemExit: 3"):
+        tile_process(image, functools.partial(raise_at_the_start, kind=SystemExit), **TILES, stage_dir=folder)
+    for options in ({"tiles_per_task": 1}, {}):
+        with pytest.raises(KeyboardInterrupt):
+            tile_process(
+                image,
+                functools.partial(raise_at_the_start, kind=KeyboardInterrupt),
+                **{**TILES, **options},
+                stage_dir=folder,
+                overwrite=True,
+            )
+    assert set(workers.nthreads()) == before
+
+
 @pytest.fixture
 def interruptible():
     """Ctrl-C as a terminal has it: a process that a shell put into the background ignores it."""

@@ -133,7 +133,7 @@ def _import_function(name: FnName) -> Any:
             module = importlib.import_module(name.kind)
     except ModuleNotFoundError as error:
         raise ImportError(f"--fn {name}: {_what_is_missing(name, error, here)}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise ImportError(
             f"--fn {name}: importing {name.kind} raised {type(error).__name__}: {error} "

@@ -46,6 +46,12 @@ CHANGED = (
 )
 
 
+ENDED = (
+    "importing what fn needs raised SystemExit: {code} in worker {worker}: a module that it names ends the "
+    'process as it is imported, perhaps a script without `if __name__ == "__main__":`.'
+)
+
+
 class Batch:
     """Tasks that differ by a number: ``function(job, number)``.
 
@@ -150,7 +156,11 @@ class _Hashing:
 
 @functools.lru_cache(maxsize=2)
 def _load(path: str, digest: str) -> Batch:
-    batch: Batch = pickle.loads(_read_batch(path, digest))
+    try:
+        batch: Batch = pickle.loads(_read_batch(path, digest))
+    except SystemExit as error:
+        # It would end a worker, and then the process that waits for it.
+        raise RuntimeError(ENDED.format(worker=_worker_name(), code=error.code)) from None
     return batch
 
 

@@ -55,6 +55,8 @@ class Probe:
         The fault that it ended with.
     pixels : str
         Digest of what fn was shown; empty where it is not needed.
+    interrupted : bool
+        fn raised KeyboardInterrupt in another process.
     """
 
     number: int
@@ -64,6 +66,7 @@ class Probe:
     n_retried: int = 0
     error: TileError | None = None
     pixels: str = ""
+    interrupted: bool = False
 
 
 def probe_tile(job: ProbeJob, number: int) -> Probe:
@@ -85,6 +88,10 @@ def probe_tile(job: ProbeJob, number: int) -> Probe:
             outcome = try_tile(job.call, tile, read)
     except TileError as error:
         return Probe(number, None, error=error)
+    except KeyboardInterrupt:
+        if job.directory is None:
+            raise
+        return Probe(number, None, interrupted=True)
     if outcome.labels is None:
         return Probe(number, None, n_retried=outcome.n_retried, error=outcome.error)
     # A copy: fn may hand out the same array for every tile.

@@ -289,13 +289,14 @@ class _Stage:
         while unfinished:
             try:
                 self._run(run_brick, job, sorted(unfinished), take, self._region)
-            except TileError:
+            except (TileError, KeyboardInterrupt):
                 raise
-            except Exception:
+            except BaseException as error:
                 # An error in the image's own graph does not say which region it was computed for.
                 number = self._find_unreadable(unfinished)
                 n_tries += number is None
-                if number is None and n_tries > self.call.retries:
+                # A signal of the user's may raise SystemExit as well.
+                if number is None and (n_tries > self.call.retries or not isinstance(error, Exception)):
                     raise
                 if number is not None:
                     self._save_tiles(list(self.bricks.tile_indices(self.bricks.index(number))))
@@ -311,7 +312,9 @@ class _Stage:
         for number in sorted(unfinished)[: 4 * self.execution.n_workers]:
             try:
                 self.source.read(self.bricks.region(self.bricks.index(number)))
-            except Exception:
+            except KeyboardInterrupt:
+                raise
+            except BaseException:
                 return number
         return None
 
@@ -328,6 +331,8 @@ class _Stage:
             job = ProbeJob(call, self.reader, directory, self.source.sampled)
             self._run(probe_tile, job, [number], found.append, bricks=BrickGrid(grid, (1,) * grid.ndim))
             probe = found[0]
+            if probe.interrupted:
+                raise KeyboardInterrupt
             if probe.error and not call.skip_errors:
                 raise probe.error
             if probe.labels is not None and call.channel_axis is not None:
@@ -343,7 +348,9 @@ class _Stage:
         box = self.bricks.region(tuple(i // step for i, step in steps))
         try:
             self.saved = self.saved.added(box, self.source.read(box), self.directory)
-        except Exception:
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
             self._save_tiles([tile])
 
     def _save_tiles(self, tiles: Sequence[Index]) -> None:
@@ -355,7 +362,9 @@ class _Stage:
                 try:
                     self.saved = self.saved.added(region, self.source.read(region), self.directory)
                     break
-                except Exception as error:
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as error:
                     if attempt == self.call.retries:
                         wrapped = TileError.from_exception("reading the image", error, tile, grid.core(tile))
                         self.saved = self.saved.failed(region, wrapped)

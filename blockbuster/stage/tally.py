@@ -63,6 +63,8 @@ class Tally:
 
     def add(self, result: BrickResult) -> None:
         """Take the result of a brick; a failed one is raised."""
+        if result.interrupted:
+            raise KeyboardInterrupt
         if result.error is not None:
             raise result.error
         if result.stopped:

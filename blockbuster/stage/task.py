@@ -91,7 +91,10 @@ class TileCall:
         shapes = self._label_shapes(pixels.shape)
         try:
             result = self.fn(pixels)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            # SystemExit too: a tile is no reason to end the process.
             raise TileError.from_exception("fn", error, tile, core) from error
         # fn may keep what it returned, in an array that it uses again, and change it while we work.
         is_shared = not isinstance(result, np.ndarray) or not result.flags.owndata or sys.getrefcount(result) > 2
@@ -169,9 +172,9 @@ def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], 
     region = call.grid.grow(core)
     try:
         pixels = read(region)
-    except TileError:
+    except (TileError, KeyboardInterrupt):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise TileError.from_exception("reading the image", error, tile, core) from error
     if call.is_empty(pixels):
         return
@@ -246,6 +249,8 @@ class BrickResult:
         The fault that stopped the brick.
     stopped : bool
         The run ended before the brick was finished.
+    interrupted : bool
+        fn raised KeyboardInterrupt in another process, whose worker would end if it left the task.
     """
 
     number: int
@@ -259,6 +264,7 @@ class BrickResult:
     failed: list[TileError] = field(default_factory=list)
     error: TileError | None = None
     stopped: bool = False
+    interrupted: bool = False
 
 
 def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> BrickResult:
@@ -277,7 +283,7 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> B
     -------
     BrickResult
         A fault of a tile is returned, not raised: an exception of the user's may not survive
-        the way to another process.
+        the way to another process, and one like KeyboardInterrupt may end a worker.
     """
     attempt = TileAttempt(job.staged.path if job.marked else None, BRICK, number)
     task = _BrickTask(job, job.bricks.index(number), attempt)
@@ -289,6 +295,10 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> B
         result.error = error
     except RunStoppedError:
         result.stopped = True
+    except KeyboardInterrupt:
+        if not job.marked:
+            raise
+        result.interrupted = True
     return result
 
 
@@ -322,7 +332,9 @@ class _BrickTask:
         """Read the brick's region; None where it cannot be read as a whole."""
         try:
             return self.job.source.read(self.region)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             logger.info("reading a brick failed, its tiles are read one by one: %s", hide_secrets(str(error)))
             return None
 

@@ -1,0 +1,135 @@
+"""fn, or what it comes with, wants to end the process: a tile that failed, or Ctrl-C (B26)."""
+
+import asyncio
+import os
+import sys
+
+import dask
+import dask.array as da
+import dask.multiprocessing
+import numpy as np
+import pytest
+from naive import label
+from outcomes import assert_same_objects, blobs, refused
+
+from blockbuster import TileError, tile_process
+
+IMAGE = blobs((25, 33))
+IMAGE[22, 31] = 77
+EXPECTED = label(IMAGE)
+EXITS = {"sys.exit": SystemExit, "generator": GeneratorExit, "asyncio": asyncio.CancelledError}
+# Several tasks, and in each several tiles.
+OPTIONS = {"tile_shape": (10, 10), "tiles_per_task": 2}
+
+pytestmark = pytest.mark.usefixtures("folder")
+
+
+def ending(kind, *arguments, flag="never"):
+    """Connected components, but for the one tile that holds a 77, until there is a flag."""
+
+    def fn(tile):
+        if (tile == 77).any() and not os.path.exists(flag):
+            raise kind(*arguments)
+        return label(tile)
+
+    return fn
+
+
+@pytest.fixture(params=["synchronous", "threads", "processes"])
+def scheduler(request):
+    options = {"pool": request.getfixturevalue("pool")} if request.param == "processes" else {}
+    with dask.config.set(scheduler=request.param, num_workers=2, **options):
+        yield request.param
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_B26_an_exit_out_of_fn_is_a_tile_that_failed(name, scheduler):
+    kind = EXITS[name]
+    with refused(TileError, r"^tile \(2, 3\) \[20:25, 30:33\]: fn raised " + kind.__name__ + ": 3", "in fn"):
+        tile_process(IMAGE, ending(kind, 3), **OPTIONS)
+
+
+def test_B26_a_tile_that_exits_is_tried_again_and_skipped_like_any_other(scheduler, tmp_path):
+    flag = str(tmp_path / "flag")
+
+    def once(tile):
+        if (tile == 77).any() and not os.path.exists(flag):
+            open(flag, "x").close()
+            sys.exit("not now")
+        return label(tile)
+
+    labels, report = tile_process(IMAGE, once, **OPTIONS, retries=1, return_report=True)
+    assert_same_objects(labels, EXPECTED)
+    assert report.n_retried == 1
+    with pytest.warns(match=r"1 tiles failed.*\(2, 3\): fn raised SystemExit: 3"):
+        labels = tile_process(IMAGE, ending(SystemExit, 3), **OPTIONS, on_error="skip")
+    assert not labels[20:, 30:].any()
+    np.testing.assert_array_equal(labels[:20, :30] > 0, IMAGE[:20, :30] > 0)
+
+
+@pytest.mark.parametrize("tiles_per_task", [2, None], ids=["in a brick", "in a probe"])
+def test_B26_a_keyboard_interrupt_out_of_fn_keeps_the_stage(scheduler, tiles_per_task, tmp_path):
+    flag = str(tmp_path / "flag")
+    image = IMAGE if tiles_per_task else np.where(IMAGE > 0, np.uint8(77), np.uint8(0))
+    options = {**OPTIONS, "tiles_per_task": tiles_per_task, "write_to": "out.zarr"}
+    fn = ending(KeyboardInterrupt, flag=flag)
+    with refused(KeyboardInterrupt):
+        tile_process(image, fn, **options)
+    assert sorted(os.listdir()) == ["out.zarr.labels.blockbuster-stage"]
+    open(flag, "x").close()
+    assert_same_objects(tile_process(image, fn, **options, resume=True), label(image))
+
+
+def exiting_image(kind):
+    """A dask array one of whose chunks ends the process."""
+
+    def load(block):
+        if (block == 77).any():
+            raise kind(3)
+        return block
+
+    return da.from_array(IMAGE, chunks=(10, 10)).map_blocks(load, dtype=IMAGE.dtype)
+
+
+def test_B26_an_exit_while_the_image_is_read_names_the_tile(scheduler):
+    with refused(TileError, r"tile \(2, 3\).*: reading the image raised .*SystemExit: 3"):
+        tile_process(exiting_image(SystemExit), label, **OPTIONS)
+    with pytest.warns(match=r"1 tiles failed.*\(2, 3\)"):
+        tile_process(exiting_image(SystemExit), label, **OPTIONS, on_error="skip")
+    with pytest.raises(KeyboardInterrupt):
+        tile_process(exiting_image(KeyboardInterrupt), label, **OPTIONS)
+
+
+class Leaves:
+    """A function that ends the process as it is pickled."""
+
+    def __call__(self, tile):
+        return label(tile)
+
+    def __reduce__(self):
+        raise SystemExit(3)
+
+
+class LeavesThere(Leaves):
+    """A function that ends the process that unpickles it."""
+
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+def test_B26_an_exit_of_what_is_asked_before_work_names_the_argument(folder):
+    with refused(ValueError, "tile_shape.* raised SystemExit: 3", folder=folder):
+        tile_process(IMAGE, label, tile_shape=lambda shape, dtype: sys.exit(3))
+    with (
+        dask.config.set(scheduler="processes", num_workers=1),
+        refused(TypeError, "fn .*Leaves.* cannot be pickled", folder=folder),
+    ):
+        tile_process(IMAGE, Leaves(), **OPTIONS)
+
+
+def test_B26_an_exit_while_fn_is_unpickled_is_said(pool):
+    with (
+        dask.config.set(scheduler="processes", num_workers=2, pool=pool),
+        pytest.raises(RuntimeError, match=r"importing what fn needs raised SystemExit: 3 in worker"),
+    ):
+        tile_process(IMAGE, LeavesThere(), **OPTIONS, fn_version="1")
