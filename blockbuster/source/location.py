@@ -12,6 +12,7 @@ import zarr
 from fsspec.core import url_to_fs
 
 from blockbuster.shown import hide_secrets, show_url
+from blockbuster.source.advice import advise_on_file
 
 METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 MAX_LISTED = 6
@@ -184,8 +185,8 @@ def _check_local(path: Path) -> None:
         raise FileNotFoundError(f"image {path} does not exist. {_what_is_beside(path)}")
     if not path.is_dir():
         raise ValueError(
-            f"image {path} is a file; it must be the folder of a zarr array or an OME-Zarr image. Read "
-            "another format yourself and pass the array."
+            f"image {path} is a file; a path must be that of the folder of a zarr array or an OME-Zarr image: "
+            f"{advise_on_file(str(path))}."
         )
     if not _is_zarr(path):
         inside = [str(entry) for entry in _folders(path) if _is_zarr(entry)][:MAX_LISTED]

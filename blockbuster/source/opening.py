@@ -8,6 +8,7 @@ import numpy as np
 import zarr
 
 from blockbuster.shown import escape_controls, show_url
+from blockbuster.source.advice import advise_on_object
 from blockbuster.source.collection import describe_contents
 from blockbuster.source.dask_source import DaskSource
 from blockbuster.source.location import Location, locate, open_node
@@ -65,8 +66,8 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
         return NumpySource(image, axes=axes)
     raise TypeError(
         f"image is of type {type(image).__module__}.{type(image).__qualname__}; accepted are a path or URL of "
-        "an OME-Zarr image or zarr array, a zarr.Array, a dask array and a NumPy array. Convert it, e.g. with "
-        "numpy.asarray(image) or dask.array.from_array(image)."
+        "an OME-Zarr image or zarr array, a zarr.Array, a dask array and a NumPy array. "
+        f"{advise_on_object(image)}."
     )
 
 
