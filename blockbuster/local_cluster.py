@@ -18,6 +18,7 @@ __all__ = ["make_local_cluster"]
 
 # A worker that has imported everything takes 235 MB before its first tile.
 LEAST_WORKER_BYTES = 10**9
+LOOPBACK = "127.0.0.1"
 # Left to this process: the scheduler, the tables of the merge.
 DRIVER_SHARE = 0.1
 # dask has workers give every array back to the system at once, so that tasks wait for fresh pages. These are the
@@ -64,7 +65,8 @@ def make_local_cluster(
         ``"auto"``: an equal share of 0.9 of the memory that this process can really have: what is free, within
         the limits of its container and batch job.
     **kwargs
-        For `distributed.LocalCluster`. The dashboard gets a free port unless ``dashboard_address`` is given.
+        For `distributed.LocalCluster`. Unless `host`, `interface` or `dashboard_address` say otherwise, the
+        scheduler, the workers and the dashboard listen on 127.0.0.1 alone, on free ports.
 
     Returns
     -------
@@ -119,7 +121,7 @@ def make_local_cluster(
         n_workers = max(1, min(_n_cpus() // threads_per_worker, memory_bytes // LEAST_WORKER_BYTES))
     if memory_limit == "auto":
         memory_limit = memory_bytes // n_workers
-    kwargs = {"dashboard_address": ":0", "worker_class": _nanny(gpus), **kwargs}
+    kwargs = {**_at_home(kwargs), "worker_class": _nanny(gpus), **kwargs}
     cluster = LocalCluster(
         n_workers=n_workers,
         threads_per_worker=threads_per_worker,
@@ -132,6 +134,12 @@ def make_local_cluster(
     except BaseException:
         cluster.close()
         raise
+
+
+def _at_home(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Where a cluster listens unless it is told: whoever reaches its scheduler can have anything run."""
+    host = {} if {"host", "interface"} & kwargs.keys() else {"host": LOOPBACK}
+    return {**host, "dashboard_address": f"{LOOPBACK}:0"}
 
 
 def _check_count(value: Any, name: str) -> None:

@@ -24,6 +24,7 @@ ELSEWHERE = {
     "SLURMCluster(": "not at all: there is no batch system; it must compile",
     'Client("tcp://FIRST:8786")': "by hosts.py, which makes the machines; it must compile",
     "make_local_cluster()": "as a script, which worker processes can import",
+    "make_local_cluster(security=True)": "by test_local_cluster.py, where cryptography is installed",
     "cellpose_fn(": "by models/test_cellpose.py, where Cellpose is installed",
     "stardist_fn(": "by models/test_stardist.py, where StarDist is installed",
     "def load_torch(": "by models/test_torch_recipe.py, where PyTorch is installed",

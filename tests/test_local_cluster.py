@@ -7,7 +7,9 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
+from distributed import Client
 from fatal import components
 from outcomes import assert_same_objects, blobs
 
@@ -26,6 +28,42 @@ def about_worker(dask_worker):
         "threads": dask_worker.state.nthreads,
         "limit": dask_worker.memory_manager.memory_limit,
     }
+
+
+def listening(process):
+    """The addresses that a process and those that it started listen on."""
+    processes = [process, *process.children(recursive=True)]
+    # psutil 6 gave it another name.
+    found = [(getattr(one, "net_connections", None) or one.connections)("tcp") for one in processes]
+    return {sock.laddr for sockets in found for sock in sockets if sock.status == psutil.CONN_LISTEN}
+
+
+@pytest.mark.parametrize(
+    ("options", "hosts"),
+    [
+        ({}, {"127.0.0.1"}),
+        ({"dashboard_address": "0.0.0.0:0"}, {"127.0.0.1", "0.0.0.0"}),
+        ({"host": "127.0.0.2"}, {"127.0.0.1", "127.0.0.2"}),
+        ({"interface": "lo", "dashboard_address": "127.0.0.2:0"}, {"127.0.0.1", "127.0.0.2"}),
+    ],
+    ids=["default", "dashboard", "host", "interface"],
+)
+def test_F34_a_cluster_listens_on_this_machine_alone_unless_it_is_told(options, hosts):
+    before = listening(psutil.Process())
+    client, cluster = make_local_cluster(n_workers=1, **options)
+    with cluster, client:
+        assert {address.ip for address in listening(psutil.Process()) - before} == hosts
+        assert client.submit(sum, [1, 2]).result() == 3
+
+
+def test_F34_with_keys_of_its_own_a_cluster_refuses_who_has_none():
+    pytest.importorskip("cryptography", reason="keys are made by cryptography, which is not installed")
+    client, cluster = make_local_cluster(n_workers=1, security=True)
+    with cluster, client:
+        assert client.submit(sum, [1, 2]).result() == 3
+        assert cluster.scheduler_address.startswith("tls://127.0.0.1:")
+        with pytest.raises(OSError, match="tcp://"):
+            Client(cluster.scheduler_address.replace("tls", "tcp"), timeout=2)
 
 
 def test_workers_are_processes_that_share_the_memory_and_run_the_tiles(folder, monkeypatch):
