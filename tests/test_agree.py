@@ -22,7 +22,7 @@ pytestmark = [
     # Labels at random, joined however little they agree, are what that warning is for.
     pytest.mark.filterwarnings("ignore:runaway merging"),
     # In small images few tiles have two labels, and noise makes pieces of those.
-    pytest.mark.filterwarnings("ignore:fn gave all objects the same id"),
+    pytest.mark.filterwarnings("ignore:all objects have the same id"),
 ]
 NOISY = Unsteady(seed=1, noise=0.1, cuts=True, dtype="uint16", largest=60000)
 ONE_AXIS = TissueCase((41,), (7,), overlap=2, connectivity=None, fn=NOISY)

@@ -16,7 +16,7 @@ from blockbuster import tile_process
 pytestmark = [
     pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed"),
     # In small images few tiles have two labels.
-    pytest.mark.filterwarnings("ignore:fn gave all objects the same id"),
+    pytest.mark.filterwarnings("ignore:all objects have the same id"),
 ]
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 

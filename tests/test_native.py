@@ -1,6 +1,7 @@
 """Merging and renumbering label arrays that are stored already."""
 
 import hashlib
+import itertools
 import os
 
 import naive
@@ -78,6 +79,21 @@ def test_connectivity_decides_whether_corners_join(tmp_path):
     out = tmp_path / "out.zarr"
     assert zarr_native_merge(tmp_path / "staged.zarr", "tiles", out, "faces") == 2
     assert zarr_native_merge(tmp_path / "staged.zarr", "tiles", out, "corners", connectivity=2) == 1
+
+
+def test_B21_ids_of_others_begin_anew_at_each_time_point(tmp_path, mask):
+    """Where the array says which of its axes is time."""
+    group = zarr.create_group(tmp_path / "staged.zarr")
+    options = {"dtype": "int64", "dimension_names": ("t", "y", "x")}
+    array = group.create_array("tiles", shape=(2, *mask.shape), chunks=(2, 16, 10), **options)
+    for y, x in itertools.product(range(0, mask.shape[0], 16), range(0, mask.shape[1], 10)):
+        box = slice(y, y + 16), slice(x, x + 10)
+        array[:, *box] = np.stack([label_tile(mask[box]), label_tile(mask[box])])
+    n = zarr_native_merge(tmp_path / "staged.zarr", "tiles", tmp_path / "out.zarr", "labels")
+    expected, n_expected = ndimage.label(mask)
+    assert n == 2 * n_expected
+    labels = zarr.open_array(tmp_path / "out.zarr" / "labels")[:]
+    assert same_partition(labels, np.stack([expected, expected + n_expected * (expected > 0)]))
 
 
 @pytest.mark.parametrize("connectivity", [1, 2])

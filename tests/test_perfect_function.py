@@ -25,7 +25,7 @@ from blockbuster import tile_process
 pytestmark = [
     pytest.mark.slow,
     # In small images few tiles have two labels.
-    pytest.mark.filterwarnings("ignore:fn gave all objects the same id"),
+    pytest.mark.filterwarnings("ignore:all objects have the same id"),
 ]
 
 # Two tile shapes, each with the halo that it gets, which may be longer than the tile.

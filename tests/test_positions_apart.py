@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:merge=.agree. without a halo"),
     pytest.mark.filterwarnings("ignore:runaway merging"),
     # In images as small as these few tiles have two objects, and noise makes pieces of those.
-    pytest.mark.filterwarnings("ignore:fn gave all objects the same id"),
+    pytest.mark.filterwarnings("ignore:all objects have the same id"),
 ]
 TOP = 2**64 - 1
 

@@ -64,8 +64,8 @@ def describe_mask(n_tiles: int) -> str:
     """Say that so many tiles, all with labels, have no more than one id, and what to do."""
     tiles = "the only tile" if n_tiles == 1 else f"each of the {n_tiles} tiles"
     return (
-        f"fn gave all objects the same id in {tiles} with labels, though they do not touch each other: a mask, "
-        "of which whole tiles become one object. Label it, e.g. return skimage.measure.label(mask)."
+        f"all objects have the same id in {tiles} with labels, though they do not touch each other: a mask, of "
+        "which whole tiles become one object. Label it in fn, e.g. return skimage.measure.label(mask)."
     )
 
 
