@@ -247,16 +247,18 @@ partial = scratch / "one.zarr.labels.blockbuster-partial"
 (partial / "replaced").mkdir(parents=True)
 (partial / "blockbuster-partial").write_text("one.zarr/labels\\n")
 os.chmod(partial, 0o777)
+(scratch / "three.zarr.labels.blockbuster-partial").mkdir(mode=0o700)
 from blockbuster.rundir.lock import RunLock
 lock = RunLock(scratch / "two.zarr.labels.blockbuster-lock", "the output two")
 Path(lock.path).write_bytes(lock.content)
 """
     machine.run("carol", plant, machine.scratch)
     before = tree(machine.scratch)
-    stores = [{"write_to": str(machine.scratch / name)} for name in ("one.zarr", "two.zarr")]
-    partial, lock = calls(machine, "alice", *stores)
-    assert "one.zarr.labels.blockbuster-partial is in the way" in partial
-    assert "where another user made it, choose another output_component" in partial
+    stores = [{"write_to": str(machine.scratch / name)} for name in ("one.zarr", "two.zarr", "three.zarr")]
+    partial, lock, closed = calls(machine, "alice", *stores)
+    for name, message in (("one", partial), ("three", closed)):
+        assert f"{name}.zarr.labels.blockbuster-partial is in the way" in message
+        assert "where another user made it, choose another output_component" in message
     assert lock.startswith("PermissionError: ")
     assert "two.zarr.labels.blockbuster-lock" in lock
     assert "only they can remove it" in lock

@@ -118,7 +118,7 @@ class OutputPlace:
     def fault(self, *, overwrite: bool) -> str:
         """Say why the labels cannot be written here; empty when they can."""
         partial = self.sibling("partial")
-        if os.path.lexists(partial) and not (_is_partial_of(self, partial) or is_abandoned(partial)):
+        if os.path.lexists(partial) and not (_is_partial_of(self, partial) or _is_abandoned(partial)):
             return f"write_to: {_IN_THE_WAY.format(partial)}"
         store = Path(self.store)
         if not os.path.lexists(store) or _is_empty_folder(store):
@@ -366,7 +366,8 @@ def _remove_unfinished_files(folder: str) -> None:
 
 def _recover(place: OutputPlace, partial: str) -> None:
     """Put an array that went aside back where nothing took its place, and remove the rest."""
-    clear_abandoned(partial)
+    if _is_abandoned(partial):
+        clear_abandoned(partial)
     if not os.path.lexists(partial):
         return
     if not _is_partial_of(place, partial):
@@ -399,10 +400,15 @@ def _mark(place: OutputPlace, run: str) -> str:
     return f"{os.path.relpath(place.path, os.path.dirname(place.store))}\n{run}"
 
 
+def _is_abandoned(partial: str) -> bool:
+    return os.path.lexists(partial) and not is_foreign(partial) and is_abandoned(partial)
+
+
 def _is_partial_of(place: OutputPlace, partial: str, run: str | None = None) -> bool:
     """Say whether a folder is what an earlier run of this output, or just this run, left."""
     mark = Path(partial, MARK)
-    if os.path.islink(partial) or not mark.is_file() or is_foreign(partial):
+    # Nobody else may look into a folder of another user's run.
+    if not os.path.isdir(partial) or os.path.islink(partial) or is_foreign(partial) or not mark.is_file():
         return False
     found, expected = mark.read_text(), _mark(place, run or "")
     return found == expected if run is not None else found.partition("\n")[0] == expected.partition("\n")[0]
