@@ -47,8 +47,8 @@ from blockbuster.shown import hide_secrets
 from blockbuster.source import DaskSource, Source, open_as_others, open_source
 from blockbuster.source.geometry import Geometry
 from blockbuster.stage.bricks import bricks_of, choose_bricks
-from blockbuster.stage.empty import SAMPLE_VOXELS
 from blockbuster.stage.footprint import peak_bytes
+from blockbuster.stage.sample import SAMPLE_VOXELS
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.heuristics import worker_tile_bytes
 from blockbuster.tiling.memory import vram_bytes_or_warn

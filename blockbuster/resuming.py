@@ -35,7 +35,7 @@ from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.lock import RunLock, hold_lock
 from blockbuster.stage.finished import find_changed_pixels
 
-__all__ = ["Claim", "claimed"]
+__all__ = ["Claim", "claimed", "throwaway_stage"]
 
 logger = logging.getLogger("blockbuster")
 
@@ -122,7 +122,7 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
         If another user made the stage.
     """
     if not plan.is_resumable:
-        with _throwaway_stage(plan) as claim:
+        with throwaway_stage(plan) as claim:
             yield claim
         return
     with _locked(plan) as locks:
@@ -146,7 +146,7 @@ def _keep_growth(claim: Claim) -> None:
 
 
 @contextlib.contextmanager
-def _throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
+def throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
     """Make a stage that no later call could find, so that it is kept only when it was asked for."""
     create_stage(plan.stage_path, _about(), PRIVATE)
     claim = Claim(plan, plan.stage_path)

@@ -11,6 +11,7 @@ import numpy as np
 from blockbuster.grid import Box, Index, TileGrid
 from blockbuster.plan import RunPlan
 from blockbuster.source import Source
+from blockbuster.stage.sample import chunk_around, read_boxes
 
 __all__ = ["Crop", "choose_crop"]
 
@@ -89,8 +90,10 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
     grid = _shorten_tiles(grid, axes)
     counts = _count_tiles(grid, axes, largest_halo)
     boxes = _boxes(grid, counts)
-    box = max(boxes, key=lambda box: _contrast(plan.source, box)) if len(boxes) > 1 else boxes[0]
-    return Crop(box, grid.tile_shape, axes, all(counts[i] == grid.grid_shape[i] for i in axes))
+    if len(boxes) > 1:
+        glances = read_boxes(plan.source, [_glance(plan.source, box) for box in boxes])
+        boxes = [boxes[int(np.argmax([_contrast(pixels) for pixels in glances]))]]
+    return Crop(boxes[0], grid.tile_shape, axes, all(counts[i] == grid.grid_shape[i] for i in axes))
 
 
 def _shorten_tiles(grid: TileGrid, axes: tuple[int, ...]) -> TileGrid:
@@ -137,16 +140,22 @@ def _boxes(grid: TileGrid, counts: list[int]) -> list[Box]:
     return boxes
 
 
-def _contrast(source: Source, box: Box) -> float:
-    """Standard deviation of the middle of a box, as far as a glance goes."""
+def _glance(source: Source, box: Box) -> Box:
+    """Choose the middle of a box, and of that what lies in one chunk, unless chunks are much smaller."""
     room = GLANCE_VOXELS
     glance: list[slice] = []
-    for part in reversed(box):
+    for axis, part in reversed(list(enumerate(box))):
         side = max(1, min(part.stop - part.start, room, math.isqrt(GLANCE_VOXELS)))
         room //= side
         start = (part.start + part.stop - side) // 2
-        glance.insert(0, slice(start, start + side))
-    pixels = source.read(tuple(glance))
+        chunk = chunk_around(source, axis, start + side // 2)
+        inside = slice(max(start, chunk.start), min(start + side, chunk.stop))
+        glance.insert(0, inside if 2 * (inside.stop - inside.start) >= side else slice(start, start + side))
+    return tuple(glance)
+
+
+def _contrast(pixels: np.ndarray) -> float:
+    """Give the standard deviation of the finite ones."""
     finite = pixels[np.isfinite(pixels)]
     if finite.dtype.kind != "c":
         finite = finite.astype(np.float64)

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from blockbuster.finish import progress_bar
+from blockbuster.options import check_flag
 from blockbuster.plan import plan_run
-from blockbuster.stage.empty import EmptyTiles, find_empty_tiles, otsu_threshold
+from blockbuster.preflight import refuse_in_starting_worker
+from blockbuster.resuming import throwaway_stage
+from blockbuster.stage.empty import EmptyTiles, otsu_threshold
+from blockbuster.stage.looking import find_empty_tiles
+from blockbuster.stage.sample import hold_small
 
 __all__ = ["estimate_empty_tiles"]
 
@@ -18,6 +24,7 @@ def estimate_empty_tiles(
     threshold: float | None = None,
     channel: int | None = 0,
     level: int = 0,
+    progress: bool = False,
 ) -> EmptyTiles:
     """Say exactly which tiles ``skip_empty`` would skip, and at which threshold.
 
@@ -34,21 +41,28 @@ def estimate_empty_tiles(
         sample, as ``empty_threshold=None`` in `tile_process`.
     channel, level : int
         As in `tile_process`.
+    progress : bool
+        Show a progress bar that counts tiles.
 
     Returns
     -------
     EmptyTiles
-        ``threshold``, ``n_empty``, ``n_tiles``, a boolean array ``empty`` over the tile grid, and
-        a picture of it: printed, or as an image with ``plane()``.
+        ``threshold``, ``n_empty``, ``n_tiles``, a boolean array ``empty`` over the tile grid, the greatest value
+        of each tile as ``maxima``, and a picture: printed, or as an image with ``plane()``.
 
     Raises
     ------
     TypeError, ValueError, FileNotFoundError
         As `tile_process` for the same arguments.
+    TileError
+        If pixels cannot be read.
 
     Notes
     -----
-    Reads the image once, tile by tile.
+    Reads what a run reads, the same bricks of neighbouring tiles, on dask's configured scheduler or the active
+    client's workers; without a threshold a sample of at most 64 pieces besides, but not of an image of less than
+    16 million voxels, which is read once in all. Nothing is kept on disk; while other processes take part, a
+    temporary folder lies where a run's stage would.
 
     Examples
     --------
@@ -60,6 +74,8 @@ def estimate_empty_tiles(
     .##
     ###
     """
+    refuse_in_starting_worker()
+    check_flag(progress, "progress")
     plan = plan_run(
         image,
         tile_shape=tile_shape,
@@ -69,5 +85,13 @@ def estimate_empty_tiles(
         skip_empty=True,
         empty_threshold=threshold,
     )
-    given = plan.empty_threshold
-    return find_empty_tiles(plan.source, plan.grid, otsu_threshold(plan.source) if given is None else given)
+    source, found = plan.source, plan.empty_threshold
+    if found is None:
+        source = hold_small(source)
+        found = otsu_threshold(source)
+    with (
+        progress_bar(progress, "look", plan.n_tiles) as advance,
+        throwaway_stage(plan) as claim,
+        plan.execution.opened() as execution,
+    ):
+        return find_empty_tiles(source, plan.bricks, found, claim.directory, execution, advance)

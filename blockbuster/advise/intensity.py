@@ -11,7 +11,7 @@ import numpy as np
 import zarr
 
 from blockbuster.source import Source, ZarrSource, open_source
-from blockbuster.stage.empty import sample_pixels
+from blockbuster.stage.sample import sample_pixels
 
 __all__ = ["intensity_percentiles"]
 

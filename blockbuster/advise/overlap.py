@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from blockbuster.finish import progress_bar
 from blockbuster.options import check_flag, resolve_count, resolve_fraction
 from blockbuster.plan import RunPlan, plan_run
 from blockbuster.process import tile_process
+from blockbuster.stage.sample import hold_small
 
 __all__ = ["OverlapAdvice", "OverlapRow", "suggest_overlap"]
 
@@ -111,6 +113,7 @@ def suggest_overlap(
         min_agreement=min_agreement,
         connectivity=connectivity,
     )
+    plan = dataclasses.replace(plan, source=hold_small(plan.source))
     crop = choose_crop(plan, halos[-1])
     if not crop.seam_axes:
         return OverlapAdvice(0, (), crop.box, crop.tile_shape, 0, 0, least)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING, Any
 
 from blockbuster.cli.help import add_examples, make_parser
@@ -32,7 +33,7 @@ EMPTY, FULL, LINE = (235, 235, 240), (62, 41, 120), (255, 255, 255)
 def add_command(commands: Any) -> None:
     """Describe the command."""
     summary = "count the tiles that --skip-empty would skip"
-    description = f"{summary}, and say at which threshold; this reads the image once"
+    description = f"{summary}, and say at which threshold; this reads the image as a run does"
     parser = make_parser(commands, "estimate-empty", summary, description=description)
     parser.set_defaults(run=_run)
     add = parser.add_argument
@@ -49,6 +50,7 @@ def add_command(commands: Any) -> None:
     add("--channel", type=read_channel, default=0, metavar="N", help="channel (0), or none: all of them")
     add("--level", type=int, default=0, metavar="N", help="pyramid level, 0 is the finest (0)")
     add("--picture", metavar="FILE", help="also draw the empty tiles to a new PNG file")
+    add("--progress", action=argparse.BooleanOptionalAction, help="a progress bar (on a terminal)")
     add("--json", action="store_true", help="print what is found as JSON")
     add_examples(parser, EXAMPLES)
 
@@ -65,7 +67,8 @@ def _run(args: argparse.Namespace) -> int:
     except (TypeError, ValueError, OSError, ImportError, RuntimeError) as error:
         return complain(error, WRONG_ARGUMENTS)
     try:
-        found = estimate_empty_tiles(args.image, threshold=args.threshold, **options)
+        progress = sys.stderr.isatty() if args.progress is None else args.progress
+        found = estimate_empty_tiles(args.image, threshold=args.threshold, progress=progress, **options)
         _print_as(found, as_json=args.json)
         if args.picture is not None:
             _draw(found, args.picture)

@@ -280,7 +280,8 @@ def _bands(image: Image, number: int, box: Box, step: int) -> Iterator[tuple[int
     """Read a box in bands of whole chunks, of which each starts at a row that is drawn."""
     *before, rows, columns = box
     unit = image.levels[number].read_unit[-2]
-    height = max(1, BAND_VOXELS // (columns.stop - columns.start))
+    # Less than a chunk would decode it for every band.
+    height = max(1, unit, BAND_VOXELS // (columns.stop - columns.start))
     start = rows.start
     while start < rows.stop:
         end = start + height

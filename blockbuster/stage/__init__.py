@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from blockbuster.stage.empty import EmptyTiles, find_empty_tiles, otsu_threshold
+from blockbuster.stage.empty import EmptyTiles, otsu_threshold
+from blockbuster.stage.looking import find_empty_tiles
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
 

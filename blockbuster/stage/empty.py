@@ -1,19 +1,16 @@
-"""Which tiles are empty: the threshold from a bounded sample, and the estimate."""
+"""Which tiles are empty: the threshold from a bounded sample, and what was found."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
-from blockbuster.grid import TileGrid
 from blockbuster.source import Source
+from blockbuster.stage.sample import sample_pixels
 
-__all__ = ["EmptyTiles", "find_empty_tiles", "otsu_threshold", "sample_pixels"]
+__all__ = ["EmptyTiles", "otsu_threshold"]
 
-SAMPLE_VOXELS = 2**24
-SAMPLE_PIECES = 64
 MOST_GRAY_LEVELS = 2**16
 
 
@@ -27,6 +24,8 @@ class EmptyTiles:
         A tile whose maximum, halo included, is not above it is empty.
     empty : ndarray of bool, shape of the tile grid
         Which tiles are empty.
+    maxima : ndarray, shape of the tile grid, optional
+        The greatest value of each tile, halo included, as the image has it.
 
     Examples
     --------
@@ -38,6 +37,7 @@ class EmptyTiles:
 
     threshold: float
     empty: np.ndarray
+    maxima: np.ndarray | None = None
 
     @property
     def n_tiles(self) -> int:
@@ -65,50 +65,6 @@ class EmptyTiles:
         return np.asarray(plane.mean(axis=tuple(range(plane.ndim - 2))))
 
 
-def sample_pixels(source: Source, most_voxels: int = SAMPLE_VOXELS) -> np.ndarray:
-    """Read pieces spread evenly over an image.
-
-    Parameters
-    ----------
-    source : Source
-        The image.
-    most_voxels : int
-        At most about so many are read.
-
-    Returns
-    -------
-    (n,) ndarray
-        Finite pixels; the whole image where it is small. The same at every call.
-    """
-    n_voxels = int(np.prod(source.shape, dtype=np.int64))
-    if n_voxels <= most_voxels:
-        pixels = source.read(tuple(slice(0, n) for n in source.shape)).ravel()
-    else:
-        pieces = _pieces(source, most_voxels // SAMPLE_PIECES)
-        pixels = np.concatenate([source.read(piece).ravel() for piece in pieces])
-    return pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
-
-
-def _pieces(source: Source, voxels: int) -> Iterator[tuple[slice, ...]]:
-    """Cut boxes of about so many voxels, the last axes long, at evenly spread positions."""
-    box = [1] * len(source.shape)
-    room = voxels
-    side = int(np.sqrt(voxels))
-    for axis in range(len(box) - 1, -1, -1):
-        box[axis] = max(1, min(source.shape[axis], side, room))
-        room //= box[axis]
-    n_places = [-(-n // length) for n, length in zip(source.shape, box, strict=True)]
-    total = int(np.prod(n_places, dtype=np.int64))
-    # A step that is odd and near the golden section does not fall into the grid's rhythm.
-    for k in range(min(total, SAMPLE_PIECES)):
-        place = np.unravel_index(int((k + 0.5) * 0.6180339887 % 1 * total), n_places)
-        starts = [int(i) * length for i, length in zip(place, box, strict=True)]
-        yield tuple(
-            slice(start, min(start + length, n))
-            for start, length, n in zip(starts, box, source.shape, strict=True)
-        )
-
-
 def otsu_threshold(source: Source) -> float:
     """Otsu's threshold of a bounded sample of an image; the value itself where it is constant.
 
@@ -131,11 +87,3 @@ def otsu_threshold(source: Source) -> float:
     pixels = pixels.astype(np.float64)
     exponent = int(np.frexp(np.abs(pixels).max())[1])
     return float(np.ldexp(threshold_otsu(np.ldexp(pixels, -exponent)), exponent))
-
-
-def find_empty_tiles(source: Source, grid: TileGrid, threshold: float) -> EmptyTiles:
-    """Read every tile and say which are empty."""
-    empty = np.zeros(grid.grid_shape, bool)
-    for tile in grid.indices():
-        empty[tile] = bool(np.max(source.read(grid.region(tile))).item() <= threshold)
-    return EmptyTiles(threshold, empty)

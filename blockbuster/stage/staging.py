@@ -37,7 +37,7 @@ from blockbuster.stage.saved import RegionReader, SavedRegions
 from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import BrickResult, StageJob, TileCall, label_axes, run_brick
 
-__all__ = ["StageOutcome", "stage_labels"]
+__all__ = ["StageOutcome", "share_source", "stage_labels"]
 
 logger = logging.getLogger("blockbuster")
 
@@ -147,7 +147,7 @@ def stage_labels(
     ValueError
         If the pixels of the image changed since the call was interrupted.
     """
-    source = _shareable(source, execution, directory)
+    source = share_source(source, execution, directory)
     clear_attempts(directory)
     with Journal(directory) as journal:
         stage = _Stage(source, call, bricks, execution, directory, journal, growth or Growth())
@@ -390,7 +390,7 @@ class _Stage:
         )
 
 
-def _shareable(source: Source, execution: Execution, directory: str) -> Source:
+def share_source(source: Source, execution: Execution, directory: str) -> Source:
     """Put an image in memory into a file where other processes run, once, not into every task."""
     if execution.in_process or not source.in_memory:
         return source

@@ -10,7 +10,7 @@ from hypothesis.extra import numpy as hnp
 from outcomes import refused
 
 from blockbuster import intensity_percentiles
-from blockbuster.stage import empty
+from blockbuster.stage import sample
 
 IMAGE = np.random.default_rng(5).gamma(2.0, 300.0, (53, 71)).astype("uint16")
 
@@ -86,7 +86,7 @@ def test_real_image(real_images):
 
 def test_a_large_image_is_sampled_all_over_and_in_the_same_way_each_time(monkeypatch):
     """The sample has its size in one place; a smaller one makes a large image of a small one."""
-    monkeypatch.setattr(empty.sample_pixels, "__defaults__", (2**14,))
+    monkeypatch.setattr(sample.sample_pixels, "__defaults__", (2**14,))
     ramp = np.add.outer(np.arange(600.0), np.arange(800.0))
     found = intensity_percentiles(ramp, (1, 50, 99))
     assert found == intensity_percentiles(ramp, (1, 50, 99))

@@ -1,0 +1,115 @@
+"""Look at every tile without calling fn: which ones a run would skip."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from blockbuster.cluster import Execution, run_tasks
+from blockbuster.errors import TileError
+from blockbuster.grid import BrickGrid, relative_box
+from blockbuster.source import DaskSource, Source
+from blockbuster.stage.empty import EmptyTiles
+from blockbuster.stage.saved import RegionReader, SavedRegions
+from blockbuster.stage.staging import share_source
+
+__all__ = ["find_empty_tiles"]
+
+
+@dataclass(frozen=True)
+class _LookJob:
+    """What the tasks share; of a dask image pixels come with the task."""
+
+    source: RegionReader
+    bricks: BrickGrid
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The maxima of the tiles of a brick, in C order, or why there are none."""
+
+    number: int
+    maxima: np.ndarray | None = None
+    error: TileError | None = None
+
+
+def find_empty_tiles(
+    source: Source,
+    bricks: BrickGrid,
+    threshold: float,
+    directory: str,
+    execution: Execution,
+    on_tiles: Callable[[int], Any] = bool,
+) -> EmptyTiles:
+    """Read an image as a run does, brick by brick on all workers, and say which tiles are empty.
+
+    Parameters
+    ----------
+    source : Source
+        The image, of real numbers.
+    bricks : BrickGrid
+        Its tiles, grouped into tasks.
+    threshold : float
+        A tile whose maximum, halo included, is not above it is empty; NaN never makes a tile so.
+    directory : str
+        An empty directory that every worker sees.
+    execution : Execution
+        Where to run.
+    on_tiles : callable
+        Called with a number of tiles as they are looked at.
+
+    Raises
+    ------
+    TileError
+        If pixels cannot be read; it names the first tile of the brick.
+    """
+    source = share_source(source, execution, directory)
+    is_dask = isinstance(source, DaskSource)
+    job = _LookJob(SavedRegions() if is_dask else source, bricks)
+    maxima = np.zeros(bricks.grid.grid_shape, source.dtype)
+    empty = np.zeros(bricks.grid.grid_shape, bool)
+
+    def take(look: _Look) -> None:
+        if look.error is not None:
+            raise look.error
+        assert look.maxima is not None
+        tiles = bricks.tiles(bricks.index(look.number))
+        maxima[tiles] = look.maxima.reshape(maxima[tiles].shape)
+        # Numbers of Python are compared exactly, integers of 64 bits with a float too.
+        is_empty = [maximum <= threshold for maximum in look.maxima.tolist()]
+        empty[tiles] = np.reshape(is_empty, empty[tiles].shape)
+        on_tiles(len(is_empty))
+
+    def region(number: int) -> Any:
+        return source.region(bricks.region(bricks.index(number))) if isinstance(source, DaskSource) else None
+
+    run_tasks(
+        execution,
+        _look_at_brick,
+        job,
+        range(bricks.n_bricks),
+        directory=directory,
+        on_result=take,
+        region=region if is_dask else None,
+    )
+    return EmptyTiles(threshold, empty, maxima)
+
+
+def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | None = None) -> _Look:
+    """Read a brick's region, unless it came with the task, and take the maximum of each tile."""
+    index = job.bricks.index(number)
+    whole = job.bricks.region(index)
+    grid = job.bricks.grid
+    tiles = list(job.bricks.tile_indices(index))
+    try:
+        pixels = job.source.read(whole) if pixels is None else np.asarray(pixels)
+    except Exception as error:
+        # The user's exception may not survive the way to another process.
+        return _Look(
+            number, error=TileError.from_exception("reading the image", error, tiles[0], grid.core(tiles[0]))
+        )
+    maxima = [np.max(pixels[relative_box(grid.region(tile), whole)]) for tile in tiles]
+    return _Look(number, np.array(maxima, pixels.dtype))

@@ -1,0 +1,130 @@
+"""A bounded sample of an image, the same at every call, for which no chunk is decoded twice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from blockbuster.grid import Box, relative_box
+from blockbuster.source import NumpySource, Source
+
+__all__ = ["SAMPLE_PIECES", "SAMPLE_VOXELS", "chunk_around", "hold_small", "read_boxes", "sample_pixels"]
+
+SAMPLE_VOXELS = 2**24
+SAMPLE_PIECES = 64
+
+
+def hold_small(source: Source) -> Source:
+    """Read an image that is no larger than a sample, so that what is read of it later is decoded only once."""
+    if source.kind == "numpy" or int(np.prod(source.shape, dtype=np.int64)) > SAMPLE_VOXELS:
+        return source
+    return NumpySource(source.read(tuple(slice(0, n) for n in source.shape)), axes=source.axes)
+
+
+def sample_pixels(source: Source, most_voxels: int = SAMPLE_VOXELS) -> np.ndarray:
+    """Read pieces spread evenly over an image.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    most_voxels : int
+        At most about so many are read.
+
+    Returns
+    -------
+    (n,) ndarray
+        Finite pixels; the whole image where it is small. The same at every call.
+
+    Notes
+    -----
+    A piece lies in one chunk where chunks are as large, and pieces in one chunk are read together: what is
+    decoded is at most 64 chunks, each once. With smaller chunks it is what the pieces touch.
+    """
+    n_voxels = int(np.prod(source.shape, dtype=np.int64))
+    if n_voxels <= most_voxels:
+        pixels = source.read(tuple(slice(0, n) for n in source.shape)).ravel()
+    else:
+        pieces = _pieces(source, most_voxels // SAMPLE_PIECES)
+        pixels = np.concatenate([piece.ravel() for piece in read_boxes(source, pieces)])
+    return pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+
+
+def _pieces(source: Source, voxels: int) -> list[Box]:
+    """Cut boxes of about so many voxels, the last axes long, at evenly spread positions."""
+    box = [1] * len(source.shape)
+    room = voxels
+    side = int(np.sqrt(voxels))
+    for axis in range(len(box) - 1, -1, -1):
+        box[axis] = max(1, min(source.shape[axis], side, room))
+        room //= box[axis]
+    n_places = [-(-n // length) for n, length in zip(source.shape, box, strict=True)]
+    total = int(np.prod(n_places, dtype=np.int64))
+    # A step that is odd and near the golden section does not fall into the grid's rhythm.
+    steps = [int((k + 0.5) * 0.6180339887 % 1 * total) for k in range(min(total, SAMPLE_PIECES))]
+    places = [np.unravel_index(step, n_places) for step in steps]
+    return [_piece(source, [int(i) * n for i, n in zip(place, box, strict=True)], box) for place in places]
+
+
+def _piece(source: Source, starts: Sequence[int], box: Sequence[int]) -> Box:
+    """Move a box into the chunk that it starts in, along axes where it fits; cut it at the end of the image."""
+    parts = []
+    for axis, (start, length) in enumerate(zip(starts, box, strict=True)):
+        chunk = chunk_around(source, axis, start)
+        if chunk.stop - chunk.start >= length:
+            start = min(start, chunk.stop - length)
+        parts.append(slice(start, min(start + length, source.shape[axis])))
+    return tuple(parts)
+
+
+def chunk_around(source: Source, axis: int, at: int) -> slice:
+    """Say where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
+    if source.read_unit[axis] == 1:
+        return slice(at, at + 1)
+    edges = np.cumsum((0, *source.chunks[axis]))
+    number = int(np.searchsorted(edges, at, side="right"))
+    return slice(int(edges[number - 1]), int(edges[number]))
+
+
+def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
+    """Read boxes of an image; those that lie in one chunk in one go, so that it is decoded once.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    boxes : sequence of tuple of slice
+        In any order; they may overlap.
+
+    Returns
+    -------
+    list of ndarray
+        The pixels of each box, in the same order.
+
+    Notes
+    -----
+    Of a chunk with several boxes, the least box that holds them all is in memory as well.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for number, box in enumerate(boxes):
+        groups.setdefault(_key(source, box, number), []).append(number)
+    found: dict[int, np.ndarray] = {}
+    for numbers in groups.values():
+        whole = _least_box([boxes[number] for number in numbers])
+        pixels = source.read(whole)
+        for number in numbers:
+            found[number] = pixels[relative_box(boxes[number], whole)].copy() if len(numbers) > 1 else pixels
+    return [found[number] for number in range(len(boxes))]
+
+
+def _key(source: Source, box: Box, number: int) -> tuple[int, ...]:
+    """The same for boxes in the same chunk, and for no others."""
+    chunks = [chunk_around(source, axis, part.start) for axis, part in enumerate(box)]
+    inside = all(part.stop <= chunk.stop for part, chunk in zip(box, chunks, strict=True))
+    return tuple(chunk.start for chunk in chunks) if inside else (-1, number)
+
+
+def _least_box(boxes: Sequence[Box]) -> Box:
+    ends = zip(*boxes, strict=True)
+    return tuple(slice(min(p.start for p in parts), max(p.stop for p in parts)) for parts in ends)
