@@ -175,7 +175,7 @@ class FilledJournal:
         for number in numbers:
             counts = rng.integers(0, 500, 16)
             crc = f"{rng.integers(2**32):08x}"
-            yield BrickResult(number, counts, n_skipped=1, fn_seconds=float(rng.random()), checksum=crc)
+            yield BrickResult(number, counts, maxima=[12.0], fn_seconds=float(rng.random()), checksum=crc)
 
     def add(self) -> float:
         """Add tasks and forget them again; give the microseconds for each."""

@@ -34,7 +34,7 @@ from blockbuster.resuming import Claim, claimed
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal
 from blockbuster.shown import escape_controls
-from blockbuster.stage.empty import otsu_threshold
+from blockbuster.stage.empty import Background, choose_empty_threshold
 from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
@@ -114,7 +114,7 @@ def tile_process(
     skip_empty : bool
         Do not call fn for tiles whose maximum, halo included, is not above `empty_threshold`.
     empty_threshold : float, optional
-        ``None``: Otsu's threshold of a bounded sample.
+        ``None``: Otsu's threshold of a bounded sample, lowered where background does not reach it.
     stage_dir : path, optional
         Folder for the temporary stage. ``None``: beside `write_to`, else beside the input where that can be
         written to, else the system's temporary directory.
@@ -263,10 +263,12 @@ class _Run:
 
     def _tile_call(self) -> TileCall:
         plan, options = self.plan, self.plan.options
+        threshold, background = self._threshold()
         return TileCall(
             plan.grid,
             self.fn,
-            self._threshold(),
+            threshold,
+            background,
             plan.channel_axis,
             apart_axes=plan.apart_axes,
             retries=int(options.retries),
@@ -274,12 +276,12 @@ class _Run:
             one_at_a_time=bool(options.use_gpu),
         )
 
-    def _threshold(self) -> float | None:
+    def _threshold(self) -> tuple[float | None, Background | None]:
         """Choose the threshold of empty tiles; a run that is continued keeps its own."""
         plan = self.plan
-        if not plan.options.skip_empty or plan.empty_threshold is not None:
-            return plan.empty_threshold
-        return None if self.claim.resumes else otsu_threshold(plan.source)
+        if not plan.options.skip_empty or plan.empty_threshold is not None or self.claim.resumes:
+            return plan.empty_threshold, None
+        return choose_empty_threshold(plan.source)
 
     def _report_stage(self, outcome: StageOutcome) -> None:
         report = self.report
@@ -297,6 +299,12 @@ class _Run:
             warn_user(
                 f"All {report.n_tiles} tiles were skipped as empty (maximum <= {report.empty_threshold:g}); "
                 "lower empty_threshold or pass skip_empty=False if the image is not empty.",
+            )
+        elif outcome.high_skipped:
+            warn_user(
+                f"{outcome.n_skipped} of {report.n_tiles} tiles were skipped as empty (maximum <= "
+                f"{report.empty_threshold:g}), and {outcome.high_skipped}: they may hold objects. Look at the "
+                "picture and the maxima of estimate_empty_tiles, and pass an empty_threshold.",
             )
         if outcome.failed:
             warn_user(_describe_failed(outcome.failed))

@@ -9,7 +9,7 @@ from blockbuster.options import check_flag
 from blockbuster.plan import plan_run
 from blockbuster.preflight import refuse_in_starting_worker
 from blockbuster.resuming import throwaway_stage
-from blockbuster.stage.empty import EmptyTiles, otsu_threshold
+from blockbuster.stage.empty import EmptyTiles, choose_empty_threshold
 from blockbuster.stage.looking import find_empty_tiles
 from blockbuster.stage.sample import hold_small
 
@@ -38,7 +38,7 @@ def estimate_empty_tiles(
         Halo in voxels; it counts for whether a tile is empty.
     threshold : float, optional
         A tile whose maximum is not above it is empty. ``None``: Otsu's threshold of a bounded
-        sample, as ``empty_threshold=None`` in `tile_process`.
+        sample, lowered where background does not reach it, as ``empty_threshold=None`` in `tile_process`.
     channel, level : int
         As in `tile_process`.
     progress : bool
@@ -88,7 +88,7 @@ def estimate_empty_tiles(
     source, found = plan.source, plan.empty_threshold
     if found is None:
         source = hold_small(source)
-        found = otsu_threshold(source)
+        found, _ = choose_empty_threshold(source)
     with (
         progress_bar(progress, "look", plan.n_tiles) as advance,
         throwaway_stage(plan) as claim,

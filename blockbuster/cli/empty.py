@@ -46,7 +46,7 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="margin that counts too, in voxels, or per axis: 0,16,16 (0)",
     )
-    add("--threshold", type=float, metavar="VALUE", help="a tile not above it is empty (Otsu of a sample)")
+    add("--threshold", type=float, metavar="VALUE", help="a tile not above it is empty (chosen from a sample)")
     add("--channel", type=read_channel, default=0, metavar="N", help="channel (0), or none: all of them")
     add("--level", type=int, default=0, metavar="N", help="pyramid level, 0 is the finest (0)")
     add("--picture", metavar="FILE", help="also draw the empty tiles to a new PNG file")

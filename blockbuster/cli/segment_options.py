@@ -51,7 +51,12 @@ def _add_tile_options(add: Callable[..., Any]) -> None:
         help="margin that the function sees too, in voxels, or per axis: 0,16 (0; watershed: DIAMETER)",
     )
     add("--skip-empty", action="store_true", help="do not call the function for tiles of background alone")
-    add("--empty-threshold", type=float, metavar="VALUE", help="a tile not above it is empty (Otsu of a sample)")
+    add(
+        "--empty-threshold",
+        type=float,
+        metavar="VALUE",
+        help="a tile not above it is empty (chosen from a sample)",
+    )
     add("--use-gpu", action="store_true", help="size auto tiles by GPU memory and run one tile at a time")
     add("--tiles-per-task", type=int, metavar="N", help="tiles read and stored together (chosen)")
 

@@ -214,9 +214,9 @@ def cellpose_fn(
     Notes
     -----
     The model is loaded once per process, when the first tile comes, and its threads share it; they evaluate one
-    tile at a time. A tile of one value is all background, and not evaluated. Axes other than y and x (z, y
-    and x with ``do_3D``) must be 1 long in a tile. When a GPU runs out of memory, the tile is evaluated again
-    with half the batch size, down to 1, and then fails.
+    tile at a time. A tile of one value, or of NaN alone, is all background, and not evaluated. Axes other than
+    y and x (z, y and x with ``do_3D``) must be 1 long in a tile. When a GPU runs out of memory, the tile is
+    evaluated again with half the batch size, down to 1, and then fails.
 
     Examples
     --------

@@ -161,9 +161,10 @@ def stardist_fn(
     Notes
     -----
     The model is loaded once per process, when the first tile comes, and its threads share it; they evaluate one
-    tile at a time, on the GPU if TensorFlow sees one. A tile of one value is all background, and not evaluated;
-    where the two percentiles are one value, the least and the greatest intensity take their place. When a GPU
-    runs out of memory, the tile is predicted again in 2 x 2 parts, up to 16 x 16, and then fails.
+    tile at a time, on the GPU if TensorFlow sees one. A tile of one value, or of NaN alone, is all background,
+    and not evaluated; where the two percentiles are one value, the least and the greatest intensity take their
+    place. When a GPU runs out of memory, the tile is predicted again in 2 x 2 parts, up to 16 x 16, and then
+    fails.
 
     Examples
     --------

@@ -66,25 +66,29 @@ def label_shape(shape: Sequence[int], channel_axis: int | None) -> tuple[int, ..
 
 
 def is_uniform(tile: np.ndarray) -> bool:
-    """Say whether a tile holds one value only: nothing to see, and no range to normalise by.
+    """Say whether a tile holds one value only, or NaN alone: nothing to see, and no range to normalise by.
 
     Examples
     --------
     >>> is_uniform(np.full((3, 3), 7)), is_uniform(np.eye(3))
     (True, False)
     """
-    return tile.size == 0 or bool(tile.min() == tile.max())
+    return tile.size == 0 or bool(tile.min() == tile.max()) or _is_nan_alone(tile)
+
+
+def _is_nan_alone(tile: np.ndarray) -> bool:
+    return tile.dtype.kind == "f" and bool(np.isnan(tile).all())
 
 
 def check_finite(tile: np.ndarray) -> None:
-    """Refuse NaN and infinities, which normalisation spreads over the whole tile.
+    """Refuse NaN and infinities, which normalisation spreads over the whole tile, unless it is NaN alone.
 
     Raises
     ------
     ValueError
         If there are any; says how many.
     """
-    if tile.dtype.kind != "f":
+    if tile.dtype.kind != "f" or _is_nan_alone(tile):
         return
     n_bad = tile.size - int(np.count_nonzero(np.isfinite(tile)))
     if n_bad:

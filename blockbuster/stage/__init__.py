@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockbuster.stage.empty import EmptyTiles, otsu_threshold
+from blockbuster.stage.empty import EmptyTiles, choose_empty_threshold, otsu_threshold
 from blockbuster.stage.looking import find_empty_tiles
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
@@ -11,6 +11,7 @@ __all__ = [
     "EmptyTiles",
     "StageOutcome",
     "TileCall",
+    "choose_empty_threshold",
     "find_empty_tiles",
     "otsu_threshold",
     "stage_labels",

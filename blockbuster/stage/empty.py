@@ -1,17 +1,37 @@
-"""Which tiles are empty: the threshold from a bounded sample, and what was found."""
+"""Which tiles are empty: a threshold from a bounded sample, and what is told of skipped tiles."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from blockbuster.source import Source
 from blockbuster.stage.sample import sample_pixels
 
-__all__ = ["EmptyTiles", "otsu_threshold"]
+__all__ = [
+    "Background",
+    "EmptyTiles",
+    "choose_empty_threshold",
+    "describe_high_skipped",
+    "otsu_of_pixels",
+    "otsu_threshold",
+]
 
 MOST_GRAY_LEVELS = 2**16
+# Background reaches so many spreads above its level: in a tile of 10^8 voxels of noise, one in ten times higher.
+REACH_SPREADS = 6.0
+# A skipped tile that is higher than this, and than so many times what is usual among them, is told of.
+HIGH_SPREADS = 4.0
+USUAL_HEIGHTS = 2.0
+# What lies farther than this from the level does not count for it, until all that counts is nearer.
+CLIP_SPREADS = 2.5
+MOST_CLIPS = 20
+# The spread of normal noise for its median absolute deviation.
+SPREAD_PER_DEVIATION = 1.4826
+MOST_VALUES_FOR_SPREAD = 2**20
 
 
 @dataclass(frozen=True)
@@ -65,25 +85,161 @@ class EmptyTiles:
         return np.asarray(plane.mean(axis=tuple(range(plane.ndim - 2))))
 
 
+class Background(NamedTuple):
+    """What most voxels without objects have.
+
+    Parameters
+    ----------
+    level : float
+        Their median.
+    spread : float
+        Their standard deviation, were they normal noise; from their median absolute deviation.
+    """
+
+    level: float
+    spread: float
+
+
 def otsu_threshold(source: Source) -> float:
     """Otsu's threshold of a bounded sample of an image; the value itself where it is constant.
+
+    Returns
+    -------
+    float
+        Of an image of integers an int: not every one of 64 bits is a float.
 
     References
     ----------
     N. Otsu (1979), A threshold selection method from gray-level histograms. IEEE Transactions on
     Systems, Man, and Cybernetics 9(1): 62-66.
     """
+    return otsu_of_pixels(sample_pixels(source))
+
+
+def otsu_of_pixels(pixels: np.ndarray) -> float:
+    """Otsu's threshold of finite pixels of any real dtype."""
     from skimage.filters import threshold_otsu
 
-    pixels = sample_pixels(source)
-    if pixels.dtype.kind == "b":
-        return 0.0
-    if not pixels.size or pixels.min() == pixels.max():
-        return float(pixels[0]) if pixels.size else 0.0
-    if pixels.dtype.kind != "f" and int(pixels.max()) - int(pixels.min()) < MOST_GRAY_LEVELS:
-        return float(threshold_otsu(pixels))
-    # scikit-image gives integers a bin for every value between the extremes, and squares all values: a
-    # single outlier would exhaust the memory, or overflow. Scaling by a power of two is exact.
-    pixels = pixels.astype(np.float64)
+    if not pixels.size or pixels.dtype.kind == "b":
+        return 0
+    least = pixels.min().item()
+    if pixels.max() == least:
+        return least
+    if pixels.dtype.kind == "f":
+        return _otsu_of_floats(pixels.astype(np.float64))
+    # Counted from the least one: scikit-image counts every value from 0 on, and floats would take integers of 64
+    # bits that are near each other for the same.
+    offsets = _offsets(pixels, pixels.min())
+    if int(offsets.max()) >= MOST_GRAY_LEVELS:
+        return least + int(_otsu_of_floats(offsets.astype(np.float64)))
+    counts = np.bincount(offsets.astype(np.intp, copy=False))
+    return least + int(threshold_otsu(hist=(counts, np.arange(counts.size))))
+
+
+def _otsu_of_floats(pixels: np.ndarray) -> float:
+    from skimage.filters import threshold_otsu
+
+    # scikit-image squares all values, which may overflow. Scaling by a power of two is exact.
     exponent = int(np.frexp(np.abs(pixels).max())[1])
     return float(np.ldexp(threshold_otsu(np.ldexp(pixels, -exponent)), exponent))
+
+
+def _offsets(pixels: np.ndarray, least: np.integer) -> np.ndarray:
+    """Subtract the least of integers, exactly: unsigned numbers of the same size hold every difference."""
+    unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
+    return np.asarray(pixels.view(unsigned) - least.view(unsigned))
+
+
+def choose_empty_threshold(source: Source) -> tuple[float, Background]:
+    """Choose up to which maximum a tile is empty: Otsu's threshold, lowered where background does not reach it.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+
+    Returns
+    -------
+    threshold : float
+        Never above Otsu's. Of an image of integers an int.
+    background : Background
+        What it was lowered by.
+
+    Notes
+    -----
+    A few specks that are much brighter than the objects draw Otsu's threshold above them. Background is
+    what is left of the lower class after everything that lies far from its median, in median absolute
+    deviations, was left out again and again; outliers do not move it.
+
+    Where most voxels lie above Otsu's threshold, background may be what is bright, and a tile of the lower class
+    an object. Then no tile is empty in which anything exceeds the least value of the sample.
+    """
+    pixels = sample_pixels(source)
+    otsu = otsu_of_pixels(pixels)
+    if not pixels.size or pixels.dtype.kind == "b":
+        return otsu, Background(otsu, 0.0)
+    least = pixels.min()
+    some = pixels[:: 1 + pixels.size // MOST_VALUES_FOR_SPREAD]
+    if pixels.dtype.kind == "f":
+        level, spread = _find_background(some.astype(np.float64), float(least), otsu)
+        return min(otsu, level + REACH_SPREADS * spread), Background(level, spread)
+    base = least.item()
+    level, spread = _find_background(_offsets(some, least).astype(np.float64), 0.0, otsu - base)
+    return min(otsu, base + int(level + REACH_SPREADS * spread)), Background(base + int(level), spread)
+
+
+def _find_background(values: np.ndarray, least: float, otsu: float) -> Background:
+    lower = np.sort(values[values <= otsu])
+    if 2 * lower.size < values.size:
+        return Background(least, 0.0)
+    with np.errstate(over="ignore"):
+        for _ in range(MOST_CLIPS):
+            level = _middle(lower)
+            spread = SPREAD_PER_DEVIATION * _middle(np.sort(np.abs(lower - level)))
+            near = lower[np.abs(lower - level) <= CLIP_SPREADS * spread]
+            if near.size == lower.size:
+                break
+            lower = near
+    return Background(level, spread)
+
+
+def _middle(values: np.ndarray) -> float:
+    """Give the lower median of sorted values: one of them, so that it is exact."""
+    return float(values[(values.size - 1) // 2])
+
+
+def describe_high_skipped(maxima: Sequence[float], background: Background) -> str:
+    """Say how many skipped tiles reach much farther above the background than the others; empty if none does.
+
+    Parameters
+    ----------
+    maxima : sequence of float
+        The maximum of each skipped tile.
+    background : Background
+        What the threshold was chosen by.
+
+    Notes
+    -----
+    In tiles of noise maxima are nearly the same, four to six spreads above the background. Where the
+    background is uneven its spread is larger, and maxima lie nearer. A tile that reaches more than four
+    spreads, and twice as far as half of those that exceed the background at all, holds something else.
+
+    Examples
+    --------
+    >>> describe_high_skipped([130, 131, 133, 135, 210], Background(100, 20))
+    'the maxima of 1 of them are up to 210, 5.5 spreads above the background (100 +- 20), which half of them
+    exceed by 1.6 at most'
+    """
+    level, spread = background
+    # Subtracted first: integers of 64 bits may be near each other.
+    heights = np.sort(np.array([maximum - level for maximum in maxima if maximum > level], np.float64))
+    if not heights.size or not spread:
+        return ""
+    usual = _middle(heights)
+    n_high = np.count_nonzero(heights > max(USUAL_HEIGHTS * usual, HIGH_SPREADS * spread))
+    if not n_high:
+        return ""
+    return (
+        f"the maxima of {n_high} of them are up to {max(maxima):g}, {heights[-1] / spread:.1f} spreads above the "
+        f"background ({level:g} +- {spread:.3g}), which half of them exceed by {usual / spread:.1f} at most"
+    )

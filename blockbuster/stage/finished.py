@@ -37,7 +37,7 @@ def task_record(result: BrickResult) -> Record:
     record: Record = {
         "task": result.number,
         "counts": result.counts.tolist(),
-        "skipped": result.n_skipped,
+        "maxima": result.maxima,
         "fn": round(result.fn_seconds, 6),
         "crc": result.checksum,
     }
@@ -57,7 +57,7 @@ def read_task(record: Record) -> BrickResult:
     return BrickResult(
         record["task"],
         np.asarray(record["counts"], np.int64),
-        n_skipped=record["skipped"],
+        maxima=list(record["maxima"]),
         n_retried=record.get("retried", 0),
         fn_seconds=record["fn"],
         checksum=record["crc"],
@@ -67,7 +67,7 @@ def read_task(record: Record) -> BrickResult:
 
 
 def read_task_records(directory: str) -> dict[int, Record]:
-    """Read the last record of each task from the journal, ``counts`` as an array of int64.
+    """Read the last record of each task from the journal, ``counts`` as an array of int64, ``maxima`` as a tuple.
 
     Notes
     -----
@@ -77,7 +77,8 @@ def read_task_records(directory: str) -> dict[int, Record]:
     records = {}
     for record in read_journal(directory):
         if "task" in record:
-            records[record["task"]] = {**record, "counts": np.array(record["counts"], np.int64)}
+            record |= {"counts": np.array(record["counts"], np.int64), "maxima": tuple(record["maxima"])}
+            records[record["task"]] = record
     return records
 
 

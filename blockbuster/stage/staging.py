@@ -24,6 +24,7 @@ from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import DaskSource, NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.deaths import StageWatch
+from blockbuster.stage.empty import Background, describe_high_skipped
 from blockbuster.stage.finished import (
     Sample,
     choose_samples,
@@ -65,6 +66,8 @@ class StageOutcome:
         Time in fn, summed over workers.
     empty_threshold : float or None
         Tiles whose maximum was not above it were skipped.
+    high_skipped : str
+        What is to be said of skipped tiles that lie far above the background; empty: nothing.
     n_resumed : int
         Tiles that an earlier run had finished.
     n_retried : int
@@ -84,6 +87,7 @@ class StageOutcome:
     n_labels: int
     fn_seconds: float
     empty_threshold: float | None = None
+    high_skipped: str = ""
     n_resumed: int = 0
     n_retried: int = 0
     n_masks: int = 0
@@ -191,6 +195,7 @@ class _Stage:
             "tiles_per_brick": self.bricks.tiles_per_brick,
             "drops_channels": drops,
             "empty_threshold": self.call.empty_threshold,
+            "background": self.call.background,
         }
         staged.create(image)
         for probe in probes:
@@ -207,7 +212,10 @@ class _Stage:
         os.makedirs(os.path.join(self.directory, layout["part"], "sidecars"), exist_ok=True)
         self.bricks = BrickGrid(self.bricks.grid, tuple(image["tiles_per_brick"]))
         self.call = dataclasses.replace(
-            self.call, drops_channels=image["drops_channels"], empty_threshold=image["empty_threshold"]
+            self.call,
+            drops_channels=image["drops_channels"],
+            empty_threshold=image["empty_threshold"],
+            background=Background(*image["background"]) if image["background"] else None,
         )
         probes, grid = kept_probes(self.directory), self.bricks.grid
         if probes:
@@ -241,14 +249,16 @@ class _Stage:
         )
         ArrayFolder(self.directory).save("counts", counts)
         reach("stage finished")
+        background = self.call.background
         return StageOutcome(
             staged,
             self.bricks,
-            n_run=grid.n_tiles - tally.n_skipped,
-            n_skipped=tally.n_skipped,
+            n_run=grid.n_tiles - len(tally.maxima),
+            n_skipped=len(tally.maxima),
             n_labels=int(tally.counts.sum()),
             fn_seconds=tally.fn_seconds + sum(probe.seconds for probe in probes),
             empty_threshold=self.call.empty_threshold,
+            high_skipped=describe_high_skipped(tally.maxima, background) if background else "",
             n_resumed=n_resumed,
             n_retried=tally.n_retried + sum(probe.n_retried for probe in probes),
             n_masks=int(np.count_nonzero(tally.counts)) if tally.in_pieces else 0,

@@ -55,7 +55,7 @@ class Tally:
         self.growth = growth
         self.counts = np.zeros(bricks.grid.grid_shape, np.int64)
         self.n_finished = 0
-        self.n_skipped = 0
+        self.maxima: list[float] = []
         self.n_retried = 0
         self.fn_seconds = 0.0
         self.in_pieces: bool | None = False
@@ -85,7 +85,7 @@ class Tally:
         tiles = self.bricks.tiles(index)
         self.counts[tiles] = result.counts.reshape(self.counts[tiles].shape)
         self.n_finished += 1
-        self.n_skipped += result.n_skipped
+        self.maxima += result.maxima
         self.n_retried += result.n_retried
         self.fn_seconds += result.fn_seconds
         if result.counts.any():

@@ -21,6 +21,7 @@ from blockbuster.shown import hide_secrets
 from blockbuster.source import pixel_digest
 from blockbuster.stage.borders import BrickBorders, brick_borders
 from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
+from blockbuster.stage.empty import Background
 from blockbuster.stage.masks import MaskWatch
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader
@@ -46,6 +47,8 @@ class TileCall:
         ``(ndarray) -> ndarray``.
     empty_threshold : float or None
         A tile whose maximum is not above it is not shown to fn; ``None``: every tile is.
+    background : Background or None
+        What the threshold was chosen by; ``None`` where the user gave it.
     channel_axis : int or None
         The axis that fn may drop from its labels.
     drops_channels : bool or None
@@ -64,6 +67,7 @@ class TileCall:
     grid: TileGrid
     fn: Callable[[np.ndarray], Any]
     empty_threshold: float | None = None
+    background: Background | None = None
     channel_axis: int | None = None
     drops_channels: bool | None = None
     apart_axes: Index = ()
@@ -71,9 +75,15 @@ class TileCall:
     skip_errors: bool = False
     one_at_a_time: bool = False
 
-    def is_empty(self, pixels: np.ndarray) -> bool:
-        """Say whether a tile is background alone; NaN never makes it so."""
-        return self.empty_threshold is not None and bool(np.max(pixels).item() <= self.empty_threshold)
+    def maximum_if_empty(self, pixels: np.ndarray) -> float | None:
+        """Give the maximum of a tile that is background alone, None for any other; NaN never makes it empty."""
+        if self.empty_threshold is None:
+            return None
+        # A number of Python is compared exactly, an integer of 64 bits with a float too.
+        maximum = np.max(pixels).item()
+        if not maximum <= self.empty_threshold:
+            return None
+        return maximum if isinstance(maximum, int) else float(maximum)
 
     def label(self, tile: Index, core: Box, pixels: np.ndarray) -> np.ndarray:
         """Call fn on a copy of a tile's region, check what it returns, and keep apart what is not merged.
@@ -130,6 +140,8 @@ class TileOutcome:
     ----------
     labels : ndarray or None
         Labels of its region; ``None`` for an empty tile and for one that failed.
+    maximum : float or None
+        Of an empty tile.
     seconds : float
         Time in fn, in the call that worked.
     n_retried : int
@@ -139,6 +151,7 @@ class TileOutcome:
     """
 
     labels: np.ndarray | None = None
+    maximum: float | None = None
     seconds: float = 0.0
     n_retried: int = 0
     error: TileError | None = None
@@ -176,7 +189,8 @@ def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], 
         raise
     except BaseException as error:
         raise TileError.from_exception("reading the image", error, tile, core) from error
-    if call.is_empty(pixels):
+    outcome.maximum = call.maximum_if_empty(pixels)
+    if outcome.maximum is not None:
         return
     start = time.perf_counter()
     outcome.labels = call.label(tile, core, pixels)
@@ -231,8 +245,8 @@ class BrickResult:
         The brick.
     counts : (n_tiles,) ndarray of int64
         Labels per tile, tiles in C order.
-    n_skipped : int
-        Tiles that were empty.
+    maxima : list of float
+        Of the tiles that were empty.
     n_retried : int
         How often a tile was tried again.
     fn_seconds : float
@@ -255,7 +269,7 @@ class BrickResult:
 
     number: int
     counts: np.ndarray
-    n_skipped: int = 0
+    maxima: list[float] = field(default_factory=list)
     n_retried: int = 0
     fn_seconds: float = 0.0
     checksum: str = ""
@@ -393,7 +407,8 @@ class _BrickTask:
         result.n_retried += outcome.n_retried
         if outcome.error is not None:
             raise outcome.error
-        result.n_skipped += outcome.labels is None
+        if outcome.maximum is not None:
+            result.maxima.append(outcome.maximum)
         return outcome.labels
 
     def _reader(self, pixels: np.ndarray | None) -> Callable[[Box], np.ndarray]:

@@ -412,6 +412,14 @@ def test_every_type_of_pixels_is_taken_and_left_as_it_is(cellpose_models, weight
     assert (tile == kept).all()
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+def test_B23_a_tile_of_nan_alone_is_background(cellpose_models, weights, image, dtype):
+    labels = cellpose_fn(weights)(np.full(image[0].shape, np.nan, dtype))
+    assert labels.shape == image[0].shape
+    assert not labels.any()
+    assert cellpose_models.calls == []
+
+
 def test_nan_is_refused_with_the_remedy(cellpose_models, weights, image):
     tile = image[0].astype("float32")
     tile[3, 3:5] = np.nan, np.inf

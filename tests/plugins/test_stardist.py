@@ -257,6 +257,13 @@ def test_every_type_of_pixels_is_taken_and_left_as_it_is(stardist_models, model,
     assert (tile == kept).all()
 
 
+def test_B23_a_tile_of_nan_alone_is_background(stardist_models, model, image):
+    labels = stardist_fn(model)(np.full(image[0].shape, np.nan))
+    assert labels.shape == image[0].shape
+    assert not labels.any()
+    assert stardist_models.calls == []
+
+
 def test_nan_is_refused_with_the_remedy(stardist_models, model):
     with pytest.raises(ValueError, match="1 voxels that are NaN"):
         stardist_fn(model)(np.array([[np.nan, 1], [2, 3]]))
