@@ -30,7 +30,7 @@ from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source.geometry import Geometry
 
-__all__ = ["FinishedStage", "MergeProgress", "progress_bar"]
+__all__ = ["TABLE", "FinishedStage", "MergeProgress", "progress_bar"]
 
 # What the remap table is kept in.
 TABLE = ("counts", "offsets", "border", "roots", "numbers")

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from blockbuster.cluster import find_execution, with_workers
-from blockbuster.finish import FinishedStage
+from blockbuster.finish import TABLE, FinishedStage, MergeProgress
 from blockbuster.grid import TileGrid
 from blockbuster.jit import in_native_order
 from blockbuster.options import resolve_count
@@ -222,12 +222,16 @@ def _merge_own_stage(
     sequential: bool,
     overwrite: bool,
 ) -> int:
-    if not os.path.exists(os.path.join(stage_path, "counts.npy")) or not read_layout(stage_path):
+    seams = MergeProgress.read(os.fspath(stage_path)).seams
+    if not seams or not read_layout(stage_path):
         raise ValueError(
             f"{os.fspath(stage_path)} is the stage of a run that did not finish; finish it first, with "
             "tile_process(..., resume=True)."
         )
     staged = StagedLabels.open(stage_path)
+    if ArrayFolder(staged.path).checksum(*TABLE) != seams["crc"]:
+        names = ", ".join(f"{name}.npy" for name in TABLE)
+        raise OSError(f"{os.fspath(stage_path)}: of {names} one is damaged or missing; run again.")
     if connectivity != staged.connectivity:
         raise ValueError(
             f"connectivity is {connectivity}; {os.fspath(stage_path)} was staged for "

@@ -310,9 +310,10 @@ class RunPlan:
     def with_tiles(self, runs: list[list[list[int]]]) -> RunPlan:
         """Take the tiles of an earlier run where their shape was to be chosen."""
         chosen = self.options.tile_shape == "auto" or callable(self.options.tile_shape)
-        lengths = tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs)
-        if not chosen or tuple(map(sum, lengths)) != self.grid.shape:
+        # Before they are written out: what a report says may be of any length.
+        if not chosen or tuple(sum(n * times for n, times in axis) for axis in runs) != self.grid.shape:
             return self
+        lengths = tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs)
         halo = resolve_halo(self.options.overlap, lengths, self.source.axes, self.channel_axis)
         grid = TileGrid(lengths, halo)
         return dataclasses.replace(

@@ -23,6 +23,7 @@ from blockbuster.report import RunReport, installed_versions, read_report
 from blockbuster.rundir.durable import make_folders
 from blockbuster.rundir.folder import (
     FORMAT,
+    MANIFEST,
     PRIVATE,
     clear_abandoned,
     create_stage,
@@ -214,8 +215,8 @@ class _Claimant:
 
     def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
         """Give the report of an output that this very call would make; refuse any other that is there."""
-        report = _report_of(place) if self.plan.options.resume else None
-        differences = [f"{place.path} was not written by blockbuster"]
+        report, reason = _report_of(place) if self.plan.options.resume else (None, "")
+        differences = [reason]
         if report is not None:
             differences = self._differences(report.fingerprint, known, report.grown)
             if report.n_failed and self.plan.options.on_error == "raise":
@@ -241,7 +242,10 @@ class _Claimant:
         clear_abandoned(path)
         if not is_stage(path) or self.plan.options.keep_stage:
             return
-        is_own = not self._stage_differences(read_manifest(path), known)
+        is_own = False
+        # One that is damaged may be of another run.
+        with contextlib.suppress(OSError):
+            is_own = not self._stage_differences(read_manifest(path), known)
         if is_own or not has_finished_work(path):
             remove_stage(path, keep=_must_stay(self.plan))
 
@@ -278,12 +282,15 @@ class _Claimant:
         if not os.path.lexists(path):
             return None
         if not is_stage(path):
-            raise FileExistsError(f"{path} is in the way and not from blockbuster; move it elsewhere.")
+            raise FileExistsError(_obstacle(path))
         refuse_links(path)
+        # Even where no task is finished, fn need not see the tiles again that it was timed with.
+        if (options.overwrite and not options.resume) or not any(read_journal(path)):
+            remove_stage(path, keep=_must_stay(self.plan))
+            return None
         manifest = read_manifest(path)
         differences = self._stage_differences(manifest, known)
-        # Even where no task is finished, fn need not see the tiles again that it was timed with.
-        if options.resume and not differences and any(read_journal(path)):
+        if options.resume and not differences:
             if is_open_to_others(path):
                 warn_user(OPEN_STAGE.format(path=path, share=SHARE))
             plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
@@ -292,7 +299,7 @@ class _Claimant:
                 plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
             fingerprint = _vouched_for(path, _fingerprint_of(path, manifest), known)
             return Claim(plan, path, manifest["run"], fingerprint, resumes=True)
-        if not has_finished_work(path) or (options.overwrite and not options.resume):
+        if not has_finished_work(path):
             remove_stage(path, keep=_must_stay(self.plan))
             return None
         if not options.resume:
@@ -350,6 +357,12 @@ def _vouched_for(path: str, old: Fingerprint, known: Fingerprint) -> Fingerprint
     return {**old, "fn": known["fn"]}
 
 
+def _obstacle(path: str) -> str:
+    text = f"{path} is in the way and not from blockbuster; move it elsewhere."
+    manifest = os.path.join(path, MANIFEST)
+    return f"{text} {manifest} is damaged, or of something else." if os.path.lexists(manifest) else text
+
+
 def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     """Name the fields in which two fingerprints differ, with both values where they say something.
 
@@ -393,11 +406,14 @@ def _about() -> dict[str, Any]:
     return {"versions": installed_versions()}
 
 
-def _report_of(place: OutputPlace) -> RunReport | None:
+def _report_of(place: OutputPlace) -> tuple[RunReport | None, str]:
+    """Read the report of an output, or say why there is none."""
     try:
-        return read_report(place.store, place.component)
-    except (OSError, ValueError):
-        return None
+        return read_report(place.store, place.component), ""
+    except OSError:
+        return None, f"{place.path} was not written by blockbuster"
+    except ValueError as error:
+        return None, str(error).removesuffix(".")
 
 
 def _must_stay(plan: RunPlan) -> list[str]:

@@ -712,10 +712,19 @@ def test_an_output_of_an_earlier_format_is_refused_with_both(fn, tmp_path):
     segment(fn, **place)
     report = next((tmp_path / "out.zarr").rglob(REPORT))
     kept = json.loads(report.read_text())
-    del kept["fingerprint"]["format"]
+    # As reports were then, without a checksum.
+    del kept["fingerprint"]["format"], kept["crc"]
     report.write_text(json.dumps(kept))
     with refused(FileExistsError, f"the format of its fingerprint was None, is {FORMAT}", folder=tmp_path):
         segment(fn, resume=True, **place)
+
+
+def test_a_finished_output_whose_report_is_damaged_is_refused_with_the_file(fn, tmp_path):
+    segment(fn, write_to=tmp_path / "out.zarr")
+    report = next((tmp_path / "out.zarr").rglob(REPORT))
+    report.write_text(report.read_text().replace('"n_tiles": 12', '"n_tiles": 13'))
+    with refused(FileExistsError, f"{report} is damaged", "checksum", "overwrite=True", folder=tmp_path):
+        segment(fn, resume=True, write_to=tmp_path / "out.zarr")
 
 
 def test_F13_a_version_stands_for_any_function(tmp_path, clean):
@@ -967,7 +976,7 @@ def test_F32_a_report_without_samples_is_not_trusted_where_they_are_needed(fn, t
     fn.go_on()
     report = next((tmp_path / "out.zarr").rglob(REPORT))
     kept = json.loads(report.read_text())
-    report.write_text(json.dumps({name: what for name, what in kept.items() if name != "samples"}))
+    report.write_text(json.dumps({name: what for name, what in kept.items() if name not in ("samples", "crc")}))
     with refused(FileExistsError, "nothing is known of its pixels", "overwrite=True", folder=tmp_path):
         segment(fn, named_dask(IMAGE), resume=True, **place)
 

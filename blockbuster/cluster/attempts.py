@@ -191,7 +191,7 @@ def _is_alive(process: str) -> bool:
 
     try:
         return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
-    except psutil.Error:
+    except (psutil.Error, OverflowError):
         return False
 
 

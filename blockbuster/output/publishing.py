@@ -46,6 +46,8 @@ __all__ = [
 ]
 
 MARK = "blockbuster-partial"
+# How long another run may publish into the same store.
+LOCK_SECONDS = 600.0
 METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
 # An array that was put aside, and one of those that will not come back: it may be removed in part.
 REPLACED, DISCARDED = "replaced", "discarded"
@@ -294,7 +296,7 @@ def _read_nodes(model: str, store: str, place: OutputPlace) -> list[bytes]:
 
 def _store_lock(place: OutputPlace) -> contextlib.AbstractContextManager[object]:
     """Publish into a store alone: another run may publish labels of another name into it."""
-    return hold_lock(f"{place.store}.blockbuster-lock", f"the store {place.store}", wait_seconds=600)
+    return hold_lock(f"{place.store}.blockbuster-lock", f"the store {place.store}", wait_seconds=LOCK_SECONDS)
 
 
 def _create_output(store: str, place: OutputPlace, layout: OutputLayout) -> None:
@@ -410,5 +412,5 @@ def _is_partial_of(place: OutputPlace, partial: str, run: str | None = None) -> 
     # Nobody else may look into a folder of another user's run.
     if not os.path.isdir(partial) or os.path.islink(partial) or is_foreign(partial) or not mark.is_file():
         return False
-    found, expected = mark.read_text(), _mark(place, run or "")
-    return found == expected if run is not None else found.partition("\n")[0] == expected.partition("\n")[0]
+    found, expected = mark.read_bytes(), _mark(place, run or "").encode()
+    return found == expected if run is not None else found.partition(b"\n")[0] == expected.partition(b"\n")[0]

@@ -12,9 +12,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blockbuster.report.seams import AxisSeams, SeamReport
+from blockbuster.sealed import seal, unseal
 from blockbuster.shown import show_url
 
 if TYPE_CHECKING:
@@ -123,14 +125,24 @@ class RunReport:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
     def to_json(self) -> str:
-        """Write the report as JSON."""
-        return json.dumps(dataclasses.asdict(self), indent=2)
+        """Write the report as JSON, with a checksum."""
+        return json.dumps(seal(dataclasses.asdict(self)), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> RunReport:
-        """Read a report; what a later version may have added is left out."""
-        found = json.loads(text)
+    def from_json(cls, text: str | bytes) -> RunReport:
+        """Read a report; what a later version may have added is left out.
+
+        Raises
+        ------
+        ValueError, TypeError, AttributeError
+            If it is damaged.
+        """
+        found = unseal(text, optional=True)
         report = cls(**{name: value for name, value in found.items() if name in cls.__dataclass_fields__})
+        empty = dataclasses.asdict(cls())
+        for name, value in found.items():
+            if empty.get(name) is not None and type(value) is not type(empty[name]):
+                raise ValueError(f"{name} is of type {type(value).__name__}")
         report.seams = SeamReport.from_dict(found["seams"] if "seams" in found else _seams_of_old(found))
         return report
 
@@ -253,8 +265,7 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
         folder = os.path.join(folder, FINEST)
     file = os.path.join(folder, REPORT)
     try:
-        with open(file) as stream:
-            report = RunReport.from_json(stream.read())
+        report = RunReport.from_json(Path(file).read_bytes())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
             f"{file} does not exist; give the path and the component of labels that tile_process wrote."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -13,6 +12,8 @@ import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
+
+from blockbuster.sealed import parse_object
 
 __all__ = [
     "METADATA_BYTES",
@@ -101,10 +102,9 @@ def replaced_file(path: str | os.PathLike[str], n_bytes: int, *, owner: str = ""
 def read_object(path: str | os.PathLike[str]) -> dict[str, Any] | None:
     """Read a JSON object from a file; ``None`` where there is none, whatever the file holds."""
     try:
-        found = json.loads(Path(path).read_bytes())
-    except (OSError, ValueError, RecursionError):
+        return parse_object(Path(path).read_bytes())
+    except OSError:
         return None
-    return found if isinstance(found, dict) else None
 
 
 def checksum_files(paths: Iterable[str | os.PathLike[str]]) -> str:

@@ -30,11 +30,13 @@ from pathlib import Path
 from typing import Any
 
 from blockbuster.errors import warn_user
-from blockbuster.rundir.durable import WRITING, write_durably
+from blockbuster.rundir.durable import WRITING, read_object, write_durably
 from blockbuster.rundir.journal import JOURNAL, read_journal
+from blockbuster.sealed import seal, unseal
 
 __all__ = [
     "FORMAT",
+    "MANIFEST",
     "check_removable",
     "clear_abandoned",
     "create_stage",
@@ -83,7 +85,8 @@ def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any], mode: i
     ...     is_stage(f"{folder}/stage"), read_manifest(f"{folder}/stage")["made"]
     (True, 'today')
     """
-    make_marked_folder(path, MANIFEST, json.dumps({"kind": MARK, "format": FORMAT, **manifest}, indent=1), mode)
+    text = json.dumps(seal({"kind": MARK, "format": FORMAT, **manifest}), indent=1)
+    make_marked_folder(path, MANIFEST, text, mode)
 
 
 def make_marked_folder(path: str | os.PathLike[str], name: str, text: str, mode: int = 0o777) -> None:
@@ -140,18 +143,33 @@ def clear_abandoned(path: str | os.PathLike[str]) -> None:
 
 
 def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the manifest of a stage; empty where there is none of ours."""
+    """Read the manifest of a stage.
+
+    Raises
+    ------
+    OSError
+        If it is damaged, or there is none of ours.
+    """
+    file = Path(path, MANIFEST)
+    manifest = read_object(file)
+    if manifest is None or manifest.get("kind") != MARK:
+        raise OSError(f"{file} is damaged or missing, so that {os.fspath(path)} is not known as a stage.")
+    if manifest.get("format") != FORMAT:
+        # What it holds is as another version of blockbuster would have it.
+        return manifest
     try:
-        manifest = json.loads((Path(path) / MANIFEST).read_text())
-    except (OSError, ValueError):
-        return {}
-    return manifest if isinstance(manifest, dict) and manifest.get("kind") == MARK else {}
+        return unseal(file.read_bytes())
+    except ValueError as error:
+        raise OSError(
+            f"{file} is damaged ({error}), without which the stage cannot be continued; pass overwrite=True and "
+            "not resume=True to start anew."
+        ) from error
 
 
 def is_stage(path: str | os.PathLike[str]) -> bool:
-    """Say whether a directory is a stage that blockbuster made."""
+    """Say whether a directory is a stage that blockbuster made, be its manifest damaged or not."""
     folder = Path(path)
-    return not folder.is_symlink() and bool(read_manifest(folder))
+    return not folder.is_symlink() and (read_object(folder / MANIFEST) or {}).get("kind") == MARK
 
 
 def has_finished_work(path: str | os.PathLike[str]) -> bool:

@@ -18,6 +18,7 @@ from typing import Any
 
 from blockbuster.ownership import O_NOFOLLOW
 from blockbuster.rundir.durable import full_disk_explained
+from blockbuster.sealed import parse_object
 
 __all__ = ["JOURNAL", "Journal", "read_journal"]
 
@@ -105,5 +106,4 @@ def _parse(line: bytes) -> dict[str, Any] | None:
     crc, _, text = line.rstrip(b"\n").partition(b" ")
     if not text or not line.endswith(b"\n") or crc != b"%08x" % zlib.crc32(text):
         return None
-    record = json.loads(text)
-    return record if isinstance(record, dict) else None
+    return parse_object(text)

@@ -37,6 +37,7 @@ from datetime import datetime
 from pathlib import Path
 
 from blockbuster.rundir.durable import full_disk_explained
+from blockbuster.sealed import parse_object
 
 __all__ = ["RunLock", "hold_lock"]
 
@@ -212,11 +213,8 @@ class _Found:
 
 
 def _parse(raw: bytes) -> _Holder | None:
-    try:
-        fields = json.loads(raw)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(fields, dict) or fields.get("kind") != KIND:
+    fields = parse_object(raw)
+    if fields is None or fields.get("kind") != KIND:
         return None
     if any(type(fields.get(name)) not in types for name, types in TYPES.items()):
         return None

@@ -7,7 +7,6 @@ import json
 import os
 import time
 import uuid
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +22,7 @@ from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.npy import load_npz_array, npz_bytes
 from blockbuster.rundir.durable import METADATA_BYTES, checksum_files, full_disk_explained, write_atomically
 from blockbuster.rundir.folder import has_finished_work
+from blockbuster.sealed import seal, unseal
 
 __all__ = ["Sidecar", "StagedLabels", "label_dtype", "read_layout"]
 
@@ -122,8 +122,7 @@ class StagedLabels:
             "image": image,
             "arrays": self._metadata_checksum(),
         }
-        checked = {**layout, "crc": _layout_checksum(layout)}
-        write_atomically(os.path.join(self.path, LAYOUT), json.dumps(checked).encode())
+        write_atomically(os.path.join(self.path, LAYOUT), json.dumps(seal(layout)).encode())
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> StagedLabels:
@@ -292,16 +291,9 @@ def read_layout(path: str | os.PathLike[str]) -> dict[str, Any]:
     if not file.exists() and not has_finished_work(path):
         return {}
     try:
-        layout: dict[str, Any] = json.loads(file.read_bytes())
-        if layout.pop("crc") != _layout_checksum(layout):
-            raise ValueError("the checksum differs")
-    except (FileNotFoundError, ValueError, LookupError, TypeError, AttributeError) as error:
+        return unseal(file.read_bytes())
+    except (FileNotFoundError, ValueError) as error:
         raise OSError(f"{file} is {ANEW}") from error
-    return layout
-
-
-def _layout_checksum(layout: dict[str, Any]) -> str:
-    return f"{zlib.crc32(json.dumps(layout).encode()):08x}"
 
 
 def _wait_for(path: str) -> None:

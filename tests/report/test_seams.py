@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from blockbuster import RunReport
 from blockbuster.report import N_BINS, AxisSeams, SeamReport, WorstSeam
+from blockbuster.sealed import seal
 
 counts = st.integers(0, 10**12)
 fractions = st.floats(0, 1)
@@ -63,7 +64,8 @@ def test_what_a_later_version_adds_is_left_out(seams):
     found = json.loads(report.to_json())
     for part in (found, found["seams"], *found["seams"]["axes"], *found["seams"]["worst"]):
         part["unheard_of"] = [1]
-    assert RunReport.from_json(json.dumps(found)) == report
+    del found["crc"]
+    assert RunReport.from_json(json.dumps(seal(found))) == report
 
 
 def test_a_report_from_before_seams_were_counted_keeps_its_pairs():

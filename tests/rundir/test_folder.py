@@ -129,7 +129,8 @@ def test_F14_a_folder_without_our_manifest_is_no_stage(text, tmp_path):
     (tmp_path / "stage").mkdir()
     (tmp_path / "stage" / MANIFEST).write_bytes(text.encode("utf-8", "surrogatepass"))
     assert not is_stage(tmp_path / "stage")
-    assert read_manifest(tmp_path / "stage") == {}
+    with refused(OSError, MANIFEST, "damaged or missing", folder=tmp_path):
+        read_manifest(tmp_path / "stage")
     with refused(ValueError, "is not a stage of blockbuster and is left alone", folder=tmp_path):
         remove_stage(tmp_path / "stage")
 
@@ -230,6 +231,16 @@ def test_a_stage_that_was_removed_in_part_has_no_finished_work_and_is_still_a_st
     (stage / JOURNAL).unlink()
     assert is_stage(stage)
     assert not has_finished_work(stage)
+    remove_stage(stage)
+    assert not stage.exists()
+
+
+def test_a_manifest_that_was_changed_is_noticed_and_the_stage_is_still_ours(stage):
+    text = (stage / MANIFEST).read_text()
+    (stage / MANIFEST).write_text(text.replace('"run": "1"', '"run": "2"'))
+    with refused(OSError, MANIFEST, "checksum", "overwrite=True", folder=stage):
+        read_manifest(stage)
+    assert is_stage(stage)
     remove_stage(stage)
     assert not stage.exists()
 
