@@ -1,6 +1,7 @@
 """Array files that several threads load at once."""
 
 import gc
+import os
 import threading
 import time
 
@@ -61,3 +62,20 @@ def test_threads_that_load_at_once_do_not_disturb_each_other(files):
     finally:
         gc.set_threshold(*threshold)
     assert failures == []
+
+
+class Planted:
+    """Somebody else's object, which leaves a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_F34_objects_in_place_of_numbers_are_refused_and_not_unpickled(folder, suffix):
+    planted = np.array([Planted()], object)
+    np.save("a.npy", planted, allow_pickle=True)
+    np.savez("a.npz", a=planted)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        load_npy("a.npy", None) if suffix == "npy" else load_npz_array("a.npz", "a")
+    assert not (folder / "ran").exists()

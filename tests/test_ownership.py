@@ -1,6 +1,8 @@
 """Who may enter what a run keeps on disk: its user alone, unless a group is asked in (F34)."""
 
+import json
 import os
+import pickle
 import stat
 
 import dask
@@ -9,6 +11,7 @@ import pytest
 from scipy import ndimage
 
 from blockbuster import tile_process, zarr_native_merge
+from blockbuster.chunks import open_labels
 from blockbuster.cluster.task_folder import Batch, TaskFolder
 from blockbuster.output.layout import ArrayLayout, label_array
 from blockbuster.output.publishing import OutputPlace, partial_output
@@ -160,3 +163,24 @@ def test_F34_a_stage_that_was_kept_is_merged_by_whoever_may_read_it_without_a_pi
     assert not list(stage.rglob("*.pickle"))
     stage.chmod(0o777)
     assert zarr_native_merge(stage, "", folder / "merged.zarr", "labels") == 4
+
+
+class Planted:
+    """Somebody else's object, which leaves a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("filters", [["vlen-utf8", "pickle"], ["vlen-bytes", "pickle"]])
+def test_F34_labels_that_objects_took_the_place_of_are_not_read(folder, filters):
+    stated = {"zarr_format": 2, "shape": [4], "chunks": [4], "dtype": "|O", "order": "C", "compressor": None}
+    stated |= {"fill_value": "", "filters": [{"id": name} for name in filters]}
+    (folder / "labels").mkdir()
+    (folder / "labels" / ".zarray").write_text(json.dumps(stated))
+    (folder / "labels" / "0").write_bytes(pickle.dumps(Planted()))
+    # As strings or objects they are no labels, whatever zarr would make of them.
+    with pytest.raises(TypeError, match="labels holds .*; labels are integers"):
+        open_labels(folder / "labels")
+    assert not (folder / "ran").exists()
