@@ -177,6 +177,9 @@ def tile_process(
         run, or finished work lies in the stage and neither `resume` nor `overwrite` was given.
     TileError
         If fn fails on a tile, or returns something else than labels.
+    PermissionError
+        If another user made the stage, or the lock of a run that has ended and in whose folder only they can
+        remove it.
     RuntimeError
         If a dask client is active whose workers live in this process, or another run makes this output now.
     OSError
