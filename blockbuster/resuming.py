@@ -34,7 +34,7 @@ from blockbuster.rundir.folder import (
 )
 from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.lock import RunLock, hold_lock
-from blockbuster.stage.finished import find_changed_pixels
+from blockbuster.stage.finished import find_changed_pixels, read_samples
 
 __all__ = ["Claim", "claimed", "throwaway_stage"]
 
@@ -291,6 +291,8 @@ class _Claimant:
         manifest = read_manifest(path)
         differences = self._stage_differences(manifest, known)
         if options.resume and not differences:
+            differences = self._pixel_differences(manifest)
+        if options.resume and not differences:
             if is_open_to_others(path):
                 warn_user(OPEN_STAGE.format(path=path, share=SHARE))
             plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
@@ -316,6 +318,14 @@ class _Claimant:
             return [f"the format of the stage was {manifest.get('format')}, is {FORMAT}"]
         path = self.plan.stage_path
         return self._differences(_fingerprint_of(path, manifest), known, _grown_in(path))
+
+    def _pixel_differences(self, manifest: dict[str, Any]) -> list[str]:
+        """Say where the pixels are not those that the earlier run was shown."""
+        if not self.plan.source.sampled:
+            return []
+        plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
+        changed = find_changed_pixels(plan.source, read_samples(plan.stage_path, plan.bricks.grid))
+        return [changed] if changed else []
 
     def _begun(self, known: Fingerprint) -> Claim:
         plan = self.plan

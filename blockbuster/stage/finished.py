@@ -10,20 +10,19 @@ import numpy as np
 
 from blockbuster.cluster import Execution, run_tasks
 from blockbuster.errors import format_slices
-from blockbuster.grid import BrickGrid
+from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.rundir.journal import read_journal
-from blockbuster.rundir.staged import StagedLabels
+from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import Source, pixel_digest
 from blockbuster.stage.task import BrickResult, StageJob
 
 __all__ = [
     "Sample",
-    "choose_samples",
     "find_changed_pixels",
     "find_finished_tasks",
+    "read_samples",
     "read_task",
     "read_task_records",
-    "region_sample",
     "task_record",
 ]
 
@@ -138,6 +137,23 @@ def find_finished_tasks(
     verify = VerifyJob(job.staged, expected)
     run_tasks(execution, verify_brick, verify, numbers, directory=directory, on_result=take)
     return whole
+
+
+def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
+    """Return samples of the finished tasks of a stage, or else of the tiles that were probed.
+
+    Parameters
+    ----------
+    directory : str
+        The stage directory.
+    grid : TileGrid
+        Its tiles.
+    """
+    records = read_task_records(directory)
+    if records:
+        return choose_samples(BrickGrid(grid, tuple(read_layout(directory)["image"]["tiles_per_brick"])), records)
+    probes = read_journal(directory, "probe")
+    return [region_sample(grid.region(grid.index(probe["probe"])), probe["pixels"]) for probe in probes]
 
 
 def region_sample(region: tuple[slice, ...], digest: str) -> Sample:

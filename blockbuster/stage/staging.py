@@ -25,14 +25,7 @@ from blockbuster.source import DaskSource, NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.deaths import StageWatch
 from blockbuster.stage.empty import Background, describe_high_skipped
-from blockbuster.stage.finished import (
-    Sample,
-    choose_samples,
-    find_changed_pixels,
-    find_finished_tasks,
-    read_task_records,
-    region_sample,
-)
+from blockbuster.stage.finished import Sample, find_finished_tasks, read_samples
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions
 from blockbuster.stage.tally import Tally
@@ -148,8 +141,6 @@ def stage_labels(
     ------
     TileError
         At the first tile that fails, unless such tiles are skipped.
-    ValueError
-        If the pixels of the image changed since the call was interrupted.
     """
     source = share_source(source, execution, directory)
     clear_attempts(directory)
@@ -217,10 +208,7 @@ class _Stage:
             empty_threshold=image["empty_threshold"],
             background=Background(*image["background"]) if image["background"] else None,
         )
-        probes, grid = kept_probes(self.directory), self.bricks.grid
-        if probes:
-            self._check_pixels([region_sample(grid.region(grid.index(p.number)), p.pixels) for p in probes])
-        return probes
+        return kept_probes(self.directory)
 
     def run(self, probes: list[Probe], verbose: bool, on_tiles: Callable[[int], Any]) -> StageOutcome:
         """Run the tasks that are not finished."""
@@ -263,26 +251,14 @@ class _Stage:
             n_retried=tally.n_retried + sum(probe.n_retried for probe in probes),
             n_masks=int(np.count_nonzero(tally.counts)) if tally.in_pieces else 0,
             failed=sorted(tally.failed),
-            samples=choose_samples(self.bricks, read_task_records(self.directory)) if job.sampled else [],
+            samples=read_samples(self.directory, grid) if job.sampled else [],
         )
 
     def _finished_tasks(self, job: StageJob, on_tiles: Callable[[int], Any]) -> dict[int, dict[str, Any]]:
         def count(number: int) -> None:
             on_tiles(self.bricks.n_tiles(self.bricks.index(number)))
 
-        finished = find_finished_tasks(job, self.directory, self.execution, count)
-        if finished:
-            self._check_pixels(choose_samples(self.bricks, finished))
-        return finished
-
-    def _check_pixels(self, samples: list[Sample]) -> None:
-        """Raise if the pixels are not those that the earlier run was shown."""
-        changed = find_changed_pixels(self.source, samples)
-        if changed:
-            raise ValueError(
-                f"{changed}, which is not continued. Give the same image, or pass overwrite=True instead of "
-                "resume=True to start anew."
-            )
+        return find_finished_tasks(job, self.directory, self.execution, count)
 
     def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:
         """Run bricks; pixels of a dask image enter the tasks through the graph."""

@@ -21,6 +21,8 @@ __all__ = ["Tally"]
 logger = logging.getLogger("blockbuster")
 
 Index = tuple[int, ...]
+# Things that fn appends to, of which the names go into each record.
+MAX_REPEATED = 8
 
 
 class Tally:
@@ -71,6 +73,9 @@ class Tally:
             return
         reach("task finished")
         record, grown = task_record(result), self.growth.look()
+        if len(self.growth.grown) <= MAX_REPEATED:
+            # In every record, or one that is damaged later would make fn another function.
+            grown = self.growth.grown
         self.journal.append({**record, "grown": grown} if grown else record)
         reach("task journalled")
         self._count(result, record)
