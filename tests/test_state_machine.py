@@ -5,6 +5,7 @@ written, one with its stage beside the group and one with its stage in a folder 
 an output is absent or what an undisturbed run of those settings gives, to the byte, and all else is as it was.
 """
 
+import dataclasses
 import itertools
 import json
 import os
@@ -19,7 +20,19 @@ import naive
 import numpy as np
 import pytest
 import zarr
-from disturbed import COMPONENTS, IMAGE, N_TILES, POISONED_TILE, VARIANTS, Run, call, skipped, write_world
+from disturbed import (
+    COMPONENTS,
+    IMAGES,
+    LOG,
+    N_TILES,
+    POISONED_TILE,
+    VARIANTS,
+    Run,
+    call,
+    skipped,
+    write_image,
+    write_world,
+)
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -53,8 +66,9 @@ def labels_in(array):
 
 
 def key_of(fingerprint):
-    """The part of a fingerprint that tells variants apart."""
-    return json.dumps([fingerprint["fn"], fingerprint["settings"]], sort_keys=True)
+    """The part of a fingerprint that tells variants apart: all but where the log lies and what is in it."""
+    fn = {name: text for name, text in fingerprint["fn"].items() if "log" not in name}
+    return json.dumps([fn, fingerprint["settings"]], sort_keys=True)
 
 
 class Oracles:
@@ -72,16 +86,19 @@ class Oracles:
         write_world(folder)
         self.zygote, self.folder = zygote, folder
         self.labels, self.variants = {}, {}
-        for variant in VARIANTS:
-            self._learn(Run("labels", variant, overwrite=True), variant)
-            self._learn(Run("labels", variant, overwrite=True, fault="always", on_error="skip"), skipped(variant))
+        for other, variant in itertools.product((False, True), VARIANTS):
+            if variant == next(iter(VARIANTS)):
+                write_image(folder, other)
+            run = Run("labels", variant, overwrite=True, other=other)
+            self._learn(run, run.name)
+            self._learn(dataclasses.replace(run, fault="always", on_error="skip"), skipped(run.name))
         passed = Counter()
         self.points = [f"{name}:{passed.update([name]) or passed[name]}" for name in self._points()]
 
     def _learn(self, run, name):
         self.zygote.run(call, self.folder, run, self.folder / "calls").result()
         array = self.folder / "out.zarr" / "labels"
-        expected = VARIANTS[run.variant].threshold < IMAGE
+        expected = VARIANTS[run.variant].threshold < IMAGES[run.other]
         found = zarr.open_array(array, mode="r")[...]
         if run.fault:
             expected[POISONED_TILE] = False
@@ -114,14 +131,16 @@ class State:
     """What lies at the places of one output before a run.
 
     `stage` and `partial`: nothing, ``"ours"`` or ``"theirs"``; `work`: the variant whose finished work the
-    stage holds; `aside`: whether an array was put aside by a run that was killed before it put its own there;
-    `crowded`: whether files of others lie in what is ours.
+    stage holds; `stale`: whether it is that of an image which is no more; `aside`: whether an array was put
+    aside by a run that was killed before it put its own there; `crowded`: whether files of others lie in what
+    is ours.
     """
 
     visible: str | None
     stage: str
     partial: str
     work: str | None
+    stale: bool
     aside: bool
     crowded: bool
 
@@ -140,7 +159,7 @@ class State:
             return "FileExistsError" if self.aside and not self.visible and not run.overwrite else ""
         if not run.resume:
             return "FileExistsError"
-        return "" if self.work == run.variant else "ValueError"
+        return "" if self.work == run.variant and not self.stale else "ValueError"
 
 
 class Machine(RuleBasedStateMachine):
@@ -154,6 +173,7 @@ class Machine(RuleBasedStateMachine):
         write_world(self.folder)
         self.image = snapshot(self.folder / "image.zarr")
         self.foreign = {}
+        self.other, self.made_of = False, {}
         self.numbers = itertools.count()
         self.sound = True
 
@@ -185,9 +205,14 @@ class Machine(RuleBasedStateMachine):
             owner,
             mark,
             self._work(stage) if owner == "ours" else None,
+            owner == "ours" and self.made_of.get(self._run_of(stage)) != self.other,
             (partial / "replaced").exists(),
             any(place in path.parents for path in self.foreign for place in (stage, partial)),
         )
+
+    @staticmethod
+    def _run_of(stage):
+        return json.loads((stage / "manifest.json").read_text())["run"]
 
     def _work(self, stage):
         lines = (stage / "journal.jsonl").read_bytes().splitlines() if (stage / "journal.jsonl").exists() else []
@@ -201,6 +226,7 @@ class Machine(RuleBasedStateMachine):
     def perform(self, *runs, points=()):
         """Run, all at once, some until they are killed at a point, see what is there, and give how they ended."""
         self.sound = False
+        runs = [dataclasses.replace(run, other=self.other) for run in runs]
         before = {run.component: self.state(run.component) for run in runs}
         files = self.files()
         children = [self._start(*pair) for pair in itertools.zip_longest(runs, points, fillvalue="")]
@@ -267,6 +293,9 @@ class Machine(RuleBasedStateMachine):
 
     def settle(self):
         """Check what holds after every step, and count the step."""
+        for stage in filter(None, map(self.stage, COMPONENTS)):
+            if (stage / "manifest.json").exists():
+                self.made_of.setdefault(self._run_of(stage), self.other)
         assert snapshot(self.folder / "image.zarr") == self.image
         assert {path: path.read_bytes() for path in self.foreign if path.exists()} == self.foreign
         self.count()
@@ -316,6 +345,30 @@ class Machine(RuleBasedStateMachine):
         first = Run(components[0], self.state(components[0]).work or variants[0], True, flags[0])
         second = Run(components[1], variants[1], flags[1], flags[2])
         self.perform(first, second, points=[] if point is None else [self._point(point)])
+
+    @rule()
+    def change_the_image_behind_its_name(self):
+        """Put another image there, once: its files differ, but neither the name of its array nor its shape."""
+        if not self.other:
+            self.other = True
+            write_image(self.folder, other=True)
+            self.image = snapshot(self.folder / "image.zarr")
+            self.settle()
+
+    @rule(component=st.sampled_from(COMPONENTS))
+    def reorder_the_dict_that_fn_holds(self, component):
+        """Ask for what is there, or half done, with the same thresholds in another order."""
+        state = self.state(component)
+        held = state.work or str(state.visible).split()[0].rstrip(",")
+        turned = {"plain": "strict", "strict": "plain"}.get(held, "plain")
+        self.perform(Run(component, turned, resume=True))
+
+    @rule()
+    def let_fn_append_to_its_log_elsewhere(self):
+        """Have the log grow that fn was seen to append to, as by a run on another image."""
+        with (self.folder / LOG).open("a") as file:
+            file.write("elsewhere\n")
+        self.settle()
 
     @rule(which=st.integers(0, 9999), how=st.sampled_from(["remove", "cut", "flip", "empty", "append"]))
     def damage(self, which, how):
@@ -409,10 +462,11 @@ class Machine(RuleBasedStateMachine):
         """A last run of each output succeeds, and leaves the output, the image and what others put there."""
         self._move_foreign()
         for component in COMPONENTS:
-            variant = self.state(component).work or "plain"
-            self.perform(Run(component, variant, resume=True, overwrite=True))
+            state = self.state(component)
+            variant = state.work or "plain"
+            self.perform(Run(component, variant, resume=not state.stale, overwrite=True))
         self._move_foreign()
-        left = {path for path in self.folder.rglob("*") if path.is_file()} - set(self.foreign)
+        left = {path for path in self.folder.rglob("*") if path.is_file()} - {*self.foreign, self.folder / LOG}
         kept = [self.folder / "image.zarr", self.folder / "out.zarr"]
         assert not [path for path in left if not any(place in path.parents for place in kept)]
         assert not self.places()
@@ -532,3 +586,47 @@ def test_F18_an_array_that_went_aside_is_back_before_a_run_that_may_not_replace_
     (outcome,) = machine.perform(Run("labels", "strict", resume=True))
     assert outcome.error == "FileExistsError"
     assert machine.oracles.name_of(machine.array("labels")) == "plain"
+
+
+CHANGED = {"labels": "image: content differs", "nuclei": "are not those that the earlier run read"}
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_F32_an_output_does_not_outlive_the_image_behind_its_name(component, machine):
+    machine.perform(Run(component, "plain"))
+    machine.change_the_image_behind_its_name()
+    (outcome,) = machine.perform(Run(component, "plain", resume=True))
+    assert outcome.error == "FileExistsError"
+    assert CHANGED[component] in outcome.message
+    machine.perform(Run(component, "plain", resume=True, overwrite=True))
+    assert machine.oracles.name_of(machine.array(component)) == "plain of the other image"
+
+
+@pytest.mark.parametrize("component", COMPONENTS)
+def test_F32_a_stage_does_not_outlive_the_image_behind_its_name(component, machine):
+    machine.perform(Run(component, "plain"), points=["task journalled:3"])
+    machine.change_the_image_behind_its_name()
+    (outcome,) = machine.perform(Run(component, "plain", resume=True))
+    assert outcome.error == "ValueError"
+    assert CHANGED[component] in outcome.message
+    machine.perform(Run(component, "plain", overwrite=True))
+    assert machine.oracles.name_of(machine.array(component)) == "plain of the other image"
+
+
+def test_F13_neither_a_stage_nor_an_output_is_that_of_a_dictionary_in_another_order(machine):
+    machine.perform(Run("labels", "plain"), points=["task journalled:3"])
+    machine.reorder_the_dict_that_fn_holds(component="labels")
+    machine.perform(Run("labels", "plain", resume=True))
+    machine.reorder_the_dict_that_fn_holds(component="labels")
+    assert machine.oracles.name_of(machine.array("labels")) == "plain"
+
+
+def test_F33_a_run_goes_on_however_its_log_has_grown(machine):
+    machine.perform(Run("labels", "plain"), points=["task journalled:3"])
+    machine.let_fn_append_to_its_log_elsewhere()
+    machine.perform(Run("nuclei", "strict"))
+    machine.perform(Run("labels", "plain", resume=True))
+    machine.let_fn_append_to_its_log_elsewhere()
+    for component, variant in (("labels", "plain"), ("nuclei", "strict")):
+        (outcome,) = machine.perform(Run(component, variant, resume=True))
+        assert not outcome.error
