@@ -655,12 +655,12 @@ def holding(layers):
 
 
 def paints(layers):
-    """Label where the pixels are above some value; the layers that come later cover the others."""
+    """Label where the pixels are above some value, in steps of which none may come before the other."""
 
     def paint(pixels):
         labels = naive.label(pixels)
         for name in layers:
-            labels[labels > 0] = int(name)
+            labels = np.where(labels > 0, 2 * labels + int(name), 0)
         return labels
 
     return paint
