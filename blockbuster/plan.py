@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.cluster import Execution, find_execution
+from blockbuster.cluster import KEYS_PER_GRAPH, Execution, find_execution
 from blockbuster.errors import unsaid, warn_user
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.remap import remap_boxes
@@ -67,6 +67,10 @@ MOST_CHUNK_READS = 2.0
 # dask pauses a worker that is fuller.
 MOST_OF_WORKER = 0.8
 MOST_NAME_LETTERS = 60
+# Of a dask image, whose every chunk is a key or more of a graph: several tasks to a graph.
+MOST_CHUNKS_PER_TASK = 512
+# A client has at most four for each thread of its workers, and eight at least.
+TASKS_ON_CLIENT_PER_WORKER = 8
 NO_GPU = "use_gpu=True, but CuPy"
 
 
@@ -244,6 +248,7 @@ class RunPlan:
             waiting_voxels=self._waiting_voxels,
             apart_voxels=self._apart_voxels,
             n_tasks=n_tasks if drives else 0,
+            n_keys=self._n_keys if drives else 0,
             sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
             held_bytes=held if drives else 0,
         )
@@ -253,6 +258,17 @@ class RunPlan:
         """Voxels of a tile whose labels get an id for each position along some axes."""
         seen = self._seen_shape
         return _product(seen) if any(seen[axis] > 1 for axis in self.apart_axes) else 0
+
+    @functools.cached_property
+    def _n_keys(self) -> int:
+        """How many keys of a dask image's graph dask knows at once: some thousands, or those of one task."""
+        n_bricks = self.bricks.n_bricks
+        if not isinstance(self.source, DaskSource) or not n_bricks:
+            return 0
+        n_keys = self.source.n_keys(self.bricks.region(self.bricks.index(n_bricks // 2)))
+        if self.execution.client is not None:
+            return n_keys * min(n_bricks, TASKS_ON_CLIENT_PER_WORKER * self.execution.n_workers)
+        return min(n_bricks * n_keys, KEYS_PER_GRAPH + n_keys)
 
     @property
     def _waiting_voxels(self) -> int:
@@ -316,9 +332,7 @@ class RunPlan:
         lengths = tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs)
         halo = resolve_halo(self.options.overlap, lengths, self.source.axes, self.channel_axis)
         grid = TileGrid(lengths, halo)
-        return dataclasses.replace(
-            self, bricks=choose_bricks(grid, self.source.read_unit, self.execution.n_workers)
-        )
+        return dataclasses.replace(self, bricks=_choose_bricks(grid, self.source, self.execution))
 
     def _chunk_lines(self) -> list[str]:
         if not isinstance(self.source, DaskSource):
@@ -611,7 +625,7 @@ class _Resolver:
             return bricks_of(grid, self.source.read_unit, n_tiles)
         if self.options.use_gpu and self.execution.client is None:
             return bricks_of(grid, self.source.read_unit, 1)
-        return choose_bricks(grid, self.source.read_unit, self.execution.n_workers)
+        return _choose_bricks(grid, self.source, self.execution)
 
     def _empty_threshold(self) -> float | None:
         if not self.options.skip_empty:
@@ -619,6 +633,11 @@ class _Resolver:
         if self.source.dtype.kind == "c":
             raise TypeError(f"skip_empty needs an image of real numbers; this one is {self.source.dtype}.")
         return resolve_threshold(self.options.empty_threshold)
+
+
+def _choose_bricks(grid: TileGrid, source: Source, execution: Execution) -> BrickGrid:
+    most_units = MOST_CHUNKS_PER_TASK if isinstance(source, DaskSource) else None
+    return choose_bricks(grid, source.read_unit, execution.n_workers, most_units=most_units)
 
 
 def _plain(value: Any) -> Any:

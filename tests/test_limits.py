@@ -204,3 +204,25 @@ def test_F29_without_a_writable_folder_for_the_cache_the_result_is_the_same_and_
     said = [line for line in done.stdout.splitlines() if line.startswith("blockbuster: numba cannot cache")]
     assert said
     assert all("it is compiled at each start" in line for line in said)
+
+
+CHUNKS = """
+import dask.array as da
+
+image = da.zeros((8 * given["n_side"],) * 2, chunks=8, dtype="uint8")
+with dask.config.set(scheduler="synchronous"):
+    options = {"tile_shape": (32, 32), "write_to": "out.zarr"}
+    bound = plan_run(image, **options).memory_bytes
+    tile_process(image, lambda tile: tile.astype("int32"), **options)
+    print(json.dumps({"bound": bound, "peak": peak_bytes_now()}))
+"""
+
+
+@needs_proc
+def test_F37_memory_does_not_grow_with_the_chunks_of_a_dask_image(tmp_path):
+    few = run(CHUNKS, tmp_path, n_side=32)
+    shutil.rmtree(tmp_path / "out.zarr")
+    many = run(CHUNKS, tmp_path, n_side=100)
+    # 9,000 chunks more: known all at once they took 80 MB.
+    assert many["peak"] < few["peak"] + 50_000_000
+    assert many["peak"] <= many["bound"] <= 2 * many["peak"]

@@ -2,11 +2,12 @@
 
 from blockbuster.cluster.attempts import Attempt, clear_attempts, dead_attempts
 from blockbuster.cluster.execution import Execution, find_execution, with_workers
-from blockbuster.cluster.running import TaskWatch, run_tasks
+from blockbuster.cluster.running import KEYS_PER_GRAPH, TaskWatch, run_tasks
 from blockbuster.cluster.stopping import RunStoppedError, StopCheck
 from blockbuster.cluster.turns import ONE_AT_A_TIME, take_turns
 
 __all__ = [
+    "KEYS_PER_GRAPH",
     "ONE_AT_A_TIME",
     "Attempt",
     "Execution",

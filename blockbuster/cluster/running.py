@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from typing import Any
 
-import dask
-import dask.array as da
-import numpy as np
+from dask._task_spec import convert_legacy_graph
 from dask.callbacks import Callback
+from dask.core import flatten
 
 from blockbuster.cluster.execution import Execution
 from blockbuster.cluster.handover import Handover
 from blockbuster.cluster.stopping import allow_tasks, ask_to_stop
 from blockbuster.cluster.task_folder import Batch, TaskFolder, run_task
 
-__all__ = ["TaskWatch", "run_tasks"]
+__all__ = ["KEYS_PER_GRAPH", "TaskWatch", "run_tasks"]
 
-# dask holds some 3 kB for each task of a graph. Between two graphs a worker may wait for another's last task.
-TASKS_PER_GRAPH = 4096
+# dask holds 3 to 5 kB for each key of a graph. Between two graphs a worker may wait for another's last task.
+KEYS_PER_GRAPH = 4096
 # For each worker, where results are known only when the whole graph is done.
 TASKS_WITHOUT_WORD = 4
 
@@ -72,8 +72,8 @@ def run_tasks(
         Called once for each number, in this process, as tasks end, in any order. If it raises, no new task
         starts, the running ones are waited for (except those of a client), and the exception is passed on.
     region : callable, optional
-        Gives for a number the dask array of pixels that enters the task through its graph; ``None`` for a task
-        that reads its own.
+        Gives for a number the dask array of one chunk whose pixels enter the task through its graph, which
+        is taken as it is; ``None`` for a task that reads its own.
     watch : TaskWatch, optional
         Explains what went wrong where workers die.
 
@@ -84,8 +84,8 @@ def run_tasks(
 
     Notes
     -----
-    However many tasks there are, only so many at a time are known to dask: some thousands locally, and a few per
-    thread of a client's workers.
+    However many tasks there are, and keys in the graphs of their pixels, only so many at a time are known to
+    dask: some thousands locally, and a few tasks per thread of a client's workers.
     """
     if not len(numbers):
         return
@@ -101,9 +101,8 @@ def run_tasks(
             assert folder is not None
             ClientRun(execution.client, folder, handover, region, watch).run(numbers)
         else:
-            n_at_once = TASKS_PER_GRAPH if execution.tells_at_once else TASKS_WITHOUT_WORD * execution.n_workers
-            for first in range(0, len(numbers), n_at_once):
-                _run_graph(execution, folder or batch, numbers[first : first + n_at_once], handover, region)
+            for graph, number_of in _graphs(execution, folder or batch, numbers, region):
+                _run_graph(execution, graph, number_of, handover)
         handover.close()
     except BrokenProcessPool as error:
         raise (watch.blame() or RuntimeError(BROKEN_POOL)) from error
@@ -115,55 +114,46 @@ def run_tasks(
             folder.remove()
 
 
-def _run_graph(
+def _graphs(
     execution: Execution,
     sent: Batch | TaskFolder,
     numbers: Sequence[int],
-    handover: Handover,
     region: Callable[[int], Any] | None,
+) -> Iterator[tuple[dict[Any, Any], dict[Any, int]]]:
+    """Cut the tasks into graphs, each with the numbers of its tasks by their keys, and made when it is needed."""
+    most_tasks = KEYS_PER_GRAPH if execution.tells_at_once else TASKS_WITHOUT_WORD * execution.n_workers
+    name = f"blockbuster-{uuid.uuid4().hex}"
+    graph: dict[Any, Any] = {}
+    number_of: dict[Any, int] = {}
+    for number in numbers:
+        pixels = None if region is None else region(number)
+        keys = []
+        if pixels is not None:
+            graph.update(pixels.__dask_graph__())
+            keys = list(flatten(pixels.__dask_keys__()))
+        # A pair of a function and the keys of its arguments, as a graph has always been written.
+        graph[name, number] = (partial(run_task, sent, number), *keys)
+        number_of[name, number] = number
+        if len(number_of) == most_tasks or len(graph) >= KEYS_PER_GRAPH:
+            yield graph, number_of
+            graph, number_of = {}, {}
+    if number_of:
+        yield graph, number_of
+
+
+def _run_graph(
+    execution: Execution, graph: dict[Any, Any], number_of: dict[Any, int], handover: Handover
 ) -> None:
-    # dask.compute would rename the only block of a single task, and its result would be missed.
-    (tasks,) = dask.optimize(_task_array(sent, numbers, region))
-    keys = tasks.__dask_keys__()
     options = execution.options
     if execution.tells_at_once:
-        number_of = dict(zip(keys, numbers, strict=True))
 
         def take(key: Any, result: Any, *_: Any) -> None:
             if key in number_of:
-                handover.take(number_of[key], result.item())
+                handover.take(number_of[key], result)
 
         # Of the callbacks that are active in the process, other threads may take away ours, and we theirs.
         options = {**options, "callbacks": [(None, None, None, take, None), *Callback.active]}
-    results = execution.get(dict(tasks.__dask_graph__()), keys, **options)
+    results = execution.get(convert_legacy_graph(graph), list(number_of), **options)
     if not execution.tells_at_once:
-        for number, result in zip(numbers, results, strict=False):
-            handover.take(number, result.item())
-
-
-def _task_array(
-    sent: Batch | TaskFolder, numbers: Sequence[int], region: Callable[[int], Any] | None
-) -> da.Array:
-    """One task per block: an array of objects in chunks of one."""
-    arrays = [da.from_array(np.asarray(numbers, np.int64), chunks=1)]
-    if region is not None:
-        boxed = [
-            da.from_delayed(dask.delayed(_box)(region(number)), shape=(1,), meta=np.empty(0, object))
-            for number in numbers
-        ]
-        arrays.append(da.concatenate(boxed))
-    # With a name of its own dask need not hash what the tasks share.
-    name = f"blockbuster-{uuid.uuid4().hex}"
-    return da.map_blocks(_run_block, *arrays, sent=sent, name=name, dtype=object, meta=np.empty(0, object))
-
-
-def _run_block(number: np.ndarray, pixels: np.ndarray | None = None, *, sent: Batch | TaskFolder) -> np.ndarray:
-    arguments = () if pixels is None else (pixels.item(),)
-    return _box(run_task(sent, number.item(), *arguments))
-
-
-def _box(value: Any) -> np.ndarray:
-    """Put anything into an array of one object, so that dask passes it on as it is."""
-    box = np.empty(1, object)
-    box[0] = value
-    return box
+        for number, result in zip(number_of.values(), results, strict=False):
+            handover.take(number, result)

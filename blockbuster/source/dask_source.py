@@ -99,6 +99,10 @@ class DaskSource:
         checked = part.map_blocks(check, dtype=self.dtype, meta=np.empty((0,) * part.ndim, self.dtype))
         return _with_own_keys(checked, seed=str(region))
 
+    def n_keys(self, region: tuple[slice, ...]) -> int:
+        """Count the keys of the graph of a region."""
+        return len(self.region(region).__dask_graph__())
+
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Compute `region` (one slice per axis) on dask's configured scheduler."""
         return np.array(self.region(region).compute(), order="C", copy=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -18,7 +19,12 @@ Index = tuple[int, ...]
 
 
 def choose_bricks(
-    grid: TileGrid, read_unit: Sequence[int], n_workers: int, *, most_voxels: int = BRICK_VOXELS
+    grid: TileGrid,
+    read_unit: Sequence[int],
+    n_workers: int,
+    *,
+    most_voxels: int = BRICK_VOXELS,
+    most_units: int | None = None,
 ) -> BrickGrid:
     """Choose bricks that are cheap to read and many enough to keep the workers busy.
 
@@ -32,6 +38,8 @@ def choose_bricks(
         How many tasks run at once.
     most_voxels : int
         A brick has at most this many voxels, unless one tile has more.
+    most_units : int, optional
+        And covers at most this many units of what is decoded at once.
 
     Returns
     -------
@@ -41,7 +49,8 @@ def choose_bricks(
     n_voxels = int(np.prod(grid.shape, dtype=np.int64))
     for bricks_per_worker in BRICKS_PER_WORKER:
         share = -(-n_voxels // (bricks_per_worker * max(1, n_workers)))
-        bricks = _grow_bricks(grid, read_unit, most_voxels=min(most_voxels, share))
+        voxels = min(most_voxels, share)
+        bricks = _grow_bricks(grid, read_unit, most_voxels=voxels, most_units=most_units)
         if _read_cost(grid, read_unit, bricks.tiles_per_brick) <= MOST_READ_COST:
             break
     return bricks
@@ -73,12 +82,14 @@ def _grow_bricks(
     *,
     most_voxels: int | None = None,
     most_tiles: int | None = None,
+    most_units: int | None = None,
 ) -> BrickGrid:
     """Double the brick along one axis after the other as long as it stays within the limit."""
     counts = [1] * grid.ndim
     while True:
         wider = [_doubled(counts, axis) for axis in range(grid.ndim) if counts[axis] < grid.grid_shape[axis]]
         wider = [c for c in wider if _fits(grid, c, most_voxels, most_tiles)]
+        wider = [c for c in wider if most_units is None or _n_units(grid, read_unit, c) <= most_units]
         if not wider:
             return BrickGrid(grid, tuple(min(c, max(1, n)) for c, n in zip(counts, grid.grid_shape, strict=True)))
         counts = min(wider, key=lambda c: (_read_cost(grid, read_unit, c), max(_extent(grid, c))))
@@ -98,6 +109,10 @@ def _fits(grid: TileGrid, counts: list[int], most_voxels: int | None, most_tiles
         whole = [min(c, n) for c, n in zip(counts, grid.grid_shape, strict=True)]
         return int(np.prod(whole, dtype=np.int64)) <= most_tiles
     return most_voxels is None or int(np.prod(_extent(grid, counts), dtype=np.int64)) <= most_voxels
+
+
+def _n_units(grid: TileGrid, read_unit: Sequence[int], counts: Sequence[int]) -> int:
+    return math.prod(-(-extent // unit) for extent, unit in zip(_extent(grid, counts), read_unit, strict=True))
 
 
 def _read_cost(grid: TileGrid, read_unit: Sequence[int], counts: Sequence[int]) -> float:

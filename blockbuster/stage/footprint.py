@@ -18,6 +18,8 @@ WAITING_BYTES_PER_VOXEL = 2
 APART_BYTES_PER_VOXEL = 9
 # dask's graph and its bookkeeping: 3.1 kB measured with 10,000 tasks.
 BYTES_PER_TASK = 5_000
+# A key of the graph by which the chunks of a dask image come to a task: what makes it, and the same bookkeeping.
+BYTES_PER_KEY = 5_000
 
 
 def sample_bytes(sampled_voxels: int, itemsize: int) -> int:
@@ -35,6 +37,7 @@ def peak_bytes(
     waiting_voxels: int = 0,
     apart_voxels: int = 0,
     n_tasks: int = 0,
+    n_keys: int = 0,
     sampled_voxels: int = 0,
     held_bytes: int = 0,
 ) -> int:
@@ -57,6 +60,8 @@ def peak_bytes(
         Voxels of a tile whose ids count for each position by itself along some axes, halo included.
     n_tasks : int
         How many tasks the larger phase has, where this process drives the run; 0 where it does not.
+    n_keys : int
+        How many keys of a dask image's graph are known at once.
     sampled_voxels : int
         How many voxels the empty threshold is found in, before any task; 0 where it is given.
     held_bytes : int
@@ -88,4 +93,5 @@ def peak_bytes(
     stage += WAITING_BYTES_PER_VOXEL * waiting_voxels + APART_BYTES_PER_VOXEL * apart_voxels
     task = max(stage, REMAP_BYTES_PER_VOXEL * box_voxels)
     tasks = (n_at_once + 1) * task if n_at_once else 0
-    return BASE_BYTES + max(tasks, sample_bytes(sampled_voxels, itemsize)) + BYTES_PER_TASK * n_tasks + held_bytes
+    tasks = max(tasks, sample_bytes(sampled_voxels, itemsize))
+    return BASE_BYTES + tasks + BYTES_PER_TASK * n_tasks + BYTES_PER_KEY * n_keys + held_bytes

@@ -9,9 +9,11 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from dask.callbacks import Callback
 
 from blockbuster.cluster import find_execution, run_tasks, running
 from blockbuster.cluster.task_folder import Batch, TaskFolder, run_kept_task
+from blockbuster.source import DaskSource
 
 
 def add(job, number, *pixels):
@@ -21,7 +23,7 @@ def add(job, number, *pixels):
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
 @pytest.mark.parametrize("per_graph", [1, 7, 4096])
 def test_every_task_runs_once_however_they_are_cut(tmp_path, monkeypatch, scheduler, per_graph):
-    monkeypatch.setattr(running, "TASKS_PER_GRAPH", per_graph)
+    monkeypatch.setattr(running, "KEYS_PER_GRAPH", per_graph)
     results = []
     numbers = [3, 11, *range(20, 30)]
     with dask.config.set(scheduler=scheduler, num_workers=2), find_execution().opened() as execution:
@@ -41,7 +43,7 @@ def test_pixels_enter_where_a_task_has_some(tmp_path):
             range(4),
             directory=str(tmp_path),
             on_result=results.append,
-            region=lambda number: pixels[:number] if number % 2 else None,
+            region=lambda number: pixels[:number].rechunk(-1) if number % 2 else None,
         )
     assert sorted(results) == sorted([100, 101 + 4, 102, 103 + 12])
 
@@ -109,3 +111,28 @@ def test_what_tasks_share_may_be_late(folder):
     run_kept_task(tasks.path, tasks.digest, 1)
     later.join()
     assert tasks.take(1) == 101
+
+
+@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
+def test_F37_graphs_are_cut_by_the_keys_of_the_pixels_as_well(tmp_path, monkeypatch, scheduler):
+    monkeypatch.setattr(running, "KEYS_PER_GRAPH", 100)
+    pixels = DaskSource(da.ones((40, 40), chunks=2, dtype=int))
+    results, sizes = [], []
+    with (
+        dask.config.set(scheduler=scheduler, num_workers=2),
+        find_execution().opened() as execution,
+        Callback(start=lambda graph: sizes.append(len(graph))),
+    ):
+        run_tasks(
+            execution,
+            add,
+            100,
+            range(20),
+            directory=str(tmp_path),
+            on_result=results.append,
+            region=lambda number: pixels.region((slice(2 * number, 2 * number + 2), slice(0, 40))),
+        )
+    assert sorted(results) == [100 + number + 80 for number in range(20)]
+    # A region has twenty chunks, read and cut to it, and put together.
+    assert len(sizes) > 5
+    assert max(sizes) < 100 + 100

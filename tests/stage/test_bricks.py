@@ -96,3 +96,10 @@ def test_brick_grows_first_along_the_axis_that_is_read_whole_anyway():
 @pytest.mark.parametrize("n_workers", [1, 2, 64])
 def test_one_tile_is_one_brick(n_workers):
     assert choose_bricks(TileGrid.regular((5, 5), (8, 8), (2, 2)), (5, 5), n_workers).n_bricks == 1
+
+
+def test_a_brick_covers_so_many_units_at_most_unless_one_tile_has_more():
+    grid = TileGrid.regular((1000, 1000), (20, 20), (0, 0))
+    assert choose_bricks(grid, (10, 10), 2).tiles_per_brick == (16, 16)
+    assert choose_bricks(grid, (10, 10), 2, most_units=64).tiles_per_brick == (4, 4)
+    assert choose_bricks(grid, (1, 1), 2, most_units=64).tiles_per_brick == (1, 1)
