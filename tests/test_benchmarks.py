@@ -306,3 +306,15 @@ def test_peak_memory_is_that_of_the_new_process_alone(load, tmp_path):
     setting = load("settings").settings(small=True)[0]
     peak = load("memory").measure_peak_memory(setting.image.stored_in(tmp_path), 0, small=True)
     assert peak < held.nbytes < load("runs").peak_memory_bytes()
+
+
+def test_chosen_thresholds_of_empty_tiles_lose_less_than_otsus_and_nothing_without_a_warning():
+    rows = {name: row for name, (row,) in table_rows(run("benchmarks.empty_tiles", "--small")).items()}
+    titles = rows.pop("image, tiles of 64")
+    assert len(rows) == 17
+    losses = [(int(row[3]), int(row[6]), row[7]) for row in rows.values() if row[3] != "-"]
+    assert titles[-1] == "warned"
+    assert all(lost <= by_otsu for by_otsu, lost, _ in losses)
+    assert sum(by_otsu > lost for by_otsu, lost, _ in losses) >= 3
+    assert {said for _, lost, said in losses if lost} == {"yes"}
+    assert {said for _, lost, said in losses if not lost} == {"no"}
