@@ -9,7 +9,7 @@ from commands import read, run, run_module
 import blockbuster
 from blockbuster.cli.fn_names import DIAMETER, FnName, fn_forms, read_fn_name
 
-FIND = "def find(tile):\n    return (tile > 110).astype('int32')\n"
+FIND = "from scipy import ndimage\n\n\ndef find(tile):\n    return ndimage.label(tile > 110)[0]\n"
 
 
 @pytest.mark.parametrize(
