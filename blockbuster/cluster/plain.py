@@ -87,8 +87,8 @@ def _to_plain(value: Any, arrays: list[bytes]) -> Any:
     if isinstance(value, TileError):
         return {"tile error": _to_plain(list(value.args), arrays)}
     if dataclasses.is_dataclass(value) and _name(type(value)).startswith(f"{PACKAGE}."):
-        values = [getattr(value, field.name) for field in dataclasses.fields(value)]
-        return {_name(type(value)): _to_plain(values, arrays)}
+        fields = [[field.name, getattr(value, field.name)] for field in dataclasses.fields(value)]
+        return {_name(type(value)): _to_plain(fields, arrays)}
     raise TypeError(f"the result of a task holds {type(value).__name__}, which is not plain data.")
 
 
@@ -142,13 +142,16 @@ class _Reader:
         return array.reshape(shape).copy()
 
 
-def _make_dataclass(name: str, values: list[Any]) -> Any:
-    """Make an object of a class of ours without calling it."""
+def _make_dataclass(name: str, values: list[tuple[str, Any]]) -> Any:
+    """Make an object of a class of ours without calling it; a worker of another version has other fields."""
     module, _, kind = name.partition(":")
     found = getattr(sys.modules.get(module), kind)
     if not (module.startswith(f"{PACKAGE}.") and isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ValueError(f"{name} is no dataclass of {PACKAGE}")
+    names = [field for field, _ in values]
+    if names != [field.name for field in dataclasses.fields(found)]:
+        raise ValueError(f"{name} has other fields than {', '.join(map(str, names))}")
     made = object.__new__(found)
-    for field, value in zip(dataclasses.fields(found), values, strict=True):
-        object.__setattr__(made, field.name, value)
+    for field, value in values:
+        object.__setattr__(made, field, value)
     return made

@@ -41,8 +41,8 @@ INVISIBLE = (
     "run as the user who calls. Pass stage_dir= with a shared folder, or use workers that see this one."
 )
 CHANGED = (
-    "{path} is not what the run put there ({what}): somebody else can write to the stage, or the disk is at "
-    "fault. See who can write there, then run again with resume=True."
+    "{path} is not what the run put there ({what}): somebody else can write to the stage, the disk is at fault, "
+    "or workers have another version of blockbuster. See which it is, then run again with resume=True."
 )
 
 

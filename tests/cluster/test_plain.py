@@ -109,6 +109,8 @@ class Planted:
         b'{"blockbuster.stage.task:os.mkdir":["ran"]}\n',
         b'{"blockbuster.no.such:BrickResult":[]}\n',
         b'{"blockbuster.stage.task:BrickResult":[1]}\n',
+        b'{"blockbuster.stage.task:BrickResult":[["number",1]]}\n',
+        b'{"blockbuster.cluster.attempts:Attempt":[["task","a"],["directory","b"]]}\n',
         b'{"tuple":[],"slice":[1]}\n',
         b'{"dict":[[[1],2]]}\n',
     ],
@@ -121,5 +123,5 @@ def test_F34_what_somebody_else_put_there_is_refused_and_never_run(folder, plant
 
 def test_F34_our_own_classes_are_made_without_a_call(folder):
     name = "blockbuster.cluster.attempts:Attempt"
-    made = decode(json.dumps({name: [str(folder), "brick-7"]}).encode() + b"\n")
+    made = decode(json.dumps({name: [["directory", str(folder)], ["task", "brick-7"]]}).encode() + b"\n")
     assert (vars(made), os.listdir(folder)) == ({"directory": str(folder), "task": "brick-7"}, [])
