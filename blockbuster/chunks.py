@@ -9,7 +9,7 @@ from pathlib import Path
 
 import zarr
 
-__all__ = ["chunk_keys", "open_labels"]
+__all__ = ["chunk_boxes", "chunk_keys", "open_labels"]
 
 
 def open_labels(path: str | os.PathLike[str]) -> zarr.Array:
@@ -57,8 +57,21 @@ def chunk_keys(array: zarr.Array, box: Sequence[slice | int]) -> Iterator[str]:
     >>> list(chunk_keys(array, (slice(3, 8), 9)))
     ['c/0/2', 'c/1/2']
     """
+    return (key for _, key in chunk_boxes(array, box))
+
+
+def chunk_boxes(array: zarr.Array, box: Sequence[slice | int]) -> Iterator[tuple[tuple[slice, ...], str]]:
+    """Iterate over the boxes and keys of what is stored as one piece, as `chunk_keys` does.
+
+    >>> array = zarr.create_array({}, shape=(10, 10), chunks=(4, 4), dtype="uint8")
+    >>> next(chunk_boxes(array, (slice(3, 8), 9)))
+    ((slice(0, 4, None), slice(8, 12, None)), 'c/0/2')
+    """
+    units = array.shards or array.chunks
     ranges = []
-    for part, unit, length in zip(box, array.shards or array.chunks, array.shape, strict=True):
+    for part, unit, length in zip(box, units, array.shape, strict=True):
         start, stop, _ = part.indices(length) if isinstance(part, slice) else (part, part + 1, 1)
         ranges.append(range(start // max(1, unit), -(-stop // max(1, unit))))
-    return map(array.metadata.encode_chunk_key, itertools.product(*ranges))
+    for index in itertools.product(*ranges):
+        boxed = tuple(slice(i * unit, (i + 1) * unit) for i, unit in zip(index, units, strict=True))
+        yield boxed, array.metadata.encode_chunk_key(index)

@@ -22,6 +22,20 @@ CALLERS_FOR_OTHERS = {"asyncio", "concurrent", "dask", "distributed", "multiproc
 _unsaid: ContextVar[tuple[str, ...]] = ContextVar("unsaid", default=())
 
 
+# Packages and modules whose frames, up to a hundred, stand between a task and what it does.
+PASSING_ON = {
+    "asyncio",
+    "blockbuster",
+    "concurrent",
+    "contextlib",
+    "dask",
+    "distributed",
+    "threading",
+    "tornado",
+    "zarr",
+}
+
+
 def format_slices(slices: tuple[slice, ...]) -> str:
     """Write slices as they are typed: ``[0:256, 768:1024]``."""
     return "[" + ", ".join(f"{part.start}:{part.stop}" for part in slices) + "]"
@@ -33,6 +47,24 @@ def _text(error: BaseException) -> str:
         return hide_secrets(str(error))
     except Exception:
         return ""
+
+
+def _brief_traceback(error: BaseException) -> list[str]:
+    """Format an exception and its cause with those frames only that a user may know."""
+    lines = []
+    if error.__cause__ is not None:
+        cause = "\nThe above exception was the direct cause of the following exception:\n\n"
+        lines = [*_brief_traceback(error.__cause__), cause]
+    walked = list(traceback.walk_tb(error.__traceback__))
+    kept = traceback.StackSummary.extract(
+        (frame, line)
+        for frame, line in walked
+        if str(frame.f_globals.get("__name__")).split(".")[0] not in PASSING_ON
+    )
+    if kept:
+        lines += ["Traceback (most recent call last):\n", *kept.format()]
+    # Without a line to show, the message alone would be said twice.
+    return lines and lines + traceback.format_exception_only(error)
 
 
 class TileError(RuntimeError):
@@ -80,12 +112,23 @@ class TileError(RuntimeError):
 
     @classmethod
     def from_exception(
-        cls, doing: str, error: BaseException, tile: tuple[int, ...], slices: tuple[slice, ...]
+        cls,
+        doing: str,
+        error: BaseException,
+        tile: tuple[int, ...],
+        slices: tuple[slice, ...],
+        *,
+        whole: bool = True,
+        advice: str = "",
     ) -> TileError:
-        """Wrap an exception that was raised while `doing` something for a tile."""
+        """Wrap an exception that was raised while `doing` something for a tile.
+
+        Without `whole` the traceback leaves out the frames of those who only pass on what others do.
+        """
         name, text = type(error).__name__, _text(error)
-        trace = hide_secrets("".join(traceback.format_exception(error)))
-        return cls(f"{doing} raised {name}" + (f": {text}" if text else ""), tile, slices, name, text, trace)
+        trace = hide_secrets("".join(traceback.format_exception(error) if whole else _brief_traceback(error)))
+        what = f"{doing} raised {name}{': ' if text else ''}{text}{advice}"
+        return cls(what, tile, slices, name, text, trace)
 
     def __str__(self) -> str:
         message = f"tile {self.tile} {format_slices(self.slices)}: {self.what}"

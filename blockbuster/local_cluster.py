@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dask
+from dask.utils import parse_bytes
 
 from blockbuster.cluster import ONE_AT_A_TIME
 from blockbuster.tiling.memory import free_ram_bytes, visible_gpus
@@ -34,6 +39,8 @@ NO_GPU = (
     "use_gpu=True, but no NVIDIA GPU is visible: nvidia-smi lists none and CUDA_VISIBLE_DEVICES is "
     "{visible}. Check the driver, or what the batch system gave this job; without use_gpu the workers use CPUs."
 )
+# Names a file in the environment of workers that start.
+NO_GUARD_MARK = "BLOCKBUSTER_NO_GUARD_MARK"
 NO_GUARD = (
     "make_local_cluster was called while a worker process imports the main script: put the call under "
     '`if __name__ == "__main__":`.'
@@ -101,8 +108,7 @@ def make_local_cluster(
         from distributed import Client, LocalCluster
     except ImportError as error:
         raise ImportError(NO_DISTRIBUTED) from error
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
-        raise RuntimeError(NO_GUARD)
+    _refuse_in_starting_worker()
     if not kwargs.pop("processes", True):
         raise ValueError(
             "processes is False; workers that live in this process lose results when fn holds the GIL. Without a "
@@ -111,6 +117,7 @@ def make_local_cluster(
     _check_count(threads_per_worker, "threads_per_worker")
     if n_workers is not None:
         _check_count(n_workers, "n_workers")
+    _check_memory_limit(memory_limit)
     gpus = visible_gpus() if use_gpu else None
     if gpus is not None:
         n_workers = _count_gpu_workers(gpus, n_workers, threads_per_worker)
@@ -122,18 +129,47 @@ def make_local_cluster(
     if memory_limit == "auto":
         memory_limit = memory_bytes // n_workers
     kwargs = {**_at_home(kwargs), "worker_class": _nanny(gpus), **kwargs}
-    cluster = LocalCluster(
-        n_workers=n_workers,
-        threads_per_worker=threads_per_worker,
-        memory_limit=memory_limit,
-        processes=True,
-        **kwargs,
-    )
+    with _missing_guard_told():
+        cluster = LocalCluster(
+            n_workers=n_workers,
+            threads_per_worker=threads_per_worker,
+            memory_limit=memory_limit,
+            processes=True,
+            **kwargs,
+        )
     try:
         return Client(cluster), cluster
     except BaseException:
         cluster.close()
         raise
+
+
+def _refuse_in_starting_worker() -> None:
+    """Refuse a call that comes from a script without a main guard, which a new worker imports."""
+    if not getattr(multiprocessing.current_process(), "_inheriting", False):
+        return
+    if os.environ.get(NO_GUARD_MARK):
+        with contextlib.suppress(OSError):
+            Path(os.environ[NO_GUARD_MARK]).touch()
+            # The process that waits for this one says why.
+            raise SystemExit(1)
+    raise RuntimeError(NO_GUARD)
+
+
+@contextlib.contextmanager
+def _missing_guard_told() -> Iterator[None]:
+    """Raise what a worker found that imports the main script; dask only knows that it did not start."""
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder, "no-guard")
+        os.environ[NO_GUARD_MARK] = str(mark)
+        try:
+            yield
+        except RuntimeError:
+            if mark.exists():
+                raise RuntimeError(NO_GUARD) from None
+            raise
+        finally:
+            del os.environ[NO_GUARD_MARK]
 
 
 def _at_home(kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -147,6 +183,21 @@ def _check_count(value: Any, name: str) -> None:
         raise TypeError(f"{name} is {value!r}; it is an integer, 1 or more.")
     if value < 1:
         raise ValueError(f"{name} is {value}; it is 1 or more.")
+
+
+def _check_memory_limit(value: Any) -> None:
+    if value is None or value == "auto":
+        return
+    try:
+        n_bytes = parse_bytes(value) if isinstance(value, str) else value
+        is_limit = not isinstance(value, bool) and 0 <= n_bytes < 2**63
+    except (TypeError, ValueError):
+        is_limit = False
+    if not is_limit:
+        raise ValueError(
+            f'memory_limit is {value!r}; it is the bytes of a worker, 0 or more, a text such as "4 GiB", "auto", '
+            "or None."
+        )
 
 
 def _n_cpus() -> int:

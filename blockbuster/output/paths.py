@@ -26,6 +26,9 @@ __all__ = [
 
 URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 LONGEST_NAME_BYTES = 255
+# Linux allows 4095, of which two names are left to what lies inside.
+LONGEST_PATH_BYTES = 4095 - 2 * LONGEST_NAME_BYTES
+MOST_SHOWN = 100
 COMPONENT_RULE = "it is the name of an array inside write_to, e.g. 'labels' or 'run1/labels'"
 
 
@@ -199,10 +202,26 @@ def _local_path(path: Any, name: str) -> str:
             f"{name} is {show_url(text)!r}; output and stage need a path on a file system, not a URL."
         )
     absolute = _absolute(Path(os.path.expanduser(text)))
+    _check_lengths(absolute, name)
     if os.path.islink(absolute):
         real = os.path.realpath(absolute)
         raise ValueError(f"{name}: {absolute} is a symbolic link; to write there, give {real} itself.")
     return absolute
+
+
+def _check_lengths(path: str, name: str) -> None:
+    """Refuse a path that cannot be made, before it is looked for."""
+    if max(len(os.fsencode(part)) for part in path.split(os.sep)) > LONGEST_NAME_BYTES:
+        raise ValueError(
+            f"{name} is {path[:MOST_SHOWN]!r}..., with a name that is longer than the {LONGEST_NAME_BYTES} bytes "
+            "that file systems allow; choose shorter names."
+        )
+    if len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+        raise ValueError(
+            f"{name} is {path[:MOST_SHOWN]!r}..., a path of {len(os.fsencode(path)):,} bytes; with the names of "
+            f"files inside it would be longer than file systems allow. Choose one of at most "
+            f"{LONGEST_PATH_BYTES:,}."
+        )
 
 
 def _check_text(text: str, name: str) -> None:

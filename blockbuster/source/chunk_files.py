@@ -7,9 +7,9 @@ from typing import Any
 
 import zarr
 
-from blockbuster.chunks import chunk_keys
+from blockbuster.chunks import chunk_boxes, chunk_keys
 
-__all__ = ["check_chunk_files"]
+__all__ = ["check_chunk_files", "find_unreadable_chunk"]
 
 # A blosc header ends with the number of bytes that the file should have.
 BLOSC_HEADER_BYTES = 16
@@ -47,6 +47,16 @@ def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice 
             continue
         if not size or (is_blosc and size < _blosc_size(path)):
             raise ValueError(f"the chunk file {path} was cut: it has {size} bytes")
+
+
+def find_unreadable_chunk(array: zarr.Array, folder: str, selection: Sequence[slice | int]) -> str:
+    """Read chunks and shards one by one; give the file of the first that cannot be decoded, or nothing."""
+    for box, key in chunk_boxes(array, selection):
+        try:
+            array[box]
+        except Exception:
+            return os.path.join(folder, key)
+    return ""
 
 
 def _ends_with_blosc(metadata: Any) -> bool:

@@ -16,6 +16,9 @@ from blockbuster.source.advice import advise_on_file
 
 METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
 MAX_LISTED = 6
+# In bytes.
+LONGEST_NAME, LONGEST_PATH = 255, 4095
+MOST_SHOWN = 100
 REMEDY = (
     "See that the URL is right, that its server can be reached from here, and that fsspec finds the credentials "
     "that it asks for, as a rule in the environment or in a file of the store's own."
@@ -91,12 +94,18 @@ def locate(image: str | os.PathLike[str]) -> Location:
     text = os.fspath(image)
     if not isinstance(text, str) or not text:
         raise ValueError(f"image is {image!r}; a path or URL must be text that is not empty.")
+    if "://" not in text and (len(os.fsencode(text)) > LONGEST_PATH or _has_long_name(text)):
+        raise ValueError(f"image is {text[:MOST_SHOWN]!r}..., a path that is longer than file systems allow.")
     if "://" not in text:
         return Location(Path(os.path.expanduser(text)).absolute())
     if not text.startswith(("file://", "local://")):
         return Location(text.rstrip("/"))
     path = url_to_fs(text)[1]
     return Location(Path(path if os.path.exists(path) else unquote(path)))
+
+
+def _has_long_name(path: str) -> bool:
+    return any(len(os.fsencode(name)) > LONGEST_NAME for name in path.split(os.sep))
 
 
 def open_node(location: Location) -> zarr.Array | zarr.Group:

@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from blockbuster.shown import show_url
-from blockbuster.source.chunk_files import check_chunk_files
+from blockbuster.source.chunk_files import check_chunk_files, find_unreadable_chunk
 from blockbuster.source.digest import (
     digest_chunk_files,
     digest_content,
@@ -103,8 +103,16 @@ class ZarrSource:
         array, selection = self._opened(), self._with_channel(region)
         if self._folder is not None:
             check_chunk_files(array, self._folder, selection)
-        with store_faults_explained(self._url, f"image {self.name}"):
-            pixels = array[selection]
+        try:
+            with store_faults_explained(self._url, f"image {self.name}"):
+                pixels = array[selection]
+        except Exception as error:
+            file = find_unreadable_chunk(array, self._folder, selection) if self._folder is not None else ""
+            if not file:
+                raise
+            raise ValueError(
+                f"the chunk file {file} cannot be decoded: {type(error).__name__}: {error}"
+            ) from None
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
 
     @property

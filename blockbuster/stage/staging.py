@@ -284,9 +284,12 @@ class _Stage:
                 # A signal of the user's may raise SystemExit as well.
                 if number is None and (n_tries > self.call.retries or not isinstance(error, Exception)):
                     raise
-                if number is not None:
-                    self._save_tiles(list(self.bricks.tile_indices(self.bricks.index(number))))
-                    self._run(run_brick, dataclasses.replace(job, source=self.saved), [number], take)
+            else:
+                continue
+            # Out of the block above, whose error would be printed with that of the tile.
+            if number is not None:
+                self._save_tiles(list(self.bricks.tile_indices(self.bricks.index(number))))
+                self._run(run_brick, dataclasses.replace(job, source=self.saved), [number], take)
 
     def _region(self, number: int) -> Any:
         assert isinstance(self.source, DaskSource)
@@ -352,7 +355,9 @@ class _Stage:
                     raise
                 except BaseException as error:
                     if attempt == self.call.retries:
-                        wrapped = TileError.from_exception("reading the image", error, tile, grid.core(tile))
+                        wrapped = TileError.from_exception(
+                            "reading the image", error, tile, grid.core(tile), whole=False
+                        )
                         self.saved = self.saved.failed(region, wrapped)
 
     def _run(

@@ -30,6 +30,14 @@ __all__ = ["BrickResult", "StageJob", "TileCall", "TileOutcome", "label_axes", "
 
 logger = logging.getLogger("blockbuster")
 
+DAEMONIC = (
+    ". The workers of a dask cluster may not start processes: call "
+    'dask.config.set({"distributed.worker.daemon": False}) before it is made, run on threads, or start none in fn'
+)
+NO_CHANNEL = (
+    " fn leaves out an axis: where that is the one of channels, as in an RGB image, name it c in axes, "
+    'e.g. axes="yxc", and pass channel=None.'
+)
 CHANNEL_RULE = " With channel=None, labels have the channel axis for all tiles or for none."
 Index = tuple[int, ...]
 Box = tuple[slice, ...]
@@ -85,6 +93,12 @@ class TileCall:
             return None
         return maximum if isinstance(maximum, int) else float(maximum)
 
+    def _rule_of_channels(self, n_returned: Any, n_given: int) -> str:
+        """Say what an error of the shape may be about."""
+        if self.channel_axis is not None:
+            return CHANNEL_RULE
+        return NO_CHANNEL if n_returned == n_given - 1 else ""
+
     def label(self, tile: Index, core: Box, pixels: np.ndarray) -> np.ndarray:
         """Call fn on a copy of a tile's region, check what it returns, and keep apart what is not merged.
 
@@ -105,13 +119,15 @@ class TileCall:
             raise
         except BaseException as error:
             # SystemExit too: a tile is no reason to end the process.
-            raise TileError.from_exception("fn", error, tile, core) from error
+            is_daemon = isinstance(error, AssertionError) and "daemonic processes" in str(error)
+            advice = DAEMONIC if is_daemon else ""
+            raise TileError.from_exception("fn", error, tile, core, advice=advice) from error
         # fn may keep what it returned, in an array that it uses again, and change it while we work.
         is_shared = not isinstance(result, np.ndarray) or not result.flags.owndata or sys.getrefcount(result) > 2
         try:
             labels = check_labels(result, shapes, copy=is_shared)
         except ValueError as error:
-            rule = "" if self.channel_axis is None else CHANNEL_RULE
+            rule = self._rule_of_channels(getattr(result, "ndim", 0), pixels.ndim)
             raise TileError(f"{error}{rule}", tile, core) from None
         dropped = self.channel_axis if labels.ndim < self.grid.ndim else None
         return keep_positions_apart(labels, label_axes(self.apart_axes, dropped))
@@ -188,7 +204,7 @@ def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], 
     except (TileError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        raise TileError.from_exception("reading the image", error, tile, core) from error
+        raise TileError.from_exception("reading the image", error, tile, core, whole=False) from None
     outcome.maximum = call.maximum_if_empty(pixels)
     if outcome.maximum is not None:
         return
