@@ -8,8 +8,8 @@ import pytest
 
 TESTS = Path(__file__).parent
 PAGE = (TESTS.parent / "docs" / "faults.md").read_text()
-FAULTS = [f"F{n}" for n in range(1, 30)]
-BAD_INPUT = [f"B{n}" for n in range(1, 21)]
+FAULTS = [f"F{n}" for n in range(1, 38)]
+BAD_INPUT = [f"B{n}" for n in range(1, 29)]
 
 
 def named_tests(fault):
