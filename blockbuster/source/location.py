@@ -180,7 +180,8 @@ def store_faults_explained(url: str, name: str) -> Iterator[None]:
         # That something is not as it should be, which the caller puts into words.
         raise
     except Exception as error:
-        if "://" not in url:
+        # A local store has no secrets, and says in few words what is wrong.
+        if "://" not in url or url.startswith("file://"):
             raise
         kinds = (FileNotFoundError, PermissionError, ImportError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
