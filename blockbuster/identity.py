@@ -108,8 +108,10 @@ class Growth:
 
         Examples
         --------
+        >>> def appending(log):
+        ...     return lambda tile: log.append(tile)
         >>> log = []
-        >>> growth = identify_function(lambda tile: log.append(tile)).growth
+        >>> growth = identify_function(appending(log)).growth
         >>> log.append(1)
         >>> growth.look(), growth.look()
         ({'closure log': 0}, {})

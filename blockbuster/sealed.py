@@ -33,7 +33,7 @@ def seal(found: Mapping[str, Any]) -> dict[str, Any]:
     Examples
     --------
     >>> seal({"a": 1})
-    {'a': 1, 'crc': '98c24969'}
+    {'a': 1, 'crc': 'fba18e97'}
     """
     return {**found, SEAL: _checksum(found)}
 

@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from naive import label
 from outcomes import Counted, blobs, refuses, snapshot, write_image
 
 from blockbuster import plan_run, tile_process
@@ -90,7 +91,7 @@ def test_fn_that_cannot_be_pickled_is_refused_before_work_where_that_is_needed(t
 
     def segment_with_lock(tile):
         with lock:
-            return tile
+            return label(tile)
 
     options = {"image": IMAGE, "fn": segment_with_lock, "folder": tmp_path, "write_to": tmp_path / "out.zarr"}
     with dask.config.set(scheduler="processes"):

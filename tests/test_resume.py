@@ -411,12 +411,14 @@ def test_a_run_that_goes_on_keeps_the_tiles_that_were_chosen(chooser, fn, tmp_pa
 
 
 def test_a_run_that_goes_on_keeps_its_threshold_of_empty_tiles(fn, tmp_path, monkeypatch):
-    image = (np.arange(IMAGE.size).reshape(SHAPE) * IMAGE).astype("uint16")
+    noise = np.random.default_rng(0).normal(100, 5, SHAPE)
+    # The upper half holds background alone.
+    image = (noise + 1000.0 * IMAGE * (np.arange(SHAPE[0]) >= SHAPE[0] // 2)[:, None]).astype("uint16")
     options = {"skip_empty": True, "write_to": tmp_path / "out.zarr"}
     whole, expected = segment(naive.label, image, skip_empty=True, return_report=True)
     assert 0 < expected.n_skipped < N_TILES
     interrupt(fn, 3, image, **options)
-    monkeypatch.setattr("blockbuster.process.otsu_threshold", lambda source: pytest.fail("computed again"))
+    monkeypatch.setattr("blockbuster.process.choose_empty_threshold", lambda source: pytest.fail("computed again"))
     labels, report = segment(fn, image, resume=True, return_report=True, **options)
     np.testing.assert_array_equal(labels, whole)
     assert report.empty_threshold == expected.empty_threshold > 0

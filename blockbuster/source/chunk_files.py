@@ -29,7 +29,7 @@ def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice 
 
     Raises
     ------
-    ValueError
+    OSError
         If a file is empty, which zarr 3.1 reads as background in a sharded array, or is shorter than its
         blosc header says, for which numcodecs reads memory that is not its own.
 
@@ -46,7 +46,7 @@ def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice 
         except OSError:
             continue
         if not size or (is_blosc and size < _blosc_size(path)):
-            raise ValueError(f"the chunk file {path} was cut: it has {size} bytes")
+            raise OSError(f"the chunk file {path} was cut: it has {size} bytes")
 
 
 def find_unreadable_chunk(array: zarr.Array, folder: str, selection: Sequence[slice | int]) -> str:
