@@ -160,7 +160,9 @@ def test_F36_an_error_of_fn_that_names_a_url_is_shown_without_its_secrets(server
 
 
 def test_F36_the_command_that_continues_is_shown_without_secrets(server, here, capfd):
-    (here / "last_fails.py").write_text("def fails(tile):\n    return 0 * tile if tile.shape != (8, 2) else None\n")
+    (here / "last_fails.py").write_text(
+        "def fails(tile):\n    return 0 * tile if tile.shape != (8, 2) else None\n"
+    )
     options = "--tile-shape 16,16 --tiles-per-task 1 --write-to out.zarr --scheduler synchronous"
     assert run(f"segment {server.url}/image.zarr --fn last_fails:fails {options}") == 1
     said = capfd.readouterr()

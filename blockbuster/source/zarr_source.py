@@ -110,9 +110,7 @@ class ZarrSource:
             file = find_unreadable_chunk(array, self._folder, selection) if self._folder is not None else ""
             if not file:
                 raise
-            raise OSError(
-                f"the chunk file {file} cannot be decoded: {type(error).__name__}: {error}"
-            ) from None
+            raise OSError(f"the chunk file {file} cannot be decoded: {type(error).__name__}: {error}") from None
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
 
     @property
