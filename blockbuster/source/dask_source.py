@@ -1,7 +1,7 @@
 """Dask arrays with any chunks: a region is a small lazy array with a graph of its own."""
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -94,10 +94,7 @@ class DaskSource:
         -----
         About 0.1 ms per chunk touched. The same region gets the same keys every time.
         """
-        part = self._image[region].rechunk(-1)
-        check = partial(_check_block, shape=part.shape, dtype=self.dtype)
-        checked = part.map_blocks(check, dtype=self.dtype, meta=np.empty((0,) * part.ndim, self.dtype))
-        return _with_own_keys(checked, seed=str(region))
+        return _with_own_keys(self._checked(region), seed=str(region))
 
     def n_keys(self, region: tuple[slice, ...]) -> int:
         """Count the keys of the graph of a region."""
@@ -106,6 +103,33 @@ class DaskSource:
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Compute `region` (one slice per axis) on dask's configured scheduler."""
         return np.array(self.region(region).compute(), order="C", copy=True)
+
+    def read_together(self, regions: Sequence[tuple[slice, ...]]) -> list[np.ndarray]:
+        """Compute regions in one graph, so that a chunk is computed once for all of them.
+
+        Parameters
+        ----------
+        regions : sequence of tuple of slice
+            In any order; they may overlap.
+
+        Returns
+        -------
+        list of ndarray
+            The pixels of each region, as `read` gives them.
+
+        Notes
+        -----
+        A chunk is in memory only until all regions that touch it are copied.
+        """
+        # A view would keep its chunk in memory.
+        parts = [self._checked(region, copy=True) for region in regions]
+        return [np.array(pixels, order="C", copy=True) for pixels in dask.compute(*parts)]
+
+    def _checked(self, region: tuple[slice, ...], copy: bool = False) -> da.Array:
+        """Return a region in one chunk, which is looked at when it is computed."""
+        part = self._image[region].rechunk(-1)
+        check = partial(_check_block, shape=part.shape, dtype=self.dtype, copy=copy)
+        return part.map_blocks(check, dtype=self.dtype, meta=np.empty((0,) * part.ndim, self.dtype))
 
     def identity(self) -> dict[str, Any]:
         """Return the name of the array's graph, a digest of its chunks, its shape and dtype; no pixel.
@@ -185,7 +209,7 @@ def _count_touched(edges: np.ndarray, part: slice) -> int:
     return int(last - first + 1)
 
 
-def _check_block(block: Any, *, shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+def _check_block(block: Any, *, shape: tuple[int, ...], dtype: np.dtype[Any], copy: bool) -> np.ndarray:
     """Refuse what is not as promised (dask checks neither), and give it native byte order."""
     made = np.asarray(block)
     if isinstance(block, np.ma.MaskedArray) or made.shape != shape or native_dtype(made.dtype) != dtype:
@@ -194,7 +218,7 @@ def _check_block(block: Any, *, shape: tuple[int, ...], dtype: np.dtype[Any]) ->
             f"it was announced as ndarray of {dtype}, shape {shape}. Correct the dtype or chunks given to "
             "map_blocks, from_delayed or the like."
         )
-    return made.astype(dtype, copy=False)
+    return made.astype(dtype, copy=copy)
 
 
 def _with_own_keys(array: da.Array, seed: str) -> da.Array:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from blockbuster.grid import Box, relative_box
-from blockbuster.source import NumpySource, Source
+from blockbuster.source import DaskSource, NumpySource, Source
 
 __all__ = ["SAMPLE_PIECES", "SAMPLE_VOXELS", "chunk_around", "hold_small", "read_boxes", "sample_pixels"]
 
@@ -88,7 +88,7 @@ def chunk_around(source: Source, axis: int, at: int) -> slice:
 
 
 def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
-    """Read boxes of an image; those that lie in one chunk in one go, so that it is decoded once.
+    """Read boxes of an image, so that a chunk in which several of them lie is decoded once.
 
     Parameters
     ----------
@@ -104,8 +104,11 @@ def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
 
     Notes
     -----
-    Of a chunk with several boxes, the least box that holds them all is in memory as well.
+    Those of a dask image are computed in one graph. Of another image those that lie in one chunk are read in one
+    go: the least box that holds them all is in memory as well as the chunk, which is decoded as a whole anyway.
     """
+    if isinstance(source, DaskSource):
+        return source.read_together(boxes)
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, box in enumerate(boxes):
         groups.setdefault(_key(source, box, number), []).append(number)

@@ -1,5 +1,11 @@
 """The sample is bounded, spread, the same at every call, and decodes no chunk twice."""
 
+import gc
+import tracemalloc
+import weakref
+from collections import Counter
+
+import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -71,6 +77,55 @@ def test_no_chunk_is_decoded_twice_for_a_sample(tmp_path, chunks):
     assert 2**14 / 8 <= pixels.size <= 2**14
     assert 0 < sum(reads.values()) <= SAMPLE_PIECES
     assert set(reads.values()) == {1}
+
+
+@pytest.mark.parametrize("chunks", [(600, 500), (300, 500), (150, 125), (128, 512)])
+@pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
+def test_of_a_dask_image_a_chunk_is_computed_once_and_only_pieces_of_it_are_kept(chunks, scheduler, monkeypatch):
+    made, kept = Counter(), []
+
+    def load(block, block_info=None):
+        made[tuple(block_info[0]["chunk-location"])] += 1
+        chunk = block.copy()
+        kept.append(weakref.ref(chunk))
+        return chunk
+
+    image = np.random.default_rng(0).integers(0, 200, (600, 500)).astype("uint8")
+    blocks = da.from_array(image, chunks=chunks).map_blocks(load, dtype="u1", meta=np.empty((0, 0), "u1"))
+    source = open_source(blocks)
+    regions = []
+    read = source.read
+    monkeypatch.setattr(source, "read", lambda region: regions.append(region) or read(region))
+    boxes = [(slice(i, i + 8), slice(j, j + 16)) for i in range(0, 590, 97) for j in range(0, 480, 83)]
+    with dask.config.set(scheduler=scheduler):
+        found = read_boxes(source, boxes)
+        assert set(made.values()) == {1}
+        assert not regions
+        assert all(np.array_equal(pixels, image[box]) for pixels, box in zip(found, boxes, strict=True))
+        assert all(pixels.base is None and pixels.flags.writeable for pixels in found)
+        gc.collect()
+        assert not any(reference() is not None for reference in kept)
+
+
+def test_pieces_of_one_huge_dask_chunk_are_kept_without_it():
+    made = []
+
+    def load():
+        made.append(1)
+        return np.ones((4000, 4000), "u1")
+
+    blocks = da.from_delayed(dask.delayed(load)(), (4000, 4000), "u1")
+    tracemalloc.start()
+    try:
+        with dask.config.set(scheduler="synchronous"):
+            sample = sample_pixels(open_source(blocks), 2**14)
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert made == [1]
+    assert 0 < sample.size <= 2**14
+    # The least box of all pieces would be nearly as much again.
+    assert most < 1.5 * 4000**2
 
 
 @settings(max_examples=40)
