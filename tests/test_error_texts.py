@@ -43,6 +43,14 @@ def test_a_function_that_loses_more_than_an_axis_is_not_told_of_channels():
     assert "channel=None" not in printed(TileError, MASK[None], lambda tile: tile[0, 0], tile_shape=(1, 32, 32))
 
 
+@pytest.mark.parametrize("returned", [None, 3, [1, 2], np.int64(3), np.array(3)], ids=repr)
+@pytest.mark.parametrize("shape", [(8,), (8, 6)])
+def test_a_function_that_returns_no_array_of_labels_is_not_told_of_channels(returned, shape):
+    text = printed(TileError, np.ones(shape, "uint8"), lambda tile: returned, tile_shape=(4, 6)[: len(shape)])
+    assert "channel" not in text
+    assert "fn returned" in text
+
+
 def spoil(path):
     """Turn some bits of a file in the middle and at the start."""
     data = bytearray(path.read_bytes())

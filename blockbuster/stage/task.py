@@ -93,11 +93,12 @@ class TileCall:
             return None
         return maximum if isinstance(maximum, int) else float(maximum)
 
-    def _rule_of_channels(self, n_returned: Any, n_given: int) -> str:
+    def _rule_of_channels(self, result: Any, n_given: int) -> str:
         """Say what an error of the shape may be about."""
         if self.channel_axis is not None:
             return CHANNEL_RULE
-        return NO_CHANNEL if n_returned == n_given - 1 else ""
+        leaves_one_out = isinstance(result, np.ndarray) and result.ndim == n_given - 1
+        return NO_CHANNEL if leaves_one_out and n_given > 1 else ""
 
     def label(self, tile: Index, core: Box, pixels: np.ndarray) -> np.ndarray:
         """Call fn on a copy of a tile's region, check what it returns, and keep apart what is not merged.
@@ -127,7 +128,7 @@ class TileCall:
         try:
             labels = check_labels(result, shapes, copy=is_shared)
         except ValueError as error:
-            rule = self._rule_of_channels(getattr(result, "ndim", 0), pixels.ndim)
+            rule = self._rule_of_channels(result, pixels.ndim)
             raise TileError(f"{error}{rule}", tile, core) from None
         dropped = self.channel_axis if labels.ndim < self.grid.ndim else None
         return keep_positions_apart(labels, label_axes(self.apart_axes, dropped))
