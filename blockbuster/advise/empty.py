@@ -55,7 +55,9 @@ def estimate_empty_tiles(
     TypeError, ValueError, FileNotFoundError
         As `tile_process` for the same arguments.
     TileError
-        If pixels cannot be read.
+        If pixels cannot be read as tiles are looked at.
+    Exception
+        What the graph of a dask image raised, or reading the sample for a threshold: without a tile.
 
     Notes
     -----

@@ -65,6 +65,8 @@ def find_empty_tiles(
     ------
     TileError
         If pixels cannot be read; it names the first tile of the brick.
+    Exception
+        What the graph of a dask image raised.
     """
     source = share_source(source, execution, directory)
     is_dask = isinstance(source, DaskSource)

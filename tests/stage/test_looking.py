@@ -4,6 +4,7 @@ import contextlib
 import tempfile
 
 import dask
+import dask.array
 import naive
 import numpy as np
 import pytest
@@ -71,6 +72,21 @@ def test_what_cannot_be_read_names_a_tile_and_leaves_nothing(scheduler, tmp_path
     with dask.config.set(scheduler=scheduler, **options), pytest.raises(TileError, match="reading the image"):
         estimate_empty_tiles(path, (10, 10), threshold=5)
     assert [entry.name for entry in tmp_path.iterdir()] == ["image.zarr"]
+
+
+@pytest.mark.parametrize("threshold", [None, 5])
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+def test_what_a_dask_graph_raises_is_passed_on_as_documented(scheduler, threshold, temporary, pool):
+    def fail(block):
+        raise ZeroDivisionError("no pixels")
+
+    image = dask.array.zeros((8, 8), chunks=4, dtype="u1").map_blocks(fail, meta=np.empty((0, 0), "u1"))
+    options = {"pool": pool} if scheduler == "processes" else {}
+    before = sorted(temporary.rglob("*"))
+    with dask.config.set(scheduler=scheduler, **options), pytest.raises(ZeroDivisionError, match="no pixels"):
+        estimate_empty_tiles(image, (4, 4), threshold=threshold)
+    assert sorted(temporary.rglob("*")) == before
+    assert "What the graph of a dask image raised" in estimate_empty_tiles.__doc__
 
 
 def test_a_progress_bar_counts_the_tiles(capsys):
