@@ -104,19 +104,19 @@ class Stopped(BaseException):
     """What ends a run at one of its fail points."""
 
 
-def interrupt_at(point, fn, nth=1, image=IMAGE, **options):
+def interrupt_at(point, fn, nth=1, image=IMAGE, error=Stopped, **options):
     """Run until a fail point is passed for the n-th time; what a killed process leaves stays as well."""
     times = Counter()
 
     def reach(passed):
         times[passed] += 1
         if passed == point and times[passed] == nth:
-            raise Stopped
+            raise error
 
     with pytest.MonkeyPatch.context() as patch:
         for module in ("resuming", "finish", "output.publishing", "stage.staging", "stage.tally"):
             patch.setattr(f"blockbuster.{module}.reach", reach)
-        with pytest.raises(Stopped):
+        with pytest.raises(error):
             segment(fn, image, **options)
     if isinstance(fn, Labeller):
         fn.go_on()

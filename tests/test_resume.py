@@ -981,6 +981,53 @@ def test_F32_a_report_without_samples_is_not_trusted_where_they_are_needed(fn, t
         segment(fn, named_dask(IMAGE), resume=True, **place)
 
 
+class HolesInDask:
+    """A dask image of which every other row of chunks cannot be computed: one of the two tiles of a brick."""
+
+    def __init__(self, pixels):
+        self.pixels = pixels
+
+    def __call__(self, block_info):
+        place = block_info[None]["array-location"]
+        if place[0][0] % (2 * TILE[0]) == 0:
+            raise OSError("the disk has a hole")
+        return self.pixels[tuple(slice(*part) for part in place)]
+
+    def open(self):
+        chunks = tuple((*(size,) * (n // size), n % size) for n, size in zip(SHAPE, TILE, strict=True))
+        return da.map_blocks(
+            self, chunks=chunks, dtype=IMAGE.dtype, meta=np.empty((0, 0), IMAGE.dtype), name="holes"
+        )
+
+
+HOLES = {"overlap": 0, "on_error": "skip"}
+
+
+@pytest.mark.filterwarnings("ignore:.* tiles failed")
+@pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
+@pytest.mark.parametrize("tiles_per_task", [2, N_TILES])
+def test_F32_a_finished_output_of_an_image_with_holes_is_given_back(tiles_per_task, fn, tmp_path):
+    options = {**HOLES, "tiles_per_task": tiles_per_task, "write_to": tmp_path / "out.zarr"}
+    segment(fn, HolesInDask(IMAGE).open(), **options)
+    fn.go_on()
+    segment(fn, HolesInDask(IMAGE).open(), resume=True, **options)
+    with refused(FileExistsError, "its pixels in .* are not those", folder=tmp_path):
+        segment(fn, HolesInDask(1 - IMAGE).open(), resume=True, **options)
+    assert fn.calls == {}
+
+
+@pytest.mark.filterwarnings("ignore:.* tiles failed")
+def test_F13_a_stage_of_an_image_with_holes_is_continued_until_it_changes(fn, tmp_path):
+    options = {**HOLES, "tiles_per_task": 2, "write_to": tmp_path / "out.zarr"}
+    segment(naive.label, HolesInDask(IMAGE).open(), **{**options, "write_to": tmp_path / "clean.zarr"})
+    interrupt_at("task journalled", fn, 2, HolesInDask(IMAGE).open(), KeyboardInterrupt, **options)
+    with refused(ValueError, "its pixels in .* are not those", folder=tmp_path):
+        segment(fn, HolesInDask(1 - IMAGE).open(), resume=True, **options)
+    segment(fn, HolesInDask(IMAGE).open(), resume=True, **options)
+    assert sum(fn.calls.values()) == 4
+    assert contents(tmp_path / "out.zarr") == contents(tmp_path / "clean.zarr")
+
+
 def test_F32_an_image_without_pixels_is_finished_as_it_was(tmp_path):
     image = da.zeros((0, 5), chunks=(1, 5), dtype="uint8", name="nothing")
     for resume in (False, True):

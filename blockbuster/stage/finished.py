@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,8 @@ def task_record(result: BrickResult) -> Record:
         record["retried"] = result.n_retried
     if result.pixels:
         record["pixels"] = result.pixels
+    if result.pixels_tile is not None:
+        record["pixels_tile"] = result.pixels_tile
     if result.in_pieces is not None and result.counts.any():
         record["in_pieces"] = result.in_pieces
     if result.failed:
@@ -61,6 +64,7 @@ def read_task(record: Record) -> BrickResult:
         fn_seconds=record["fn"],
         checksum=record["crc"],
         pixels=record.get("pixels", ""),
+        pixels_tile=record.get("pixels_tile"),
         in_pieces=record.get("in_pieces"),
     )
 
@@ -140,7 +144,7 @@ def find_finished_tasks(
 
 
 def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
-    """Return samples of the finished tasks of a stage, or else of the tiles that were probed.
+    """Return samples of finished tasks of a stage that could read pixels, or else of the tiles that were probed.
 
     Parameters
     ----------
@@ -149,7 +153,7 @@ def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
     grid : TileGrid
         Its tiles.
     """
-    records = read_task_records(directory)
+    records = {number: record for number, record in read_task_records(directory).items() if record.get("pixels")}
     if records:
         return choose_samples(BrickGrid(grid, tuple(read_layout(directory)["image"]["tiles_per_brick"])), records)
     probes = read_journal(directory, "probe")
@@ -172,10 +176,18 @@ def choose_samples(bricks: BrickGrid, records: dict[int, Record]) -> list[Sample
     -----
     The corners of a mosaic are often padding, which is the same in every image.
     """
-    numbers = sorted(number for number, record in records.items() if record.get("pixels"))
+    numbers = sorted(records)
     fullest = sorted(numbers, key=lambda number: -int(records[number]["counts"].sum()))
     chosen = dict.fromkeys([*numbers[:1], *fullest[:2], *numbers[-1:]])
-    return [region_sample(bricks.region(bricks.index(n)), records[n]["pixels"]) for n in chosen]
+    return [region_sample(_sampled_region(bricks, records[n]), records[n]["pixels"]) for n in chosen]
+
+
+def _sampled_region(bricks: BrickGrid, record: Record) -> tuple[slice, ...]:
+    """Give the region whose digest a task left: its brick, or a tile where that could not be read as a whole."""
+    index, tile = bricks.index(record["task"]), record.get("pixels_tile")
+    if tile is None:
+        return bricks.region(index)
+    return bricks.grid.region(next(itertools.islice(bricks.tile_indices(index), tile, None)))
 
 
 def find_changed_pixels(source: Source, samples: Sequence[Sample]) -> str:

@@ -272,6 +272,8 @@ class BrickResult:
         Of the staged files; empty where there are no labels.
     pixels : str
         Digest of what was read, where it is wanted.
+    pixels_tile : int or None
+        The one tile that it is of, in C order of the brick's, where the brick could not be read as a whole.
     in_pieces : bool or None
         Whether the one id of a tile falls into pieces; ``None``: a tile has two ids.
     failed : list of TileError
@@ -291,6 +293,7 @@ class BrickResult:
     fn_seconds: float = 0.0
     checksum: str = ""
     pixels: str = ""
+    pixels_tile: int | None = None
     in_pieces: bool | None = False
     failed: list[TileError] = field(default_factory=list)
     error: TileError | None = None
@@ -405,7 +408,7 @@ class _BrickTask:
             self.attempt.check_tile(i, tile, self.job.bricks.grid)
             kept = self.job.kept.get(tile)
             if kept is None:
-                return self._try_tile(tile, pixels, result)
+                return self._try_tile(i, tile, pixels, result)
             if isinstance(kept, TileError):
                 raise kept
             return kept
@@ -415,11 +418,11 @@ class _BrickTask:
             result.failed.append(error)
             return None
 
-    def _try_tile(self, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
+    def _try_tile(self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
         with take_turns(self.job.call.one_at_a_time):
             # The run may have ended while this tile waited.
             self.stop_check.pass_on()
-            outcome = try_tile(self.job.call, tile, self._reader(pixels))
+            outcome = try_tile(self.job.call, tile, self._reader(i, pixels, result))
         result.fn_seconds += outcome.seconds
         result.n_retried += outcome.n_retried
         if outcome.error is not None:
@@ -428,11 +431,18 @@ class _BrickTask:
             result.maxima.append(outcome.maximum)
         return outcome.labels
 
-    def _reader(self, pixels: np.ndarray | None) -> Callable[[Box], np.ndarray]:
+    def _reader(self, i: int, pixels: np.ndarray | None, result: BrickResult) -> Callable[[Box], np.ndarray]:
         """How to get at the pixels of a tile: from the brick's, or from the source."""
-        if pixels is None:
-            return self.job.source.read
-        return lambda region: pixels[relative_box(region, self.region)]
+        if pixels is not None:
+            return lambda region: pixels[relative_box(region, self.region)]
+
+        def read(region: Box) -> np.ndarray:
+            found = self.job.source.read(region)
+            if self.job.sampled and not result.pixels:
+                result.pixels, result.pixels_tile = pixel_digest(found), i
+            return found
+
+        return read
 
     @cached_property
     def _label_core(self) -> Box:
