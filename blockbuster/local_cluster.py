@@ -169,7 +169,7 @@ def _missing_guard_told() -> Iterator[None]:
                 raise RuntimeError(NO_GUARD) from None
             raise
         finally:
-            del os.environ[NO_GUARD_MARK]
+            os.environ.pop(NO_GUARD_MARK, None)
 
 
 def _at_home(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -543,7 +543,7 @@ def _check_picklable(fn: Any, execution: Execution) -> None:
 def _check_sendable(plan: RunPlan) -> None:
     """Refuse an image that only this process has open; what lies in its memory is stored for the others."""
     source = plan.source
-    if plan.execution.in_process or source.in_memory:
+    if plan.execution.in_process or source.in_memory or not plan.bricks.n_bricks:
         return
     first = plan.bricks.region(plan.bricks.index(0))
     sent = dict(source.region(first).__dask_graph__()) if isinstance(source, DaskSource) else source

@@ -6,7 +6,8 @@ from urllib.parse import unquote
 
 __all__ = ["escape_controls", "hide_secrets", "show_url"]
 
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"<>`]+")
+# A scheme has a bound, or a long text without blanks would be gone through for each of its letters.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[^\s'\"<>`]+")
 # Between the parts of a chain such as ``zip://a.zarr::https://host/b.zip``; an IPv6 address has colons, too.
 CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::|$))")
 # Shorter ones occur by chance in words and numbers.

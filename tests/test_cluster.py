@@ -302,7 +302,9 @@ def kill_one_after(client, fn, *counts):
     """Kill a worker process, each time another one, as soon as fn was called so often; give the pids."""
     killed = []
     for count in counts:
+        end = time.monotonic() + 120
         while fn.calls < count:
+            assert time.monotonic() < end, f"fn was called {fn.calls} times, and not {count}"
             time.sleep(0.01)
         pids = [pid for pid in client.run(os.getpid, on_error="ignore").values() if pid not in killed]
         os.kill(pids[-1], signal.SIGKILL)

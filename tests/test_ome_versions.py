@@ -19,7 +19,7 @@ AXES = [{"name": "c", "type": "channel"}, {"name": "y", "type": "space"}, {"name
 DATASETS = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": [1.0, 0.5, 0.5]}]}]
 # What 0.6 has in place of axes.
 SYSTEMS = {"coordinateSystems": [{"name": "physical", "axes": AXES}]}
-UNKNOWN = ["0.6", "0.6.dev3", "0.6-rc1", "1.0", "0.10", "0.5-dev1", "latest"]
+UNKNOWN = ["0.6", "0.6.dev3", "0.6-rc1", "1.0", "0.10", "0.6-dev-spatialdata", "latest"]
 
 
 def write(path, attributes, zarr_format, data=PIXELS):
@@ -129,7 +129,7 @@ def test_B22_an_image_without_the_axes_that_its_version_has_is_refused(attribute
     refuses(ValueError, "broken: .*axes", image=tmp_path / "image.zarr", folder=tmp_path)
 
 
-@pytest.mark.parametrize("version", ["0.4", "", None, "0.4.1"])
+@pytest.mark.parametrize("version", ["0.4", "", None, "0.4.1", "0.4-dev-spatialdata"])
 def test_B22_an_image_of_0_4_need_not_state_its_version(version, tmp_path):
     path = write(tmp_path / "image.zarr", flat(version, axes=AXES), 2)
     options = {"channel": 1, "tile_shape": (16, 16), "write_to": path, "output_component": "labels/cells"}

@@ -116,3 +116,9 @@ def test_B25_images_that_can_be_opened_are_read_in_other_processes(tmp_path):
         for image in images:
             assert plan_run(image, fn=label, tile_shape=(32, 32)).n_tiles == 4
         assert_same_objects(tile_process(images[1], label, tile_shape=(32, 32)), label(MASK))
+
+
+def test_B10_an_image_without_voxels_needs_nothing_sent():
+    image = da.zeros((0, 10), chunks=5, dtype="uint8")
+    with dask.config.set(scheduler="processes"):
+        assert tile_process(image, label, tile_shape=(4, 4)).shape == (0, 10)

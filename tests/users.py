@@ -15,15 +15,19 @@ USERS = {"alice": 20001, "bob": 20002, "carol": 20003}
 GROUP = 20100
 ROOT = Path(__file__).parents[1]
 
-# Where others may not enter a folder, such as root's home, they are shown what they need of it in a namespace:
-# the folder, one to keep things in meanwhile, a number of paths inside the folder, and what to run then.
+# Where others may not enter folders, such as root's home and that of a new environment, they are shown what they
+# need of them in a namespace: a folder to keep things in meanwhile, how many folders are hidden, these, how many
+# paths inside them are shown, these, and what to run then.
 SHOW = """
 set -e
-hidden=$1 held=$2 n=$3; shift 3
+held=$1 n_hidden=$2; shift 2
+hidden=
+while [ $n_hidden -gt 0 ]; do hidden="$hidden $1"; n_hidden=$((n_hidden - 1)); shift; done
+n=$1; shift
 bind() { mkdir -p "$2"; mount --bind "$1" "$2"; }
 if [ -n "$hidden" ]; then
     for i in $(seq $n); do eval "bind \\"\\$$i\\" $held/$i"; done
-    mount -t tmpfs -o mode=755 none "$hidden"
+    for folder in $hidden; do mount -t tmpfs -o mode=755 none "$folder"; done
     for i in $(seq $n); do eval "bind $held/$i \\"\\$$i\\""; done
 fi
 shift $n
@@ -93,22 +97,21 @@ class Machine:
 
 
 def _namespace(held):
-    hidden = _hidden_folder()
-    shown = sorted({str(path) for path in _needed() if hidden and path.is_relative_to(hidden)})
+    hidden = sorted({str(folder) for folder in map(_hidden_folder, _needed()) if folder})
+    shown = sorted({str(path) for path in _needed() if _hidden_folder(path)})
     words = ["unshare", "--mount", "--propagation", "private"] if hidden else []
-    return [*words, "sh", "-c", SHOW, "-", str(hidden or ""), str(held), str(len(shown)), *shown]
+    return [*words, "sh", "-c", SHOW, "-", str(held), str(len(hidden)), *hidden, str(len(shown)), *shown]
 
 
 def _needed():
     return [Path(path).resolve() for path in (sys.prefix, sys.base_prefix, ROOT)]
 
 
-def _hidden_folder():
-    """The folder that keeps other users from the interpreter or from this package, None if they see both."""
-    for path in _needed():
-        for folder in reversed([path, *path.parents]):
-            if not folder.stat().st_mode & stat.S_IXOTH:
-                return folder
+def _hidden_folder(path):
+    """The folder that keeps other users from a path, None if they see it."""
+    for folder in reversed([path, *path.parents]):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            return folder
     return None
 
 

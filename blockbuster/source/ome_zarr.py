@@ -13,8 +13,8 @@ from blockbuster.source.location import name_of_group
 SPACE_LETTERS = "xyzwvu"
 TYPE_LETTERS = {"time": "t", "channel": "c"}
 ASSUMED_AXES = "tczyx"
-# A third number corrects the text of a specification, not its metadata.
-KNOWN_VERSION = re.compile(r"(0\.[1-5])(\.\d+)?")
+# A third number corrects the text of a specification, not its metadata; what follows "-dev" names a writer.
+KNOWN_VERSION = re.compile(r"(0\.[1-5])(\.\d+|-dev.*)?")
 LONGEST_NAME_BYTES, MOST_SHOWN = 255, 300
 # In these the axes have no names.
 WITHOUT_AXES = ("", "0.1", "0.2")
