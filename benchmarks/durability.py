@@ -32,7 +32,7 @@ from benchmarks.runs import N_THREADS, run_engine, seconds_of
 from benchmarks.settings import Setting, is_small, settings
 from benchmarks.table import format_table, verdict
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.identity import FunctionIdentity
+from blockbuster.identity import FunctionIdentity, Growth
 from blockbuster.output import publishing
 from blockbuster.rundir.journal import JOURNAL, Journal
 from blockbuster.stage.finished import read_task_records
@@ -168,7 +168,7 @@ class FilledJournal:
         self.size = os.path.getsize(folder / JOURNAL)
 
     def _tally(self, journal: Journal) -> Tally:
-        return Tally(self.bricks, journal, False, bool)
+        return Tally(self.bricks, journal, False, bool, Growth())
 
     def _results(self, numbers: Sequence[int]) -> Iterator[BrickResult]:
         rng = np.random.default_rng(numbers[0])
