@@ -260,7 +260,7 @@ def resolve_threshold(threshold: Any) -> float | None:
     """Check `empty_threshold`."""
     if threshold is None:
         return None
-    number = _resolve_number(threshold, "empty_threshold", "a number, or None for Otsu on a sample")
+    number = _resolve_number(threshold, "empty_threshold", "a number, or None to choose one from a sample")
     # An integer stays one: not every int64 is a float.
     return int(threshold) if isinstance(threshold, numbers.Integral) else number
 

@@ -130,7 +130,7 @@ class RunPlan:
     connectivity : int
         Which neighbours across a seam touch.
     empty_threshold : float or None
-        As given; ``None`` with ``skip_empty`` means Otsu on a sample.
+        As given; ``None`` with ``skip_empty``: one is chosen from a sample when the run begins.
     place : OutputPlace or None
         Where the labels will be written.
     stage_parent : str

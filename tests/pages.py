@@ -14,7 +14,7 @@ from collections_of_images import write_pyramid
 from commands import spots
 
 ROOT = Path(__file__).parents[1]
-README, DOCS = ROOT / "README.md", ROOT / "docs"
+README, CONTRIBUTING, DOCS = ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs"
 PAGES = [README, *sorted(DOCS.glob("*.md"))]
 # A block, and what the page says that it prints.
 BLOCK = r"^```(\w*)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?"

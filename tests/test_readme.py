@@ -6,7 +6,7 @@ import naive
 import numpy as np
 import pytest
 import zarr
-from pages import DOCS, README, pixels, run_page
+from pages import CONTRIBUTING, DOCS, README, ROOT, pixels, run_page
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
@@ -44,6 +44,11 @@ def test_the_readme_never_says_to_install_the_other_package():
 
 
 def test_every_link_leads_somewhere():
-    for page in (README, *DOCS.glob("*.md")):
+    for page in (README, CONTRIBUTING, *DOCS.glob("*.md")):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_steps_of_a_release_call_every_script_of_ci():
+    named = set(re.findall(r"\.ci/(\w+)(?=[ `])", CONTRIBUTING.read_text()))
+    assert named == {path.name for path in (ROOT / ".ci").iterdir() if not path.suffix}

@@ -33,7 +33,7 @@ EMPTY, FULL, LINE = (235, 235, 240), (62, 41, 120), (255, 255, 255)
 def add_command(commands: Any) -> None:
     """Describe the command."""
     summary = "count the tiles that --skip-empty would skip"
-    description = f"{summary}, and say at which threshold; this reads the image as a run does"
+    description = f"{summary}, and say at which threshold; this reads the image as such a run does"
     parser = make_parser(commands, "estimate-empty", summary, description=description)
     parser.set_defaults(run=_run)
     add = parser.add_argument
