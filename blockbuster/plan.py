@@ -138,7 +138,8 @@ class RunPlan:
     execution : Execution
         Where tasks run.
     geometry : Geometry or None
-        Axes, units and scales of the labels, and of the levels of a label image; ``None`` where not known.
+        Axes, units and scales of the labels, and of the levels of a label image; ``None`` where they are not
+        known, or nothing is written.
 
     Examples
     --------

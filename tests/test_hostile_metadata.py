@@ -89,7 +89,7 @@ def test_F37_an_absurd_level_of_a_sound_image_is_refused(zarr_format, tmp_path):
     file, text = array_of([2, 10**40, 10], [1, 10, 10], zarr_format)
     (path / "1" / file).write_text(text)
     for ask in (
-        lambda: plan_run(path, tile_shape="auto"),
+        lambda: plan_run(path, tile_shape="auto", write_to=tmp_path / "labels.zarr"),
         lambda: inspect_path(path),
         lambda: load_ome_zarr(path, level=1),
     ):

@@ -472,6 +472,25 @@ def test_an_array_of_its_own_takes_the_axes_and_scale_of_the_image(version, tmp_
     assert zarr.open_array(tmp_path / "plain.zarr/labels", mode="r").attrs.asdict() == {}
 
 
+@pytest.mark.parametrize("fault", ["scale", "level"])
+def test_metadata_that_labels_alone_need_are_no_fault_of_a_run_that_writes_none(fault, tmp_path):
+    """A scale of too few numbers, a coarser level that is not there."""
+    data = pixels((40, 50))
+    path = write_pyramid(tmp_path / "image.zarr", data, "yx", n_levels=2)
+    group = zarr.open_group(path, mode="r+")
+    stated = group.attrs["ome"]
+    if fault == "scale":
+        stated["multiscales"][0]["datasets"][1]["coordinateTransformations"][0]["scale"] = [1.0]
+        group.attrs["ome"] = stated
+    else:
+        del group["scale1/image"]
+    assert_same_objects(tile_process(path, segment, tile_shape=(16, 16)), segment(data))
+    assert plan_run(path, tile_shape=(16, 16)).geometry is None
+    place = {"write_to": tmp_path / "labels.zarr", "tile_shape": (16, 16)}
+    refuses(ValueError, "image.zarr: .*give the path of one level", image=path, folder=tmp_path, **place)
+    assert_same_objects(tile_process(path / "scale0/image", segment, **place), segment(data))
+
+
 def test_staged_labels_can_be_merged_into_a_label_image(version, tmp_path):
     data = pixels((64, 48))
     path = write_pyramid(tmp_path / "image.zarr", data, "yx", version)

@@ -22,7 +22,7 @@ def geometry_of_labels(
     Parameters
     ----------
     place : OutputPlace or None
-        Where they will be written.
+        Where they will be written; ``None``: nowhere, and no metadata are read.
     image : object
         What is segmented, as the user gave it.
     level : int
@@ -35,15 +35,17 @@ def geometry_of_labels(
     Returns
     -------
     Geometry or None
-        Its first level is the one that is segmented. ``None`` where nothing is known.
+        Its first level is the one that is segmented. ``None`` where nothing is known, or need be.
 
     Raises
     ------
     ValueError
-        If a label image cannot be written at the place: its image is of another version of OME-NGFF, or none of
-        the levels of its image has the shape of the labels.
+        If the image's metadata are broken, or a label image cannot be written at the place: its image is of
+        another version of OME-NGFF, or none of the levels of its image has the shape of the labels.
     """
-    if place is None or not place.is_label_image:
+    if place is None:
+        return None
+    if not place.is_label_image:
         found = read_geometry(image)
         return None if found is None or level >= len(found.levels) else found.from_level(level)
     found = read_geometry(place.store)

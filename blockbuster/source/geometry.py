@@ -19,6 +19,7 @@ Transformations = tuple[dict[str, Any], ...]
 # What has one number per axis.
 BY_AXIS = ("scale", "translation")
 MAX_NAME_LETTERS = 40
+REMEDY = "Mend the metadata, or give the path of one level, of which no scale is known."
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,8 @@ def read_geometry(image: Any) -> Geometry | None:
         left_out = dict.fromkeys(kind for place in places for kind in _left_out(place))
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
-            f"{name_of_group(group)}: its coordinateTransformations are broken: {type(error).__name__}: {error}."
+            f"{name_of_group(group)}: its coordinateTransformations are broken: {type(error).__name__}: {error}. "
+            f"{REMEDY}"
         ) from error
     levels = [
         LevelGeometry(open_level(group, path).shape, part)
@@ -177,7 +179,7 @@ def open_level(group: zarr.Group, path: str) -> zarr.Array:
     except UNREADABLE as error:
         array, fault = None, f"which cannot be read: {type(error).__name__}: {error}"
     if not isinstance(array, zarr.Array):
-        raise ValueError(f"{name_of_group(group)}: its metadata name a level {path!r}, {fault}.")
+        raise ValueError(f"{name_of_group(group)}: its metadata name a level {path!r}, {fault}. {REMEDY}")
     check_form(array, f"{name_of_group(group)}, {path!r}")
     return array
 
