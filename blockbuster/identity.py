@@ -527,7 +527,9 @@ def _read_array(value: np.ndarray, notes: _Notes) -> _Content:
 
 
 def _read_masked_array(value: np.ma.MaskedArray, notes: _Notes) -> _Content:
-    mask, fill = np.ma.getmaskarray(value), value.fill_value
+    # An array that is asked for a value that it lacks sets it, which `np.ma.masked` refuses.
+    own = value if vars(value).get("_fill_value") is not None else value.view(np.ma.MaskedArray)
+    mask, fill = np.ma.getmaskarray(value), own.fill_value
     edges = [("class", type(value)), ("data", value.data.view(np.ndarray)), ("mask", mask), ("fill_value", fill)]
     return _Content("masked array", [*edges, *_attributes(_without(vars(value), MASK_STATE))])
 

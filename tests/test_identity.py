@@ -331,6 +331,21 @@ def test_F13_attributes_of_arrays_of_other_classes_are_parts():
     assert differences(above(masked), above(masked.copy().harden_mask())) == ["closure threshold"]
 
 
+def test_F13_masked_arrays_are_read_and_left_alone():
+    assert unreadable(above(np.ma.masked)) == ()
+    assert differences(above(np.ma.masked), above(np.ma.masked)) == []
+    assert differences(above(np.ma.masked), above(np.ma.masked_array(0.0, True))) == ["closure threshold"]
+    for dtype in ("int8", "float32", "<U3", "datetime64[s]", [("a", int), ("b", float)]):
+        array, filled = np.ma.zeros(3, dtype), np.ma.zeros(3, dtype)
+        before = dict(vars(array))
+        assert unreadable(above(array)) == ()
+        assert vars(array) == before
+        assert filled.fill_value is not None
+        assert differences(above(array), above(filled)) == []
+        filled.fill_value = np.ones(1, dtype)[0]
+        assert differences(above(array), above(filled)) == ["closure threshold"]
+
+
 def test_F13_attributes_of_whatever_wraps_a_function_are_parts():
     def fn(tile, **others):
         return tile
