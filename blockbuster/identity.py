@@ -23,7 +23,7 @@ import sysconfig
 import threading
 import types
 from collections import ChainMap
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from types import MappingProxyType
@@ -57,6 +57,7 @@ DESCRIPTIONS = (
     | {"__annotate_func__", "__annotations_cache__", "__type_params__", "__parameters__", "__orig_bases__"}
     | {"__dataclass_fields__", "__dataclass_params__"}
 )
+LEFT_OUT = "unpickled "  # begins the name of an attribute that its class leaves out of pickles
 # What these hold is a part of the function itself.
 TRANSPARENT = frozenset({"function", "instance", "class"})
 # scipy's ufuncs do not say where they are from.
@@ -139,7 +140,8 @@ class FunctionIdentity:
     frame : str
         A digest of all that the function does not change itself: of its code and of the values that it is made
         of, but not of the contents of files, of lists, dictionaries, sets and arrays, or of variables and
-        attributes that the code assigns. Empty where `fn_version` stands for it.
+        attributes that the code assigns, and not of code and versions that are met only in the latter. Empty
+        where `fn_version` stands for it.
     growth : Growth
         What may grow while the function runs.
 
@@ -185,7 +187,8 @@ def identify_function(
       counts with its source, with the modules that it imports, and with what the code takes from it;
     * what an installed distribution holds by name and version; what Python itself holds by name;
     * other objects by their class and by what they would be pickled as, and those of the user's own also by
-      what a pickle leaves out, unless their methods assign it; locks and loggers have no state;
+      what a pickle leaves out, by class where that cannot be read, unless their methods assign it;
+      locks and loggers have no state;
     * files that are named by a text or a path, by content. Folders are not read.
 
     What changes while `fn` runs, a list that it appends to or a file that it writes, changes its identity,
@@ -213,8 +216,8 @@ def identify_function(
     parts = {"name": _name(fn)}
     for name, text in graph.parts():
         parts[name] = f"{parts[name]}, {text}" if name in parts else text
-    notes = graph.notes
-    return FunctionIdentity(parts | notes.parts(), tuple(notes.unreadable), graph.frame(), notes.growth)
+    parts |= graph.files.parts() | graph.versions(range(len(graph.values)))
+    return FunctionIdentity(parts, graph.unreadable(), graph.frame(), graph.files.growth)
 
 
 def differing_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -268,19 +271,50 @@ class _Import(NamedTuple):
     name: str
 
 
-class _Notes:
-    """What is met anywhere in a function: files, versions, and what cannot be read."""
+class _Files:
+    """The files that a function names, and what of it may grow."""
 
     def __init__(self, before: Mapping[str, int]) -> None:
         self.before = before
         self.growth = Growth()
-        self.files: dict[str, str] = {}
-        self.versions: dict[str, str] = {}
-        self.unreadable: dict[str, None] = {}
+        self.digests: dict[str, str] = {}
 
     def parts(self) -> dict[str, str]:
-        files = {f"file {text}": self.files[text] for text in sorted(self.files)}
-        return files | dict(sorted(self.versions.items()))
+        return {f"file {text}": self.digests[text] for text in sorted(self.digests)}
+
+    def add(self, text: str) -> bool:
+        """Note the content of a file, if the text is the path of one; false if it cannot be read."""
+        name = f"file {text}"
+        if name not in self.growth.looks and text not in self.digests and 0 < len(text) <= LONGEST_PATH:
+            size = _file_size(text)
+            self.growth.watch(name, size, functools.partial(_file_size, text))
+            size = min(size, self.before.get(name, size))
+            if size != ABSENT:
+                try:
+                    self.digests[text] = _digest_file(text, size)
+                except OSError:
+                    self.digests[text] = "unreadable"
+        return self.digests.get(text) != "unreadable"
+
+    def as_before(self, name: str, value: Any) -> Any:
+        """Give a container, or a copy of it that is as long as it was."""
+        self.growth.watch(name, len(value), functools.partial(len, value))
+        size = self.before.get(name)
+        if size is None or size >= len(value):
+            return value
+        cut = copy.copy(value)
+        while len(cut) > size:
+            cut.popitem() if isinstance(cut, dict) else cut.pop()
+        return cut
+
+
+class _Notes:
+    """What is met in one value: versions of what is installed, and what cannot be read."""
+
+    def __init__(self, files: _Files) -> None:
+        self.files = files
+        self.versions: dict[str, str] = {}
+        self.unreadable: list[str] = []
 
     def add_python(self) -> None:
         self.versions["python"] = f"{sys.version_info.major}.{sys.version_info.minor}"
@@ -296,30 +330,8 @@ class _Notes:
 
     def add_file(self, text: str) -> None:
         """Note the content of a file, if the text is the path of one."""
-        name = f"file {text}"
-        if name in self.growth.looks or text in self.files or not 0 < len(text) <= LONGEST_PATH:
-            return
-        size = _file_size(text)
-        self.growth.watch(name, size, functools.partial(_file_size, text))
-        size = min(size, self.before.get(name, size))
-        if size == ABSENT:
-            return
-        try:
-            self.files[text] = _digest_file(text, size)
-        except OSError:
-            self.files[text] = "unreadable"
-            self.unreadable[name] = None
-
-    def as_before(self, name: str, value: Any) -> Any:
-        """Give a container, or a copy of it that is as long as it was."""
-        self.growth.watch(name, len(value), functools.partial(len, value))
-        size = self.before.get(name)
-        if size is None or size >= len(value):
-            return value
-        cut = copy.copy(value)
-        while len(cut) > size:
-            cut.popitem() if isinstance(cut, dict) else cut.pop()
-        return cut
+        if not self.files.add(text):
+            self.unreadable.append(f"file {text}")
 
 
 def _file_size(path: str) -> int:
@@ -349,13 +361,15 @@ class _Graph:
     """
 
     def __init__(self, fn: Any, before: Mapping[str, int]) -> None:
-        self.notes = _Notes(before)
+        self.files = _Files(before)
+        self.notes: list[_Notes] = []
         self.values: list[Any] = [fn]  # kept alive, or their ids would be given to others
         self.ways: list[tuple[int, str]] = [(-1, "")]  # from which value each was met, and its name there
         self.nodes = {id(fn): 0}
         self.contents: list[_Content] = []
         self.links: list[list[int | str]] = []
         for node, value in enumerate(self.values):  # grows meanwhile
+            self.notes.append(_Notes(self.files))
             content = self._read(value, node)
             self.contents.append(content)
             self.links.append([self._link(child, node, name) for name, child in content.edges])
@@ -379,11 +393,11 @@ class _Graph:
 
     def _read(self, value: Any, node: int) -> _Content:
         try:
-            if type(value) in GROWING and len(self.notes.growth.looks) < MOST_WATCHED:
-                value = self.notes.as_before(self._path(node, whole=True), value)
-            return _read(value, self.notes)
+            if type(value) in GROWING and len(self.files.growth.looks) < MOST_WATCHED:
+                value = self.files.as_before(self._path(node, whole=True), value)
+            return _read(value, self.notes[node])
         except (Exception, SystemExit):
-            self.notes.unreadable[f"{self._path(node)} ({_type_name(value)})"] = None
+            self.notes[node].unreadable.append(f"{self._path(node)} ({_type_name(value)})")
             return _Content(f"unreadable {_type_name(value)}")
 
     def _path(self, node: int, *, whole: bool = False) -> str:
@@ -398,19 +412,31 @@ class _Graph:
     def _link(self, child: Any, node: int, name: str) -> int | str:
         """Give the number of a value, or the text of a plain one."""
         if type(child) in PLAIN:
-            return _read_plain(child, self.notes).label
+            return _read_plain(child, self.notes[node]).label
         if id(child) not in self.nodes:
             if len(self.values) == MOST_OBJECTS:
-                self.notes.unreadable[f"fn (more than {MOST_OBJECTS} objects)"] = None
+                self.notes[node].unreadable.append(f"fn (more than {MOST_OBJECTS} objects)")
                 return "not read"
             self.nodes[id(child)] = len(self.values)
             self.values.append(child)
             self.ways.append((node, name))
         return self.nodes[id(child)]
 
+    def versions(self, nodes: Iterable[int]) -> dict[str, str]:
+        """Give the versions of what is installed that these values are made of."""
+        return dict(sorted(version for node in nodes for version in self.notes[node].versions.items()))
+
+    def unreadable(self) -> tuple[str, ...]:
+        """Name what cannot be read, other than below what a class leaves out of its pickles."""
+        nodes = self._reach(lambda name: not name.startswith(LEFT_OUT))
+        return tuple(dict.fromkeys(text for node in sorted(nodes) for text in self.notes[node].unreadable))
+
     def frame(self) -> str:
         """Digest all that the function does not change itself."""
-        assigned = {part for value in self.values if type(value) is types.CodeType for part in _assigned(value)}
+        assigned = self._assigned_in(range(len(self.values)))
+        # Code that came with what was assigned says nothing of what the function assigns.
+        assigned = self._assigned_in(self._reach(lambda name: name not in assigned))
+        nodes = self._reach(lambda name: name not in assigned)
 
         def framed(node: int) -> tuple[str, list[tuple[str, int | str]], bool]:
             label, links, ordered = self._described(node)
@@ -420,8 +446,24 @@ class _Graph:
 
         digests = self._digest_all(framed)
         # Code in a list is code all the same.
-        codes = {digests[node] for node, value in enumerate(self.values) if type(value) is types.CodeType}
-        return _digest(digests[0], sorted(codes), sorted(self.notes.versions.items()))
+        codes = {digests[node] for node in nodes if type(self.values[node]) is types.CodeType}
+        return _digest(digests[0], sorted(codes), sorted(self.versions(nodes).items()))
+
+    def _assigned_in(self, nodes: Iterable[int]) -> set[str]:
+        """Name the parts that code among these values assigns."""
+        values = [self.values[node] for node in nodes]
+        cached = {f"attribute {value.attrname}" for value in values if type(value) is functools.cached_property}
+        return cached.union(*(_assigned(value) for value in values if type(value) is types.CodeType))
+
+    def _reach(self, follows: Callable[[str], bool]) -> list[int]:
+        """List the values that are reached by the names that are followed."""
+        walk, found = [0], {0}
+        for node in walk:  # grows meanwhile
+            for (name, _), link in zip(self.contents[node].edges, self.links[node], strict=True):
+                if isinstance(link, int) and link not in found and follows(name):
+                    found.add(link)
+                    walk.append(link)
+        return walk
 
     def _described(self, node: int) -> tuple[str, list[tuple[str, int | str]], bool]:
         """Give what a node is: its text, the named values that it is made of, and whether their order counts."""
@@ -753,14 +795,17 @@ def _read_reduced(value: Any, notes: _Notes) -> _Content:
 def _state(state: Any, instance: Mapping[str, Any], kind: type) -> Iterator[tuple[str, Any]]:
     """Name the attributes in the state of an object, those in slots as well, and others that threads use.
 
-    What the class leaves out of its state counts, except what its methods assign while they run: a network
-    that the first call loads, e.g.
+    What the class leaves out of its state counts, as far as it can be read, except what its methods assign
+    while they run: a network that the first call loads, e.g.
     """
     parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
     is_plain = all(part is None or type(part) is dict for part in parts)
     stated = {name: part[name] for part in parts if part for name in part} if is_plain else {}
     left_out = {n: value for n, value in instance.items() if n not in stated or stated[n] is not value}
-    yield from _attributes(stated | (_without(left_out, _assigned_by_methods(kind)) if left_out else {}))
+    yield from _attributes(stated)
+    if left_out:
+        assigned = _assigned_by_methods(kind)
+        yield from ((LEFT_OUT + name, value) for name, value in _attributes(left_out) if name not in assigned)
     if not is_plain:
         yield "state", state
 
@@ -784,16 +829,10 @@ def _assigned_by_methods(kind: type) -> set[str]:
         function = getattr(member, "fget", None) or getattr(member, "func", None) or member
         code = getattr(inspect.unwrap(function), "__code__", None)
         if isinstance(member, functools.cached_property):
-            found.add(name)
+            found.add(f"attribute {name}")
         if isinstance(code, types.CodeType) and name not in MAKERS:
-            found |= _stored_attributes(code)
+            found.update(*map(_assigned, _nested(code)))
     return found
-
-
-def _stored_attributes(code: types.CodeType) -> set[str]:
-    found = {code.co_names[arg] for op, arg in _instructions(code) if dis.opname[op] == "STORE_ATTR"}
-    nested = (constant for constant in code.co_consts if isinstance(constant, types.CodeType))
-    return found.union(*map(_stored_attributes, nested))
 
 
 def _read_named(value: Any, name: str, notes: _Notes) -> _Content:
@@ -866,24 +905,28 @@ class _References(NamedTuple):
 
 
 def _refer_from(code: types.CodeType) -> _References:
-    found = _References(set(), set(code.co_names), set())
-    steps = _instructions(code)
-    for i, (op, arg) in enumerate(steps):
-        match dis.opname[op]:
-            case "LOAD_GLOBAL":
-                found.globals.add(code.co_names[arg >> 1])
-            case "LOAD_NAME" | "LOAD_FROM_DICT_OR_GLOBALS":
-                found.globals.add(code.co_names[arg])
-            case "IMPORT_NAME":
-                level, items = (code.co_consts[a] if o in HAS_CONSTANT else a for o, a in steps[i - 2 : i])
-                found.imports.add((level, code.co_names[arg], items))
+    found = _References(set(), set(), set())
+    for inner in _nested(code):
+        found.names.update(inner.co_names)
+        steps = _instructions(inner)
+        for i, (op, arg) in enumerate(steps):
+            match dis.opname[op]:
+                case "LOAD_GLOBAL":
+                    found.globals.add(inner.co_names[arg >> 1])
+                case "LOAD_NAME" | "LOAD_FROM_DICT_OR_GLOBALS":
+                    found.globals.add(inner.co_names[arg])
+                case "IMPORT_NAME":
+                    level, items = (inner.co_consts[a] if o in HAS_CONSTANT else a for o, a in steps[i - 2 : i])
+                    found.imports.add((level, inner.co_names[arg], items))
+    return found
+
+
+def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
+    """Yield code and the code in it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            nested = _refer_from(constant)
-            found.globals.update(nested.globals)
-            found.names.update(nested.names)
-            found.imports.update(nested.imports)
-    return found
+            yield from _nested(constant)
 
 
 def _assigned(code: types.CodeType) -> set[str]:
@@ -892,7 +935,7 @@ def _assigned(code: types.CodeType) -> set[str]:
     for op, arg in _instructions(code) if code.co_name not in MAKERS else ():
         match dis.opname[op]:
             case "STORE_ATTR":
-                found |= {f"attribute {code.co_names[arg]}", f"class attribute {code.co_names[arg]}"}
+                found |= {f"{prefix}attribute {code.co_names[arg]}" for prefix in ("", "class ", LEFT_OUT)}
             case "STORE_GLOBAL":
                 found.add(f"global {code.co_names[arg]}")
             case "STORE_DEREF":
