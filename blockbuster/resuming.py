@@ -15,7 +15,7 @@ from typing import Any
 
 from blockbuster.errors import warn_user
 from blockbuster.failpoints import reach
-from blockbuster.identity import Growth, differing_parts, identify_function
+from blockbuster.identity import FunctionIdentity, Growth, differing_parts, identify_function
 from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
 from blockbuster.ownership import SHARE, is_foreign, is_open_to_others, private_mode, refuse_foreign, refuse_links
 from blockbuster.plan import RunPlan
@@ -251,27 +251,29 @@ class _Claimant:
 
     def _differences(self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]) -> list[str]:
         plan = self.plan.with_tiles(old.get("settings", {}).get("tiles", []))
-        parts = self._parts_before(old, known, grown)
+        parts, may_vouch = self._fn_before(old, known, grown)
         found = find_differences(old, _with_settings({**known, "fn": parts}, plan))
-        if found and old.get("frame") == known["frame"] and all(text.startswith("fn: ") for text in found):
+        if found and may_vouch and all(text.startswith("fn: ") for text in found):
             found.append(VOUCH)
         return found
 
-    def _parts_before(self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]) -> dict[str, str]:
-        """Give the parts of fn as they were when a run began, as far as it can be told that fn changed them."""
+    def _fn_before(
+        self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]
+    ) -> tuple[dict[str, str], bool]:
+        """Give the parts of fn as they were when a run began, as far as it can be told that fn changed them.
+
+        Besides, say whether `fn_version`, which was not given, could stand for the rest.
+        """
         before, now = old.get("fn", {}), known["fn"]
-        if before == now or "unreadable" in {**before, **now}:
-            return now
-        if self.plan.options.fn_version is None:
-            return identify_function(self.fn, before=grown).parts if grown else now
-        if "fn_version" in before:
-            return now
-        function = identify_function(self.fn)
-        if function.frame != old.get("frame"):
-            return function.parts
+        if before == now or "fn_version" in before:
+            return now, False
+        function = identify_function(self.fn, before=grown)
+        may_vouch = "unreadable" not in before and function.frame == old.get("frame")
+        if not may_vouch or self.plan.options.fn_version is None:
+            return _parts_of(function), may_vouch
         changed = differing_parts(before, function.parts)
         logger.info("fn_version is given for the first time: fn is taken for the same, though %s differ", changed)
-        return before
+        return before, False
 
     def _continued(self, known: Fingerprint) -> Claim | None:
         """Continue a stage with finished work, or see that nothing is in the way of a new one."""
@@ -342,6 +344,11 @@ class _Claimant:
         return Claim(plan, plan.stage_path, run, fingerprint)
 
 
+def _parts_of(function: FunctionIdentity) -> dict[str, str]:
+    """Give the parts of a function, which nothing equals if it cannot be read."""
+    return {**function.parts, **({"unreadable": uuid.uuid4().hex} if function.unreadable else {})}
+
+
 def _grown_in(path: str) -> dict[str, int]:
     """Read what fn was seen to append to by those who worked on a stage, and the size that it had at first."""
     grown: dict[str, int] = {}
@@ -398,7 +405,7 @@ def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:
 def _difference(section: str, name: str, before: Any, after: Any) -> str:
     label = name if section == "settings" else f"{section}: {name}"
     if name == "unreadable":
-        return "fn: it cannot be read, pass fn_version"
+        return "fn: it cannot be read, and nothing tells whether it is the same"
     if any(isinstance(value, str) and DIGEST.search(value) for value in (before, after)):
         return f"{label} differs"
     return f"{label} was {before}, is {after}"

@@ -59,7 +59,7 @@ def refused(kind, *parts, folder=None):
     """Assert that a block raises exactly this class, says all these parts, and leaves a folder as it was."""
     before = folder and snapshot(folder)
     with pytest.raises(kind) as caught:
-        yield
+        yield caught
     assert caught.type is kind
     missing = [part for part in parts if not re.search(part, str(caught.value))]
     assert not missing, f"{missing} not in: {caught.value}"

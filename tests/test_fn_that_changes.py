@@ -1,6 +1,8 @@
 """Functions that write to a file or change a list that is a part of them, and go on all the same (F13, F33)."""
 
 import collections
+import functools
+import importlib
 import logging
 import os
 import signal
@@ -302,7 +304,59 @@ def collects(label):
     return label_and_collect
 
 
+class Loads:
+    """A function that loads an object at its first tile, of whose class its own code says nothing."""
+
+    def __init__(self, label, load):
+        self.label, self.load, self.net = label, load, None
+
+    def __call__(self, pixels):
+        if self.net is None:
+            space = {}
+            exec(self.load, space)
+            self.net = space["net"]
+        return self.label(pixels)
+
+
+INSTALLED = "from skimage.transform import AffineTransform; net = AffineTransform(scale=2)"
+OWN = """
+class Net:
+    def __init__(self): self.scale = 2
+    def __call__(self, pixels): return pixels * self.scale
+net = Net()
+"""
+
+
+class LoadsOnce:
+    def __init__(self, label):
+        self.label = label
+
+    @functools.cached_property
+    def scale(self):
+        return importlib.import_module("skimage.transform").AffineTransform(scale=2).params[0, 0]
+
+    def __call__(self, pixels):
+        return self.label(pixels * (self.scale > 0))
+
+
+def keeps_objects(label):
+    """A function that counts, and appends to a list, which alone would not make it another one."""
+    found, n = [], 0
+
+    def label_and_keep(pixels):
+        nonlocal n
+        n += 1
+        found.append(importlib.import_module("skimage.transform").AffineTransform(scale=n))
+        return label(pixels)
+
+    return label_and_keep
+
+
 CHANGING = {
+    "installed object that the first call loads": lambda label, _: Loads(label, INSTALLED),
+    "object of its own that the first call loads": lambda label, _: Loads(label, OWN),
+    "cached property": lambda label, _: LoadsOnce(label),
+    "list of objects": lambda label, _: keeps_objects(label),
     "file that is written anew": lambda label, folder: rewrites(folder / "now.txt", label),
     "variable": lambda label, _: counts(label),
     "attribute": lambda label, _: Counts(label),
@@ -327,8 +381,9 @@ def test_F33_fn_version_for_the_first_time_continues_what_fn_has_changed_itself(
     assert "fn_version is given for the first time" in caplog.text
     labeller.go_on()
     for version, named in ((None, "fn_version was 1, is None"), ("2", "fn_version was 1, is 2")):
-        with refused(ValueError, named, folder=tmp_path):
+        with refused(ValueError, named, folder=tmp_path) as caught:
             segment(fn, resume=True, **place, fn_version=version)
+        assert WAY_OUT not in str(caught.value)
     segment(fn, resume=True, **place)
     assert sum(labeller.calls.values()) == N_TILES - 8
     assert contents(place["write_to"]) == clean
@@ -372,6 +427,6 @@ def test_F13_fn_version_for_the_first_time_does_not_stand_for_other_code(what, t
     for version in (None, "1"):
         with refused(ValueError, named, "overwrite=True", folder=tmp_path) as caught:
             segment(make_other(), resume=True, fn_version=version, **place)
-        assert WAY_OUT not in str(caught)
+        assert WAY_OUT not in str(caught.value)
     segment(fn, **OPTIONS, **place)
     assert contents(place["write_to"]) == clean
