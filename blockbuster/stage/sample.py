@@ -9,7 +9,7 @@ import numpy as np
 from blockbuster.grid import Box, relative_box
 from blockbuster.source import DaskSource, NumpySource, Source
 
-__all__ = ["SAMPLE_PIECES", "SAMPLE_VOXELS", "chunk_around", "hold_small", "read_boxes", "sample_pixels"]
+__all__ = ["SAMPLE_PIECES", "SAMPLE_VOXELS", "Chunks", "hold_small", "read_boxes", "sample_pixels"]
 
 SAMPLE_VOXELS = 2**24
 SAMPLE_PIECES = 64
@@ -64,27 +64,43 @@ def _pieces(source: Source, voxels: int) -> list[Box]:
     # A step that is odd and near the golden section does not fall into the grid's rhythm.
     steps = [int((k + 0.5) * 0.6180339887 % 1 * total) for k in range(min(total, SAMPLE_PIECES))]
     places = [np.unravel_index(step, n_places) for step in steps]
-    return [_piece(source, [int(i) * n for i, n in zip(place, box, strict=True)], box) for place in places]
+    chunks = Chunks(source)
+    return [
+        _piece(source, chunks, [int(i) * n for i, n in zip(place, box, strict=True)], box) for place in places
+    ]
 
 
-def _piece(source: Source, starts: Sequence[int], box: Sequence[int]) -> Box:
+def _piece(source: Source, chunks: Chunks, starts: Sequence[int], box: Sequence[int]) -> Box:
     """Move a box into the chunk that it starts in, along axes where it fits; cut it at the end of the image."""
     parts = []
     for axis, (start, length) in enumerate(zip(starts, box, strict=True)):
-        chunk = chunk_around(source, axis, start)
+        chunk = chunks.around(axis, start)
         if chunk.stop - chunk.start >= length:
             start = min(start, chunk.stop - length)
         parts.append(slice(start, min(start + length, source.shape[axis])))
     return tuple(parts)
 
 
-def chunk_around(source: Source, axis: int, at: int) -> slice:
-    """Say where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
-    if source.read_unit[axis] == 1:
-        return slice(at, at + 1)
-    edges = np.cumsum((0, *source.chunks[axis]))
-    number = int(np.searchsorted(edges, at, side="right"))
-    return slice(int(edges[number - 1]), int(edges[number]))
+class Chunks:
+    """Where the chunks of an image begin and end; the edges are added up once.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    """
+
+    def __init__(self, source: Source) -> None:
+        axes = zip(source.chunks, source.read_unit, strict=True)
+        self._edges = [None if unit == 1 else np.cumsum((0, *lengths)) for lengths, unit in axes]
+
+    def around(self, axis: int, at: int) -> slice:
+        """Say where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
+        edges = self._edges[axis]
+        if edges is None:
+            return slice(at, at + 1)
+        number = int(np.searchsorted(edges, at, side="right"))
+        return slice(int(edges[number - 1]), int(edges[number]))
 
 
 def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
@@ -109,9 +125,10 @@ def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
     """
     if isinstance(source, DaskSource):
         return source.read_together(boxes)
+    chunks = Chunks(source)
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, box in enumerate(boxes):
-        groups.setdefault(_key(source, box, number), []).append(number)
+        groups.setdefault(_key(chunks, box, number), []).append(number)
     found: dict[int, np.ndarray] = {}
     for numbers in groups.values():
         whole = _least_box([boxes[number] for number in numbers])
@@ -121,11 +138,11 @@ def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
     return [found[number] for number in range(len(boxes))]
 
 
-def _key(source: Source, box: Box, number: int) -> tuple[int, ...]:
+def _key(chunks: Chunks, box: Box, number: int) -> tuple[int, ...]:
     """The same for boxes in the same chunk, and for no others."""
-    chunks = [chunk_around(source, axis, part.start) for axis, part in enumerate(box)]
-    inside = all(part.stop <= chunk.stop for part, chunk in zip(box, chunks, strict=True))
-    return tuple(chunk.start for chunk in chunks) if inside else (-1, number)
+    around = [chunks.around(axis, part.start) for axis, part in enumerate(box)]
+    inside = all(part.stop <= chunk.stop for part, chunk in zip(box, around, strict=True))
+    return tuple(chunk.start for chunk in around) if inside else (-1, number)
 
 
 def _least_box(boxes: Sequence[Box]) -> Box:

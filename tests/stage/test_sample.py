@@ -128,6 +128,15 @@ def test_pieces_of_one_huge_dask_chunk_are_kept_without_it():
     assert most < 1.5 * 4000**2
 
 
+def test_edges_of_chunks_are_added_up_once_for_an_axis_and_not_for_every_piece(tmp_path, monkeypatch):
+    array, _ = counted(tmp_path / "image.zarr", np.ones((600, 500), "uint8"), (60, 50))
+    added, add = [], np.cumsum
+    monkeypatch.setattr(np, "cumsum", lambda lengths: added.append(1) or add(lengths))
+    sample_pixels(open_source(array), 2**14)
+    # Where pieces are chosen, and where they are read.
+    assert len(added) == 2 * 2
+
+
 @settings(max_examples=40)
 @given(cases(), st.data())
 def test_boxes_are_read_as_they_are_asked_for(case, data):
