@@ -9,7 +9,7 @@ from blockbuster.options import check_flag
 from blockbuster.plan import plan_run
 from blockbuster.preflight import refuse_in_starting_worker
 from blockbuster.resuming import throwaway_stage
-from blockbuster.stage.empty import EmptyTiles, choose_empty_threshold
+from blockbuster.stage.empty import EmptyTiles
 from blockbuster.stage.looking import find_empty_tiles
 from blockbuster.stage.sample import hold_small
 
@@ -62,8 +62,8 @@ def estimate_empty_tiles(
     Notes
     -----
     Reads what a run reads, the same bricks of neighbouring tiles, on dask's configured scheduler or the active
-    client's workers; without a threshold a sample of at most 64 pieces besides, but not of an image of less than
-    16 million voxels, which is read once in all. Nothing is kept on disk; while other processes take part, a
+    client's workers, and takes the sample for a threshold out of them; without a threshold an image of at most 16
+    million voxels is read once in all. Nothing is kept on disk; while other processes take part, a
     temporary folder lies where a run's stage would.
 
     Examples
@@ -87,13 +87,10 @@ def estimate_empty_tiles(
         skip_empty=True,
         empty_threshold=threshold,
     )
-    source, found = plan.source, plan.empty_threshold
-    if found is None:
-        source = hold_small(source)
-        found, _ = choose_empty_threshold(source)
+    source = plan.source if plan.empty_threshold is not None else hold_small(plan.source)
     with (
         progress_bar(progress, "look", plan.n_tiles) as advance,
         throwaway_stage(plan) as claim,
         plan.execution.opened() as execution,
     ):
-        return find_empty_tiles(source, plan.bricks, found, claim.directory, execution, advance)
+        return find_empty_tiles(source, plan.bricks, plan.empty_threshold, claim.directory, execution, advance)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,9 +19,12 @@ __all__ = [
     "describe_high_skipped",
     "otsu_of_pixels",
     "otsu_threshold",
+    "threshold_of_pixels",
 ]
 
 MOST_GRAY_LEVELS = 2**16
+FLOAT_BINS = 256
+BLOCK_VALUES = 2**18
 # Background reaches so many spreads above its level: in a tile of 10^8 voxels of noise, one in ten times higher.
 REACH_SPREADS = 6.0
 # A skipped tile that is higher than this, and than so many times what is usual among them, is told of.
@@ -118,30 +122,47 @@ def otsu_threshold(source: Source) -> float:
 
 def otsu_of_pixels(pixels: np.ndarray) -> float:
     """Otsu's threshold of finite pixels of any real dtype."""
-    from skimage.filters import threshold_otsu
-
     if not pixels.size or pixels.dtype.kind == "b":
         return 0
-    least = pixels.min().item()
-    if pixels.max() == least:
-        return least
+    least, most = pixels.min(), pixels.max()
+    if most == least:
+        return least.item()
     if pixels.dtype.kind == "f":
-        return _otsu_of_floats(pixels.astype(np.float64))
+        return _otsu_of_floats(pixels, np.asarray, float(least), float(most))
     # Counted from the least one: scikit-image counts every value from 0 on, and floats would take integers of 64
     # bits that are near each other for the same.
-    offsets = _offsets(pixels, pixels.min())
-    if int(offsets.max()) >= MOST_GRAY_LEVELS:
-        return least + int(_otsu_of_floats(offsets.astype(np.float64)))
-    counts = np.bincount(offsets.astype(np.intp, copy=False))
-    return least + int(threshold_otsu(hist=(counts, np.arange(counts.size))))
+    offsets = functools.partial(_offsets, least=least)
+    largest = int(offsets(most[None])[0])
+    if largest >= MOST_GRAY_LEVELS:
+        return least.item() + int(_otsu_of_floats(pixels, offsets, 0.0, float(largest)))
+    counts = np.zeros(largest + 1, np.intp)
+    for some in _in_blocks(pixels):
+        counts += np.bincount(offsets(some).astype(np.intp), minlength=counts.size)
+    return least.item() + int(_otsu_of_counts(counts, np.arange(counts.size)))
 
 
-def _otsu_of_floats(pixels: np.ndarray) -> float:
+def _otsu_of_floats(
+    pixels: np.ndarray, convert: Callable[[np.ndarray], np.ndarray], least: float, most: float
+) -> float:
+    # scikit-image squares all values, which may overflow. Scaling by a power of two is exact.
+    exponent = int(np.frexp(max(abs(least), abs(most)))[1])
+    ends = (float(np.ldexp(least, -exponent)), float(np.ldexp(most, -exponent)))
+    edges = np.linspace(*ends, FLOAT_BINS + 1)
+    counts = np.zeros(FLOAT_BINS, np.intp)
+    for some in _in_blocks(pixels):
+        counts += np.histogram(np.ldexp(convert(some).astype(np.float64), -exponent), FLOAT_BINS, ends)[0]
+    return float(np.ldexp(_otsu_of_counts(counts, (edges[1:] + edges[:-1]) / 2), exponent))
+
+
+def _otsu_of_counts(counts: np.ndarray, values: np.ndarray) -> float:
     from skimage.filters import threshold_otsu
 
-    # scikit-image squares all values, which may overflow. Scaling by a power of two is exact.
-    exponent = int(np.frexp(np.abs(pixels).max())[1])
-    return float(np.ldexp(threshold_otsu(np.ldexp(pixels, -exponent)), exponent))
+    return float(threshold_otsu(hist=(counts, values)))
+
+
+def _in_blocks(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut pixels into views small enough that copies of them cost little memory."""
+    return (pixels[start : start + BLOCK_VALUES] for start in range(0, pixels.size, BLOCK_VALUES))
 
 
 def _offsets(pixels: np.ndarray, least: np.integer) -> np.ndarray:
@@ -174,7 +195,11 @@ def choose_empty_threshold(source: Source) -> tuple[float, Background]:
     Where most voxels lie above Otsu's threshold, background may be what is bright, and a tile of the lower class
     an object. Then no tile is empty in which anything exceeds the least value of the sample.
     """
-    pixels = sample_pixels(source)
+    return threshold_of_pixels(sample_pixels(source))
+
+
+def threshold_of_pixels(pixels: np.ndarray) -> tuple[float, Background]:
+    """Choose what `choose_empty_threshold` chooses, for a sample: finite pixels."""
     otsu = otsu_of_pixels(pixels)
     if not pixels.size or pixels.dtype.kind == "b":
         return otsu, Background(otsu, 0.0)

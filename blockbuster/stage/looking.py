@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from blockbuster.cluster import Execution, run_tasks
 from blockbuster.errors import TileError
-from blockbuster.grid import BrickGrid, relative_box
+from blockbuster.grid import Box, BrickGrid, relative_box
 from blockbuster.source import DaskSource, Source
-from blockbuster.stage.empty import EmptyTiles
+from blockbuster.stage.empty import EmptyTiles, threshold_of_pixels
+from blockbuster.stage.sample import PiecesOfBricks, choose_pieces, cut_pieces, finite_pixels
 from blockbuster.stage.saved import RegionReader, SavedRegions
 from blockbuster.stage.staging import share_source
 
@@ -25,21 +26,23 @@ class _LookJob:
 
     source: RegionReader
     bricks: BrickGrid
+    boxes: list[Box]
 
 
 @dataclass(frozen=True)
 class _Look:
-    """The maxima of the tiles of a brick, in C order, or why there are none."""
+    """The maxima of the tiles of a brick, in C order, and what boxes have of its core; or why there are none."""
 
     number: int
     maxima: np.ndarray | None = None
+    parts: list[np.ndarray] = field(default_factory=list)
     error: TileError | None = None
 
 
 def find_empty_tiles(
     source: Source,
     bricks: BrickGrid,
-    threshold: float,
+    threshold: float | None,
     directory: str,
     execution: Execution,
     on_tiles: Callable[[int], Any] = bool,
@@ -52,8 +55,9 @@ def find_empty_tiles(
         The image, of real numbers.
     bricks : BrickGrid
         Its tiles, grouped into tasks.
-    threshold : float
-        A tile whose maximum, halo included, is not above it is empty; NaN never makes a tile so.
+    threshold : float, optional
+        A tile whose maximum, halo included, is not above it is empty; NaN never makes a tile so. ``None``:
+        that of `choose_empty_threshold`, of the same sample, which is taken out of the bricks as they are read.
     directory : str
         An empty directory that every worker sees.
     execution : Execution
@@ -70,20 +74,20 @@ def find_empty_tiles(
     """
     source = share_source(source, execution, directory)
     is_dask = isinstance(source, DaskSource)
-    job = _LookJob(SavedRegions() if is_dask else source, bricks)
+    boxes = choose_pieces(source) if threshold is None else []
+    job = _LookJob(SavedRegions() if is_dask else source, bricks, boxes)
+    sample = PiecesOfBricks(boxes, source.dtype)
     maxima = np.zeros(bricks.grid.grid_shape, source.dtype)
-    empty = np.zeros(bricks.grid.grid_shape, bool)
 
     def take(look: _Look) -> None:
         if look.error is not None:
             raise look.error
         assert look.maxima is not None
-        tiles = bricks.tiles(bricks.index(look.number))
+        index = bricks.index(look.number)
+        tiles = bricks.tiles(index)
         maxima[tiles] = look.maxima.reshape(maxima[tiles].shape)
-        # Numbers of Python are compared exactly, integers of 64 bits with a float too.
-        is_empty = [maximum <= threshold for maximum in look.maxima.tolist()]
-        empty[tiles] = np.reshape(is_empty, empty[tiles].shape)
-        on_tiles(len(is_empty))
+        sample.put(bricks.core(index), look.parts)
+        on_tiles(look.maxima.size)
 
     def region(number: int) -> Any:
         return source.region(bricks.region(bricks.index(number))) if isinstance(source, DaskSource) else None
@@ -97,7 +101,11 @@ def find_empty_tiles(
         on_result=take,
         region=region if is_dask else None,
     )
-    return EmptyTiles(threshold, empty, maxima)
+    if threshold is None:
+        threshold, _ = threshold_of_pixels(finite_pixels(sample.pieces))
+    # Numbers of Python are compared exactly, integers of 64 bits with a float too.
+    empty = np.array([maximum <= threshold for maximum in maxima.ravel().tolist()], bool)
+    return EmptyTiles(threshold, empty.reshape(maxima.shape), maxima)
 
 
 def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | None = None) -> _Look:
@@ -114,4 +122,5 @@ def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | None = None)
             number, error=TileError.from_exception("reading the image", error, tiles[0], grid.core(tiles[0]))
         )
     maxima = [np.max(pixels[relative_box(grid.region(tile), whole)]) for tile in tiles]
-    return _Look(number, np.array(maxima, pixels.dtype))
+    parts = cut_pieces(job.boxes, job.bricks.core(index), pixels, whole)
+    return _Look(number, np.array(maxima, pixels.dtype), parts)

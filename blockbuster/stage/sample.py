@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
 from blockbuster.grid import Box, relative_box
 from blockbuster.source import DaskSource, NumpySource, Source
 
-__all__ = ["SAMPLE_PIECES", "SAMPLE_VOXELS", "Chunks", "hold_small", "read_boxes", "sample_pixels"]
+__all__ = [
+    "SAMPLE_PIECES",
+    "SAMPLE_VOXELS",
+    "Chunks",
+    "PiecesOfBricks",
+    "choose_pieces",
+    "cut_pieces",
+    "finite_pixels",
+    "hold_small",
+    "read_boxes",
+    "sample_pixels",
+]
 
 SAMPLE_VOXELS = 2**24
 SAMPLE_PIECES = 64
@@ -22,15 +34,15 @@ def hold_small(source: Source) -> Source:
     return NumpySource(source.read(tuple(slice(0, n) for n in source.shape)), axes=source.axes)
 
 
-def sample_pixels(source: Source, most_voxels: int = SAMPLE_VOXELS) -> np.ndarray:
+def sample_pixels(source: Source, most_voxels: int | None = None) -> np.ndarray:
     """Read pieces spread evenly over an image.
 
     Parameters
     ----------
     source : Source
         The image.
-    most_voxels : int
-        At most about so many are read.
+    most_voxels : int, optional
+        At most about so many are read; ``None``: 16 million.
 
     Returns
     -------
@@ -40,15 +52,58 @@ def sample_pixels(source: Source, most_voxels: int = SAMPLE_VOXELS) -> np.ndarra
     Notes
     -----
     A piece lies in one chunk where chunks are as large, and pieces in one chunk are read together: what is
-    decoded is at most 64 chunks, each once. With smaller chunks it is what the pieces touch.
+    decoded is at most 64 chunks, each once. With smaller chunks it is what the pieces touch. Beside the sample
+    one chunk at a time is in memory: as it is stored, decoded, and the least box of its pieces.
     """
-    n_voxels = int(np.prod(source.shape, dtype=np.int64))
-    if n_voxels <= most_voxels:
-        pixels = source.read(tuple(slice(0, n) for n in source.shape)).ravel()
-    else:
-        pieces = _pieces(source, most_voxels // SAMPLE_PIECES)
-        pixels = np.concatenate([piece.ravel() for piece in read_boxes(source, pieces)])
+    return finite_pixels(read_boxes(source, choose_pieces(source, most_voxels)))
+
+
+def choose_pieces(source: Source, most_voxels: int | None = None) -> list[Box]:
+    """Choose boxes spread evenly over an image, or the whole of a small one; the same at every call."""
+    most_voxels = SAMPLE_VOXELS if most_voxels is None else most_voxels
+    if int(np.prod(source.shape, dtype=np.int64)) <= most_voxels:
+        return [tuple(slice(0, n) for n in source.shape)]
+    return _pieces(source, most_voxels // SAMPLE_PIECES)
+
+
+def finite_pixels(pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """Put the pixels of all pieces in a row, without those that are not finite."""
+    pixels = pieces[0].ravel() if len(pieces) == 1 else np.concatenate([piece.ravel() for piece in pieces])
     return pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
+
+
+class PiecesOfBricks:
+    """Pieces of an image that are put together from parts, as bricks of it are read anyway.
+
+    Parameters
+    ----------
+    boxes : sequence of tuple of slice
+        Where the pieces lie.
+    dtype : numpy.dtype
+        Of the image.
+    """
+
+    def __init__(self, boxes: Sequence[Box], dtype: np.dtype[Any]) -> None:
+        self.boxes = boxes
+        self.pieces = [np.empty([part.stop - part.start for part in box], dtype) for box in boxes]
+
+    def put(self, core: Box, parts: Sequence[np.ndarray]) -> None:
+        """Take what `cut_pieces` found in a brick."""
+        for (number, common), pixels in zip(_shared(self.boxes, core), parts, strict=True):
+            self.pieces[number][relative_box(common, self.boxes[number])] = pixels
+
+
+def cut_pieces(boxes: Sequence[Box], core: Box, pixels: np.ndarray, whole: Box) -> list[np.ndarray]:
+    """Copy what boxes have in common with the core of a brick, whose pixels with the halo are given."""
+    return [pixels[relative_box(common, whole)].copy() for _, common in _shared(boxes, core)]
+
+
+def _shared(boxes: Sequence[Box], core: Box) -> Iterator[tuple[int, Box]]:
+    for number, box in enumerate(boxes):
+        pairs = zip(box, core, strict=True)
+        common = tuple([slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs])
+        if all(part.start < part.stop for part in common):
+            yield number, common
 
 
 def _pieces(source: Source, voxels: int) -> list[Box]:

@@ -17,7 +17,9 @@ from blockbuster import TileError, estimate_empty_tiles
 from blockbuster.cluster import find_execution
 from blockbuster.grid import TileGrid
 from blockbuster.source import open_source
+from blockbuster.stage import sample
 from blockbuster.stage.bricks import bricks_of
+from blockbuster.stage.empty import choose_empty_threshold
 from blockbuster.stage.looking import find_empty_tiles
 
 
@@ -42,6 +44,23 @@ def test_empty_tiles_are_those_whose_maximum_with_the_halo_is_not_above_the_thre
             assert found.maxima[index] == max(image[region].ravel().tolist())
             assert found.empty[index] == (found.maxima[index] <= threshold)
         assert (found.n_tiles, found.n_empty) == (found.empty.size, np.count_nonzero(found.empty))
+
+
+@settings(max_examples=40)
+@given(cases(), st.integers(1, 9), st.integers(1, 400))
+def test_a_threshold_is_chosen_of_the_same_sample_as_by_a_run(case, n, most_voxels):
+    image = np.random.default_rng(case.seed).integers(0, 256, case.shape) * case.mask
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        given_as(image, case.kind, case.chunks) as given_image,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        patch.setattr(sample, "SAMPLE_VOXELS", most_voxels)
+        patch.setattr(sample, "SAMPLE_PIECES", 5)
+        expected, _ = choose_empty_threshold(open_source(given_image))
+        with looked(given_image, TileGrid(case.lengths, case.halo), None, folder, n) as found:
+            assert found.threshold == expected
+            assert np.array_equal(found.empty, found.maxima <= expected)
 
 
 def test_tile_with_nan_is_not_empty(tmp_path):
