@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.cluster import KEYS_PER_GRAPH, Execution, find_execution
+from blockbuster.cluster import Execution, find_execution, most_keys
 from blockbuster.errors import unsaid, warn_user
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.remap import remap_boxes
@@ -269,7 +269,7 @@ class RunPlan:
         n_keys = self.source.n_keys(self.bricks.region(self.bricks.index(n_bricks // 2)))
         if self.execution.client is not None:
             return n_keys * min(n_bricks, TASKS_ON_CLIENT_PER_WORKER * self.execution.n_workers)
-        return min(n_bricks * n_keys, KEYS_PER_GRAPH + n_keys)
+        return most_keys(n_keys, n_bricks, self.execution.n_workers)
 
     @property
     def _waiting_voxels(self) -> int:

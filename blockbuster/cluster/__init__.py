@@ -2,12 +2,11 @@
 
 from blockbuster.cluster.attempts import Attempt, clear_attempts, dead_attempts
 from blockbuster.cluster.execution import Execution, find_execution, with_workers
-from blockbuster.cluster.running import KEYS_PER_GRAPH, TaskWatch, run_tasks
+from blockbuster.cluster.running import TaskWatch, most_keys, run_tasks
 from blockbuster.cluster.stopping import RunStoppedError, StopCheck
 from blockbuster.cluster.turns import ONE_AT_A_TIME, take_turns
 
 __all__ = [
-    "KEYS_PER_GRAPH",
     "ONE_AT_A_TIME",
     "Attempt",
     "Execution",
@@ -17,6 +16,7 @@ __all__ = [
     "clear_attempts",
     "dead_attempts",
     "find_execution",
+    "most_keys",
     "run_tasks",
     "take_turns",
     "with_workers",

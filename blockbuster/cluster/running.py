@@ -17,10 +17,12 @@ from blockbuster.cluster.handover import Handover
 from blockbuster.cluster.stopping import allow_tasks, ask_to_stop
 from blockbuster.cluster.task_folder import Batch, TaskFolder, run_task
 
-__all__ = ["KEYS_PER_GRAPH", "TaskWatch", "run_tasks"]
+__all__ = ["TaskWatch", "most_keys", "run_tasks"]
 
 # dask holds 3 to 5 kB for each key of a graph. Between two graphs a worker may wait for another's last task.
 KEYS_PER_GRAPH = 4096
+# For each worker, however many keys they have.
+LEAST_TASKS_PER_GRAPH = 2
 # For each worker, where results are known only when the whole graph is done.
 TASKS_WITHOUT_WORD = 4
 
@@ -85,7 +87,8 @@ def run_tasks(
     Notes
     -----
     However many tasks there are, and keys in the graphs of their pixels, only so many at a time are known to
-    dask: some thousands locally, and a few tasks per thread of a client's workers.
+    dask: some thousands locally, or two tasks for each worker where these have more, and a few tasks per
+    thread of a client's workers.
     """
     if not len(numbers):
         return
@@ -114,6 +117,12 @@ def run_tasks(
             folder.remove()
 
 
+def most_keys(keys_per_task: int, n_tasks: int, n_workers: int) -> int:
+    """Bound how many keys of pixels are in a graph, where no client runs it."""
+    least = LEAST_TASKS_PER_GRAPH * n_workers * keys_per_task
+    return min(n_tasks * keys_per_task, max(KEYS_PER_GRAPH + keys_per_task, least))
+
+
 def _graphs(
     execution: Execution,
     sent: Batch | TaskFolder,
@@ -122,6 +131,7 @@ def _graphs(
 ) -> Iterator[tuple[dict[Any, Any], dict[Any, int]]]:
     """Cut the tasks into graphs, each with the numbers of its tasks by their keys, and made when it is needed."""
     most_tasks = KEYS_PER_GRAPH if execution.tells_at_once else TASKS_WITHOUT_WORD * execution.n_workers
+    least_tasks = LEAST_TASKS_PER_GRAPH * execution.n_workers
     name = f"blockbuster-{uuid.uuid4().hex}"
     graph: dict[Any, Any] = {}
     number_of: dict[Any, int] = {}
@@ -134,7 +144,8 @@ def _graphs(
         # A pair of a function and the keys of its arguments, as a graph has always been written.
         graph[name, number] = (partial(run_task, sent, number), *keys)
         number_of[name, number] = number
-        if len(number_of) == most_tasks or len(graph) >= KEYS_PER_GRAPH:
+        is_full = len(graph) >= KEYS_PER_GRAPH and len(number_of) >= least_tasks
+        if len(number_of) == most_tasks or is_full:
             yield graph, number_of
             graph, number_of = {}, {}
     if number_of:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from dask.callbacks import Callback
 
+from blockbuster import plan_run, tile_process
 from blockbuster.cluster import find_execution, run_tasks, running
 from blockbuster.cluster.task_folder import Batch, TaskFolder, run_kept_task
 from blockbuster.source import DaskSource
@@ -134,5 +135,26 @@ def test_F37_graphs_are_cut_by_the_keys_of_the_pixels_as_well(tmp_path, monkeypa
         )
     assert sorted(results) == [100 + number + 80 for number in range(20)]
     # A region has twenty chunks, read and cut to it, and put together.
-    assert len(sizes) > 5
+    assert len(sizes) >= 5
     assert max(sizes) < 100 + 100
+
+
+@pytest.mark.parametrize("n_workers", [1, 2, 8])
+def test_F37_graphs_hold_two_tasks_for_each_worker_and_no_more_keys_than_the_plan_says(monkeypatch, n_workers):
+    monkeypatch.setattr(running, "KEYS_PER_GRAPH", 100)
+    image = da.zeros((160, 160), chunks=4, dtype="uint8")
+    options = {"tile_shape": (16, 16), "tiles_per_task": 2, "fn_version": "1"}
+    n_tasks, n_keys = [], []
+
+    def count(graph):
+        own = [key for key in graph if isinstance(key, tuple) and key[0].startswith("blockbuster-")]
+        if len(graph) > len(own):
+            n_tasks.append(len(own))
+            n_keys.append(len(graph) - len(own))
+
+    with dask.config.set(scheduler="threads", num_workers=n_workers), Callback(start=count):
+        plan = plan_run(image, **options)
+        tile_process(image, lambda tile: tile.astype("int32"), **options)
+    assert sum(n_tasks) == 50
+    assert min(n_tasks[:-1]) >= 2 * n_workers
+    assert max(n_keys) <= plan._n_keys <= 2 * max(n_keys)
