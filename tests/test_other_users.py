@@ -263,3 +263,40 @@ Path(lock.path).write_bytes(lock.content)
     assert "two.zarr.labels.blockbuster-lock" in lock
     assert "only they can remove it" in lock
     assert tree(machine.scratch) == before
+
+
+# A group that many write to, with consolidated metadata and the run of another user inside, and a folder in which
+# only its owner sees what there is.
+SHARED = """
+import os, sys
+import zarr
+group, box = sys.argv[1:]
+zarr.create_group(group)
+zarr.consolidate_metadata(group)
+for name in ("bob.zarr.labels.blockbuster-stage", "bob.zarr.labels.blockbuster-partial"):
+    os.mkdir(os.path.join(group, name), 0o700)
+os.chmod(group, 0o2777)
+os.chmod(os.path.join(group, "zarr.json"), 0o666)
+os.mkdir(box)
+os.chmod(box, 0o1733)
+"""
+
+
+def test_F34_runs_of_others_beside_ones_own_are_passed_over(machine):  # noqa: F811
+    group, box = machine.lab / "group.zarr", machine.lab / "box"
+    machine.run("bob", SHARED, group, box)
+    stores = [str(group / "alice.zarr"), str(box / "alice.zarr")]
+    assert calls(machine, "alice", *({"write_to": store} for store in stores)) == [expected()] * 2
+    assert (
+        "alice.zarr/labels" in json.loads((group / "zarr.json").read_text())["consolidated_metadata"]["metadata"]
+    )
+    found = machine.run("alice", "import sys; from blockbuster.cli import main; main()", "info", group)
+    assert "alice.zarr/labels" in found
+    assert "bob" not in found
+    assert sorted(path.name for path in [*group.iterdir(), *box.iterdir()]) == [
+        "alice.zarr",
+        "alice.zarr",
+        "bob.zarr.labels.blockbuster-partial",
+        "bob.zarr.labels.blockbuster-stage",
+        "zarr.json",
+    ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from blockbuster.rundir.durable import read_object, sweep_unfinished, write_dura
 __all__ = ["EnclosingGroups", "zarr_node"]
 
 OME_VERSION = "0.5"
+# What lies beside an output while it is made.
+RUN_FOLDER = re.compile(r"\.blockbuster-[a-z]+/")
 CONSOLIDATED = ("zarr.json", ".zmetadata")
 
 
@@ -148,7 +151,10 @@ def _is_consolidated(folder: str) -> bool:
 
 
 class _Overlay(LocalStore):
-    """A store on disk that keeps what is written to it in memory, and does not show what lies in one folder."""
+    """A store on disk that keeps what is written to it in memory.
+
+    It does not show what lies in one folder, nor runs of other users, which nobody else may look into.
+    """
 
     def __init__(self, root: Path, hidden: str = "") -> None:
         super().__init__(root)
@@ -159,7 +165,12 @@ class _Overlay(LocalStore):
         folder = os.path.dirname(os.path.join(self.root, key))
         if self._hidden and os.path.commonpath([folder, self._hidden]) == self._hidden:
             return None
-        return await super().get(key, *arguments, **keywords)
+        try:
+            return await super().get(key, *arguments, **keywords)
+        except PermissionError:
+            if not RUN_FOLDER.search(key):
+                raise
+            return None
 
     async def set(self, key: str, value: Any) -> None:
         self.written[key] = value.to_bytes()

@@ -70,8 +70,10 @@ def sweep_unfinished(folder: str | os.PathLike[str], owner: str) -> None:
     Nobody else may write there with this owner now.
     """
     unfinished = re.compile(re.escape(f"{WRITING}{owner}-") + "[0-9a-f]{32}")
-    for name in filter(unfinished.fullmatch, os.listdir(folder)):
-        os.unlink(os.path.join(folder, name))
+    # One may be allowed to make files in a folder, and not to see which there are.
+    with contextlib.suppress(PermissionError):
+        for name in filter(unfinished.fullmatch, os.listdir(folder)):
+            os.unlink(os.path.join(folder, name))
 
 
 @contextlib.contextmanager
@@ -134,8 +136,11 @@ def flush_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def flush_path(path: str | os.PathLike[str]) -> None:
-    """Have the system write a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    """Have the system write a file, or the names in a folder, to the disk, where this user may open it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         # Some file systems cannot flush a folder, or what was opened for reading.
         with contextlib.suppress(OSError):

@@ -55,11 +55,11 @@ class _Visitor:
         return self._most is not None and self.n_opened >= self._most
 
     def open(self, group: zarr.Group, path: str) -> zarr.Group | zarr.Array | None:
-        """Open an array or group; None where there is none, or nothing that zarr can read."""
+        """Open an array or group; None where there is none, or nothing that zarr can read or this user may."""
         self.n_opened += 1
         try:
             return group[path]
-        except (KeyError, ValueError, TypeError, AttributeError):
+        except (KeyError, ValueError, TypeError, AttributeError, PermissionError):
             return None
 
 

@@ -228,4 +228,5 @@ def _folders(path: Path) -> list[Path]:
 
 
 def _is_zarr(path: Path) -> bool:
-    return any((path / name).is_file() for name in METADATA_FILES)
+    # Not Path.is_file, which raises where nobody else may look into the folder.
+    return any(os.path.isfile(path / name) for name in METADATA_FILES)
