@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from blockbuster import plan_run, tile_process
 from blockbuster.source import open_as_others
+from blockbuster.source.sending import SMALL_BYTES
 
 MASK = blobs((64, 60))
 PROCESSES = {"scheduler": "processes", "num_workers": 2}
@@ -100,6 +101,31 @@ def test_B25_a_large_array_in_a_graph_is_not_copied_to_see_that_it_can_be_sent()
     open_as_others({"image": large, "small": np.zeros(10)})
     with pytest.raises(AssertionError, match="copied"):
         open_as_others(np.zeros(2).view(Large))
+
+
+class Model:
+    """A fitted model, which checks its weights as it is opened."""
+
+    def __init__(self, weights):
+        self.weights = weights
+
+    def __getstate__(self):
+        return self.weights
+
+    def __setstate__(self, weights):
+        assert weights.flags.c_contiguous
+        assert weights["value"].any()
+        self.weights = weights
+
+    def __call__(self, block):
+        return block * np.uint8(self.weights["value"][-1])
+
+
+def test_B25_a_graph_with_a_large_fitted_model_can_be_sent():
+    model = Model(np.ones(SMALL_BYTES // 8, [("node", "i8"), ("value", "f8")]))
+    image = da.from_array(MASK, chunks=(32, 32)).map_blocks(model, dtype=MASK.dtype)
+    with dask.config.set(**PROCESSES):
+        assert_same_objects(tile_process(image, label, tile_shape=(32, 32)), label(MASK))
 
 
 def test_B25_images_that_can_be_opened_are_read_in_other_processes(tmp_path):

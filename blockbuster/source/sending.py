@@ -26,7 +26,8 @@ def open_as_others(sent: Any) -> None:
 
     Notes
     -----
-    Large arrays are left out, so that a graph which holds the image takes no more memory.
+    Large arrays are left out, so that a graph which holds the image takes no more memory. Only if what holds
+    them cannot be opened without their values, as a fitted model may not, is all of it copied.
 
     Examples
     --------
@@ -35,7 +36,10 @@ def open_as_others(sent: Any) -> None:
     file = io.BytesIO()
     _Pickler(file).dump(sent)
     file.seek(0)
-    _Unpickler(file).load()
+    try:
+        _Unpickler(file).load()
+    except Exception:
+        cloudpickle.loads(cloudpickle.dumps(sent))
 
 
 class _Pickler(cloudpickle.Pickler):
