@@ -211,10 +211,40 @@ def test_F31_callbacks_of_the_user_are_told_of_the_run_and_stay(scheduler):
         Callback(posttask=lambda key, *_: ended.append(key)),
     ):
         before = Callback.active
-        tile_process(IMAGE, lambda tile: naive.label(tile) * (Callback.active is before), **OPTIONS)
-        assert Callback.active is before
+        tile_process(IMAGE, naive.label, **OPTIONS)
+        assert Callback.active == before
     # Bricks, seams, boxes.
     assert len(ended) > 2 * 9
+
+
+def test_F31_callbacks_of_the_user_outlive_what_fn_computes_in_two_threads():
+    begun, done = [threading.Event(), threading.Event()], threading.Event()
+    turns = iter((0, 1))
+
+    def wait(turn):
+        begun[turn].set()
+        assert (done if turn else begun[1]).wait(60)
+
+    def fn(tile):
+        turn = next(turns, None)
+        if turn == 1:
+            assert begun[0].wait(60)
+        if turn is not None:
+            dask.delayed(wait)(turn).compute(scheduler="synchronous")
+        if turn == 0:
+            done.set()
+        return naive.label(tile)
+
+    ended, told = [], []
+    with dask.config.set(scheduler="threads", num_workers=2), Callback(posttask=lambda *_: told.append(1)):
+        tile_process(IMAGE, naive.label, **OPTIONS)
+    with dask.config.set(scheduler="threads", num_workers=2), Callback(posttask=lambda *_: ended.append(1)):
+        before = Callback.active
+        labels = tile_process(IMAGE, fn, **OPTIONS)
+        assert Callback.active == before
+    assert_same_objects(labels, EXPECTED)
+    # Not of what fn computed.
+    assert len(ended) == len(told)
 
 
 def a_scheduler(dsk, keys, **options):

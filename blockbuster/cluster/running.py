@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -155,16 +156,31 @@ def _graphs(
 def _run_graph(
     execution: Execution, graph: dict[Any, Any], number_of: dict[Any, int], handover: Handover
 ) -> None:
-    options = execution.options
-    if execution.tells_at_once:
-
-        def take(key: Any, result: Any, *_: Any) -> None:
-            if key in number_of:
-                handover.take(number_of[key], result)
-
-        # Of the callbacks that are active in the process, other threads may take away ours, and we theirs.
-        options = {**options, "callbacks": [(None, None, None, take, None), *Callback.active]}
-    results = execution.get(convert_legacy_graph(graph), list(number_of), **options)
+    graph = convert_legacy_graph(graph)
     if not execution.tells_at_once:
+        results = execution.get(graph, list(number_of))
         for number, result in zip(number_of.values(), results, strict=False):
             handover.take(number, result)
+        return
+
+    def take(key: Any, result: Any, *_: Any) -> None:
+        if key in number_of:
+            handover.take(number_of[key], result)
+
+    # Ours are told to dask: of those that are active in the process another thread may take any away.
+    with _taken_callbacks() as theirs:
+        callbacks = [(None, None, None, take, None), *theirs]
+        execution.get(graph, list(number_of), callbacks=callbacks, **execution.options)
+
+
+@contextlib.contextmanager
+def _taken_callbacks() -> Iterator[set[Any]]:
+    """Use the callbacks of the user for one graph and for none that fn computes meanwhile, as dask does.
+
+    Threads that compute such a graph each would lose them, when they put back what they found.
+    """
+    taken, Callback.active = Callback.active, set()
+    try:
+        yield taken
+    finally:
+        Callback.active = Callback.active | taken
