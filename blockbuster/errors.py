@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
 import sys
 import traceback
 import warnings
@@ -14,7 +15,7 @@ from types import FrameType
 
 from blockbuster.shown import hide_secrets
 
-__all__ = ["TileError", "format_slices", "unsaid", "warn_user"]
+__all__ = ["TileError", "ends_process", "error_text", "format_slices", "unsaid", "warn_user"]
 
 PACKAGE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "")
 # What calls functions that were handed to it, and is nobody's line of code.
@@ -41,7 +42,7 @@ def format_slices(slices: tuple[slice, ...]) -> str:
     return "[" + ", ".join(f"{part.start}:{part.stop}" for part in slices) + "]"
 
 
-def _text(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """Give the message of an exception, which may be of the user's own making and fail at this too."""
     try:
         return hide_secrets(str(error))
@@ -49,12 +50,14 @@ def _text(error: BaseException) -> str:
         return ""
 
 
-def _brief_traceback(error: BaseException) -> list[str]:
+def _brief_traceback(error: BaseException, seen: tuple[BaseException, ...] = ()) -> list[str]:
     """Format an exception and its cause with those frames only that a user may know."""
     lines = []
-    if error.__cause__ is not None:
+    # Two exceptions may name each other as their cause.
+    if error.__cause__ is not None and error.__cause__ not in seen:
         cause = "\nThe above exception was the direct cause of the following exception:\n\n"
-        lines = [*_brief_traceback(error.__cause__), cause]
+        told = _brief_traceback(error.__cause__, (*seen, error))
+        lines = [*(told or traceback.format_exception_only(error.__cause__)), cause]
     walked = list(traceback.walk_tb(error.__traceback__))
     kept = traceback.StackSummary.extract(
         (frame, line)
@@ -65,6 +68,32 @@ def _brief_traceback(error: BaseException) -> list[str]:
         lines += ["Traceback (most recent call last):\n", *kept.format()]
     # Without a line to show, the message alone would be said twice.
     return lines and lines + traceback.format_exception_only(error)
+
+
+def ends_process(error: BaseException) -> bool:
+    """Say whether an exception is meant for the whole process, not for what was being done when it was raised.
+
+    Parameters
+    ----------
+    error : BaseException
+        What was raised while a function of the user's ran.
+
+    Returns
+    -------
+    bool
+        KeyboardInterrupt, and what a handler of signals raises, if not a mere ``Exception``: that is how a script
+        asks to be ended by SIGTERM, while a function that limits its own time raises ``TimeoutError``.
+        ``sys.exit()`` in the function itself is its fault, and no reason to end.
+
+    Examples
+    --------
+    >>> ends_process(KeyboardInterrupt()), ends_process(SystemExit())
+    (True, False)
+    """
+    if isinstance(error, (Exception, KeyboardInterrupt)):
+        return isinstance(error, KeyboardInterrupt)
+    handlers = {getattr(signal.getsignal(number), "__code__", None) for number in signal.valid_signals()}
+    return any(frame.f_code in handlers for frame, _ in traceback.walk_tb(error.__traceback__))
 
 
 class TileError(RuntimeError):
@@ -125,7 +154,7 @@ class TileError(RuntimeError):
 
         Without `whole` the traceback leaves out the frames of those who only pass on what others do.
         """
-        name, text = type(error).__name__, _text(error)
+        name, text = type(error).__name__, error_text(error)
         trace = hide_secrets("".join(traceback.format_exception(error) if whole else _brief_traceback(error)))
         what = f"{doing} raised {name}{': ' if text else ''}{text}{advice}"
         return cls(what, tile, slices, name, text, trace)

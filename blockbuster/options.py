@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from blockbuster.errors import ends_process, error_text
+
 __all__ = [
     "Faults",
     "check_choice",
@@ -163,12 +165,12 @@ def _tile_shape(
 def _call(tile_shape: Callable[[Index, np.dtype], Any], shape: Index, dtype: np.dtype) -> Any:
     try:
         return tile_shape(shape, dtype)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if ends_process(error):
+            raise
         raise ValueError(
-            f"tile_shape{(shape, str(dtype))} raised {type(error).__name__}: {error}; a callable takes the "
-            "image's shape and dtype and returns a tuple of voxels per axis."
+            f"tile_shape{(shape, str(dtype))} raised {type(error).__name__}: {error_text(error)}; a callable "
+            "takes the image's shape and dtype and returns a tuple of voxels per axis."
         ) from error
 
 

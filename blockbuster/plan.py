@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.cluster import Execution, find_execution, most_keys
-from blockbuster.errors import unsaid, warn_user
+from blockbuster.errors import ends_process, error_text, unsaid, warn_user
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.remap import remap_boxes
 from blockbuster.options import (
@@ -43,7 +43,6 @@ from blockbuster.output.paths import (
 )
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.output.storage import label_chunks
-from blockbuster.shown import hide_secrets
 from blockbuster.source import DaskSource, Source, open_as_others, open_source
 from blockbuster.source.geometry import Geometry
 from blockbuster.stage.bricks import bricks_of, choose_bricks
@@ -531,12 +530,12 @@ def _check_picklable(fn: Any, execution: Execution) -> None:
 
     try:
         cloudpickle.dumps(fn)
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:
+        if ends_process(error):
+            raise
         name = getattr(fn, "__qualname__", repr(fn))
         raise TypeError(
-            f"fn {name} cannot be pickled, which {execution.kind} workers need: {error}. "
+            f"fn {name} cannot be pickled, which {execution.kind} workers need: {error_text(error)}. "
             "Create what it names inside the function, or run on threads."
         ) from error
 
@@ -553,7 +552,7 @@ def _check_sendable(plan: RunPlan) -> None:
     except Exception as error:
         raise TypeError(
             f"image ({source.name}) cannot be opened by other processes, as {plan.execution.kind} workers are: "
-            f"{type(error).__name__}: {hide_secrets(str(error))}. Run on threads, store it as zarr, or make it a "
+            f"{type(error).__name__}: {error_text(error)}. Run on threads, store it as zarr, or make it a "
             "dask array whose tasks open the file themselves (dask.array.map_blocks, dask.delayed)."
         ) from None
 

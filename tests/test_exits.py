@@ -2,7 +2,9 @@
 
 import asyncio
 import os
+import signal
 import sys
+import time
 
 import dask
 import dask.array as da
@@ -98,6 +100,37 @@ def test_B26_an_exit_while_the_image_is_read_names_the_tile(scheduler):
         tile_process(exiting_image(SystemExit), label, **OPTIONS, on_error="skip")
     with pytest.raises(KeyboardInterrupt):
         tile_process(exiting_image(KeyboardInterrupt), label, **OPTIONS)
+
+
+def raising(number):
+    """A function that is told to end, as by `kill`, while it works."""
+
+    def fn(block):
+        if (block == 77).any():
+            signal.raise_signal(number)
+            time.sleep(0.1)
+        return block if block.dtype == np.uint8 else label(block)
+
+    return fn
+
+
+@pytest.mark.parametrize("reading", [False, True], ids=["in fn", "in the image"])
+@pytest.mark.parametrize("name", ["synchronous", "threads"])
+def test_B26_an_exit_that_a_signal_asks_for_ends_the_run_and_not_a_tile(name, reading, folder):
+    def leave(number, frame):
+        sys.exit(f"told to leave by {number}")
+
+    fn = raising(signal.SIGUSR1)
+    image = da.from_array(IMAGE, chunks=(10, 10)).map_blocks(fn, dtype="uint8") if reading else IMAGE.astype(int)
+    options = {**OPTIONS, "write_to": "out.zarr", "on_error": "skip", "retries": 2}
+    before = signal.signal(signal.SIGUSR1, leave)
+    try:
+        with dask.config.set(scheduler=name, num_workers=2), refused(SystemExit, "told to leave by"):
+            tile_process(image, label if reading else fn, **options)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert os.listdir() == ["out.zarr.labels.blockbuster-stage"]
+    assert_same_objects(tile_process(IMAGE, label, **options, overwrite=True), EXPECTED)
 
 
 class Leaves:

@@ -423,3 +423,22 @@ def test_error_is_a_runtime_error_that_says_what_where_and_why():
 
 def test_slices_are_written_as_they_are_typed():
     assert format_slices((slice(0, 256), slice(768, 1024))) == "[0:256, 768:1024]"
+
+
+class Speechless(Exception):
+    def __str__(self):
+        raise RuntimeError("no words")
+
+
+def test_F1_errors_of_reading_that_have_no_text_or_name_each_other_are_told():
+    one, other = Speechless(), ValueError("other")
+    one.__cause__, other.__cause__ = other, one
+
+    def load(block):
+        if (block == 77).any():
+            raise one
+        return block
+
+    image = da.from_array(IMAGE, chunks=(10, 10)).map_blocks(load, dtype=IMAGE.dtype)
+    with refused(TileError, r"reading the image raised Speechless\n", "ValueError: other", "raise one"):
+        tile_process(image, label, tile_shape=(10, 10))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.cluster import Execution, clear_attempts, run_tasks
-from blockbuster.errors import TileError
+from blockbuster.errors import TileError, ends_process
 from blockbuster.failpoints import reach
 from blockbuster.grid import BrickGrid
 from blockbuster.identity import Growth
@@ -275,14 +275,15 @@ class _Stage:
         while unfinished:
             try:
                 self._run(run_brick, job, sorted(unfinished), take, self._region)
-            except (TileError, KeyboardInterrupt):
+            except TileError:
                 raise
             except BaseException as error:
+                if ends_process(error):
+                    raise
                 # An error in the image's own graph does not say which region it was computed for.
                 number = self._find_unreadable(unfinished)
                 n_tries += number is None
-                # A signal of the user's may raise SystemExit as well.
-                if number is None and (n_tries > self.call.retries or not isinstance(error, Exception)):
+                if number is None and n_tries > self.call.retries:
                     raise
             else:
                 continue
@@ -301,9 +302,9 @@ class _Stage:
         for number in sorted(unfinished)[: 4 * self.execution.n_workers]:
             try:
                 self.source.read(self.bricks.region(self.bricks.index(number)))
-            except KeyboardInterrupt:
-                raise
-            except BaseException:
+            except BaseException as error:
+                if ends_process(error):
+                    raise
                 return number
         return None
 
@@ -336,11 +337,13 @@ class _Stage:
         steps = zip(tile, self.bricks.tiles_per_brick, strict=True)
         box = self.bricks.region(tuple(i // step for i, step in steps))
         try:
-            self.saved = self.saved.added(box, self.source.read(box), self.directory)
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
+            pixels = self.source.read(box)
+        except BaseException as error:
+            if ends_process(error):
+                raise
             self._save_tiles([tile])
+        else:
+            self.saved = self.saved.added(box, pixels, self.directory)
 
     def _save_tiles(self, tiles: Sequence[Index]) -> None:
         """Compute tiles of a dask image one by one, and keep the errors of those that cannot be."""
@@ -349,16 +352,18 @@ class _Stage:
             region = grid.region(tile)
             for attempt in range(self.call.retries + 1):
                 try:
-                    self.saved = self.saved.added(region, self.source.read(region), self.directory)
-                    break
-                except KeyboardInterrupt:
-                    raise
+                    pixels = self.source.read(region)
                 except BaseException as error:
+                    if ends_process(error):
+                        raise
                     if attempt == self.call.retries:
                         wrapped = TileError.from_exception(
                             "reading the image", error, tile, grid.core(tile), whole=False
                         )
                         self.saved = self.saved.failed(region, wrapped)
+                else:
+                    self.saved = self.saved.added(region, pixels, self.directory)
+                    break
 
     def _run(
         self,

@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 
 from blockbuster.cluster import RunStoppedError, StopCheck, take_turns
-from blockbuster.errors import TileError
+from blockbuster.errors import TileError, ends_process, error_text
 from blockbuster.grid import BrickGrid, TileGrid, relative_box
 from blockbuster.rundir.staged import StagedLabels, label_dtype
 from blockbuster.seams.labels import compact_labels, keep_positions_apart
-from blockbuster.shown import hide_secrets
 from blockbuster.source import pixel_digest
 from blockbuster.stage.borders import BrickBorders, brick_borders
 from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
@@ -116,11 +115,10 @@ class TileCall:
         shapes = self._label_shapes(pixels.shape)
         try:
             result = self.fn(pixels)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
-            # SystemExit too: a tile is no reason to end the process.
-            is_daemon = isinstance(error, AssertionError) and "daemonic processes" in str(error)
+            if ends_process(error):
+                raise
+            is_daemon = isinstance(error, AssertionError) and "daemonic processes" in error_text(error)
             advice = DAEMONIC if is_daemon else ""
             raise TileError.from_exception("fn", error, tile, core, advice=advice) from error
         # fn may keep what it returned, in an array that it uses again, and change it while we work.
@@ -202,9 +200,11 @@ def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], 
     region = call.grid.grow(core)
     try:
         pixels = read(region)
-    except (TileError, KeyboardInterrupt):
+    except TileError:
         raise
     except BaseException as error:
+        if ends_process(error):
+            raise
         raise TileError.from_exception("reading the image", error, tile, core, whole=False) from None
     outcome.maximum = call.maximum_if_empty(pixels)
     if outcome.maximum is not None:
@@ -366,10 +366,10 @@ class _BrickTask:
         """Read the brick's region; None where it cannot be read as a whole."""
         try:
             return self.job.source.read(self.region)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
-            logger.info("reading a brick failed, its tiles are read one by one: %s", hide_secrets(str(error)))
+            if ends_process(error):
+                raise
+            logger.info("reading a brick failed, its tiles are read one by one: %s", error_text(error))
             return None
 
     def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
