@@ -36,11 +36,13 @@ from blockbuster.quiet import muted
 __all__ = ["FunctionIdentity", "Growth", "differing_parts", "identify_function"]
 
 MOST_OBJECTS = 100_000
-MOST_WATCHED = 250
+MOST_WATCHED = {"file": 100, "container": 250}
 MOST_ROUNDS = 64
 LONGEST_TEXT = 80
 BLOCK_BYTES = 2**20
 LONGEST_PATH = 1024
+# A text that is no file yet may be the path of one if it has a separator or a suffix.
+PATH_LIKE = re.compile(r"[/\\]|\.\w+\Z")
 # The size of a file that is not there.
 ABSENT = -1
 
@@ -87,8 +89,8 @@ class Growth:
     Parameters
     ----------
     sizes : dict of str to int
-        The way to each, e.g. ``"closure log"`` or ``"file k0.log"``, and its length, or its size in bytes,
-        when the function was read; -1 for a file that was not there.
+        The way to each, e.g. ``"closure log"``, ``"function > closure log"`` or ``"file k0.log"``, and its
+        length, or its size in bytes, when the function was read; -1 for a file that was not there.
     looks : dict of str to callable
         Gives the size that it has now.
     grown : dict of str to int
@@ -98,11 +100,6 @@ class Growth:
     sizes: dict[str, int] = field(default_factory=dict)
     looks: dict[str, Callable[[], int]] = field(default_factory=dict)
     grown: dict[str, int] = field(default_factory=dict)
-
-    def watch(self, name: str, size: int, look: Callable[[], int]) -> None:
-        """Take one more thing, unless there are many already."""
-        if len(self.looks) < MOST_WATCHED and name not in self.looks:
-            self.sizes[name], self.looks[name] = size, look
 
     def look(self) -> dict[str, int]:
         """Return what has grown and was not returned before, with the size that it had.
@@ -277,6 +274,7 @@ class _Files:
     def __init__(self, before: Mapping[str, int]) -> None:
         self.before = before
         self.growth = Growth()
+        self.room = dict(MOST_WATCHED)
         self.digests: dict[str, str] = {}
 
     def parts(self) -> dict[str, str]:
@@ -287,7 +285,8 @@ class _Files:
         name = f"file {text}"
         if name not in self.growth.looks and text not in self.digests and 0 < len(text) <= LONGEST_PATH:
             size = _file_size(text)
-            self.growth.watch(name, size, functools.partial(_file_size, text))
+            if size != ABSENT or PATH_LIKE.search(text):
+                self._watch("file", name, size, functools.partial(_file_size, text))
             size = min(size, self.before.get(name, size))
             if size != ABSENT:
                 try:
@@ -298,14 +297,22 @@ class _Files:
 
     def as_before(self, name: str, value: Any) -> Any:
         """Give a container, or a copy of it that is as long as it was."""
-        self.growth.watch(name, len(value), functools.partial(len, value))
-        size = self.before.get(name)
+        is_watched = self._watch("container", name, len(value), functools.partial(len, value))
+        size = self.before.get(name) if is_watched else None
         if size is None or size >= len(value):
             return value
         cut = copy.copy(value)
         while len(cut) > size:
             cut.popitem() if isinstance(cut, dict) else cut.pop()
         return cut
+
+    def _watch(self, kind: str, name: str, size: int, look: Callable[[], int]) -> bool:
+        """Watch one more thing, unless its name is taken, or there are many of its kind already."""
+        if name in self.growth.looks or not self.room[kind]:
+            return False
+        self.room[kind] -= 1
+        self.growth.sizes[name], self.growth.looks[name] = size, look
+        return True
 
 
 class _Notes:
@@ -393,21 +400,27 @@ class _Graph:
 
     def _read(self, value: Any, node: int) -> _Content:
         try:
-            if type(value) in GROWING and len(self.files.growth.looks) < MOST_WATCHED:
-                value = self.files.as_before(self._path(node, whole=True), value)
+            if type(value) in GROWING and self.files.room["container"]:
+                way = self._way(node)
+                if "item" not in way:  # items of a set, which no process has in the same order
+                    value = self.files.as_before(" > ".join(way) or "fn", value)
             return _read(value, self.notes[node])
         except (Exception, SystemExit):
             self.notes[node].unreadable.append(f"{self._path(node)} ({_type_name(value)})")
             return _Content(f"unreadable {_type_name(value)}")
 
-    def _path(self, node: int, *, whole: bool = False) -> str:
-        """Name the way to a value, if it is not asked for as a whole without its middle where it is long."""
+    def _way(self, node: int) -> list[str]:
+        """Name the steps from the function to a value."""
         names = []
         while node > 0:
             node, name = self.ways[node]
             names.append(name)
-        names = [name for name in reversed(names) if name not in TRANSPARENT] or ["fn"]
-        return " > ".join(names if whole or len(names) <= 6 else [*names[:3], "...", *names[-2:]])
+        return names[::-1]
+
+    def _path(self, node: int) -> str:
+        """Name the way to a value for people, without its middle where it is long."""
+        names = [name for name in self._way(node) if name not in TRANSPARENT] or ["fn"]
+        return " > ".join(names if len(names) <= 6 else [*names[:3], "...", *names[-2:]])
 
     def _link(self, child: Any, node: int, name: str) -> int | str:
         """Give the number of a value, or the text of a plain one."""

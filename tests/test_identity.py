@@ -960,9 +960,42 @@ def test_F33_a_function_is_read_as_it_was_before_it_grew(make, tmp_path):
 
 
 def test_F33_not_too_much_is_watched(monkeypatch):
-    monkeypatch.setattr(identity, "MOST_WATCHED", 10)
-    assert len(identify_function(above([[i] for i in range(100)])).growth.looks) == 10
-    assert len(identify_function(above([str(i) for i in range(100)])).growth.looks) == 10
+    monkeypatch.setattr(identity, "MOST_WATCHED", {"file": 10, "container": 20})
+    assert len(identify_function(above(tuple([i] for i in range(100)))).growth.looks) == 20
+    assert len(identify_function(above(tuple(f"{i}.log" for i in range(100)))).growth.looks) == 10
+    # Files leave room for containers, and texts that name nothing for files.
+    texts = (*(f"tile number {i}" for i in range(100)), "fn.log", *(f"{i}.log" for i in range(100)))
+    assert {"file fn.log", "closure threshold > item 1"} <= set(
+        identify_function(above((texts, [1]))).growth.looks
+    )
+
+
+def test_F33_two_lists_are_never_taken_for_each_other():
+    class Model:
+        def __init__(self):
+            self.log = [1, 2]
+
+        def __call__(self, tile):
+            return tile
+
+    def fn(tile):
+        return tile
+
+    def grows(fn, log):
+        old = identify_function(fn)
+        log.append(3)
+        grown = old.growth.look()
+        return bool(grown) and identify_function(fn, before=grown) == old
+
+    # Ways that differ in nothing but what is a part of fn itself.
+    fn.log, outer = [1, 2], functools.partial(fn)
+    outer.log = [1, 2, 3, 4]
+    assert grows(outer, fn.log)
+    assert grows(outer, outer.log)
+    # Items of a set have no names, and each of them counts as it is.
+    models = {Model(), Model()}
+    assert identify_function(above(models)).growth.look() == {}
+    assert not any(grows(above(models), model.log) for model in models)
 
 
 def test_F13_a_frame_is_all_but_what_code_can_change():
