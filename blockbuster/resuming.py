@@ -139,7 +139,8 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
 
 def _keep_growth(claim: Claim) -> None:
     """Journal what fn appended to after the last task was, so that a later call knows that it was fn."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RuntimeError):
+        claim.check_locks()  # or the stage may be another run's by now
         grown = claim.growth.look()
         if grown and has_finished_work(claim.directory):
             with Journal(claim.directory) as journal:

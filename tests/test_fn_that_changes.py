@@ -11,14 +11,17 @@ import sys
 from pathlib import Path
 
 import dask
+import interrupted
 import naive
 import numpy as np
 import pytest
-from interrupted import N_TILES, Labeller, clean_contents, contents, interrupt_at, segment
+from interrupted import IMAGE, N_TILES, Labeller, clean_contents, contents, interrupt_at, segment
 from outcomes import refused, snapshot
 
-from blockbuster import read_report
+from blockbuster import plan_run, read_report
 from blockbuster.failpoints import VARIABLE
+from blockbuster.rundir.journal import read_journal
+from blockbuster.stage.finished import read_task_records
 
 OPTIONS = {"fn_version": None, "resume": True}
 WAY_OUT = "pass fn_version, any text that stands for it"
@@ -90,6 +93,9 @@ def test_F33_fn_that_appends_to_a_log_is_resumed(kind, before, labeller, tmp_pat
         path.write_text(before)
     stop(labeller, appends_to(kind(path), labeller), 5, **place)
     assert len(path.read_text()) > len(before or "")
+    assert not any(
+        "grown" in record for record in read_task_records(plan_run(IMAGE, **place).stage_path).values()
+    )
     goes_on(labeller, lambda: appends_to(kind(path), labeller), place, clean)
     assert read_report(place["write_to"]).grown == {f"file {path}": -1 if before is None else len(before)}
 
@@ -190,6 +196,27 @@ def test_F33_fn_that_appends_to_a_log_is_resumed_after_a_kill(labeller, tmp_path
     assert path.read_text().count("a tile") == 6
     labeller.go_on()
     goes_on(labeller, lambda: appends_to(str(path), labeller), place, clean)
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_F33_growth_is_not_written_into_a_stage_that_may_be_another_runs(is_lost, tmp_path, monkeypatch):
+    log, place = [], {"write_to": tmp_path / "out.zarr"}
+    plan = plan_run(IMAGE, **interrupted.OPTIONS, **place)
+
+    def fn(pixels):
+        return naive.label(pixels * (len(log) >= 0))
+
+    def grow_and_stop(point):
+        if point == "task journalled":
+            log.append(1)
+            if is_lost:
+                os.unlink(plan.place.lock_path)
+            raise ArithmeticError("stopped")
+
+    monkeypatch.setattr("blockbuster.stage.tally.reach", grow_and_stop)
+    with pytest.raises(ArithmeticError, match="stopped"):
+        segment(fn, **OPTIONS, **place)
+    assert bool(list(read_journal(plan.stage_path, "grown"))) != is_lost
 
 
 # -- what is not fn's doing

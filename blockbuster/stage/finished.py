@@ -75,11 +75,12 @@ def read_task_records(directory: str) -> dict[int, Record]:
     Notes
     -----
     Lists of numbers would take three times the memory, and the garbage collector's time with it: with 100,000
-    tasks a fifth of all.
+    tasks a fifth of all. What fn was seen to append to, which each record repeats, is left out.
     """
     records = {}
     for record in read_journal(directory):
         if "task" in record:
+            record.pop("grown", None)
             record |= {"counts": np.array(record["counts"], np.int64), "maxima": tuple(record["maxima"])}
             records[record["task"]] = record
     return records
