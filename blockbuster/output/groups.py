@@ -73,6 +73,11 @@ class EnclosingGroups:
             folders.append(str(parent))
         return [folder for folder in folders if os.path.isdir(folder)]
 
+    @property
+    def outermost(self) -> str:
+        """The outermost group whose metadata tell of the labels: runs that end at once take turns."""
+        return min([self.store, *filter(_is_consolidated, self.folders)], key=len)
+
     def fault(self) -> str:
         """Say what would keep their metadata from being written; empty if nothing."""
         try:

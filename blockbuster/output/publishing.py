@@ -232,9 +232,17 @@ def replaced_output(place: OutputPlace) -> Iterator[str]:
         yield path
 
 
+def publishing_alone(groups: EnclosingGroups) -> contextlib.AbstractContextManager[object]:
+    """Hold the lock without which no run changes these groups, or what their metadata tell of."""
+    group = groups.outermost
+    # Beside a group around the store there may be nothing that this user can write to.
+    path = f"{group}.blockbuster-lock" if group == groups.store else os.path.join(group, ".blockbuster-lock")
+    return hold_lock(path, f"the store {group}", wait_seconds=LOCK_SECONDS)
+
+
 def finish_publishing(place: OutputPlace) -> None:
     """Do what a process could not do any more that was killed right after its labels were in place."""
-    with _store_lock(place):
+    with publishing_alone(place.groups):
         place.groups.update()
         clear_partial(place)
 
@@ -265,7 +273,7 @@ def _partial_folder(
         reach("partial made")
     try:
         yield store, path, continued
-        with _store_lock(place):
+        with publishing_alone(place.groups):
             _publish(place, partial, store, path)
             _recover(place, partial)
     except BaseException:
@@ -292,11 +300,6 @@ def _read_nodes(model: str, store: str, place: OutputPlace) -> list[bytes]:
         nodes += sorted(f"{place.component}/{name}" for name in os.listdir(Path(model, place.component)))
     files = [Path(store, node, name) for node in nodes for name in (*METADATA_FILES, ".zgroup")]
     return [file.read_bytes() if file.is_file() else b"" for file in files]
-
-
-def _store_lock(place: OutputPlace) -> contextlib.AbstractContextManager[object]:
-    """Publish into a store alone: another run may publish labels of another name into it."""
-    return hold_lock(f"{place.store}.blockbuster-lock", f"the store {place.store}", wait_seconds=LOCK_SECONDS)
 
 
 def _create_output(store: str, place: OutputPlace, layout: OutputLayout) -> None:

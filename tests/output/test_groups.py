@@ -14,6 +14,7 @@ from outcomes import consolidate, refused, refuses, snapshot
 from zygote import Zygote
 
 from blockbuster import relabel_sequential_zarr, tile_process
+from blockbuster.output import publishing
 from blockbuster.output.groups import EnclosingGroups
 
 DEEP = "[" * 100_000
@@ -186,3 +187,17 @@ def test_metadata_of_groups_are_not_flushed_where_nothing_changes(tmp_path):
     EnclosingGroups(str(path), str(path / "labels/old"), 3, True).update()
     assert file.stat().st_mtime_ns == before
     assert not list(Path(path).rglob(".writing-*"))
+
+
+def test_runs_that_end_at_once_in_stores_of_one_group_take_turns(tmp_path, monkeypatch):
+    plate = tmp_path / "plate.zarr"
+    zarr.create_group(plate)
+    consolidate(plate)
+    options = {"write_to": plate / "a.zarr", "fn_version": "1", "tile_shape": IMAGE.shape}
+    monkeypatch.setattr(publishing, "LOCK_SECONDS", 0.0)
+    other = EnclosingGroups(str(plate / "b.zarr"), str(plate / "b.zarr/labels"), 3, False)
+    with publishing.publishing_alone(other), refused(RuntimeError, f"the store {plate} is locked by"):
+        tile_process(IMAGE, np.copy, **options)
+    tile_process(IMAGE, np.copy, **options, resume=True)
+    assert "a.zarr" in zarr.open_group(plate, mode="r", use_consolidated=True)
+    assert sorted(path.name for path in plate.iterdir()) == ["a.zarr", "zarr.json"]
