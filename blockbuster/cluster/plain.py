@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -26,6 +27,7 @@ __all__ = ["decode", "encode"]
 
 PACKAGE = __name__.partition(".")[0]
 KINDS = "biuf"
+DTYPE = re.compile(f"[<>|][{KINDS}]\\d{{1,2}}")
 
 
 def encode(value: Any) -> bytes:
@@ -44,14 +46,14 @@ def encode(value: Any) -> bytes:
 
     Notes
     -----
-    30 microseconds for the result of a brick; of an array the bytes are copied once.
+    30 microseconds for the result of a brick; the bytes of an array are copied once each way.
 
     Examples
     --------
     >>> decode(encode((3, {"counts": np.arange(2)}, slice(1, 4))))
     (3, {'counts': array([0, 1])}, slice(1, 4, None))
     """
-    arrays: list[bytes] = []
+    arrays: list[memoryview] = []
     head = json.dumps(_to_plain(value, arrays), separators=(",", ":"))
     return b"".join([head.encode(), b"\n", *arrays])
 
@@ -64,14 +66,14 @@ def decode(data: bytes) -> Any:
     ValueError
         If `encode` did not write this.
     """
-    head, _, arrays = data.partition(b"\n")
+    end = data.find(b"\n")
     try:
-        return _Reader(arrays).read(json.loads(head))
+        return _Reader(memoryview(data)[end + 1 :]).read(json.loads(data[:end]))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
-def _to_plain(value: Any, arrays: list[bytes]) -> Any:
+def _to_plain(value: Any, arrays: list[memoryview]) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, np.ndarray | np.generic):
@@ -92,12 +94,12 @@ def _to_plain(value: Any, arrays: list[bytes]) -> Any:
     raise TypeError(f"the result of a task holds {type(value).__name__}, which is not plain data.")
 
 
-def _array_to_plain(value: np.ndarray | np.generic, arrays: list[bytes]) -> Any:
+def _array_to_plain(value: np.ndarray | np.generic, arrays: list[memoryview]) -> Any:
     if value.dtype.kind not in KINDS:
         raise TypeError(f"the result of a task holds {value.dtype}, which is no number.")
     if isinstance(value, np.generic):
         return value.item()
-    arrays.append(value.tobytes())
+    arrays.append(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
     return {"array": [value.dtype.str, list(value.shape)]}
 
 
@@ -115,7 +117,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
 class _Reader:
     """Values as they come, with the arrays in the order in which they were written."""
 
-    def __init__(self, arrays: bytes) -> None:
+    def __init__(self, arrays: memoryview) -> None:
         self.arrays = arrays
         self.position = 0
 
@@ -133,20 +135,21 @@ class _Reader:
         return MAKERS[kind](*values) if kind in MAKERS else _make_dataclass(kind, values)
 
     def _read_array(self, dtype: str, shape: list[int]) -> np.ndarray:
-        kind = np.dtype(dtype)
-        if kind.kind not in KINDS:
-            raise ValueError(f"an array of {kind}")
-        array = np.frombuffer(self.arrays, kind, math.prod(shape), self.position)
-        self.position += array.nbytes
+        if not DTYPE.fullmatch(dtype) or not all(type(n) is int and n >= 0 for n in shape):
+            raise ValueError(f"an array of {dtype!r} and shape {shape}")
+        n_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+        found = self.arrays[self.position : self.position + n_bytes]
+        self.position += n_bytes
         # A copy, since nothing can be written to what is read from bytes.
-        return array.reshape(shape).copy()
+        return np.ndarray(shape, dtype, found).copy()
 
 
 def _make_dataclass(name: str, values: list[tuple[str, Any]]) -> Any:
     """Make an object of a class of ours without calling it; a worker of another version has other fields."""
     module, _, kind = name.partition(":")
-    found = getattr(sys.modules.get(module), kind)
-    if not (module.startswith(f"{PACKAGE}.") and isinstance(found, type) and dataclasses.is_dataclass(found)):
+    # Modules of others may make what they are asked for.
+    found = getattr(sys.modules.get(module), kind) if module.startswith(f"{PACKAGE}.") else None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise ValueError(f"{name} is no dataclass of {PACKAGE}")
     names = [field for field, _ in values]
     if names != [field.name for field in dataclasses.fields(found)]:

@@ -3,6 +3,8 @@
 import json
 import os
 import pickle
+import sys
+import types
 
 import numpy as np
 import pytest
@@ -104,7 +106,13 @@ class Planted:
         b'{"array":["O",[1]]}\n' + bytes(8),
         b'{"array":["<i8",[9999999999999]]}\n' + bytes(8),
         b'{"array":["<i8",[2]]}\n',
+        b'{"array":["<i8",[-1]]}\n' + bytes(8),
+        b'{"array":["<i8",[true]]}\n' + bytes(8),
+        b'{"array":["(((",[1]]}\n' + bytes(8),
+        b'{"array":[["a","<i8"],[1]]}\n' + bytes(8),
+        b'{"array":["<i8",[0,%d]]}\n' % 10**30,
         b'{"os:mkdir":["ran"]}\n',
+        b'{"planted:made":["ran"]}\n',
         b'{"blockbuster.errors:warn_user":["ran"]}\n',
         b'{"blockbuster.stage.task:os.mkdir":["ran"]}\n',
         b'{"blockbuster.no.such:BrickResult":[]}\n',
@@ -115,7 +123,11 @@ class Planted:
         b'{"dict":[[[1],2]]}\n',
     ],
 )
-def test_F34_what_somebody_else_put_there_is_refused_and_never_run(folder, planted):
+def test_F34_what_somebody_else_put_there_is_refused_and_never_run(folder, planted, monkeypatch):
+    module = types.ModuleType("planted")
+    # Called for whatever it does not have.
+    module.__getattr__ = os.mkdir
+    monkeypatch.setitem(sys.modules, "planted", module)
     with pytest.raises(ValueError, match=r"^\w+Error: "):
         decode(planted)
     assert os.listdir(folder) == []
