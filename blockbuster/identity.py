@@ -251,15 +251,20 @@ def _shorten(text: str) -> str:
     return text if len(text) <= LONGEST_TEXT else _digest(text)
 
 
-Describe = Callable[[int], tuple[str, list[tuple[str, "int | str"]], bool]]
-
-
 class _Content(NamedTuple):
     """What a value is: a text of its own, and the named values it is made of, whose order may not count."""
 
     label: str
     edges: Sequence[tuple[str, Any]] = ()
     ordered: bool = True
+
+
+class _Described(NamedTuple):
+    """What a value is, with the number or the text of each value that it is made of in its place."""
+
+    label: str
+    links: Sequence[tuple[str, int | str]]
+    ordered: bool
 
 
 class _Import(NamedTuple):
@@ -380,7 +385,7 @@ class _Graph:
             content = self._read(value, node)
             self.contents.append(content)
             self.links.append([self._link(child, node, name) for name, child in content.edges])
-        self.digests = self._digest_all(self._described)
+        self.digests = _digest_all([self._described(node) for node in range(len(self.values))])
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """Name the parts of the function, and of what it is made of itself."""
@@ -451,16 +456,17 @@ class _Graph:
         assigned = self._assigned_in(self._reach(lambda name: name not in assigned))
         nodes = self._reach(lambda name: name not in assigned)
 
-        def framed(node: int) -> tuple[str, list[tuple[str, int | str]], bool]:
-            label, links, ordered = self._described(node)
-            if issubclass(type(self.values[node]), CHANGEABLE):
-                return _type_name(self.values[node]), [], True
-            return label, [(name, link) for name, link in links if name not in assigned], ordered
-
-        digests = self._digest_all(framed)
+        described = [self._framed(node, assigned) for node in range(len(self.values))]
         # Code in a list is code all the same.
-        codes = {digests[node] for node in nodes if type(self.values[node]) is types.CodeType}
-        return _digest(digests[0], sorted(codes), sorted(self.versions(nodes).items()))
+        codes = {self.digests[node] for node in nodes if type(self.values[node]) is types.CodeType}
+        return _digest(_digest_all(described)[0], sorted(codes), sorted(self.versions(nodes).items()))
+
+    def _framed(self, node: int, assigned: Container[str]) -> _Described:
+        """Describe a value without what code can change."""
+        if issubclass(type(self.values[node]), CHANGEABLE):
+            return _Described(_type_name(self.values[node]), [], True)
+        label, links, ordered = self._described(node)
+        return _Described(label, [(name, link) for name, link in links if name not in assigned], ordered)
 
     def _assigned_in(self, nodes: Iterable[int]) -> set[str]:
         """Name the parts that code among these values assigns."""
@@ -478,34 +484,37 @@ class _Graph:
                     walk.append(link)
         return walk
 
-    def _described(self, node: int) -> tuple[str, list[tuple[str, int | str]], bool]:
-        """Give what a node is: its text, the named values that it is made of, and whether their order counts."""
+    def _described(self, node: int) -> _Described:
         label, edges, ordered = self.contents[node]
-        return label, [(name, link) for (name, _), link in zip(edges, self.links[node], strict=True)], ordered
-
-    def _digest_all(self, describe: Describe) -> dict[int, str]:
-        targets = [[link for link in links if isinstance(link, int)] for links in self.links]
-        digests: dict[int, str] = {}
-        for members in _components(targets):
-            if len(members) == 1 and members[0] not in targets[members[0]]:
-                digests[members[0]] = _digest_node(describe(members[0]), digests)
-            else:
-                digests |= self._digest_cycle(members, digests, describe)
-        return digests
-
-    def _digest_cycle(self, members: list[int], digests: dict[int, str], describe: Describe) -> dict[int, str]:
-        """Digest values that reach each other: again and again, until no round tells more of them apart."""
-        found, n_found = dict.fromkeys(members, ""), 0
-        for _ in range(MOST_ROUNDS):
-            if len(set(found.values())) == n_found:
-                break
-            n_found, known = len(set(found.values())), ChainMap(found, digests)
-            found = {node: _digest_node(describe(node), known) for node in members}
-        everything = sorted(set(found.values()))
-        return {node: _digest(found[node], everything) for node in members}
+        links = [(name, link) for (name, _), link in zip(edges, self.links[node], strict=True)]
+        return _Described(label, links, ordered)
 
 
-def _digest_node(described: tuple[str, list[tuple[str, int | str]], bool], digests: Mapping[int, str]) -> str:
+def _digest_all(described: Sequence[_Described]) -> dict[int, str]:
+    """Digest the first value, and all that it reaches."""
+    targets = [[link for _, link in links if isinstance(link, int)] for _, links, _ in described]
+    digests: dict[int, str] = {}
+    for members in _components(targets):
+        if len(members) == 1 and members[0] not in targets[members[0]]:
+            digests[members[0]] = _digest_node(described[members[0]], digests)
+        else:
+            digests |= _digest_cycle({node: described[node] for node in members}, digests)
+    return digests
+
+
+def _digest_cycle(members: Mapping[int, _Described], digests: dict[int, str]) -> dict[int, str]:
+    """Digest values that reach each other: again and again, until no round tells more of them apart."""
+    found, n_found = dict.fromkeys(members, ""), 0
+    for _ in range(MOST_ROUNDS):
+        if len(set(found.values())) == n_found:
+            break
+        n_found, known = len(set(found.values())), ChainMap(found, digests)
+        found = {node: _digest_node(members[node], known) for node in members}
+    everything = sorted(set(found.values()))
+    return {node: _digest(found[node], everything) for node in members}
+
+
+def _digest_node(described: _Described, digests: Mapping[int, str]) -> str:
     label, links, ordered = described
     inner = [(name, link if isinstance(link, str) else digests[link]) for name, link in links]
     return _digest(label, inner if ordered else sorted(inner))

@@ -1007,6 +1007,10 @@ def test_F13_a_frame_is_all_but_what_code_can_change():
     assert frame(same) == frame(held.format("[2, 3]", 1, "0")) == frame("N = 5\n" + same)
     for other in (held.format("{}", 1, "0"), held.format("[1]", 2, "0"), held.format("[1]", 1, "7")):
         assert frame(other) != frame(same)
+    # What was loaded, or lies in a list, may hold what holds it.
+    cycle = "class A:\n def __call__(self, t): self.net = S\nclass C: pass\nS, B = [], A()\n{}\nfn = B"
+    for change in ("B.net = C()\nB.net.owner = B", "S.append(B)", "S += [C(), S]\nS[0].all = S"):
+        assert frame(cycle.format(change)) == frame(cycle.format(""))
     steps = "def a(t): return t + {}\nS = [a]\ndef fn(t): return S[0](t)"
     assert frame(steps.format(1)) != frame(steps.format(2))
     assert frame("def fn(t):\n fn.n = 1\nfn.n = 0") == frame("def fn(t):\n fn.n = 1\nfn.n = 3")
