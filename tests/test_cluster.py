@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import logging
+import operator
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from fatal import Counting, HoldingTheGil, Killing, components, marked
 from outcomes import assert_same_objects, snapshot, write_image
 
 from blockbuster import TileError, tile_process
-from blockbuster.cluster import client_run
+from blockbuster.cluster import client_run, find_execution, run_tasks
 
 pytestmark = pytest.mark.slow
 
@@ -320,6 +321,30 @@ def test_F3_workers_that_are_killed_in_the_middle_do_not_change_a_byte(image, ca
         assert len(set(killed.result())) == 2
     assert fn.calls >= N_TILES
     assert array_bytes("out.zarr") == threads_bytes()
+
+
+def wait_until(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_F3_a_worker_that_dies_before_its_results_are_taken_loses_none(folder):
+    numbers = range(client_run.LEAST_TASKS)
+    found = []
+    with cluster(n_workers=1) as client:
+
+        def take(result):
+            if not found:
+                statuses = client.futures.values()
+                wait_until(lambda: [state.status for state in statuses].count("finished") >= len(numbers) - 1)
+                os.kill(*client.run(os.getpid).values(), signal.SIGKILL)
+                wait_until(lambda: "lost" in [state.status for state in statuses])
+            found.append(result)
+
+        run_tasks(find_execution(), operator.add, 100, numbers, directory=str(folder), on_result=take)
+    assert sorted(found) == [100 + number for number in numbers]
 
 
 class Largest(SchedulerPlugin):

@@ -127,7 +127,8 @@ class ClientRun:
         """Wait a while for tasks to end, and take those that did."""
         for future in list(self._wait()):
             number = self._under_way.pop(future)
-            if future.status != "finished":
+            # One whose worker died after it had ended is lost, but its result lies in the folder.
+            if future.status != "finished" and not (future.status == "lost" and self.folder.has_result(number)):
                 self._take_failed(future, number)
                 continue
             future.release()
