@@ -85,8 +85,7 @@ def makes(path, label):
     return label_with_range
 
 
-@pytest.mark.parametrize("before", [None, "", "an older run\n"])
-@pytest.mark.parametrize("kind", [str, Path])
+@pytest.mark.parametrize(("kind", "before"), [(str, None), (Path, ""), (str, "an older run\n")])
 def test_F33_fn_that_appends_to_a_log_is_resumed(kind, before, labeller, tmp_path, clean):
     path, place = tmp_path / "k0.log", {"write_to": tmp_path / "out.zarr"}
     if before is not None:
@@ -141,7 +140,6 @@ def keeps(log, label):
 GROWING = {
     "list": list,
     "dictionary": dict,
-    "ordered": collections.OrderedDict,
     "default": lambda: collections.defaultdict(list),
     "queue": collections.deque,
     "list with older entries": lambda: ["an older run"],
