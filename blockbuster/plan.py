@@ -248,6 +248,7 @@ class RunPlan:
             waiting_voxels=self._waiting_voxels,
             apart_voxels=self._apart_voxels,
             n_tasks=n_tasks if drives else 0,
+            n_tiles=self.n_tiles if drives else 0,
             n_keys=self._n_keys if drives else 0,
             sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
             held_bytes=held if drives else 0,

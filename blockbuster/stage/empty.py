@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -233,12 +233,12 @@ def _middle(values: np.ndarray) -> float:
     return float(values[(values.size - 1) // 2])
 
 
-def describe_high_skipped(maxima: Sequence[float], background: Background) -> str:
+def describe_high_skipped(maxima: Iterable[float], background: Background) -> str:
     """Say how many skipped tiles reach much farther above the background than the others; empty if none does.
 
     Parameters
     ----------
-    maxima : sequence of float
+    maxima : iterable of float
         The maximum of each skipped tile.
     background : Background
         What the threshold was chosen by.
@@ -257,14 +257,15 @@ def describe_high_skipped(maxima: Sequence[float], background: Background) -> st
     """
     level, spread = background
     # Subtracted first: integers of 64 bits may be near each other.
-    heights = np.sort(np.array([maximum - level for maximum in maxima if maximum > level], np.float64))
+    heights = np.sort(np.fromiter((maximum - level for maximum in maxima if maximum > level), np.float64))
     if not heights.size or not spread:
         return ""
     usual = _middle(heights)
     n_high = np.count_nonzero(heights > max(USUAL_HEIGHTS * usual, HIGH_SPREADS * spread))
     if not n_high:
         return ""
+    highest = float(heights[-1])
     return (
-        f"the maxima of {n_high} of them are up to {max(maxima):g}, {heights[-1] / spread:.1f} spreads above the "
+        f"the maxima of {n_high} of them are up to {level + highest:g}, {highest / spread:.1f} spreads above the "
         f"background ({level:g} +- {spread:.3g}), which half of them exceed by {usual / spread:.1f} at most"
     )

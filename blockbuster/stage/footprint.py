@@ -18,6 +18,9 @@ WAITING_BYTES_PER_VOXEL = 2
 APART_BYTES_PER_VOXEL = 9
 # dask's graph and its bookkeeping: 3.1 kB measured with 10,000 tasks.
 BYTES_PER_TASK = 5_000
+# How many labels a tile has, the maximum of one that was skipped, copies of both as they are saved and looked at,
+# and a piece of its task's record: 50 measured with a million tiles.
+BYTES_PER_TILE = 64
 # A key of the graph by which the chunks of a dask image come to a task: what makes it, and the same bookkeeping.
 BYTES_PER_KEY = 5_000
 
@@ -37,6 +40,7 @@ def peak_bytes(
     waiting_voxels: int = 0,
     apart_voxels: int = 0,
     n_tasks: int = 0,
+    n_tiles: int = 0,
     n_keys: int = 0,
     sampled_voxels: int = 0,
     held_bytes: int = 0,
@@ -60,6 +64,8 @@ def peak_bytes(
         Voxels of a tile whose ids count for each position by itself along some axes, halo included.
     n_tasks : int
         How many tasks the larger phase has, where this process drives the run; 0 where it does not.
+    n_tiles : int
+        How many tiles there are, where this process drives the run; 0 where it does not.
     n_keys : int
         How many keys of a dask image's graph are known at once.
     sampled_voxels : int
@@ -94,4 +100,5 @@ def peak_bytes(
     task = max(stage, REMAP_BYTES_PER_VOXEL * box_voxels)
     tasks = (n_at_once + 1) * task if n_at_once else 0
     tasks = max(tasks, sample_bytes(sampled_voxels, itemsize))
-    return BASE_BYTES + tasks + BYTES_PER_TASK * n_tasks + BYTES_PER_KEY * n_keys + held_bytes
+    known = BYTES_PER_TASK * n_tasks + BYTES_PER_TILE * n_tiles + BYTES_PER_KEY * n_keys
+    return BASE_BYTES + tasks + known + held_bytes

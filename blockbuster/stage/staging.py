@@ -241,8 +241,8 @@ class _Stage:
         return StageOutcome(
             staged,
             self.bricks,
-            n_run=grid.n_tiles - len(tally.maxima),
-            n_skipped=len(tally.maxima),
+            n_run=grid.n_tiles - tally.n_skipped,
+            n_skipped=tally.n_skipped,
             n_labels=int(tally.counts.sum()),
             fn_seconds=tally.fn_seconds + sum(probe.seconds for probe in probes),
             empty_threshold=self.call.empty_threshold,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -57,11 +58,17 @@ class Tally:
         self.growth = growth
         self.counts = np.zeros(bricks.grid.grid_shape, np.int64)
         self.n_finished = 0
-        self.maxima: list[float] = []
+        self.n_skipped = 0
+        self._maxima: list[np.ndarray] = []
         self.n_retried = 0
         self.fn_seconds = 0.0
         self.in_pieces: bool | None = False
         self.failed: list[list[Any]] = []
+
+    @property
+    def maxima(self) -> Iterator[float]:
+        """The maxima of all tiles that were skipped, integers exactly."""
+        return itertools.chain.from_iterable(maxima.tolist() for maxima in self._maxima)
 
     def add(self, result: BrickResult) -> None:
         """Take the result of a brick; a failed one is raised."""
@@ -90,7 +97,9 @@ class Tally:
         tiles = self.bricks.tiles(index)
         self.counts[tiles] = result.counts.reshape(self.counts[tiles].shape)
         self.n_finished += 1
-        self.maxima += result.maxima
+        self.n_skipped += len(result.maxima)
+        # A list would take four times as much.
+        self._maxima.append(np.array(result.maxima))
         self.n_retried += result.n_retried
         self.fn_seconds += result.fn_seconds
         if result.counts.any():

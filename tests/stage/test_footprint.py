@@ -15,6 +15,7 @@ def test_bound_grows_with_everything_that_a_run_holds():
         {"apart_voxels": 1_000_003},
         {"n_at_once": 3},
         {"n_tasks": 1009},
+        {"n_tiles": 100_003},
         {"sampled_voxels": 16_777_259},
         {"held_bytes": 7},
     ):
