@@ -61,7 +61,7 @@ def start_cluster(hosts, n_workers, **hidden):
         name = f"worker{number}"
         address = hosts.add(name)
         command = dask_command("worker", scheduler, "--nthreads", 1, "--host", address, "--no-dashboard")
-        local = ["--local-directory", f"/tmp/{hosts.prefix}-{name}"]
+        local = ["--local-directory", Path.cwd() / name]
         workers[name] = hosts.start(name, *command, *local, hide=hidden.get(name), **SOON)
     hosts.add("driver")
     return scheduler, workers
