@@ -81,6 +81,12 @@ def wait_until(condition, seconds=60):
         time.sleep(0.02)
 
 
+def wait_until_stopped():
+    """Wait until tasks are asked to stop; they look a quarter of a second after they last did, or later."""
+    wait_until(lambda: os.path.exists("out.zarr.labels.blockbuster-stage/stop"))
+    time.sleep(0.3)
+
+
 class Command:
     """`blockbuster segment` in a process of its own."""
 
@@ -130,7 +136,7 @@ def test_F6_a_signal_ends_the_command_after_the_running_calls_and_the_printed_co
 ):
     command = Command(ARGV)
     command.interrupt(number)
-    time.sleep(0.3)
+    wait_until_stopped()
     assert command.process.poll() is None
     assert count("ended") == N_FREE
     let_go()
@@ -170,6 +176,7 @@ def test_F6_ctrl_c_at_a_terminal_reaches_worker_processes_too_and_the_next_comma
     # A terminal sends it to all processes of the command.
     os.killpg(command.process.pid, signal.SIGINT)
     wait_until(lambda: "ending after the running calls" in command.text())
+    wait_until_stopped()
     let_go()
     status, text = command.end()
     assert status == 130, text
@@ -195,9 +202,7 @@ def test_F6_ctrl_c_in_a_script_is_a_keyboard_interrupt_that_says_how_to_continue
     child = zygote.start(segment, here)
     wait_until(lambda: count("begun") == N_BEGUN)
     child.kill(signal.SIGINT)
-    wait_until(lambda: os.path.exists("out.zarr.labels.blockbuster-stage/stop"))
-    # Tasks look for that file every quarter of a second.
-    time.sleep(0.3)
+    wait_until_stopped()
     let_go()
     outcome = child.wait(SOON)
     assert outcome.error == "KeyboardInterrupt"

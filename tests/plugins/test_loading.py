@@ -54,9 +54,9 @@ def test_turns_are_taken_per_device():
         with evaluation_turn("cuda:0"):
             for device in entered:
                 pool.submit(enter, device)
-            assert entered["cpu"].wait(10)
+            assert entered["cpu"].wait(60)
             assert not entered["cuda:0"].wait(0.05)
-        assert entered["cuda:0"].wait(10)
+        assert entered["cuda:0"].wait(60)
 
 
 def test_turn_ends_with_an_error():

@@ -13,7 +13,6 @@ from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.source import open_source
 from blockbuster.stage import TileCall, stage_labels
-from blockbuster.stage.staging import SLOW_FN_SECONDS
 
 META = np.empty((0, 0), "u1")
 GRID = TileGrid.regular((8, 12), (2, 3), (1, 1))
@@ -60,13 +59,14 @@ def test_quick_or_fixed_tasks_stay_as_planned(fixed, tmp_path, monkeypatch):
 
 
 def test_first_call_that_loads_something_does_not_make_tasks_small(tmp_path, monkeypatch):
-    # By the time of the first call 16 tiles would be too many; others may take 0.2 s on a busy machine.
-    monkeypatch.setattr("blockbuster.stage.staging.MOST_FN_SECONDS_PER_TASK", 16 * SLOW_FN_SECONDS)
+    # By the time of the first call 16 tiles would be too many; others may take a second on a busy machine.
+    monkeypatch.setattr("blockbuster.stage.staging.SLOW_FN_SECONDS", 1.0)
+    monkeypatch.setattr("blockbuster.stage.staging.MOST_FN_SECONDS_PER_TASK", 16.0)
     calls = []
 
     def slow_once(tile):
         calls.append(tile.shape)
-        time.sleep(0 if len(calls) > 1 else 1.2 * SLOW_FN_SECONDS)
+        time.sleep(0 if len(calls) > 1 else 1.2)
         return naive.label(tile)
 
     assert stage(slow_once, tmp_path).bricks.tiles_per_brick == (4, 4)
