@@ -7,6 +7,7 @@ import dask
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from interrupted import contents, interrupt_at, segment, store_in_small_pieces
@@ -49,7 +50,7 @@ def one_task_at_a_time():
 # -- any image, any function
 
 
-@settings(max_examples=45)
+@settings(max_examples=examples(45))
 @given(tissue_cases())
 @example(ONE_AXIS)
 @example(CORNERS_OF_SOUP)
@@ -79,7 +80,7 @@ def tally(case):
     return counts
 
 
-@settings(max_examples=10)
+@settings(max_examples=examples(10))
 @given(tissue_cases())
 @example(CORNERS_OF_SOUP)
 @example(PLANES)
@@ -88,7 +89,7 @@ def test_the_report_counts_what_touches_and_how_far_it_agrees(case):
     assert {axis.name: [axis.touching, axis.joined, axis.histogram] for axis in report.seams.axes} == tally(case)
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(tissue_cases(), st.sampled_from([1, 3, 7, None]), st.sampled_from(["synchronous", "threads"]))
 @example(CORNERS_OF_SOUP, None, "threads")
 def test_tasks_schedulers_and_storage_change_nothing(case, tiles_per_task, scheduler):
@@ -99,7 +100,7 @@ def test_tasks_schedulers_and_storage_change_nothing(case, tiles_per_task, sched
     assert first.tobytes() == second.tobytes()
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(tissue_cases())
 def test_sequential_ids_are_the_ranks_of_the_others(case):
     assert np.array_equal(case.run(sequential_labels=True), case.expected(sequential=True))
@@ -108,7 +109,7 @@ def test_sequential_ids_are_the_ranks_of_the_others(case):
 # -- what follows from the definition
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(tissue_cases())
 def test_with_no_agreement_asked_for_all_that_touches_is_joined(case):
     case = dataclasses.replace(case, connectivity=case.connectivity or len(case.shape))
@@ -117,7 +118,7 @@ def test_with_no_agreement_asked_for_all_that_touches_is_joined(case):
     assert np.array_equal(labels, case.expected(merge="touch"))
 
 
-@settings(max_examples=5)
+@settings(max_examples=examples(5))
 @given(tissue_cases())
 def test_B20_nothing_is_joined_where_nothing_is_to_be(case):
     seen = naive.look(case.mask, case.fn, case.lengths, case.halo, case.merged)
@@ -126,7 +127,7 @@ def test_B20_nothing_is_joined_where_nothing_is_to_be(case):
     assert np.array_equal(case.run(merge="none", sequential_labels=True), provisional)
 
 
-@settings(max_examples=12)
+@settings(max_examples=examples(12))
 @given(cases(), st.integers(1, 3))
 def test_tiles_of_a_local_function_agree_entirely(case, halo):
     case = dataclasses.replace(case, overlap=(halo,) * len(case.shape))
@@ -138,7 +139,7 @@ def test_tiles_of_a_local_function_agree_entirely(case, halo):
 # -- tiles without labels, axes, tries
 
 
-@settings(max_examples=8)
+@settings(max_examples=examples(8))
 @given(tissue_cases((1, 2, 3)))
 @pytest.mark.filterwarnings("ignore:All .* tiles were skipped")
 def test_skipped_tiles_have_nothing_to_agree_on(case):
@@ -149,7 +150,7 @@ def test_skipped_tiles_have_nothing_to_agree_on(case):
     assert np.array_equal(labels, case.expected(fn=skipping))
 
 
-@settings(max_examples=6)
+@settings(max_examples=examples(6))
 @given(tissue_cases((2, 3)), st.integers(0, 99))
 @pytest.mark.filterwarnings("ignore:.* tiles? failed")
 def test_failed_tiles_have_nothing_to_agree_on(case, seed):

@@ -9,6 +9,7 @@ import naive
 import numpy as np
 import pytest
 import zarr
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cases
@@ -102,7 +103,7 @@ def test_order_in_which_tasks_end_changes_nothing(tmp_path):
     assert written[0] == written[1] == written[2]
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(cases(), st.sampled_from(["synchronous", "threads"]))
 def test_any_case_gives_the_same_labels_from_any_scheduler(case, scheduler):
     fn = functools.partial(naive.label, connectivity=case.connectivity)

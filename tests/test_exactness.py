@@ -6,6 +6,7 @@ import functools
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from skimage import measure
@@ -38,7 +39,7 @@ def run_equals_whole(case, fn):
     assert naive.partition_fault(labels, fn(case.mask)) == ""
 
 
-@settings(max_examples=120)
+@settings(max_examples=examples(120))
 @given(cases())
 @example(THIN_REMAINDERS)
 @example(HALO_BEYOND_THE_LAST_TILE)
@@ -52,7 +53,7 @@ def test_B10_tiled_ndimage_label_equals_the_whole_image(case):
     run_equals_whole(case, functools.partial(naive.label, connectivity=case.connectivity))
 
 
-@settings(max_examples=35)
+@settings(max_examples=examples(35))
 @given(cases(ndims=(2, 3)))
 @example(THIN_REMAINDERS)
 @example(HALO_BEYOND_THE_LAST_TILE)
@@ -61,14 +62,14 @@ def test_tiled_skimage_label_equals_the_whole_image(case):
     run_equals_whole(case, functools.partial(measure.label, connectivity=case.connectivity))
 
 
-@settings(max_examples=35)
+@settings(max_examples=examples(35))
 @given(chunked_cases())
 @example(IRREGULAR_CHUNKS_AS_TILES)
 def test_B12_irregular_chunks_as_tiles_equal_the_whole_image(case):
     run_equals_whole(case, functools.partial(naive.label, connectivity=case.connectivity))
 
 
-@settings(max_examples=35)
+@settings(max_examples=examples(35))
 @given(cases())
 @example(THIN_REMAINDERS)
 def test_sequential_ids_are_exactly_one_to_n(case):
@@ -78,7 +79,7 @@ def test_sequential_ids_are_exactly_one_to_n(case):
     assert sorted(set(labels.ravel().tolist()) | {0}) == list(range(expected.max() + 1))
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(cases(ndims=(2, 3)), st.data())
 def test_flips_and_transposes_commute_with_the_run(case, data):
     fn = functools.partial(naive.label, connectivity=case.connectivity)
@@ -93,7 +94,7 @@ def test_flips_and_transposes_commute_with_the_run(case, data):
     assert naive.partition_fault(case.run(fn, turn(case.mask)), turn(case.run(fn))) == ""
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(cases(ndims=(1, 2, 3)), st.data())
 def test_zero_padding_changes_nothing(case, data):
     fn = functools.partial(naive.label, connectivity=case.connectivity)
@@ -104,7 +105,7 @@ def test_zero_padding_changes_nothing(case, data):
     assert naive.partition_fault(padded[inner], case.run(fn)) == ""
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(cases())
 @example(dataclasses.replace(THIN_REMAINDERS, density=0.02))
 @example(Case((12,), (3,), density=0.0))
@@ -114,7 +115,7 @@ def test_B16_skipping_empty_tiles_changes_nothing_where_fn_finds_nothing_in_them
     assert np.array_equal(case.run(fn, skip_empty=True, empty_threshold=0), case.run(fn))
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(cases(), st.integers(0, 2**32 - 1))
 def test_B5_permuted_and_sparse_ids_change_nothing(case, seed):
     def disordered(tile):
@@ -126,7 +127,7 @@ def test_B5_permuted_and_sparse_ids_change_nothing(case, seed):
     assert case.run(disordered).tobytes() == case.run(fn).tobytes()
 
 
-@settings(max_examples=15)
+@settings(max_examples=examples(15))
 @given(cases(), st.sampled_from([1, 3, 7, None]))
 def test_another_run_with_other_tasks_gives_the_same_bytes(case, tiles_per_task):
     fn = functools.partial(naive.label, connectivity=case.connectivity)

@@ -6,6 +6,7 @@ import tracemalloc
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import Case, cases
@@ -21,7 +22,7 @@ pytestmark = [
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(cases(), st.booleans())
 @example(Case((7, 13, 9), (3, 4, 4), overlap=2, connectivity=3, tiles_per_task=2, density=0.35), False)
 @example(Case((19, 23), (5, 5), connectivity=1, tiles_per_task=1, density=0.65), True)
@@ -31,7 +32,7 @@ def test_id_of_an_object_is_its_smallest_provisional_id_or_its_rank(case, sequen
     assert np.array_equal(case.run(fn, sequential_labels=sequential), expected)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(cases(), st.data())
 def test_any_function_gets_the_ids_that_the_contract_says(case, data):
     """Also one whose labels in a halo, and at a seam, fit those of no other tile."""

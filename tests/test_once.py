@@ -14,6 +14,7 @@ import naive
 import numpy as np
 import pytest
 import zarr
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cases, given_as
@@ -131,7 +132,7 @@ def test_fn_runs_once_per_tile_in_other_processes_too(kind, tmp_path):
     assert Counter(os.listdir(calls)) == expected_calls(image, naive.cut(SHAPE, TILE), HALO)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(cases())
 def test_B13_fn_sees_exactly_the_grid_that_was_asked_for(case):
     image, record = numbered(case.shape), Recorder()
@@ -177,7 +178,7 @@ def test_tiles_that_were_run_to_time_fn_are_not_run_again(seconds):
     assert Counter(record.calls) == expected_calls(image, naive.cut((40, 40), (10, 10)), (2, 2))
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(cases(), st.integers(0, 200))
 @pytest.mark.filterwarnings("ignore:All .* tiles were skipped")
 def test_empty_tiles_alone_are_not_shown_to_fn(case, threshold):

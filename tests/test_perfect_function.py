@@ -13,6 +13,7 @@ import naive
 import numpy as np
 import pytest
 import tifffile
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array
@@ -168,7 +169,7 @@ def perfect_cases(draw):
 
 
 @pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(perfect_cases())
 def test_parts_of_any_labels_are_joined_where_they_touch(case):
     truth = naive.keep_apart(case.mask, case.merged)

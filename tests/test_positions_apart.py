@@ -10,6 +10,7 @@ import dask
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -189,7 +190,7 @@ CHANNELS_DROPPED = PlaneCase(
 )
 
 
-@settings(max_examples=3 * settings().max_examples)
+@settings(max_examples=examples(3) * settings().max_examples)
 @given(plane_cases(merges=("touch", "agree")))
 @example(TWO_CHANNELS)
 @example(FRAMES)
@@ -202,7 +203,7 @@ def test_B21_tiled_labels_are_those_of_every_plane_of_the_whole_image(case):
     assert naive.partition_fault(labels, case.whole) == ""
 
 
-@settings(max_examples=2 * settings().max_examples)
+@settings(max_examples=examples(2) * settings().max_examples)
 @given(plane_cases(), unsteady_functions())
 @example(FRAMES, Unsteady(noise=0.1))
 @example(STACK_WITH_HALO, Unsteady(noise=0.1, cuts=True))

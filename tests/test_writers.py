@@ -15,6 +15,7 @@ import naive
 import numpy as np
 import pytest
 import zarr
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from outcomes import assert_same_objects, blobs
@@ -81,7 +82,7 @@ def layouts(draw):
     return shape, draw(tile_shapes(shape)), chunk, draw(st.sampled_from([None, shard]))
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     layouts(),
     st.sampled_from([None, 1, 3]),

@@ -4,6 +4,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -30,7 +31,7 @@ def test_percentiles_of_a_small_image_are_those_of_all_its_pixels(tmp_path, kind
     assert intensity_percentiles(image, 50) == np.percentile(pixels, 50)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     hnp.arrays(
         np.float64, hnp.array_shapes(max_dims=3, max_side=6), elements=st.floats(-1e6, 1e6) | st.just(np.nan)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from collections_of_images import write_pyramid
 from commands import read, run, spots, write_array
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -63,7 +64,7 @@ def test_middles_nearer_than_a_radius_are_one_object():
     assert len(np.unique(labels)) - 1 == len(middles) // 2
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(
     hnp.arrays(
         np.float32,

@@ -1,6 +1,7 @@
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import coo_array
@@ -9,7 +10,7 @@ from scipy.sparse.csgraph import connected_components
 from blockbuster.merge.components import flatten_parents, join_pairs, union_pairs
 
 # `as_run` is the same for all examples.
-for_all = settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+for_all = settings(max_examples=examples(100), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @st.composite

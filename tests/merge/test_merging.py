@@ -4,6 +4,7 @@ import dask
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cases
@@ -87,7 +88,7 @@ def test_more_objects_than_int32_holds_get_int64_ids(tmp_path):
     assert np.array_equal(labels, np.where(expected > 0, expected + 2**40, 0))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(cases(kinds=("numpy",)), st.sampled_from([1, 40, remap.STRIP_VOXELS]), st.data())
 def test_stage_and_merge_alone_give_the_labels_of_the_contract(tmp_path_factory, case, strip, data):
     merged = tuple(sorted(data.draw(st.sets(st.sampled_from(range(len(case.shape)))))))

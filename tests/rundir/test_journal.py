@@ -4,6 +4,7 @@ import os
 import time
 
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -76,7 +77,9 @@ def test_F10_a_lost_end_of_line_spoils_two_lines_and_no_other(tmp_path):
     assert read(tmp_path) == RECORDS[2:]
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=examples(60)
+)
 @given(st.lists(st.binary(max_size=30).map(lambda line: line.replace(b"\n", b"")), max_size=4))
 def test_lines_that_nobody_wrote_are_passed_over(tmp_path, rubbish):
     path = write(tmp_path, [])

@@ -6,6 +6,7 @@ from fractions import Fraction
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import runs_of
@@ -81,7 +82,7 @@ def neighbours(grid, pairs):
                 yield tile, other, step
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(tissues())
 def test_pieces_that_touch_are_found_and_measured_as_voxel_by_voxel(tissue):
     image, fn, grid, axes, connectivity = tissue
@@ -173,7 +174,7 @@ def test_each_two_tiles_are_neighbours_once_and_the_first_comes_first(ndim):
                 assert all(next(d for d in step if d) == 1 for step in steps)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(tissues())
 def test_tiles_show_to_each_other_what_both_have_seen(tissue):
     _, _, grid, axes, connectivity = tissue
@@ -232,7 +233,7 @@ pieces = st.lists(
 )
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(st.lists(pieces, max_size=3))
 def test_labels_agree_as_far_as_their_best_pieces(parts):
     best = {}
@@ -247,7 +248,7 @@ def test_labels_agree_as_far_as_their_best_pieces(parts):
     assert (found.pairs.shape, found.voxels.dtype, found.values.dtype) == ((len(best), 2), np.int64, np.float64)
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.lists(st.integers(1, 4), min_size=1, max_size=4).map(tuple), st.data())
 def test_rows_before_are_the_neighbours_that_come_first(shape, data):
     connectivity = data.draw(st.integers(1, len(shape)))

@@ -1,13 +1,14 @@
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from blockbuster.seams.kernels import collect_pairs, copy_table, number_dense, number_sparse, remap_volume
 
 # `as_run` is the same for all examples.
-for_all = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+for_all = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 volumes = st.tuples(*[st.integers(1, 5)] * 3)
 layouts = st.sampled_from(["C", "F", "reversed", "read-only"])

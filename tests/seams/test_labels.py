@@ -5,6 +5,7 @@ import naive
 import numba
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ def labels_of_any_kind(draw):
     return labels.transpose(draw(st.permutations(range(len(shape)))))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(labels_of_any_kind(), st.integers(0, 60_000), st.sampled_from([np.uint16, np.uint32]))
 def test_labels_are_numbered_by_first_appearance(labels, first, out_dtype):
     before = labels.copy()
@@ -39,7 +40,7 @@ def test_labels_are_numbered_by_first_appearance(labels, first, out_dtype):
     assert np.array_equal(labels, before)
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(labels_of_any_kind(), st.data())
 def test_B21_ids_count_for_each_position_along_axes_that_are_kept_apart(labels, data):
     axes = data.draw(st.sets(st.sampled_from(range(labels.ndim))))
@@ -138,7 +139,7 @@ def test_memory_of_a_million_sparse_ids_goes_by_their_number():
     assert peak_bytes(labels) <= per_place * places * 5 // 4 + (per_voxel + 2 * 16) * labels.size
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(shapes, st.sampled_from([np.uint16, np.uint32]), st.sampled_from([np.int32, np.int64]), st.data())
 def test_labels_of_any_number_of_axes_are_remapped(shape, dtype, out_dtype, data):
     random = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))

@@ -1,6 +1,7 @@
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +19,7 @@ def planes(draw):
     return a.astype(dtypes[0]), b.astype(dtypes[1]), axes, draw(st.integers(0, len(shape)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(planes())
 def test_touching_pairs_are_those_of_neighbouring_voxels(drawn):
     a, b, axes, max_steps = drawn
@@ -52,7 +53,7 @@ def bricks(draw):
     return labels, tile, seams, axes, draw(st.integers(1, len(shape)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(bricks())
 def test_inner_pairs_are_those_of_neighbouring_voxels_of_different_tiles(brick):
     labels, tile, seams, axes, connectivity = brick

@@ -4,6 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from runs import dense_of, runs_of
@@ -26,7 +27,7 @@ from blockbuster.seams.run_kernels import (
 )
 
 # `as_run` is the same for all examples.
-for_all = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+for_all = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 seeds = st.integers(0, 2**32 - 1)
 planes = st.tuples(st.integers(1, 5), st.integers(1, 7))
 

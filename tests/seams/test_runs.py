@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from runs import dense_of, runs_of
@@ -88,7 +89,7 @@ def label_runs(labels, origin):
     return LabelRuns(box, *runs_of(flat(labels)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=examples(150))
 @given(tiles(), st.sampled_from([np.uint16, np.uint32]))
 @example((np.ones((3, 3), np.uint8), (slice(0, 3),) * 2, (0, 0), [(1, 1), (1, 1)]), np.uint16)
 @example((np.zeros((2, 3), np.uint8), (slice(0, 2), slice(0, 3)), (0, 0), [(1, 1), (0, 0)]), np.uint16)
@@ -125,7 +126,7 @@ def test_ids_that_fill_their_dtype_are_counted_from_one():
     assert found.runs.tolist() == [[0, 1, 1], [3, 4, 2]]
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(st.data(), shapes)
 def test_a_part_of_the_runs_stands_for_a_part_of_the_voxels(data, shape):
     labels = np.random.default_rng(data.draw(st.integers(0, 2**32))).integers(0, 4, shape)
@@ -137,7 +138,7 @@ def test_a_part_of_the_runs_stands_for_a_part_of_the_voxels(data, shape):
     assert (found.rows.tolist(), found.runs.tolist()) == (rows.tolist(), runs.tolist())
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.data(), shapes)
 def test_a_part_of_a_part_is_the_same_as_the_part_at_once(data, shape):
     labels = np.random.default_rng(data.draw(st.integers(0, 2**32))).integers(0, 3, shape)
@@ -149,7 +150,7 @@ def test_a_part_of_a_part_is_the_same_as_the_part_at_once(data, shape):
     assert relative_box(part, outer) == inner
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.integers(0, 2**32), shapes, st.lists(st.booleans(), min_size=4, max_size=4))
 def test_labels_that_are_not_kept_become_background(seed, shape, is_kept):
     labels = np.random.default_rng(seed).integers(0, 4, shape)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from runs import dense_of
@@ -72,7 +73,7 @@ def shown(grid, axes, tile, seed, sparse):
     return np.vectorize(lambda label: id_of.get(label, 0) if label in touching else 0, otypes=[int])(labels)
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(grids())
 def test_runs_are_what_a_neighbour_can_see_of_labels_that_touch_a_border(drawn):
     grid, axes, connectivity, seed, sparse = drawn
@@ -89,7 +90,7 @@ def test_runs_are_what_a_neighbour_can_see_of_labels_that_touch_a_border(drawn):
                 assert np.array_equal(painted(runs.clipped(box)), expected[seen])
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(grids())
 def test_strips_are_enough_to_compare_two_tiles(drawn):
     """Across each axis a strip holds what faces, edges and corners need."""
@@ -113,7 +114,7 @@ def test_strips_are_enough_to_compare_two_tiles(drawn):
                 assert sorted(found.tolist()) == sorted(expected.tolist())
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(grids())
 def test_strip_covers_what_a_tile_shows_to_each_neighbour_across_the_seam(drawn):
     grid, axes, connectivity, *_ = drawn
@@ -134,7 +135,7 @@ def test_strip_covers_what_a_tile_shows_to_each_neighbour_across_the_seam(drawn)
                     assert whole.start <= part.start < part.stop <= whole.stop
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(grids())
 def test_packed_strips_come_back(drawn):
     grid, axes, _, seed, sparse = drawn

@@ -5,6 +5,7 @@ import dask
 import dask.array as da
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore, WrapperStore
@@ -108,7 +109,7 @@ def test_graphs_of_plain_tuples_are_understood():
     np.testing.assert_array_equal(source.read((slice(1, 6),)), [2, 3, 1, 2, 3])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 @given(data=st.data())
 def test_chunk_reads_counts_the_chunks_that_share_a_voxel(data):
     lengths = st.lists(st.integers(0, 4), min_size=1, max_size=4).map(tuple)

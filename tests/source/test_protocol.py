@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,7 +76,7 @@ def _open(kind, image, folder, draw):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(image=images(), data=st.data())
 def test_any_region_of_any_kind_of_image_is_the_same_slice_of_the_array(kind, image, data):
     with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="synchronous"):
@@ -94,7 +95,7 @@ def test_any_region_of_any_kind_of_image_is_the_same_slice_of_the_array(kind, im
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 @given(image=images(), data=st.data())
 def test_shape_chunks_and_read_unit_describe_the_image(kind, image, data):
     with tempfile.TemporaryDirectory() as folder:
@@ -106,7 +107,7 @@ def test_shape_chunks_and_read_unit_describe_the_image(kind, image, data):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 @given(image=images(), data=st.data())
 def test_a_pickled_source_reads_the_same(kind, image, data):
     with tempfile.TemporaryDirectory() as folder, dask.config.set(scheduler="synchronous"):
@@ -193,7 +194,7 @@ def test_an_index_is_zero_or_more():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=examples(5), deadline=None)
 @given(image=images(), data=st.data())
 def test_F13_an_identity_is_flat_and_survives_json_and_pickle(kind, image, data):
     with tempfile.TemporaryDirectory() as folder:

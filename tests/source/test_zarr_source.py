@@ -12,6 +12,7 @@ import numcodecs
 import numpy as np
 import pytest
 import zarr
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import Crc32cCodec, GzipCodec, ZstdCodec
@@ -388,7 +389,7 @@ def _damaged(folder, write, identities, layout, damage):
 
 
 @pytest.mark.parametrize("layout", CHECKSUMMED)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_F12_a_flipped_bit_is_an_error_or_harmless_where_there_is_a_checksum(
     layout, place, bit, write, identities

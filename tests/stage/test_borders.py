@@ -8,6 +8,7 @@ from functools import cached_property
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Unsteady
@@ -96,7 +97,7 @@ def pairs_to_join(tissue, staged, counts, min_agreement):
     return set(found)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(tissues(), st.data())
 def test_pairs_inside_bricks_and_those_between_bricks_are_found_alike(tissue, data):
     """One tile per brick, all in one, and anything between: the pairs, and how far they agree, are the same."""
@@ -119,7 +120,7 @@ def test_pairs_inside_bricks_and_those_between_bricks_are_found_alike(tissue, da
                 assert pairs_to_join(tissue, staged, counts, least) == expected
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(tissues(), st.data())
 def test_tiles_are_kept_until_their_last_neighbour_in_the_brick_was_there_and_no_longer(tissue, data):
     grid = tissue.grid
@@ -156,7 +157,7 @@ def test_no_more_than_a_layer_and_a_row_of_tiles_are_kept_and_none_in_the_end(sh
     assert max(kept) == sum(int(np.prod(shape[axis + 1 :])) for axis in range(ndim))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(tissues(), st.data())
 def test_sidecar_holds_for_each_neighbouring_brick_the_labels_at_the_seam(tissue, data):
     grid = tissue.grid
@@ -206,7 +207,7 @@ def labels_of(strip):
     return found
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(tissues(), st.data())
 def test_where_labels_are_joined_that_touch_only_the_outermost_planes_are_kept(tissue, data):
     grouping = data.draw(st.tuples(*(st.integers(1, n) for n in tissue.grid.grid_shape)))

@@ -9,6 +9,7 @@ import naive
 import numpy as np
 import pytest
 import zarr
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cases, given_as
@@ -31,7 +32,7 @@ def looked(image, grid, threshold, folder, tiles_per_task=4):
         yield find_empty_tiles(source, bricks, threshold, str(folder), execution)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(cases(), st.integers(0, 200), st.integers(1, 9))
 def test_empty_tiles_are_those_whose_maximum_with_the_halo_is_not_above_the_threshold(case, threshold, n):
     image = np.random.default_rng(case.seed).integers(0, 256, case.shape) * case.mask

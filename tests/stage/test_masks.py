@@ -5,6 +5,7 @@ import itertools
 import naive
 import numpy as np
 import pytest
+from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -41,7 +42,7 @@ def n_pieces(plane):
     return len(set(naive.join(len(voxels), near)))
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(tiles())
 @example((np.array([[1, 0], [0, 1]]), ()))
 @example((np.array([[1, 0], [0, 1]]), (0,)))

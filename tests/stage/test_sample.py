@@ -10,6 +10,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from chunk_reads import counted
+from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
@@ -137,7 +138,7 @@ def test_edges_of_chunks_are_added_up_once_for_an_axis_and_not_for_every_piece(t
     assert len(added) == 2 * 2
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(cases(), st.data())
 def test_boxes_are_read_as_they_are_asked_for(case, data):
     image = np.random.default_rng(case.seed).integers(0, 256, case.shape)
