@@ -1,6 +1,7 @@
 """What all tests share: hypothesis profiles, real images, kernels with and without the compiler."""
 
 import os
+import shutil
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -11,6 +12,20 @@ import numba
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+# A run flushes what must outlive a power cut, and a test of many runs would wait for the disk most of its time.
+# A folder in memory gets the same calls. Whoever sets TMPDIR chooses another place, such as a disk.
+MEMORY, LEAST_BYTES_IN_MEMORY = "/dev/shm", 4 * 2**30
+
+
+def has_room(folder):
+    """Whether a folder is a file system of its own, with room for what tests write."""
+    is_usable = os.path.ismount(folder) and os.access(folder, os.W_OK)
+    return is_usable and shutil.disk_usage(folder).free >= LEAST_BYTES_IN_MEMORY
+
+
+if "TMPDIR" not in os.environ and has_room(MEMORY):
+    os.environ["TMPDIR"] = tempfile.tempdir = MEMORY
 
 # `naive` and `strategies` are imported by name, in worker processes too, which get this path from here.
 sys.path.insert(0, str(Path(__file__).parent))
