@@ -112,7 +112,8 @@ def test_json_has_everything_that_is_printed(here, capsys):
     assert found["levels"][1] == {
         "path": "s1",
         "shape": [2, 3, 20, 25],
-        "chunks": [1, 1, 40, 50],
+        # Some versions of ome-zarr cut them to the level's shape.
+        "chunks": list(zarr.open_array("image.zarr/s1", mode="r").chunks),
         "shards": None,
         "n_bytes": 3000,
         "voxel_size": [1, 1, 2, 2],
