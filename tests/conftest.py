@@ -86,9 +86,20 @@ def folder(tmp_path, temporary, monkeypatch):
     return tmp_path / "work"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def pool():
-    """Two worker processes, which take most of a second to start."""
+    """Two worker processes, which take seconds to start."""
     start = dask.multiprocessing.initialize_worker_process
     with ProcessPoolExecutor(2, dask.multiprocessing.get_context(), start) as pool:
         yield pool
+
+
+@pytest.fixture
+def workers(pool):
+    """Have a scheduler run two tasks at once, or one; its processes are those that all tests share."""
+
+    def choose(scheduler):
+        options = {"pool": pool} if scheduler == "processes" else {}
+        return dask.config.set(scheduler=scheduler, num_workers=2, **options)
+
+    return choose

@@ -25,15 +25,6 @@ def one_at_a_time():
         yield
 
 
-@pytest.fixture
-def workers(pool):
-    def choose(scheduler):
-        options = {"pool": pool} if scheduler == "processes" else {}
-        return dask.config.set(scheduler=scheduler, num_workers=2, **options)
-
-    return choose
-
-
 @pytest.fixture(scope="module")
 def zygote():
     with Zygote() as zygote:

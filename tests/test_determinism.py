@@ -113,9 +113,9 @@ def test_any_case_gives_the_same_labels_from_any_scheduler(case, scheduler):
     assert np.array_equal(labels, expected)
 
 
-def test_processes_give_a_numpy_result_of_a_dask_image_too():
+def test_processes_give_a_numpy_result_of_a_dask_image_too(workers):
     image = (np.random.default_rng(6).random((50, 60)) < 0.5).astype(np.uint8)
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with workers("processes"):
         labels = tile_process(da.from_array(image, chunks=(25, 25)), naive.label, tile_shape=(20, 20), overlap=3)
     assert np.array_equal(labels, naive.stitch(image, naive.label, naive.cut(image.shape, (20, 20)), (3, 3)))
 

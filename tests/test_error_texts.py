@@ -4,7 +4,6 @@ import subprocess
 import sys
 import traceback
 
-import dask
 import dask.array as da
 import numpy as np
 import pytest
@@ -63,24 +62,24 @@ def spoil(path):
     ("scheduler", "layout"),
     [("threads", {}), ("processes", {}), ("threads", {"shards": (32, 40)}), ("threads", {"zarr_format": 2})],
 )
-def test_a_chunk_that_cannot_be_decoded_is_named(layout, scheduler, tmp_path):
+def test_a_chunk_that_cannot_be_decoded_is_named(layout, scheduler, tmp_path, workers):
     path = tmp_path / "image.zarr"
     zarr.create_array(path, data=MASK, chunks=(16, 20), compressors="auto", **layout)
     file = path / ("1.1" if "zarr_format" in layout else "c/1/1")
     spoil(file)
-    with dask.config.set(scheduler=scheduler, num_workers=2):
+    with workers(scheduler):
         text = printed(TileError, path, label, **TILES)
     assert f"the chunk file {file} cannot be decoded: " in text
     assert "site-packages/zarr" not in text
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "processes", "synchronous"])
-def test_a_graph_that_fails_shows_the_line_that_failed_and_no_hundred_others(scheduler):
+def test_a_graph_that_fails_shows_the_line_that_failed_and_no_hundred_others(scheduler, workers):
     def find_plane(block):
         raise KeyError("no such plane")
 
     image = da.ones((64, 60), chunks=32).map_blocks(find_plane, dtype="f8", meta=np.empty((0, 0)))
-    with dask.config.set(scheduler=scheduler, num_workers=2):
+    with workers(scheduler):
         text = printed(TileError, image, label, **TILES)
     assert "reading the image raised KeyError: 'no such plane'" in text
     original = text.partition("The original traceback:\n")[2].splitlines()

@@ -38,9 +38,8 @@ def ending(kind, *arguments, flag="never"):
 
 
 @pytest.fixture(params=["synchronous", "threads", "processes"])
-def scheduler(request):
-    options = {"pool": request.getfixturevalue("pool")} if request.param == "processes" else {}
-    with dask.config.set(scheduler=request.param, num_workers=2, **options):
+def scheduler(request, workers):
+    with workers(request.param):
         yield request.param
 
 

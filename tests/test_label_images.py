@@ -6,7 +6,6 @@ import os
 import shutil
 from pathlib import Path
 
-import dask
 import dask.array as da
 import naive
 import numpy as np
@@ -372,11 +371,11 @@ def test_the_plan_says_what_would_be_written(tmp_path):
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "processes"])
-def test_the_bytes_do_not_depend_on_the_scheduler(scheduler, version, tmp_path):
+def test_the_bytes_do_not_depend_on_the_scheduler(scheduler, version, tmp_path, workers):
     trees = []
     for name, given in (("one", "threads"), ("other", scheduler)):
         path = write_pyramid(tmp_path / name / "image.zarr", pixels((61, 50)), "yx", version)
-        with dask.config.set(scheduler=given, num_workers=2):
+        with workers(given):
             run(path, tiles_per_task=3 if given == "threads" else 1)
         trees.append({key: what for key, what in snapshot(path).items() if not key.endswith(REPORT)})
     assert trees[0] == trees[1]

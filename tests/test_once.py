@@ -118,11 +118,11 @@ def test_B15_fn_runs_once_per_tile_and_sees_its_halo_on_every_kind_of_image(kind
 
 
 @pytest.mark.parametrize("kind", ["numpy", "dask", "sharded path", "zarr.Array in memory"])
-def test_fn_runs_once_per_tile_in_other_processes_too(kind, tmp_path):
+def test_fn_runs_once_per_tile_in_other_processes_too(kind, tmp_path, workers):
     image = numbered(SHAPE)
     calls = tmp_path / "calls"
     calls.mkdir()
-    with dask.config.set(scheduler="processes", num_workers=2):
+    with workers("processes"):
         tile_process(
             opened(kind, image, str(tmp_path / "image.zarr")),
             functools.partial(note_call, folder=calls),

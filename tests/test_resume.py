@@ -55,16 +55,6 @@ def one_at_a_time():
 
 
 @pytest.fixture
-def workers(pool):
-    """Have a scheduler run two tasks at once, or one."""
-
-    def choose(scheduler):
-        return dask.config.set(scheduler=scheduler, **({"pool": pool} if scheduler == "processes" else {}))
-
-    return choose
-
-
-@pytest.fixture
 def fn(tmp_path):
     return Labeller(tmp_path / "labeller")
 

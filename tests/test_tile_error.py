@@ -75,7 +75,7 @@ def cluster():
 
 
 @pytest.fixture(params=["synchronous", "threads", "processes", "distributed"])
-def scheduler(request):
+def scheduler(request, workers):
     """Run everything inside on this scheduler."""
     with contextlib.ExitStack() as stack:
         if request.param == "distributed":
@@ -83,7 +83,7 @@ def scheduler(request):
 
             stack.enter_context(Client(request.getfixturevalue("cluster")))
         else:
-            stack.enter_context(dask.config.set(scheduler=request.param, num_workers=2))
+            stack.enter_context(workers(request.param))
         yield request.param
 
 

@@ -23,11 +23,11 @@ def add(job, number, *pixels):
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
 @pytest.mark.parametrize("per_graph", [1, 7, 4096])
-def test_every_task_runs_once_however_they_are_cut(tmp_path, monkeypatch, scheduler, per_graph):
+def test_every_task_runs_once_however_they_are_cut(tmp_path, monkeypatch, scheduler, per_graph, workers):
     monkeypatch.setattr(running, "KEYS_PER_GRAPH", per_graph)
     results = []
     numbers = [3, 11, *range(20, 30)]
-    with dask.config.set(scheduler=scheduler, num_workers=2), find_execution().opened() as execution:
+    with workers(scheduler), find_execution().opened() as execution:
         run_tasks(execution, add, 100, numbers, directory=str(tmp_path), on_result=results.append)
     assert sorted(results) == [100 + number for number in numbers]
     assert os.listdir(tmp_path) == []
@@ -115,12 +115,12 @@ def test_what_tasks_share_may_be_late(folder):
 
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
-def test_F37_graphs_are_cut_by_the_keys_of_the_pixels_as_well(tmp_path, monkeypatch, scheduler):
+def test_F37_graphs_are_cut_by_the_keys_of_the_pixels_as_well(tmp_path, monkeypatch, scheduler, workers):
     monkeypatch.setattr(running, "KEYS_PER_GRAPH", 100)
     pixels = DaskSource(da.ones((40, 40), chunks=2, dtype=int))
     results, sizes = [], []
     with (
-        dask.config.set(scheduler=scheduler, num_workers=2),
+        workers(scheduler),
         find_execution().opened() as execution,
         Callback(start=lambda graph: sizes.append(len(graph))),
     ):

@@ -47,7 +47,7 @@ def test_empty_tiles_are_those_whose_maximum_with_the_halo_is_not_above_the_thre
         assert (found.n_tiles, found.n_empty) == (found.empty.size, np.count_nonzero(found.empty))
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(cases(), st.integers(1, 9), st.integers(1, 400))
 def test_a_threshold_is_chosen_of_the_same_sample_as_by_a_run(case, n, most_voxels):
     image = np.random.default_rng(case.seed).integers(0, 256, case.shape) * case.mask
