@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from blockbuster.finish import progress_bar
@@ -55,9 +56,7 @@ def estimate_empty_tiles(
     TypeError, ValueError, FileNotFoundError
         As `tile_process` for the same arguments.
     TileError
-        If pixels cannot be read as tiles are looked at.
-    Exception
-        What the graph of a dask image raised, or reading the sample for a threshold: without a tile.
+        If pixels cannot be read. It names the first tile that was to be read with them.
 
     Notes
     -----
@@ -87,7 +86,11 @@ def estimate_empty_tiles(
         skip_empty=True,
         empty_threshold=threshold,
     )
-    source = plan.source if plan.empty_threshold is not None else hold_small(plan.source)
+    source = plan.source
+    if plan.empty_threshold is None:
+        # Where it cannot be read, a tile is named as it is looked at.
+        with contextlib.suppress(Exception):
+            source = hold_small(source)
     with (
         progress_bar(progress, "look", plan.n_tiles) as advance,
         throwaway_stage(plan) as claim,

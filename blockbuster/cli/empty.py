@@ -57,6 +57,7 @@ def add_command(commands: Any) -> None:
 
 def _run(args: argparse.Namespace) -> int:
     from blockbuster.advise import estimate_empty_tiles
+    from blockbuster.errors import TileError
     from blockbuster.plan import plan_run
 
     options = {name: getattr(args, name) for name in ("tile_shape", "overlap", "channel", "level")}
@@ -72,6 +73,10 @@ def _run(args: argparse.Namespace) -> int:
         _print_as(found, as_json=args.json)
         if args.picture is not None:
             _draw(found, args.picture)
+    except TileError as error:
+        # No function of the user's has run that it would lead to.
+        error.cause_traceback = ""
+        return complain(error, FAILED)
     except Exception as error:
         return complain(error, FAILED, f"{type(error).__name__}: ")
     return DONE

@@ -15,7 +15,7 @@ from blockbuster.source import DaskSource, Source
 from blockbuster.stage.empty import EmptyTiles, threshold_of_pixels
 from blockbuster.stage.sample import PiecesOfBricks, choose_pieces, cut_pieces, finite_pixels
 from blockbuster.stage.saved import RegionReader, SavedRegions
-from blockbuster.stage.staging import share_source
+from blockbuster.stage.staging import find_unreadable, share_source
 
 __all__ = ["find_empty_tiles"]
 
@@ -68,14 +68,11 @@ def find_empty_tiles(
     Raises
     ------
     TileError
-        If pixels cannot be read; it names the first tile of the brick.
-    Exception
-        What the graph of a dask image raised.
+        If pixels cannot be read; it names the first tile of the brick, and of a dask image the tile.
     """
     source = share_source(source, execution, directory)
-    is_dask = isinstance(source, DaskSource)
     boxes = choose_pieces(source) if threshold is None else []
-    job = _LookJob(SavedRegions() if is_dask else source, bricks, boxes)
+    job = _LookJob(SavedRegions() if isinstance(source, DaskSource) else source, bricks, boxes)
     sample = PiecesOfBricks(boxes, source.dtype)
     maxima = np.zeros(bricks.grid.grid_shape, source.dtype)
 
@@ -89,23 +86,54 @@ def find_empty_tiles(
         sample.put(bricks.core(index), look.parts)
         on_tiles(look.maxima.size)
 
-    def region(number: int) -> Any:
-        return source.region(bricks.region(bricks.index(number))) if isinstance(source, DaskSource) else None
-
-    run_tasks(
-        execution,
-        _look_at_brick,
-        job,
-        range(bricks.n_bricks),
-        directory=directory,
-        on_result=take,
-        region=region if is_dask else None,
-    )
+    _look_at_bricks(source, job, directory, execution, take)
     if threshold is None:
         threshold, _ = threshold_of_pixels(finite_pixels(sample.pieces))
     # Numbers of Python are compared exactly, integers of 64 bits with a float too.
     empty = np.array([maximum <= threshold for maximum in maxima.ravel().tolist()], bool)
     return EmptyTiles(threshold, empty.reshape(maxima.shape), maxima)
+
+
+def _look_at_bricks(
+    source: Source, job: _LookJob, directory: str, execution: Execution, on_look: Callable[[_Look], None]
+) -> None:
+    """Look at all bricks; where a dask image cannot be computed, name the tile, which its graph does not."""
+    bricks = job.bricks
+    unfinished = set(range(bricks.n_bricks))
+
+    def take(look: _Look) -> None:
+        on_look(look)
+        unfinished.discard(look.number)
+
+    if not isinstance(source, DaskSource):
+        run_tasks(execution, _look_at_brick, job, sorted(unfinished), directory=directory, on_result=take)
+        return
+
+    def region(number: int) -> Any:
+        return source.region(bricks.region(bricks.index(number)))
+
+    numbers = sorted(unfinished)
+    try:
+        run_tasks(execution, _look_at_brick, job, numbers, directory=directory, on_result=take, region=region)
+    except (TileError, KeyboardInterrupt):
+        raise
+    except BaseException:
+        number = find_unreadable(source, bricks, unfinished, execution)
+        if number is not None:
+            _raise_unreadable(source, bricks, number)
+        raise
+
+
+def _raise_unreadable(source: DaskSource, bricks: BrickGrid, number: int) -> None:
+    """Raise the error of the first tile of a brick that cannot be computed, if there is one."""
+    for tile in bricks.tile_indices(bricks.index(number)):
+        try:
+            source.read(bricks.grid.region(tile))
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            core = bricks.grid.core(tile)
+            raise TileError.from_exception("reading the image", error, tile, core, whole=False) from None
 
 
 def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | None = None) -> _Look:
@@ -118,9 +146,9 @@ def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | None = None)
         pixels = job.source.read(whole) if pixels is None else np.asarray(pixels)
     except Exception as error:
         # The user's exception may not survive the way to another process.
-        return _Look(
-            number, error=TileError.from_exception("reading the image", error, tiles[0], grid.core(tiles[0]))
-        )
+        tile = tiles[0]
+        wrapped = TileError.from_exception("reading the image", error, tile, grid.core(tile), whole=False)
+        return _Look(number, error=wrapped)
     maxima = [np.max(pixels[relative_box(grid.region(tile), whole)]) for tile in tiles]
     parts = cut_pieces(job.boxes, job.bricks.core(index), pixels, whole)
     return _Look(number, np.array(maxima, pixels.dtype), parts)

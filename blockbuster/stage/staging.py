@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ from blockbuster.stage.saved import RegionReader, SavedRegions
 from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import BrickResult, StageJob, TileCall, label_axes, run_brick
 
-__all__ = ["StageOutcome", "share_source", "stage_labels"]
+__all__ = ["StageOutcome", "find_unreadable", "share_source", "stage_labels"]
 
 logger = logging.getLogger("blockbuster")
 
@@ -281,7 +281,7 @@ class _Stage:
                 if ends_process(error):
                     raise
                 # An error in the image's own graph does not say which region it was computed for.
-                number = self._find_unreadable(unfinished)
+                number = find_unreadable(self.source, self.bricks, unfinished, self.execution)
                 n_tries += number is None
                 if number is None and n_tries > self.call.retries:
                     raise
@@ -296,17 +296,6 @@ class _Stage:
         assert isinstance(self.source, DaskSource)
         box = self.bricks.region(self.bricks.index(number))
         return None if self.saved.covers(box) else self.source.region(box)
-
-    def _find_unreadable(self, unfinished: set[int]) -> int | None:
-        """Find a brick of a dask image that cannot be computed, among those that were under way."""
-        for number in sorted(unfinished)[: 4 * self.execution.n_workers]:
-            try:
-                self.source.read(self.bricks.region(self.bricks.index(number)))
-            except BaseException as error:
-                if ends_process(error):
-                    raise
-                return number
-        return None
 
     def probes(self) -> Iterator[Probe]:
         """Process non-empty tiles one by one, in C order."""
@@ -384,6 +373,20 @@ class _Stage:
             region=region,
             watch=StageWatch(self.directory, bricks or self.bricks),
         )
+
+
+def find_unreadable(
+    source: Source, bricks: BrickGrid, unfinished: Iterable[int], execution: Execution
+) -> int | None:
+    """Find a brick of a dask image that cannot be computed, among those that were under way."""
+    for number in sorted(unfinished)[: 4 * execution.n_workers]:
+        try:
+            source.read(bricks.region(bricks.index(number)))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:
+            return number
+    return None
 
 
 def share_source(source: Source, execution: Execution, directory: str) -> Source:

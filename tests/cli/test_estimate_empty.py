@@ -82,10 +82,11 @@ def test_a_wrong_argument_is_status_2_and_a_message(image, capsys, options, mess
     assert "Traceback" not in captured.err
 
 
-def test_an_image_that_cannot_be_read_is_status_1_without_a_traceback(image, here, capsys):
+@pytest.mark.parametrize("threshold", ["", " --threshold 5"])
+def test_an_image_that_cannot_be_read_is_status_1_without_a_traceback(threshold, image, here, capsys):
     (here / "image.zarr/c/1/1").write_bytes(b"not a chunk")
-    assert run("estimate-empty image.zarr") == 1
+    assert run(f"estimate-empty image.zarr{threshold}") == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert captured.err.startswith("blockbuster: ")
+    assert captured.err.startswith("blockbuster: tile (")
     assert "Traceback" not in captured.err

@@ -83,30 +83,34 @@ def test_other_processes_find_the_same_and_leave_nothing(kind, temporary, pool):
     assert np.array_equal(found.maxima, expected.maxima)
 
 
+@pytest.mark.parametrize("threshold", [None, 5])
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_what_cannot_be_read_names_a_tile_and_leaves_nothing(scheduler, tmp_path, pool):
+def test_what_cannot_be_read_names_a_tile_and_leaves_nothing(scheduler, threshold, tmp_path, pool):
     path = tmp_path / "image.zarr"
     zarr.create_array(str(path), data=np.ones((40, 40), "uint8"), chunks=(10, 10))
     (path / "c/3/3").write_bytes(b"not a chunk")
     options = {"pool": pool} if scheduler == "processes" else {}
     with dask.config.set(scheduler=scheduler, **options), pytest.raises(TileError, match="reading the image"):
-        estimate_empty_tiles(path, (10, 10), threshold=5)
+        estimate_empty_tiles(path, (10, 10), threshold=threshold)
     assert [entry.name for entry in tmp_path.iterdir()] == ["image.zarr"]
 
 
 @pytest.mark.parametrize("threshold", [None, 5])
 @pytest.mark.parametrize("scheduler", ["threads", "processes"])
-def test_what_a_dask_graph_raises_is_passed_on_as_documented(scheduler, threshold, temporary, pool):
-    def fail(block):
-        raise ZeroDivisionError("no pixels")
+def test_what_a_dask_graph_raises_names_the_tile_as_in_a_run(scheduler, threshold, temporary, pool):
+    def fail(block, block_info=None):
+        if block_info[0]["chunk-location"] == (1, 0):
+            raise ZeroDivisionError("no pixels")
+        return block
 
-    image = dask.array.zeros((8, 8), chunks=4, dtype="u1").map_blocks(fail, meta=np.empty((0, 0), "u1"))
+    image = dask.array.zeros((8, 8), chunks=4, dtype="u1")
+    image = image.map_blocks(fail, dtype="u1", meta=np.empty((0, 0), "u1"))
     options = {"pool": pool} if scheduler == "processes" else {}
     before = sorted(temporary.rglob("*"))
-    with dask.config.set(scheduler=scheduler, **options), pytest.raises(ZeroDivisionError, match="no pixels"):
-        estimate_empty_tiles(image, (4, 4), threshold=threshold)
+    said = r"tile \(2, 0\) \[4:6, 0:2\]: reading the image.*ZeroDivisionError: no pixels"
+    with dask.config.set(scheduler=scheduler, **options), pytest.raises(TileError, match=said):
+        estimate_empty_tiles(image, (2, 2), threshold=threshold)
     assert sorted(temporary.rglob("*")) == before
-    assert "What the graph of a dask image raised" in estimate_empty_tiles.__doc__
 
 
 def test_a_progress_bar_counts_the_tiles(capsys):
