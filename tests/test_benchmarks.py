@@ -146,6 +146,12 @@ def test_scaling_has_a_row_for_each_size_and_scheduler():
         assert (labels, objects) == (f"{88 * 88:,}", f"{86 * 86:,}")
 
 
+def test_dask_chunks_has_a_row_for_each_image():
+    rows = table_rows(run("benchmarks.dask_chunks", "--small"))["64"]
+    assert [layers for layers, *_ in rows] == ["1", "64"]
+    assert all(0 < float(peak) <= float(bound) for *_, peak, bound, _ in rows)
+
+
 def test_workers_are_compared_with_threads():
     rows = table_rows(run("benchmarks.workers", "--small"))
     for name in ("free, 512^2 tile 256 overlap 16", "held, 512^2 tile 256 overlap 16"):
