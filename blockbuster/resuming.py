@@ -25,6 +25,7 @@ from blockbuster.rundir.folder import (
     FORMAT,
     MANIFEST,
     PRIVATE,
+    check_free,
     clear_abandoned,
     create_stage,
     has_finished_work,
@@ -334,6 +335,7 @@ class _Claimant:
         plan = self.plan
         if plan.place is not None:
             clear_partial(plan.place)
+            check_free(plan.place.sibling("partial"))
             # An array that was put aside may be back, and files of others may be in the way.
             fault = plan.place.fault(overwrite=plan.place.replaces)
             if fault:

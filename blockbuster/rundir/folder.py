@@ -37,6 +37,7 @@ from blockbuster.sealed import seal, unseal
 __all__ = [
     "FORMAT",
     "MANIFEST",
+    "check_free",
     "check_removable",
     "clear_abandoned",
     "create_stage",
@@ -107,10 +108,7 @@ def make_marked_folder(path: str | os.PathLike[str], name: str, text: str, mode:
         If something is there.
     """
     clear_abandoned(path)
-    if os.path.lexists(path):
-        raise FileExistsError(
-            f"{os.fspath(path)} is in the way: it holds what blockbuster did not make; move it elsewhere."
-        )
+    check_free(path)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     os.mkdir(path, mode)
     try:
@@ -119,6 +117,14 @@ def make_marked_folder(path: str | os.PathLike[str], name: str, text: str, mode:
         with contextlib.suppress(OSError):
             os.rmdir(path)
         raise
+
+
+def check_free(path: str | os.PathLike[str]) -> None:
+    """Refuse a place of ours where something of others is left, after what is ours was removed."""
+    if os.path.lexists(path):
+        raise FileExistsError(
+            f"{os.fspath(path)} is in the way: it holds what blockbuster did not make; move it elsewhere."
+        )
 
 
 def is_abandoned(path: str | os.PathLike[str]) -> bool:
@@ -213,19 +219,22 @@ def check_removable(path: str | os.PathLike[str], keep: Iterable[str] = ()) -> N
 def remove_entries(path: str | os.PathLike[str], own: Iterable[str]) -> None:
     """Delete the entries of a folder whose names match, in that order, and then the folder itself.
 
-    The last one is its mark: a folder that a process was killed in is ours, or empty.
+    The last one is its mark, which goes when nothing else is left: a folder that a process was killed in, or
+    that holds what cannot be removed yet (files that NFS keeps while they are open), is ours, or empty.
     """
-    patterns = list(own)
+    *patterns, mark = own
     # A task that outlived its run may be writing just now.
     for _ in range(TIMES_TO_REMOVE):
         for pattern in patterns:
             for name in fnmatch.filter(os.listdir(path), pattern):
                 _remove_entry(os.path.join(path, name))
-        with contextlib.suppress(OSError):
-            os.rmdir(path)
-            return
-        left = sorted(os.listdir(path))
-        if not any(fnmatch.fnmatch(name, pattern) for name in left for pattern in patterns):
+        left = sorted(set(os.listdir(path)) - {mark})
+        if not left:
+            _remove_entry(os.path.join(path, mark))
+            with contextlib.suppress(OSError):
+                os.rmdir(path)
+                return
+        elif not any(fnmatch.fnmatch(name, pattern) for name in left for pattern in patterns):
             break
     warn_user(f"{os.fspath(path)} is left: it holds what blockbuster did not make: {', '.join(left[:5])}.")
 
