@@ -103,3 +103,12 @@ def workers(pool):
         return dask.config.set(scheduler=scheduler, num_workers=2, **options)
 
     return choose
+
+
+@pytest.fixture(scope="module")
+def zygote():
+    """A process that has imported everything, and forks others from itself."""
+    from zygote import Zygote
+
+    with Zygote() as zygote:
+        yield zygote

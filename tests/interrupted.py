@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import dask
 import naive
 import numpy as np
 import pytest
@@ -22,6 +23,9 @@ EXPECTED = naive.stitch(IMAGE, naive.label, LENGTHS, HALO)
 REGIONS = {index: region for index, _, region in naive.tiles(LENGTHS, HALO)}
 CORES = {index: core for index, core, _ in naive.tiles(LENGTHS, HALO)}
 N_TILES = len(REGIONS)
+STAGE, PARTIAL = (f"out.zarr.labels.blockbuster-{suffix}" for suffix in ("stage", "partial"))
+# In a stage, once seams were matched.
+TABLES = ["counts.npy", "offsets.npy", "border.npy", "roots.npy", "numbers.npy"]
 OPTIONS = {"tile_shape": TILE, "overlap": HALO, "tiles_per_task": 1, "fn_version": "1"}
 
 
@@ -39,6 +43,13 @@ class Labeller:
     def __init__(self, folder):
         self.folder = str(folder)
         os.makedirs(f"{folder}/calls")
+
+    @classmethod
+    def at(cls, folder):
+        """Go on with a folder that is there."""
+        found = cls.__new__(cls)
+        found.folder = str(folder)
+        return found
 
     def __call__(self, pixels):
         self._stop()
@@ -126,6 +137,23 @@ def store_in_small_pieces(monkeypatch):
     """Have the output consist of several shards of several chunks."""
     monkeypatch.setattr("blockbuster.output.storage.SHARD_VOXELS", 400)
     monkeypatch.setattr("blockbuster.output.storage.CHUNK_VOXELS", 100)
+
+
+def stage_in_small_pieces(monkeypatch):
+    """Have every brick consist of several chunks as well."""
+    store_in_small_pieces(monkeypatch)
+    monkeypatch.setattr("blockbuster.rundir.staged.CHUNK_VOXELS", 60)
+
+
+def leave_stopped(folder):
+    """Leave what a run does that is stopped after three boxes, beside a clean.zarr; give the contents of that."""
+    fn = Labeller(folder / "labeller")
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        stage_in_small_pieces(patch)
+        clean = clean_contents(folder, fn)
+        fn.go_on()
+        interrupt_at("box journalled", fn, 3, write_to=folder / "out.zarr")
+    return clean
 
 
 def contents(folder):

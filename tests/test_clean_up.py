@@ -8,14 +8,11 @@ import dask.array as da
 import dask.multiprocessing
 import numpy as np
 import pytest
-from interrupted import EXPECTED, IMAGE, OPTIONS, Labeller, interrupt, interrupt_at, segment
+from interrupted import EXPECTED, IMAGE, OPTIONS, PARTIAL, STAGE, Labeller, interrupt, interrupt_at, segment
 from outcomes import refused, snapshot, write_image
-from zygote import Zygote
 
 from blockbuster import tile_process
 
-STAGE = "out.zarr.labels.blockbuster-stage"
-PARTIAL = "out.zarr.labels.blockbuster-partial"
 pytestmark = pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
 
 
@@ -23,12 +20,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:every chunk of the dask image is
 def one_at_a_time():
     with dask.config.set(scheduler="synchronous"):
         yield
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 @pytest.fixture

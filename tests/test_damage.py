@@ -12,22 +12,22 @@ import pytest
 from interrupted import (
     EXPECTED,
     N_TILES,
+    PARTIAL,
+    STAGE,
+    TABLES,
     Labeller,
     clean_contents,
     contents,
     interrupt_at,
+    leave_stopped,
     segment,
-    store_in_small_pieces,
+    stage_in_small_pieces,
 )
 from outcomes import refused, snapshot
 
 from blockbuster import tile_process
 from blockbuster.rundir.journal import JOURNAL, read_journal
 from blockbuster.rundir.staged import StagedLabels
-
-STAGE = "out.zarr.labels.blockbuster-stage"
-PARTIAL = "out.zarr.labels.blockbuster-partial"
-TABLES = ["counts.npy", "offsets.npy", "border.npy", "roots.npy", "numbers.npy"]
 
 
 def staged_file(folder, name):
@@ -65,41 +65,25 @@ def one_at_a_time():
         yield
 
 
-def cut_small(patch):
-    """Have every brick and the output consist of several chunks and shards."""
-    store_in_small_pieces(patch)
-    patch.setattr("blockbuster.rundir.staged.CHUNK_VOXELS", 60)
-
-
-def prepare(folder):
-    """A folder with the output of a clean run, and what a run leaves that was stopped after three boxes."""
-    fn = Labeller(folder / "labeller")
-    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        cut_small(patch)
-        clean = clean_contents(folder)
-        interrupt_at("box journalled", fn, 3, write_to=folder / "out.zarr")
-    shutil.rmtree(folder / "clean.zarr")
-    return clean
-
-
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
     folder = tmp_path_factory.mktemp("stopped")
-    return folder, prepare(folder)
+    clean = leave_stopped(folder)
+    shutil.rmtree(folder / "clean.zarr")
+    return folder, clean
 
 
 @pytest.fixture
 def clean(stopped, tmp_path, monkeypatch):
     """Contents of a clean output; the folder of the test has what a stopped run left."""
-    cut_small(monkeypatch)
+    stage_in_small_pieces(monkeypatch)
     shutil.copytree(stopped[0], tmp_path, dirs_exist_ok=True)
     return stopped[1]
 
 
 def go_on(folder, **options):
     """Continue, and give the calls that it took; fn counts them where it is."""
-    fn = Labeller.__new__(Labeller)
-    fn.folder = str(folder / "labeller")
+    fn = Labeller.at(folder / "labeller")
     segment(fn, resume=True, write_to=folder / "out.zarr", **options)
     return fn.calls
 

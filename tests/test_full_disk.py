@@ -18,7 +18,6 @@ import zarr
 from naive import partition_fault
 from outcomes import blobs, consolidate, snapshot, write_image
 from scipy import ndimage
-from zygote import Zygote
 
 from blockbuster import failpoints, tile_process
 from blockbuster.report import REPORT
@@ -68,12 +67,6 @@ def unshare_mounts():
 def try_mount(path):
     unshare_mounts()
     mount_disk(path)
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 @pytest.fixture(scope="module")

@@ -14,12 +14,14 @@ import pytest
 from interrupted import (
     IMAGE,
     OPTIONS,
+    PARTIAL,
+    STAGE,
+    TABLES,
     Labeller,
-    clean_contents,
     contents,
-    interrupt_at,
+    leave_stopped,
     segment,
-    store_in_small_pieces,
+    stage_in_small_pieces,
 )
 from outcomes import snapshot
 
@@ -30,8 +32,6 @@ from blockbuster.report import REPORT
 from blockbuster.rundir.folder import MANIFEST
 from blockbuster.rundir.lock import KIND, RunLock
 
-STAGE = "out.zarr.labels.blockbuster-stage"
-PARTIAL = "out.zarr.labels.blockbuster-partial"
 LOCK = "out.zarr.labels.blockbuster-lock"
 DEEP = 100_000
 HUGE = 10**18
@@ -98,8 +98,7 @@ every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.setattr("blockbuster.rundir.lock.SETTLE_SECONDS", 0.05)
-    store_in_small_pieces(monkeypatch)
-    monkeypatch.setattr("blockbuster.rundir.staged.CHUNK_VOXELS", 60)
+    stage_in_small_pieces(monkeypatch)
     with dask.config.set(scheduler="synchronous"):
         yield
 
@@ -108,14 +107,7 @@ def quick(monkeypatch):
 def left(tmp_path_factory):
     """What a run leaves that was stopped after three boxes, a clean output beside it, and contents of that."""
     folder = tmp_path_factory.mktemp("left")
-    fn = Labeller(folder / "labeller")
-    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
-        store_in_small_pieces(patch)
-        patch.setattr("blockbuster.rundir.staged.CHUNK_VOXELS", 60)
-        clean = clean_contents(folder, fn)
-        fn.go_on()
-        interrupt_at("box journalled", fn, 3, write_to=folder / "out.zarr")
-    return folder, clean
+    return folder, leave_stopped(folder)
 
 
 def overwrite(path, damage):
@@ -145,7 +137,6 @@ def check(act, clean, output, name):
 
 
 OBJECTS = [MANIFEST, "layout.json", "part-*/labels/uint16/zarr.json", "part-*/labels/uint32/zarr.json"]
-TABLES = ["counts.npy", "offsets.npy", "border.npy", "roots.npy", "numbers.npy"]
 LABELS = ["part-*/labels/uint16/c/2/1", "part-*/sidecars/4.npz"]
 
 
@@ -156,9 +147,7 @@ def every_damage_of(*names):
 
 
 def labeller(folder):
-    fn = Labeller.__new__(Labeller)
-    fn.folder = str(folder / "labeller")
-    return fn
+    return Labeller.at(folder / "labeller")
 
 
 @every_damage_of(*OBJECTS, *TABLES, *LABELS, "journal.jsonl", "stop")

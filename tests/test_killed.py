@@ -83,12 +83,6 @@ def regions():
 
 
 @pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
-
-
-@pytest.fixture(scope="module")
 def image(tmp_path_factory):
     """An image in the style of a store, its path, and the tasks of its tiles by what fn's files are called."""
     data = pixels()

@@ -13,7 +13,6 @@ import pytest
 import zarr
 from outcomes import assert_same_objects, consolidate, refused, refuses, snapshot
 from scipy import ndimage
-from zygote import Zygote
 
 from blockbuster import plan_run, read_report, relabel_sequential_zarr, tile_process, zarr_native_merge
 
@@ -515,12 +514,6 @@ def test_a_label_image_is_not_renumbered_at_one_level_alone(component, tmp_path)
 
 
 FAIL_POINT = "BLOCKBUSTER_FAIL_POINT"
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 from kill_points import Case, Renumbering, act_watched
-from zygote import Zygote
 
 STORE = "x.zarr"
 PARTIAL = re.compile(r".*blockbuster-partial/store-[^/]*")
@@ -22,12 +21,6 @@ CASES = {
     "label image replaced, format 3": Case("labels/cells", is_image=True, has_labels=True),
     "labels renumbered": Renumbering("labels"),
 }
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 def is_shown(path, case):

@@ -26,6 +26,7 @@ from interrupted import (
     OPTIONS,
     REGIONS,
     SHAPE,
+    STAGE,
     TILE,
     Labeller,
     clean_contents,
@@ -43,7 +44,6 @@ from blockbuster import TileError, plan_run, read_report, tile_process
 from blockbuster.report import REPORT
 from blockbuster.rundir.folder import FORMAT, MANIFEST
 
-STAGE = "out.zarr.labels.blockbuster-stage"
 SCHEDULERS = ["synchronous", "threads", "processes"]
 ONCE = dict.fromkeys(REGIONS, 1)
 

@@ -15,7 +15,7 @@ import zarr
 from naive import partition_fault
 from outcomes import blobs, write_image
 from scipy import ndimage
-from zygote import Zygote, processes_of_session
+from zygote import processes_of_session
 
 from blockbuster import tile_process
 
@@ -47,12 +47,6 @@ def find(tile):
     with open(os.path.join("ended", str(n)), "x"):
         return ndimage.label(tile)[0]
 """
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 @pytest.fixture

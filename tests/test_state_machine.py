@@ -37,7 +37,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule, run_state_machine_as_test
 from outcomes import assert_same_objects, snapshot
-from zygote import Zygote
 
 from blockbuster.failpoints import VARIABLE
 from blockbuster.report import REPORT
@@ -491,12 +490,6 @@ def damage(path, how):
         path.write_bytes(content)
     else:
         path.write_bytes(content[: middle if how == "cut" else 0])
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 @pytest.fixture(scope="module")

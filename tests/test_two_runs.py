@@ -11,21 +11,23 @@ import dask
 import numpy as np
 import pytest
 import zarr
-from interrupted import EXPECTED, IMAGE, N_TILES, OPTIONS, Labeller, clean_contents, contents, interrupt, segment
+from interrupted import (
+    EXPECTED,
+    IMAGE,
+    N_TILES,
+    OPTIONS,
+    Labeller,
+    clean_contents,
+    contents,
+    interrupt,
+    segment,
+)
 from outcomes import consolidate, refused, write_image
-from zygote import Zygote
 
 from blockbuster import plan_run, tile_process
 from blockbuster.rundir.lock import RunLock
 
-STAGE = "out.zarr.labels.blockbuster-stage"
 REFUSED = {"RuntimeError": "is locked by process", "FileExistsError": "exists; pass overwrite=True"}
-
-
-@pytest.fixture(scope="module")
-def zygote():
-    with Zygote() as zygote:
-        yield zygote
 
 
 @pytest.fixture(autouse=True)
