@@ -14,6 +14,7 @@ from blockbuster.output.groups import zarr_node
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.rundir.durable import read_object
 from blockbuster.shown import show_url
+from blockbuster.source.location import LONGEST_NAME_BYTES, LONGEST_PATH_BYTES, MOST_SHOWN, has_long_name
 
 __all__ = [
     "check_groups",
@@ -25,10 +26,8 @@ __all__ = [
 ]
 
 URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
-LONGEST_NAME_BYTES = 255
-# Linux allows 4095, of which two names are left to what lies inside.
-LONGEST_PATH_BYTES = 4095 - 2 * LONGEST_NAME_BYTES
-MOST_SHOWN = 100
+# Two names are left to what lies inside.
+LONGEST_STORE_BYTES = LONGEST_PATH_BYTES - 2 * LONGEST_NAME_BYTES
 COMPONENT_RULE = "it is the name of an array inside write_to, e.g. 'labels' or 'run1/labels'"
 
 
@@ -211,16 +210,16 @@ def _local_path(path: Any, name: str) -> str:
 
 def _check_lengths(path: str, name: str) -> None:
     """Refuse a path that cannot be made, before it is looked for."""
-    if max(len(os.fsencode(part)) for part in path.split(os.sep)) > LONGEST_NAME_BYTES:
+    if has_long_name(path):
         raise ValueError(
             f"{name} is {path[:MOST_SHOWN]!r}..., with a name that is longer than the {LONGEST_NAME_BYTES} bytes "
             "that file systems allow; choose shorter names."
         )
-    if len(os.fsencode(path)) > LONGEST_PATH_BYTES:
+    if len(os.fsencode(path)) > LONGEST_STORE_BYTES:
         raise ValueError(
             f"{name} is {path[:MOST_SHOWN]!r}..., a path of {len(os.fsencode(path)):,} bytes; with the names of "
             f"files inside it would be longer than file systems allow. Choose one of at most "
-            f"{LONGEST_PATH_BYTES:,}."
+            f"{LONGEST_STORE_BYTES:,}."
         )
 
 

@@ -34,9 +34,9 @@ from blockbuster.rundir.folder import (
     remove_entries,
 )
 from blockbuster.rundir.lock import hold_lock
+from blockbuster.source.digest import METADATA_FILES
 
 __all__ = [
-    "METADATA_FILES",
     "OutputPlace",
     "clear_partial",
     "finish_publishing",
@@ -48,7 +48,6 @@ __all__ = [
 MARK = "blockbuster-partial"
 # How long another run may publish into the same store.
 LOCK_SECONDS = 600.0
-METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
 # An array that was put aside, and one of those that will not come back: it may be removed in part.
 REPLACED, DISCARDED = "replaced", "discarded"
 # In the order of removal: what is removed in part is still recognised.

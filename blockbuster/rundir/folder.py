@@ -90,7 +90,7 @@ def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any], mode: i
     make_marked_folder(path, MANIFEST, text, mode)
 
 
-def make_marked_folder(path: str | os.PathLike[str], name: str, text: str, mode: int = 0o777) -> None:
+def make_marked_folder(path: str | os.PathLike[str], name: str, text: str, mode: int) -> None:
     """Make a folder with a file by which it is known as ours.
 
     Parameters

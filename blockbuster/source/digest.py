@@ -11,6 +11,7 @@ from blockbuster.source.protocol import native_dtype
 
 HEX_DIGITS = 32
 BUFFER_VOXELS = 2**20
+# Of an array, in either format.
 METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
 # metadata, reports, and what a writer was interrupted at; never a chunk, whatever the chunk key encoding
 OTHER_SUFFIXES = (".json", ".partial")

@@ -14,10 +14,11 @@ from fsspec.core import url_to_fs
 from blockbuster.shown import hide_secrets, show_url
 from blockbuster.source.advice import advise_on_file
 
-METADATA_FILES = ("zarr.json", ".zarray", ".zgroup")
+# One of them lies in every array and group.
+NODE_FILES = ("zarr.json", ".zarray", ".zgroup")
 MAX_LISTED = 6
-# In bytes.
-LONGEST_NAME, LONGEST_PATH = 255, 4095
+# What file systems allow, with Linux for the whole of a path.
+LONGEST_NAME_BYTES, LONGEST_PATH_BYTES = 255, 4095
 MOST_SHOWN = 100
 REMEDY = (
     "See that the URL is right, that its server can be reached from here, and that fsspec finds the credentials "
@@ -94,7 +95,7 @@ def locate(image: str | os.PathLike[str]) -> Location:
     text = os.fspath(image)
     if not isinstance(text, str) or not text:
         raise ValueError(f"image is {image!r}; a path or URL must be text that is not empty.")
-    if "://" not in text and (len(os.fsencode(text)) > LONGEST_PATH or _has_long_name(text)):
+    if "://" not in text and (len(os.fsencode(text)) > LONGEST_PATH_BYTES or has_long_name(text)):
         raise ValueError(f"image is {text[:MOST_SHOWN]!r}..., a path that is longer than file systems allow.")
     if "://" not in text:
         return Location(Path(os.path.expanduser(text)).absolute())
@@ -104,8 +105,9 @@ def locate(image: str | os.PathLike[str]) -> Location:
     return Location(Path(path if os.path.exists(path) else unquote(path)))
 
 
-def _has_long_name(path: str) -> bool:
-    return any(len(os.fsencode(name)) > LONGEST_NAME for name in path.split(os.sep))
+def has_long_name(path: str) -> bool:
+    """Say whether a name in a path is longer than file systems allow."""
+    return any(len(os.fsencode(name)) > LONGEST_NAME_BYTES for name in path.split(os.sep))
 
 
 def open_node(location: Location) -> zarr.Array | zarr.Group:
@@ -135,7 +137,7 @@ def open_node(location: Location) -> zarr.Array | zarr.Group:
             return _open_by_format(location.root)
     except FileNotFoundError:
         raise FileNotFoundError(
-            f"image {location} is not there, or is no zarr array or group: none of {', '.join(METADATA_FILES)} "
+            f"image {location} is not there, or is no zarr array or group: none of {', '.join(NODE_FILES)} "
             "can be read. (What lies at memory:// exists only in the process that wrote it.)"
         ) from None
     except UNREADABLE as error:
@@ -202,8 +204,7 @@ def _check_local(path: Path) -> None:
         inside = [str(entry) for entry in _folders(path) if _is_zarr(entry)][:MAX_LISTED]
         hint = f" It contains: {', '.join(inside)}." if inside else ""
         raise ValueError(
-            f"image {path} is a folder, but no zarr array or group: it has none of "
-            f"{', '.join(METADATA_FILES)}.{hint}"
+            f"image {path} is a folder, but no zarr array or group: it has none of {', '.join(NODE_FILES)}.{hint}"
         )
 
 
@@ -229,4 +230,4 @@ def _folders(path: Path) -> list[Path]:
 
 def _is_zarr(path: Path) -> bool:
     # Not Path.is_file, which raises where nobody else may look into the folder.
-    return any(os.path.isfile(path / name) for name in METADATA_FILES)
+    return any(os.path.isfile(path / name) for name in NODE_FILES)

@@ -7,7 +7,7 @@ from typing import Any
 
 import zarr
 
-from blockbuster.source.location import name_of_group
+from blockbuster.source.location import LONGEST_NAME_BYTES, name_of_group
 
 # of space axes whose names are not letters, counted from the last axis
 SPACE_LETTERS = "xyzwvu"
@@ -15,7 +15,7 @@ TYPE_LETTERS = {"time": "t", "channel": "c"}
 ASSUMED_AXES = "tczyx"
 # A third number corrects the text of a specification, not its metadata; what follows "-dev" names a writer.
 KNOWN_VERSION = re.compile(r"(0\.[1-5])(\.\d+|-dev.*)?")
-LONGEST_NAME_BYTES, MOST_SHOWN = 255, 300
+MOST_SHOWN = 300
 # In these the axes have no names.
 WITHOUT_AXES = ("", "0.1", "0.2")
 # What may state a version where it has no place of its own, as up to 0.4.

@@ -120,7 +120,7 @@ def test_a_folder_that_cannot_be_marked_is_removed_again(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="no renames today"):
-        make_marked_folder(tmp_path / "x", "mark", "text")
+        make_marked_folder(tmp_path / "x", "mark", "text", 0o700)
     assert os.listdir(tmp_path) == []
 
 
