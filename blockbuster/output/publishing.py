@@ -107,9 +107,13 @@ class OutputPlace:
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
-        """Format of the existing group, as zarr reads it; 3 for a new one."""
-        v2, v3 = (os.path.exists(os.path.join(self.store, name)) for name in (".zgroup", "zarr.json"))
-        return 2 if v2 and not v3 else 3
+        """Format of the existing group, as zarr reads it; of a new one that of the group around it, or 3."""
+        for folder in (self.store, os.path.dirname(self.store)):
+            if os.path.exists(os.path.join(folder, "zarr.json")):
+                return 3
+            if os.path.exists(os.path.join(folder, ".zgroup")):
+                return 2
+        return 3
 
     @property
     def groups(self) -> EnclosingGroups:

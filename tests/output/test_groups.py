@@ -141,8 +141,8 @@ def test_B22_a_consolidated_group_that_may_not_be_written_to_is_found_before_wor
         shutil.rmtree(folder)
 
 
-def test_a_new_store_in_a_consolidated_group_is_seen_in_it(tmp_path):
-    zarr.create_group(tmp_path / "plate.zarr")
+def test_a_new_store_in_a_consolidated_group_is_seen_in_it(zarr_format, tmp_path):
+    zarr.create_group(tmp_path / "plate.zarr", zarr_format=zarr_format)
     consolidate(tmp_path / "plate.zarr")
     tile_process(IMAGE, np.copy, write_to=tmp_path / "plate.zarr/a.zarr", fn_version="1")
     plate = zarr.open_group(tmp_path / "plate.zarr", mode="r", use_consolidated=True)
