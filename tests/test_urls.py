@@ -144,3 +144,14 @@ def test_an_image_behind_a_url_of_files_is_opened_again_where_it_is_unpickled(tm
     assert len(text) < 2000
     region = (slice(5, 40), slice(7, 60))
     np.testing.assert_array_equal(pickle.loads(text).read(region), PIXELS[0][region])
+
+
+def test_the_remedy_for_an_archive_that_is_broken_speaks_of_no_server(here):
+    (here / "broken.zip").write_bytes(b"no archive")
+    for url in (f"zip://a.zarr::{here}/broken.zip", f"zip://::file://{here}/broken.zip"):
+        with pytest.raises(OSError, match=r"^image zip://.* cannot be read: .*what it leads to is whole\.$"):
+            plan_run(url)
+    with pytest.raises(FileNotFoundError, match=r"can be read\.$"):
+        plan_run(f"zip://a.zarr::{here}/missing.zip")
+    with pytest.raises(FileNotFoundError, match="exists only in the process that wrote it"):
+        plan_run("memory://missing.zarr")

@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,10 @@ REMEDY = (
     "See that the URL is right, that its server can be reached from here, and that fsspec finds the credentials "
     "that it asks for, as a rule in the environment or in a file of the store's own."
 )
+IN_MEMORY = " What lies at memory:// exists only in the process that wrote it."
+REMEDY_HERE = "See that the URL is right, and that what it leads to is whole."
+# Of parts of a chain that lead to no server.
+HERE = re.compile("(zip|tar|memory|file|local)://|(?!.*://)")
 # What zarr raises for metadata that it cannot read, however absurd.
 UNREADABLE = (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError, MemoryError)
 
@@ -138,7 +143,7 @@ def open_node(location: Location) -> zarr.Array | zarr.Group:
     except FileNotFoundError:
         raise FileNotFoundError(
             f"image {location} is not there, or is no zarr array or group: none of {', '.join(NODE_FILES)} "
-            "can be read. (What lies at memory:// exists only in the process that wrote it.)"
+            f"can be read.{IN_MEMORY if location.url.startswith('memory://') else ''}"
         ) from None
     except UNREADABLE as error:
         text = hide_secrets(f"{type(error).__name__}: {error}", location.url)
@@ -188,7 +193,8 @@ def store_faults_explained(url: str, name: str) -> Iterator[None]:
         kinds = (FileNotFoundError, PermissionError, ImportError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), OSError)
         said = hide_secrets(f"{type(error).__name__}: {error}", url).rstrip(".")
-        raise kind(f"{name} cannot be read: {said}. {REMEDY}") from None
+        remedy = REMEDY_HERE if all(map(HERE.match, url.split("::"))) else REMEDY
+        raise kind(f"{name} cannot be read: {said}. {remedy}") from None
 
 
 def _check_local(path: Path) -> None:
