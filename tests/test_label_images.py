@@ -489,6 +489,27 @@ def test_metadata_that_labels_alone_need_are_no_fault_of_a_run_that_writes_none(
     assert_same_objects(tile_process(path / "scale0/image", segment, **place), segment(data))
 
 
+def test_levels_whose_paths_begin_with_a_dot_are_those_without_it(version, tmp_path):
+    data = pixels((40, 50))
+    path = write_pyramid(tmp_path / "image.zarr", data, "yx", version)
+    group = zarr.open_group(path, mode="r+")
+    stated = group.attrs.asdict()
+    for dataset in stated.get("ome", stated)["multiscales"][0]["datasets"]:
+        dataset["path"] = f"./{dataset['path']}"
+    group.attrs.update(stated)
+    run(path)
+    assert_same_objects(levels_of(path)[0][...], segment(data))
+
+
+def test_a_label_image_with_an_empty_place_for_newer_metadata_is_replaced(tmp_path):
+    data = pixels((40, 50))
+    path = write_pyramid(tmp_path / "image.zarr", data, "yx", "0.4")
+    run(path)
+    zarr.open_group(path / "labels/cells", mode="r+").attrs["ome"] = None
+    run(path, overwrite=True)
+    assert_same_objects(levels_of(path)[0][...], segment(data))
+
+
 def test_staged_labels_can_be_merged_into_a_label_image(version, tmp_path):
     data = pixels((64, 48))
     path = write_pyramid(tmp_path / "image.zarr", data, "yx", version)

@@ -139,6 +139,8 @@ def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]
     """
     labels = in_native_order(labels)
     out = np.empty([len(first) for first in starts], labels.dtype)
+    if not out.size:
+        return out
     lengths = zip(starts, blocks, labels.shape, strict=True)
     for group in itertools.product(*(_blocks_by_length(*axis) for axis in lengths)):
         places, cut_blocks = zip(*group, strict=True)

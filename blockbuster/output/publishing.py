@@ -163,7 +163,8 @@ class OutputPlace:
 def is_label_image(path: Path) -> bool:
     """Say whether a group has the metadata of an OME-NGFF label image."""
     stated = read_object(path / ".zattrs") or (read_object(path / "zarr.json") or {}).get("attributes")
-    stated = stated.get("ome", stated) if isinstance(stated, dict) else stated
+    if isinstance(stated, dict) and isinstance(stated.get("ome"), dict):
+        stated = stated["ome"]
     return isinstance(stated, dict) and "multiscales" in stated and "image-label" in stated
 
 

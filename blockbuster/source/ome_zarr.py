@@ -136,7 +136,7 @@ def ome_attributes(group: zarr.Group) -> dict[str, Any]:
 
 
 def inner_path(group: zarr.Group, path: Any) -> str:
-    """Return a path that the metadata of a group name, if it leads to something inside.
+    """Return a path that the metadata of a group name, without dots in it, if it leads to something inside.
 
     Raises
     ------
@@ -151,7 +151,8 @@ def inner_path(group: zarr.Group, path: Any) -> str:
             f"{name_of_group(group)}: its metadata name {text[:MOST_SHOWN]!r}, which is no path inside; correct "
             "them."
         )
-    return text
+    # Pixels are read through ``./0``, which the file system takes; as the name of a node zarr refuses it.
+    return "/".join(part for part in text.split("/") if part != ".")
 
 
 def _is_file_name(text: str) -> bool:

@@ -19,9 +19,7 @@ def votes(draw):
     dtype = draw(st.sampled_from(["int32", "int64"]))
     labels = draw(hnp.arrays(dtype, shape, elements=st.integers(0, 3)))
     blocks = tuple(draw(st.integers(1, 5)) for _ in shape)
-    starts = [
-        np.sort(np.array(draw(st.lists(st.integers(0, n - 1), min_size=1, max_size=4)), np.int64)) for n in shape
-    ]
+    starts = [np.sort(np.array(draw(st.lists(st.integers(0, n - 1), max_size=4)), np.int64)) for n in shape]
     return labels, starts, blocks
 
 
