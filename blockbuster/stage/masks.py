@@ -62,10 +62,12 @@ class MaskWatch:
 
 def describe_mask(n_tiles: int) -> str:
     """Say that so many tiles, all with labels, have no more than one id, and what to do."""
-    tiles = "the only tile" if n_tiles == 1 else f"each of the {n_tiles} tiles"
+    tiles, becoming = f"each of the {n_tiles} tiles", "whole tiles become"
+    if n_tiles == 1:
+        tiles, becoming = "the only tile", "everything becomes"
     return (
         f"all objects have the same id in {tiles} with labels, though they do not touch each other: a mask, of "
-        "which whole tiles become one object. Label it in fn, e.g. return skimage.measure.label(mask)."
+        f"which {becoming} one object. Label it in fn, e.g. return skimage.measure.label(mask)."
     )
 
 

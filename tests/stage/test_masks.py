@@ -87,6 +87,7 @@ def test_B24_the_halo_counts():
     assert watch.in_pieces is None
 
 
-@pytest.mark.parametrize(("n", "text"), [(1, "the only tile with labels"), (12, "each of the 12 tiles with")])
+@pytest.mark.parametrize(("n", "text"), [(1, "everything becomes"), (12, "each of the 12 tiles with")])
 def test_what_is_said_counts_the_tiles(n, text):
     assert text in describe_mask(n)
+    assert ("tiles" in describe_mask(n)) == (n > 1)
