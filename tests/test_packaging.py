@@ -117,6 +117,8 @@ def files(root):
 
 def test_the_source_distribution_holds_the_repository_and_builds_itself_again(sources, tmp_path):
     expected = files(sources)
+    (sources / "notebooks/.ipynb_checkpoints").mkdir()
+    (sources / "notebooks/.ipynb_checkpoints/01-checkpoint.ipynb").write_text("{}")
     for root in (sources, tmp_path / "again"):
         with tarfile.open(build("sdist", root)) as archive:
             names = {member.name.partition("/")[2] for member in archive if member.isfile()}
