@@ -72,7 +72,7 @@ def is_foreign(path: str | os.PathLike[str]) -> bool:
 
     Notes
     -----
-    ``BLOCKBUSTER_TRUST_STAGE`` holds folders, separated as in ``PATH``, or ``*``.
+    ``BLOCKBUSTER_TRUST_STAGE`` holds a folder, or several, separated as in ``PATH``, or ``*``.
     """
     owner = os.stat(path, follow_symlinks=False).st_uid
     if not hasattr(os, "geteuid") or owner == os.geteuid() or _is_trusted(path):
@@ -81,7 +81,9 @@ def is_foreign(path: str | os.PathLike[str]) -> bool:
 
 
 def _is_trusted(path: str | os.PathLike[str]) -> bool:
-    trusted = filter(None, os.environ.get(TRUST, "").split(os.pathsep))
+    named = os.environ.get(TRUST, "")
+    # A folder with a colon in its path can be named alone.
+    trusted = filter(None, (named, *named.split(os.pathsep)))
     return any(entry == "*" or os.path.realpath(entry) == os.path.realpath(path) for entry in trusted)
 
 

@@ -7,7 +7,8 @@ from urllib.parse import unquote
 __all__ = ["escape_controls", "hide_secrets", "show_url"]
 
 # A scheme has a bound, or a long text without blanks would be gone through for each of its letters.
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://[^\s'\"<>`]+")
+# A quote ends it, unless it is in the middle of a secret that should have been encoded.
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(?:[^\s'\"<>`]|['\"](?=[\w%@/+=&-]))+")
 # Between the parts of a chain such as ``zip://a.zarr::https://host/b.zip``; an IPv6 address has colons, too.
 CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::|$))")
 # Shorter ones occur by chance in words and numbers.
@@ -81,10 +82,11 @@ def _split(url: str) -> tuple[str, str, str, str]:
 
 
 def _secrets(url: str) -> Iterator[str]:
-    """Yield the parts of a URL that are not shown, as they stand there and decoded."""
+    """Yield the parts of a URL that are not shown, as they stand there, decoded, and as `repr` shows them."""
     for part in CHAINED.split(url):
         _, user, _, query = _split(part)
         values = [value.partition("=")[2] for value in re.split("[&;#]", query)]
         # A secret key with a slash in it is taken apart by those who take it for a path.
         for secret in (user, *user.split(":", 1), *re.split("[:/]", user), query, *values):
-            yield from (form for form in (secret, unquote(secret)) if len(form) >= SHORTEST_SECRET)
+            forms = {form for text in (secret, unquote(secret)) for form in (text, repr(text)[1:-1])}
+            yield from (form for form in forms if len(form) >= SHORTEST_SECRET)

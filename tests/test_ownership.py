@@ -15,7 +15,7 @@ from blockbuster.chunks import open_labels
 from blockbuster.cluster.task_folder import Batch, TaskFolder
 from blockbuster.output.layout import ArrayLayout, label_array
 from blockbuster.output.publishing import OutputPlace, partial_output
-from blockbuster.ownership import refuse_links
+from blockbuster.ownership import refuse_foreign, refuse_links
 from blockbuster.rundir.folder import create_stage
 
 IMAGE = np.zeros((8, 16), "uint8")
@@ -124,6 +124,20 @@ def test_F34_a_stage_that_others_may_write_to_is_warned_of_once(unfinished, open
         labels = run(resume=True)
     assert (len(caught), caught[0].filename) == (1, __file__)
     assert np.array_equal(labels, bars(IMAGE))
+
+
+@pytest.mark.parametrize("name", ["stage", "with: a colon", "a:b:c"])
+def test_F34_a_folder_of_somebody_else_can_be_trusted_whatever_its_name(name, tmp_path, monkeypatch):
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr("blockbuster.ownership._owner_of_new", lambda path: os.getuid() + 1)
+    with pytest.raises(PermissionError, match=f"set BLOCKBUSTER_TRUST_STAGE={tmp_path}/{name} in the env"):
+        refuse_foreign(tmp_path / name)
+    monkeypatch.setenv("BLOCKBUSTER_TRUST_STAGE", f"{tmp_path}/{name}")
+    refuse_foreign(tmp_path / name)
+    monkeypatch.setenv("BLOCKBUSTER_TRUST_STAGE", f"{tmp_path}/{name}-other")
+    with pytest.raises(PermissionError):
+        refuse_foreign(tmp_path / name)
 
 
 def test_F34_a_stage_that_is_shared_on_purpose_is_not_warned_of(unfinished, monkeypatch):

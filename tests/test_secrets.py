@@ -197,12 +197,24 @@ def test_F36_what_holds_no_secret_is_shown_as_it_is(text):
     assert show_url(text) == hide_secrets(text) == text
 
 
-@pytest.mark.parametrize("secret", ["key1:half1/half2", "key1:half1?half2", "key1:half1#@half2", "key1"])
+@pytest.mark.parametrize(
+    "secret", ["key1:half1/half2", "key1:half1?half2", "key1:half1#@half2", "key1", "key1:'half1\"half2"]
+)
 def test_F36_a_secret_that_should_have_been_encoded_is_not_shown_either(secret):
     url = f"s3://{secret}@bucket/x"
     assert show_url(url) == "s3://bucket/x"
-    said = hide_secrets(f"no {url}, {url!r}, no bucket {secret}, {secret.partition('/')[0]}", url)
+    said = hide_secrets(f"no {url}, {url!r}, no bucket {secret}, {secret!r}, {secret.partition('/')[0]}", url)
     assert_hidden(said, secrets=("key1", "half1", "half2"))
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_F36_a_secret_with_quotes_is_hidden_where_its_url_is_not_known(quote):
+    secret = f"half1{quote}half2"
+    for url in (f"https://key1:{secret}@host/a", f"https://host/a?sig={secret}"):
+        said = hide_secrets(f"no {url}, <{url}>, {url!r}; {{'url': {url!r}, 'host': 'me'}}")
+        assert_hidden(said, secrets=("key1", "half1", "half2"))
+        assert said.count("https://host/a") == 4
+        assert said.endswith("'host': 'me'}")
 
 
 def test_F36_a_long_text_without_blanks_is_gone_through_once():
