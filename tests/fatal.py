@@ -55,6 +55,34 @@ class Counting:
 
 
 @dataclass(frozen=True)
+class Gated(Counting):
+    """Connected components; from some calls on, each waits until what shall happen before it has happened."""
+
+    gates: tuple[int, ...] = ()
+
+    def __call__(self, tile):
+        number = self.count("call")
+        for gate in self.gates:
+            if number >= gate:
+                wait_until((self.folder / f"open-{gate}").exists)
+        return components(tile)
+
+    def at_gate(self, gate, act):
+        """Do something once calls wait at a gate, and open it."""
+        wait_until(lambda: self.calls > gate)
+        done = act()
+        (self.folder / f"open-{gate}").touch()
+        return done
+
+
+def wait_until(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "waited for two minutes"
+        time.sleep(0.01)
+
+
+@dataclass(frozen=True)
 class Killing(Counting):
     """Connected components; the tile with the mark kills its process so many times."""
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -19,7 +20,7 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster, SchedulerPlugin
-from fatal import Counting, HoldingTheGil, Killing, components, marked
+from fatal import Gated, HoldingTheGil, Killing, components, marked, wait_until
 from outcomes import assert_same_objects, snapshot, write_image
 
 from blockbuster import TileError, tile_process
@@ -198,48 +199,33 @@ def test_F20_a_function_that_holds_the_gil_longer_than_the_time_to_live_loses_no
     assert np.array_equal(labels, naive.stitch(mask, components, naive.cut(mask.shape, TILE), (1, 1)))
 
 
-def after_calls(fn, n, act):
-    """Do something once fn was called so often."""
-
-    def wait():
-        while fn.calls < n:
-            time.sleep(0.02)
-        act()
-
-    thread = threading.Thread(target=wait)
-    thread.start()
-    return thread
+def is_journalled():
+    return any(path.stat().st_size for path in Path().glob("out.zarr*-stage/journal*"))
 
 
-def test_F24_a_client_that_is_closed_leaves_a_stage_that_threads_continue(image, calls, threads_bytes):
-    fn = Counting(calls, seconds=0.2)
-    with cluster() as client:
-        closing = after_calls(fn, 8, client.close)
+@pytest.mark.parametrize("ending", ["close", "shutdown"])
+def test_F24_a_client_or_cluster_that_is_closed_leaves_a_stage_that_others_continue(
+    ending, image, calls, threads_bytes
+):
+    fn = Gated(calls, gates=(8,))
+    with cluster() as client, ThreadPoolExecutor(1) as other:
+
+        def end():
+            wait_until(is_journalled)
+            getattr(client, ending)()
+
+        closed = other.submit(fn.at_gate, 8, end)
         with pytest.raises(RuntimeError, match="the dask cluster is gone") as caught:
             tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
-        closing.join()
+        closed.result()
         assert "call again with resume=True" in caught.value.__notes__[0]
         assert not (image.parent / "out.zarr").exists()
     n_before = fn.calls
-    assert n_before < N_TILES
-    _, report = tile_process(image, fn, write_to="out.zarr", resume=True, return_report=True, **TILES)
-    assert report.n_resumed > 0
-    # What was under way when the client closed was not journalled.
-    assert fn.calls <= N_TILES + 4
-    assert array_bytes("out.zarr") == threads_bytes()
-
-
-def test_F24_a_cluster_that_is_closed_leaves_a_stage_that_another_continues(image, calls, threads_bytes):
-    fn = Counting(calls, seconds=0.2)
-    with cluster() as client:
-        closing = after_calls(fn, 8, client.shutdown)
-        with pytest.raises(RuntimeError, match="the dask cluster is gone"):
-            tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
-        closing.join()
-    assert fn.calls < N_TILES
-    with cluster(n_workers=1, threads_per_worker=2):
-        tile_process(image, fn, write_to="out.zarr", resume=True, **TILES)
-    assert fn.calls <= N_TILES + 4
+    # Threads continue what a client left, and another cluster what a cluster did.
+    with cluster(n_workers=1, threads_per_worker=2) if ending == "shutdown" else contextlib.nullcontext():
+        _, report = tile_process(image, fn, write_to="out.zarr", resume=True, return_report=True, **TILES)
+    assert 0 < report.n_resumed <= n_before < N_TILES
+    assert fn.calls - n_before == N_TILES - report.n_resumed
     assert array_bytes("out.zarr") == threads_bytes()
 
 
@@ -276,58 +262,39 @@ def interruptible():
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_ends_a_run_within_seconds_and_threads_continue_it(image, calls, threads_bytes):
-    fn = Counting(calls, seconds=1.0)
-    pressed = []
-
-    def press():
-        pressed.append(time.monotonic())
-        os.kill(os.getpid(), signal.SIGINT)
-
-    with cluster():
-        pressing = after_calls(fn, 4, press)
+def test_ctrl_c_ends_a_run_after_the_tiles_under_way_and_threads_continue_it(image, calls, threads_bytes):
+    fn = Gated(calls, gates=(4,))
+    with cluster(), ThreadPoolExecutor(1) as other:
+        pressed = other.submit(lambda: (wait_until(lambda: fn.calls > 4), os.kill(os.getpid(), signal.SIGINT)))
         with pytest.raises(KeyboardInterrupt) as caught:
             tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
-        seconds = time.monotonic() - pressed[0]
-        pressing.join()
-    # Five are promised where nothing else runs; that no further call began is what shows it.
-    assert seconds < 20
+        pressed.result()
+        (calls / "open-4").touch()
     assert "call again with resume=True" in caught.value.__notes__[0]
-    n_before = fn.calls
-    assert n_before <= 8
+    # It did not wait for the two that were under way, and no other began.
+    assert fn.calls <= 6
     tile_process(image, components, write_to="out.zarr", overwrite=True, **TILES)
     assert array_bytes("out.zarr") == threads_bytes()
 
 
-def kill_one_after(client, fn, *counts):
-    """Kill a worker process, each time another one, as soon as fn was called so often; give the pids."""
-    killed = []
-    for count in counts:
-        end = time.monotonic() + 120
-        while fn.calls < count:
-            assert time.monotonic() < end, f"fn was called {fn.calls} times, and not {count}"
-            time.sleep(0.01)
-        pids = [pid for pid in client.run(os.getpid, on_error="ignore").values() if pid not in killed]
-        os.kill(pids[-1], signal.SIGKILL)
-        killed.append(pids[-1])
-    return killed
+def kill_one(client, killed):
+    """Kill a worker process that was not killed before."""
+    pids = [pid for pid in client.run(os.getpid, on_error="ignore").values() if pid not in killed]
+    os.kill(pids[-1], signal.SIGKILL)
+    killed.append(pids[-1])
 
 
 def test_F3_workers_that_are_killed_in_the_middle_do_not_change_a_byte(image, calls, threads_bytes):
-    fn = Counting(calls, seconds=0.2)
+    fn = Gated(calls, gates=(5, 12))
+    killed = []
     with cluster() as client, ThreadPoolExecutor(1) as other:
-        killed = other.submit(kill_one_after, client, fn, 5, 12)
+        ends = [other.submit(fn.at_gate, gate, functools.partial(kill_one, client, killed)) for gate in fn.gates]
         tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
-        assert len(set(killed.result())) == 2
+        for end in ends:
+            end.result()
+    assert len(set(killed)) == 2
     assert fn.calls >= N_TILES
     assert array_bytes("out.zarr") == threads_bytes()
-
-
-def wait_until(condition):
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def test_F3_a_worker_that_dies_before_its_results_are_taken_loses_none(folder):
@@ -393,17 +360,20 @@ def test_a_dask_image_enters_the_tasks_of_a_cluster_through_their_graphs(threads
 
 
 def test_workers_that_come_and_go_do_not_matter(image, calls, threads_bytes):
-    fn = Counting(calls, seconds=0.1)
-    with cluster(n_workers=1) as client:
-        timers = [
-            threading.Timer(0.5, client.cluster.scale, [3]),
-            threading.Timer(3.0, client.cluster.scale, [1]),
+    fn = Gated(calls, gates=(4, 12))
+    with cluster(n_workers=1) as client, ThreadPoolExecutor(1) as other:
+
+        def scale(n):
+            client.cluster.scale(n)
+            wait_until(lambda: len(client.nthreads()) == n)
+
+        scaled = [
+            other.submit(fn.at_gate, gate, functools.partial(scale, n))
+            for gate, n in zip(fn.gates, (3, 1), strict=True)
         ]
-        for timer in timers:
-            timer.start()
         tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
-        for timer in timers:
-            timer.join()
+        for one in scaled:
+            one.result()
     assert array_bytes("out.zarr") == threads_bytes()
 
 
