@@ -245,4 +245,11 @@ def _nanny(gpus: list[str] | None) -> type:
                 if variable not in env and os.environ.get(variable, DASK_TRIM) == DASK_TRIM:
                     self.pre_spawn_env[variable] = self.env[variable] = value
 
+        async def instantiate(self) -> Any:
+            # Some versions of dask would start such a worker again and again.
+            if os.path.exists(os.environ.get(NO_GUARD_MARK, "")):
+                await self.close(reason="no main guard")
+                return self.status
+            return await super().instantiate()
+
     return WorkerKeeper
