@@ -44,4 +44,4 @@ def run(command):
 def run_module(*argv, folder, **options):
     """Run the command line in a process of its own."""
     command = [sys.executable, "-m", "blockbuster", *argv]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120, **options)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600, **options)

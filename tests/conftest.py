@@ -19,8 +19,9 @@ MEMORY, LEAST_BYTES_IN_MEMORY = "/dev/shm", 4 * 2**30
 
 
 def has_room(folder):
-    """Whether a folder is a file system of its own, with room for what tests write."""
+    """Whether a folder is a file system of its own, with room for what tests write, commands too."""
     is_usable = os.path.ismount(folder) and os.access(folder, os.W_OK)
+    is_usable = is_usable and not os.statvfs(folder).f_flag & os.ST_NOEXEC
     return is_usable and shutil.disk_usage(folder).free >= LEAST_BYTES_IN_MEMORY
 
 

@@ -86,7 +86,7 @@ def _run_shell(block, _page, _names):
     # The command line of this environment.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = ["bash", "-euo", "pipefail", "-c", block.code]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PATH": path}, timeout=600)
     assert done.returncode == 0, f"{block.code}\n{done.stderr}"
     return done.stdout
 

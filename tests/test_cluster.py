@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -114,15 +113,12 @@ def test_F3_tasks_side_by_side_in_a_worker_that_is_killed_are_all_finished(image
 @pytest.mark.parametrize(("threads", "tiles", "failures"), [(1, 6, 3), (3, 2, 3), (1, 2, 0)], ids=str)
 def test_F4_a_tile_that_kills_every_worker_is_named(image, calls, threads, tiles, failures):
     fn = Killing(calls)
-    started = time.monotonic()
     settings = {"distributed.scheduler.allowed-failures": failures}
     with (
         cluster(threads_per_worker=threads, **settings),
         pytest.raises(TileError, match="3 worker processes died while fn ran on this tile") as caught,
     ):
         tile_process(image, fn, write_to="out.zarr", tiles_per_task=tiles, **TILES)
-    # A minute is promised; it takes a quarter of one, and four beside much else on the same cores.
-    assert time.monotonic() - started < 240
     assert (caught.value.tile, caught.value.slices) == (POISONED, POISONED_TILE)
     assert "resume=True" in caught.value.__notes__[0]
     assert not (image.parent / "out.zarr").exists()

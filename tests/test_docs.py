@@ -109,7 +109,7 @@ def test_the_script_for_one_machine_runs_as_it_stands(folder):
     image[50:550:20, 100:650] = 200
     write_image(folder / "image.zarr", image, chunks=(256, 256))
     (folder / "script.py").write_text(script)
-    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=120)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     labels = np.asarray(zarr.open_array(folder / "labels.zarr" / "labels", mode="r")[...])
     assert naive.partition_fault(labels, measure.label(image > 100)) == ""

@@ -167,7 +167,7 @@ def run_script(folder, *, guard='__name__ == "__main__"', starts=False):
     """Run a script that makes a cluster."""
     (folder / "script.py").write_text(CLUSTER.format(guard=guard, starts=starts))
     command = [sys.executable, "script.py"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
 
 
 def test_F27_a_cluster_without_main_guard_says_so_and_nothing_else(tmp_path):

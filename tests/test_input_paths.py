@@ -151,7 +151,8 @@ def test_B18_an_image_by_its_relative_path_is_read_while_fn_changes_the_director
         assert_same_objects(labels, EXPECTED)
         assert sorted(os.listdir(folder)) == ["image.zarr", "out.zarr"]
     else:
-        assert kind == "dask of a zarr.Array"
+        # Some versions of dask keep the path as it was given.
+        assert kind in ("dask of a path", "dask of a zarr.Array")
         assert "image.zarr" in str(error)
 
 

@@ -174,7 +174,7 @@ import blockbuster
 @pytest.mark.parametrize("guard", ['if __name__ == "__main__": ', ""], ids=["guarded", "bare"])
 def test_a_script_without_a_main_guard_is_told_so(folder, guard):
     Path("script.py").write_text(SCRIPT.format(guard=guard))
-    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=100)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=600)
     if guard:
         assert (done.returncode, done.stdout) == (0, "1\n"), done.stderr
     else:

@@ -33,7 +33,7 @@ def _texts(outputs):
 def test_notebook_runs_and_its_outputs_are_fresh(path):
     kept = nbformat.read(path, as_version=4)
     fresh = nbformat.read(path, as_version=4)
-    NotebookClient(fresh, timeout=120).execute()
+    NotebookClient(fresh, timeout=600).execute()
     assert texts(fresh) == texts(kept)
 
 

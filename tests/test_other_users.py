@@ -124,7 +124,7 @@ def run_beside_bob(machine, acts, *dies, **environment):  # noqa: F811
     wait_for(home / "started", alice)
     done = json.loads(machine.run("bob", PLANT, machine.lab, *acts))
     (home / "go").touch()
-    printed, _ = alice.communicate(timeout=200)
+    printed, _ = alice.communicate(timeout=600)
     assert alice.returncode == 0, printed
     return done, json.loads(printed.splitlines()[-1])
 

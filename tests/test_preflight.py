@@ -139,7 +139,7 @@ def test_F7_room_is_that_of_the_file_system_of_the_stage_and_the_output(tmp_path
         or subprocess.run([*unshare, mount], cwd=tmp_path, capture_output=True).returncode
     ):
         pytest.skip("this system lets nobody mount a file system in a namespace of their own")
-    done = subprocess.run([*unshare, command], cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    done = subprocess.run([*unshare, command], cwd=tmp_path, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     warned, denied, listed = done.stdout.splitlines()
     assert "up to 9,000,000 before compression" in warned

@@ -121,7 +121,7 @@ def run_script(folder, context, call, how="file"):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -174,5 +174,5 @@ def test_F27_a_function_of_a_notebook_runs_in_processes(folder):
         "np.save('labels.npy', labels)",
     ]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
     assert_same_objects(np.load("labels.npy"), EXPECTED)

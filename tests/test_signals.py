@@ -141,7 +141,7 @@ def test_F6_a_signal_ends_the_command_after_the_running_calls_and_the_printed_co
     (again,) = (line.removeprefix("To continue: ") for line in text.splitlines() if "To continue" in line)
     assert shlex.split(again)[0] == "blockbuster"
     again = [sys.executable, "-m", *shlex.split(again)]
-    done = subprocess.run(again, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(again, capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     check_calls()
     check_labels()

@@ -91,7 +91,7 @@ class Machine:
     def run(self, user, script, *arguments, **environment):
         """Run a script to its end, and give what it prints."""
         process = self.start(user, script, *arguments, **environment)
-        printed, _ = process.communicate(timeout=200)
+        printed, _ = process.communicate(timeout=600)
         assert process.returncode == 0, printed
         return printed
 

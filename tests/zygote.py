@@ -77,7 +77,7 @@ class Zygote:
         self._process = subprocess.Popen(command, env=environment, **pipes)
         self._tickets = itertools.count()
         self._replies = {}
-        assert self._reply("ready", timeout=120) is not None, "the zygote did not start"
+        assert self._reply("ready", timeout=600) is not None, "the zygote did not start"
         return self
 
     def __exit__(self, *error):
@@ -96,7 +96,7 @@ class Zygote:
         call = cloudpickle.dumps((function, arguments, keywords))
         child = Child(self, ticket, Path(self._folder.name, str(ticket)))
         self.send("start", ticket, (str(child.path), environment or {}, call))
-        child.pid = self._reply(("started", ticket), timeout=60)
+        child.pid = self._reply(("started", ticket), timeout=600)
         return child
 
     def run(self, function, *arguments, **keywords):
@@ -134,7 +134,7 @@ class Child:
         """Send a signal, unless it has ended."""
         self.zygote.send("kill", self.ticket, number)
 
-    def wait(self, timeout=120):
+    def wait(self, timeout=600):
         """Wait for the end; a run that hangs is killed, and fails the test."""
         status = self.zygote.reply_of(self, timeout)
         if status is None:

@@ -100,7 +100,7 @@ except SystemExit as stopped:
     heavy = {"numpy", "zarr", "dask", "numba", "skimage", "scipy"} & set(sys.modules)
     sys.exit(f"imported {heavy}" if heavy else stopped.code)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert "--tile-shape" in done.stdout
 

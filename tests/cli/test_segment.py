@@ -354,7 +354,7 @@ def test_ctrl_c_is_status_130_and_says_where_the_stage_is(image, here):
         time.sleep(0.02)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert err.splitlines()[1] == "blockbuster: interrupted"
     assert "Traceback" not in err

@@ -82,7 +82,7 @@ def without_links(*arguments):
 def run_script(path, script):
     """Run a script in a new process and give the words that it noted, each with the process that did."""
     command = [sys.executable, "-c", PRELUDE + textwrap.dedent(script), str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     log = Path(f"{path}.log")
     noted = [tuple(line.split()) for line in log.read_text().splitlines()]
