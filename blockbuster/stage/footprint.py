@@ -93,7 +93,7 @@ def peak_bytes(
     602
     >>> driver, worker = (peak_bytes(**brick, itemsize=2, n_at_once=n) for n in (0, 1))
     >>> round((driver + 4 * worker) / 1e6)
-    2047
+    2247
     """
     stage = itemsize * region_voxels + STAGE_BYTES_PER_VOXEL * core_voxels
     stage += WAITING_BYTES_PER_VOXEL * waiting_voxels + APART_BYTES_PER_VOXEL * apart_voxels
