@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.cluster import Execution, run_tasks
-from blockbuster.errors import TileError
+from blockbuster.errors import TileError, ends_process
 from blockbuster.grid import Box, BrickGrid, relative_box
 from blockbuster.source import DaskSource, Source
 from blockbuster.stage.empty import EmptyTiles, threshold_of_pixels
@@ -115,9 +115,11 @@ def _look_at_bricks(
     numbers = sorted(unfinished)
     try:
         run_tasks(execution, _look_at_brick, job, numbers, directory=directory, on_result=take, region=region)
-    except (TileError, KeyboardInterrupt):
+    except TileError:
         raise
-    except BaseException:
+    except BaseException as error:
+        if ends_process(error):
+            raise
         number = find_unreadable(source, bricks, unfinished, execution)
         if number is not None:
             _raise_unreadable(source, bricks, number)
@@ -129,9 +131,9 @@ def _raise_unreadable(source: DaskSource, bricks: BrickGrid, number: int) -> Non
     for tile in bricks.tile_indices(bricks.index(number)):
         try:
             source.read(bricks.grid.region(tile))
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
+            if ends_process(error):
+                raise
             core = bricks.grid.core(tile)
             raise TileError.from_exception("reading the image", error, tile, core, whole=False) from None
 

@@ -382,9 +382,9 @@ def find_unreadable(
     for number in sorted(unfinished)[: 4 * execution.n_workers]:
         try:
             source.read(bricks.region(bricks.index(number)))
-        except KeyboardInterrupt:
-            raise
-        except BaseException:
+        except BaseException as error:
+            if ends_process(error):
+                raise
             return number
     return None
 
