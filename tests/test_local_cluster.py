@@ -138,8 +138,8 @@ def test_what_no_cluster_can_have_is_refused_before_one_starts(monkeypatch, opti
 
 @pytest.fixture(scope="module")
 def small_workers():
-    """Workers of two threads with half a gigabyte each."""
-    client, cluster = make_local_cluster(n_workers=1, threads_per_worker=2, memory_limit=10**9)
+    """Workers of two threads with 0.6 GB each."""
+    client, cluster = make_local_cluster(n_workers=1, threads_per_worker=2, memory_limit=12 * 10**8)
     with cluster, client:
         yield client
 
@@ -148,13 +148,13 @@ def small_workers():
 def test_tiles_are_sized_by_what_a_worker_has():
     image = np.lib.stride_tricks.as_strided(np.zeros(1, "uint8"), (40_000, 40_000), (0, 0))
     tile = plan_run(image, tile_shape="auto").grid.tile_shape
-    assert tile == auto_tile_shape(image.shape, image.dtype, target_bytes=250_000_000)
+    assert tile == auto_tile_shape(image.shape, image.dtype, target_bytes=300_000_000)
 
 
 @pytest.mark.usefixtures("small_workers")
 def test_a_task_that_does_not_fit_a_worker_is_announced(folder):
     image = np.zeros((4096, 4096), "uint16")
-    message = r"a task takes up to .* have 500 MB for each of their threads"
+    message = r"a task takes up to .* have 600 MB for each of their threads"
     with pytest.warns(UserWarning, match=message) as caught:
         tile_process(image, components, tile_shape=(4096, 4096), stage_dir=folder)
     assert caught[0].filename == __file__

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 __all__ = ["peak_bytes"]
 
-# The interpreter with numpy, numba, zarr and dask imported and every kernel loaded: 215 to 230 MB measured
-# with Python 3.11 and 3.13 on 64-bit Linux, and 260 where xarray and pandas are installed, which dask imports.
-BASE_BYTES = 275_000_000
+# The interpreter with numpy, numba, zarr and dask imported and every kernel loaded: 110 MB of its own, and 150
+# where xarray and pandas are installed, which dask imports; and 100 to 160 MB of libraries' files, of which the
+# system maps as much as it likes, measured with Python 3.11 and 3.13 on 64-bit Linux.
+BASE_BYTES = 345_000_000
 # Labels as they are counted, the wider copy once there are more than 65,535 of them, and what is stored.
 STAGE_BYTES_PER_VOXEL = 10
 # Final labels, staged ones, and the chunks between them and the disk.
@@ -90,10 +91,10 @@ def peak_bytes(
     --------
     >>> brick = {"region_voxels": 4100 * 2056, "core_voxels": 4096 * 2048, "box_voxels": 4096 * 2048}
     >>> round(peak_bytes(**brick, itemsize=2, n_at_once=2) / 1e6)
-    602
+    672
     >>> driver, worker = (peak_bytes(**brick, itemsize=2, n_at_once=n) for n in (0, 1))
     >>> round((driver + 4 * worker) / 1e6)
-    2247
+    2597
     """
     stage = itemsize * region_voxels + STAGE_BYTES_PER_VOXEL * core_voxels
     stage += WAITING_BYTES_PER_VOXEL * waiting_voxels + APART_BYTES_PER_VOXEL * apart_voxels
