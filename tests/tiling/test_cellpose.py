@@ -154,7 +154,7 @@ def test_workers_of_a_client_are_sized_by_their_own_limit(leave_free, memory_lim
     leave_free(1)
     limit = int(memory_limit.removesuffix("GiB")) * 2**30
     cluster = distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, memory_limit=memory_limit, dashboard_address=None
+        n_workers=2, threads_per_worker=2, memory_limit=memory_limit, dashboard_address=":0"
     )
     with cluster, distributed.Client(cluster):
         tile = auto_tile_shape_cellpose((500, 30_000, 30_000), "uint8", do_3D=True, diameter=20)
