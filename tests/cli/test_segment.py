@@ -338,12 +338,7 @@ def test_python_dash_m_returns_the_status_and_prints_a_warning_as_one_line(image
 
 
 def test_ctrl_c_is_status_130_and_says_where_the_stage_is(image, here):
-    (here / "slow.py").write_text(
-        "import time\n"
-        "def find(tile):\n"
-        "    time.sleep(0.2)\n"
-        "    return tile * 0\n"
-    )
+    (here / "slow.py").write_text("import time\ndef find(tile):\n    time.sleep(0.2)\n    return tile * 0\n")
     argv = "segment image.zarr --fn slow:find --tile-shape 5,5 --tiles-per-task 1 --write-to o"
     command = [sys.executable, "-m", "blockbuster", *argv.split()]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
