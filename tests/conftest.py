@@ -92,6 +92,10 @@ def pool():
     """Two worker processes, which take seconds to start."""
     start = dask.multiprocessing.initialize_worker_process
     with ProcessPoolExecutor(2, dask.multiprocessing.get_context(), start) as pool:
+        # Both start here and not in the folder of a test, which is removed: without a working directory Python
+        # 3.13.0 fails as it looks up a codec.
+        list(pool.map(abs, range(2)))
+        assert len(pool._processes) == 2
         yield pool
 
 
