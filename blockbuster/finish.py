@@ -138,9 +138,13 @@ class FinishedStage:
         layout = self._layout(table.dtype, place, axes, geometry)
         with partial_output(place, layout, run=self.run, continues=bool(self.done.boxes)) as path:
             finest = os.path.join(path, FINEST) if place.is_label_image else path
-            target = PyramidTarget.of_levels(path, layout) if layout.steps else ZarrTarget(finest)
-            self._write(target, table.dtype)
-            self._write_levels(path, layout)
+            self._write(
+                PyramidTarget.of_levels(path, layout, place.partial)
+                if layout.steps
+                else ZarrTarget(finest, place.partial),
+                table.dtype,
+            )
+            self._write_levels(path, layout, place.partial)
             write_atomically(os.path.join(finest, REPORT), self.report.to_json().encode())
             reach("output complete")
             if self.journal is not None:
@@ -180,10 +184,10 @@ class FinishedStage:
                 on_done=advance,
             )
 
-    def _write_levels(self, path: str, layout: OutputLayout) -> None:
+    def _write_levels(self, path: str, layout: OutputLayout, unfinished: str) -> None:
         """Write the levels of a label image that are not written together with its finest one."""
         jobs = {
-            number: LevelJob.of_level(path, layout, number)
+            number: LevelJob.of_level(path, layout, number, unfinished)
             for number in range(1 + n_along(layout), len(layout.arrays))
         }
         if not jobs:

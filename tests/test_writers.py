@@ -25,11 +25,11 @@ from blockbuster import tile_process
 from blockbuster.output.targets import ZarrTarget
 
 REPORT = "blockbuster-report.json"
-CHUNK = re.compile(r"(/c(?:/\d+)+)(\.[0-9a-f]{32}\.partial)?$")
+CHUNK = re.compile(r"/c(/\d+)+$")
 
 
 class WrittenFiles:
-    """Counts how often each chunk or shard of an array is opened for writing."""
+    """Counts how often each chunk or shard of an array is opened for writing, or put in place."""
 
     def __init__(self):
         self.folder = None
@@ -37,14 +37,17 @@ class WrittenFiles:
         sys.addaudithook(self.see)
 
     def see(self, event, arguments):
-        if event != "open" or self.folder is None or not isinstance(arguments[2], int):
+        if self.folder is None:
             return
-        path, _, flags = arguments
-        if flags & (os.O_WRONLY | os.O_RDWR) and isinstance(path, (str, os.PathLike)):
-            name = os.fspath(path)
-            chunk = CHUNK.search(name) if isinstance(name, str) and name.startswith(self.folder) else None
-            if chunk:
-                self.times[name[: chunk.end(1)]] += 1
+        if event == "open" and isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            self.count(arguments[0])
+        elif event == "os.rename":
+            self.count(arguments[1])
+
+    def count(self, path):
+        name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
+        if isinstance(name, str) and name.startswith(self.folder) and CHUNK.search(name):
+            self.times[name] += 1
 
     @contextlib.contextmanager
     def below(self, folder):
@@ -211,16 +214,25 @@ def label_when_let(tile):
     return naive.label(tile)
 
 
-@pytest.mark.parametrize("where", ["in fn", "before the labels are written"])
+@pytest.mark.parametrize(
+    "where", ["in fn", "before a box is written", "before a shard is encoded", "before a shard is in place"]
+)
 def test_F25_a_copy_that_ends_after_the_run_leaves_nothing_behind(tmp_path, once, monkeypatch, where):
-    gate, write = Gate(), ZarrTarget.write
+    gate = Gate()
 
-    def write_when_let(target, box, labels):
-        if where != "in fn":
-            gate.enter(str(box))
-        write(target, box, labels)
+    def hold(owner, name, moment, name_of):
+        function = getattr(owner, name)
 
-    monkeypatch.setattr(ZarrTarget, "write", write_when_let)
+        def when_let(*arguments):
+            if where == moment and (gated := name_of(*arguments)):
+                gate.enter(gated)
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, name, when_let)
+
+    hold(ZarrTarget, "write", "before a box is written", lambda target, box, labels: str(box))
+    hold(zarr.Array, "__setitem__", "before a shard is encoded", lambda array, box, labels: f"{array.shape}{box}")
+    hold(os, "replace", "before a shard is in place", lambda old, new: CHUNK.search(str(new)) and str(new))
     with ThreadPoolExecutor(64) as pool, small_pieces(64, 512):
         with dask.config.set(scheduler=Twice(pool, waits=False)):
             fn = label_when_let if where == "in fn" else naive.label

@@ -96,6 +96,11 @@ class OutputPlace:
         return f"{self.store}.{self.component.replace('/', '.')}.blockbuster-{suffix}"
 
     @property
+    def partial(self) -> str:
+        """Folder in which the labels are made."""
+        return self.sibling("partial")
+
+    @property
     def lock_path(self) -> str:
         """File that a run holds while it makes this output."""
         return self.sibling("lock")
@@ -103,7 +108,7 @@ class OutputPlace:
     @property
     def waits_for_swap(self) -> bool:
         """Whether a run was interrupted after it put the old array aside, and before the new one was in place."""
-        return os.path.isdir(os.path.join(self.sibling("partial"), REPLACED)) and not os.path.lexists(self.path)
+        return os.path.isdir(os.path.join(self.partial, REPLACED)) and not os.path.lexists(self.path)
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -122,7 +127,7 @@ class OutputPlace:
 
     def fault(self, *, overwrite: bool) -> str:
         """Say why the labels cannot be written here; empty when they can."""
-        partial = self.sibling("partial")
+        partial = self.partial
         if os.path.lexists(partial) and not (_is_partial_of(self, partial) or _is_abandoned(partial)):
             return f"write_to: {_IN_THE_WAY.format(partial)}"
         store = Path(self.store)
@@ -151,7 +156,7 @@ class OutputPlace:
             return _NOT_OURS.format(path, "label image" if self.is_label_image else "zarr array")
         if node and not overwrite:
             return f"{path} exists; pass overwrite=True to replace it, or choose another output_component."
-        aside = os.path.join(self.sibling("partial"), REPLACED)
+        aside = os.path.join(self.partial, REPLACED)
         if os.path.lexists(aside) and not node and not overwrite:
             return (
                 f"{path} was put aside as {aside} by a run that was interrupted; pass resume=True to finish that "
@@ -253,7 +258,7 @@ def finish_publishing(place: OutputPlace) -> None:
 
 def clear_partial(place: OutputPlace) -> None:
     """Put an array that went aside back where nothing took its place, and remove what an earlier run left."""
-    _recover(place, place.sibling("partial"))
+    _recover(place, place.partial)
 
 
 @contextlib.contextmanager
@@ -264,7 +269,7 @@ def _partial_folder(
 
     With `create`, which writes empty labels into a store, go on with what the run left.
     """
-    partial = place.sibling("partial")
+    partial = place.partial
     # A task that outlives a run which failed does not know the name of the next run's store.
     store = os.path.join(partial, f"store-{run[:12]}")
     path = os.path.join(store, *place.component.split("/"))

@@ -40,9 +40,10 @@ class PyramidTarget:
     coarser: tuple[tuple[Coarsening, ZarrTarget], ...]
 
     @classmethod
-    def of_levels(cls, folder: str, layout: OutputLayout) -> PyramidTarget:
+    def of_levels(cls, folder: str, layout: OutputLayout, unfinished: str) -> PyramidTarget:
         """Describe the levels of the label image in `folder` that can be written together."""
-        targets = [ZarrTarget(str(Path(folder, str(number)))) for number in range(1 + n_along(layout))]
+        paths = [str(Path(folder, str(number))) for number in range(1 + n_along(layout))]
+        targets = [ZarrTarget(path, unfinished) for path in paths]
         return cls(targets[0], tuple(zip(layout.steps, targets[1:], strict=False)))
 
     def write(self, box: Box, labels: np.ndarray) -> None:
@@ -112,11 +113,11 @@ class LevelJob:
     step: Coarsening
 
     @classmethod
-    def of_level(cls, folder: str, layout: OutputLayout, number: int) -> LevelJob:
+    def of_level(cls, folder: str, layout: OutputLayout, number: int, unfinished: str) -> LevelJob:
         """Describe how a level of the label image in `folder` is written."""
         array = layout.arrays[number]
         boxes = TileGrid.regular(array.shape, group_shards(array.shape, array.shard), (0,) * len(array.shape))
-        target = ZarrTarget(str(Path(folder, str(number))))
+        target = ZarrTarget(str(Path(folder, str(number))), unfinished)
         return cls(str(Path(folder, str(number - 1))), target, boxes, layout.steps[number - 1])
 
     @cached_property

@@ -17,7 +17,8 @@ import zarr
 from blockbuster.chunks import chunk_keys
 from blockbuster.grid import relative_box
 from blockbuster.npy import load_npy
-from blockbuster.rundir.durable import checksum_files, full_disk_explained
+from blockbuster.rundir.chunk_writing import write_chunks
+from blockbuster.rundir.durable import checksum_files
 
 __all__ = ["ArrayTarget", "NpyTarget", "ZarrTarget"]
 
@@ -81,32 +82,31 @@ class ZarrTarget:
     Parameters
     ----------
     path : str
-        Folder of the array.
+        Folder of the array, which has its metadata and is never made.
+    unfinished : str
+        Folder on the same file system, where a chunk or shard lies until it is complete.
     """
 
     path: str
+    unfinished: str
 
     @cached_property
     def _array(self) -> zarr.Array:
-        # zarr looks for zeros slowly, and a box of background is not written at all. In a path given as
-        # text it would take # and ? for parts of a URL.
-        return zarr.open_array(Path(self.path), mode="r+").with_config({"write_empty_chunks": True})
+        # In a path given as text zarr would take # and ? for parts of a URL.
+        return zarr.open_array(Path(self.path), mode="r")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path}
+        return {"path": self.path, "unfinished": self.unfinished}
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Write the labels of a box of whole chunks or shards."""
-        if not any(os.path.exists(os.path.join(self.path, name)) for name in ("zarr.json", ".zarray")):
-            # A task that outlives its run would make the folder anew.
-            raise FileNotFoundError(f"the array {self.path} was removed or published while it was written")
-        with full_disk_explained(self.path, labels.nbytes):
-            # One at a time: zarr would hold the encoded bytes and a copy of all that it is given.
-            for part in self._shards(box):
-                self._array[part] = labels[relative_box(part, box)]
+        # One at a time, since all that is encoded at once is held.
+        for part in self._shards(box):
+            part_labels = labels[relative_box(part, box)]
+            write_chunks(self._array, self.path, part, part_labels, unfinished=self.unfinished)
 
     def clear(self, box: Box) -> None:
-        """Remove what is stored of a box: at the image's border zarr would read it, and stumble over damage."""
+        """Remove what is stored of a box."""
         for path in self._files(box):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)

@@ -77,7 +77,9 @@ def sweep_unfinished(folder: str | os.PathLike[str], owner: str) -> None:
 
 
 @contextlib.contextmanager
-def replaced_file(path: str | os.PathLike[str], n_bytes: int, *, owner: str = "") -> Iterator[IO[bytes]]:
+def replaced_file(
+    path: str | os.PathLike[str], n_bytes: int, *, owner: str = "", folder: str = ""
+) -> Iterator[IO[bytes]]:
     """Give a file that takes the place of `path` when the block ends well, and else is removed.
 
     Parameters
@@ -88,12 +90,14 @@ def replaced_file(path: str | os.PathLike[str], n_bytes: int, *, owner: str = ""
         How much will be written, for the message that the disk is full.
     owner : str
         Word in its name until then.
+    folder : str
+        Where it lies until then, on the same file system; unless given, beside `path`.
     """
     with full_disk_explained(path, n_bytes), contextlib.ExitStack() as failed:
         # Not a file of `tempfile`, which nobody else could read. Closing it writes the rest, and finds the disk
         # full once more.
         unique = f"{owner}-{uuid.uuid4().hex}" if owner else uuid.uuid4().hex
-        new = os.path.join(os.path.dirname(path), WRITING + unique)
+        new = os.path.join(folder or os.path.dirname(path), WRITING + unique)
         with open(new, "xb") as file:
             failed.callback(os.unlink, new)
             yield file

@@ -20,6 +20,7 @@ from zarr.codecs import ZstdCodec
 from blockbuster.chunks import chunk_keys
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.npy import load_npz_array, npz_bytes
+from blockbuster.rundir.chunk_writing import write_chunks
 from blockbuster.rundir.durable import METADATA_BYTES, checksum_files, full_disk_explained, write_atomically
 from blockbuster.rundir.folder import has_finished_work
 from blockbuster.sealed import seal, unseal
@@ -210,8 +211,8 @@ class StagedLabels:
         """
         array = self._small if labels.dtype == SMALL else self._large
         box, whole = self._padded(index, labels)
-        with full_disk_explained(self.path, labels.nbytes):
-            array[box] = whole
+        folder = os.fspath(self._array_path(labels.dtype))
+        write_chunks(array, folder, box, whole, unfinished=self.path)
         arrays = {"counts": sidecar.counts, "pairs": sidecar.pairs}
         if sidecar.agreement is not None and sidecar.voxels is not None:
             arrays |= {"agreement": sidecar.agreement, "voxels": sidecar.voxels}
@@ -311,6 +312,5 @@ def label_dtype(n_labels: int) -> np.dtype:
 
 
 def _open_unfiltered(path: Path) -> zarr.Array:
-    # A brick without labels is never written, so zarr's slow search for zeros would find nothing.
     # Format 3 alone, as it was made: format 2 has codecs that read pickles.
-    return zarr.open_array(path, mode="r+", zarr_format=3).with_config({"write_empty_chunks": True})
+    return zarr.open_array(path, mode="r", zarr_format=3)
