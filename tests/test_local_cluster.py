@@ -1,6 +1,7 @@
 """Clusters that `make_local_cluster` starts: processes, one GPU each, and no more memory than there is."""
 
 import os
+import signal
 import subprocess
 import sys
 import warnings
@@ -10,7 +11,7 @@ import numpy as np
 import psutil
 import pytest
 from distributed import Client
-from fatal import components
+from fatal import components, wait_until
 from outcomes import assert_same_objects, blobs
 
 from blockbuster import auto_tile_shape, make_local_cluster, plan_run, tile_process
@@ -88,9 +89,12 @@ def test_every_gpu_has_a_worker_that_sees_no_other(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5a")
     client, cluster = make_local_cluster(use_gpu=True, memory_limit="1 GB")
     with cluster, client:
-        workers = list(client.run(about_worker).values())
-        # One that is restarted has the same GPU.
-        client.restart()
+        workers, known = list(client.run(about_worker).values()), cluster.scheduler.workers
+        first = set(known)
+        for worker in workers:
+            os.kill(worker["pid"], signal.SIGKILL)
+        wait_until(lambda: len(known) == 2 and not first & set(known))
+        # One that took the place of another has the same GPU.
         again = list(client.run(about_worker).values())
     assert sorted(worker["gpu"] for worker in workers) == ["3", "GPU-5a"]
     assert sorted(worker["gpu"] for worker in again) == ["3", "GPU-5a"]
