@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from unittest.mock import patch
 
 import numpy as np
@@ -85,6 +85,14 @@ def write_plainly(path: str, data: bytes) -> None:
     Path(path).write_bytes(data)
 
 
+@contextlib.contextmanager
+def plain_file(path: str, n_bytes: int, *, folder: str) -> Iterator[IO[bytes]]:
+    """Give a file of which a reader can see half."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        yield file
+
+
 def unchecked_zstd(level: int, checksum: bool) -> ZstdCodec:
     """Make the codec without its checksum."""
     return ZstdCodec(level=level, checksum=False)
@@ -111,7 +119,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "blockbuster.rundir.staged.StagedLabels.checksum": _nothing,
         "blockbuster.output.targets.ZarrTarget.checksum": _nothing,
         "blockbuster.rundir.arrays.ArrayFolder.checksum": _nothing,
-        "blockbuster.rundir.staged.ZstdCodec": unchecked_zstd,
+        "blockbuster.rundir.sections.crc32": lambda data: 0,
         "zarr.codecs.ZstdCodec": unchecked_zstd,
     },
     "looking for staged files": {"blockbuster.rundir.staged._wait_for": _nothing},
@@ -127,6 +135,8 @@ PARTS: dict[str, dict[str, Any]] = {
     "atomic files": {
         "blockbuster.output.publishing._partial_folder": visible_folder,
         "blockbuster.rundir.staged.write_atomically": write_plainly,
+        "blockbuster.rundir.staged.replaced_file": plain_file,
+        "blockbuster.output.targets.replaced_file": plain_file,
         "blockbuster.finish.write_atomically": write_plainly,
     },
 }

@@ -2,7 +2,7 @@
 
 Both run on the engine's images, turn about, after one call each that is not counted. Time is that of the whole
 call; peak memory is that of one more call, in a process of its own, which also weighs what lies in the stage:
-sidecars, where halo strips travel, against staged labels. The last row is dense tissue without any background
+halo strips against labels. The last row is dense tissue without any background
 and a function that costs nothing: the worst case, which is not judged.
 """
 
@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,14 +33,15 @@ from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes, seconds_of
 from benchmarks.settings import ROOT, is_small
 from benchmarks.table import format_table, verdict
 from benchmarks.tissue import voronoi_labels
+from blockbuster.rundir.sections import SectionFile
 
 __all__ = ["Case", "cases", "main", "measure", "weigh"]
 
 MERGES = ("touch", "agree")
-SIDECAR_BOUND = 0.3
+STRIP_BOUND = 0.3
 DEFAULT_REPEATS = 5
 TITLES = ["setting", "pairs", "touch s", "agree s", "ratio", "by pairs", "at most", "verdict"]
-WEIGHT_TITLES = ["setting", "touch MB", "agree MB", "ratio", "at most", "sidecars / labels", "at most", "verdict"]
+WEIGHT_TITLES = ["setting", "touch MB", "agree MB", "ratio", "at most", "strips / labels", "at most", "verdict"]
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Case:
     time_bound : float or None
         Largest allowed ratio of the times; ``None``: not judged.
     memory_bound : float or None
-        Largest allowed ratio of the peaks of memory; with it, sidecars are judged.
+        Largest allowed ratio of the peaks of memory; with it, strips are judged.
     """
 
     kind: str
@@ -157,9 +159,9 @@ def weigh(case: Case, path: Path) -> list[str]:
     weights = {merge: _weigh_in_new_process(case, path, merge) for merge in MERGES}
     peaks = {merge: found["peak_bytes"] for merge, found in weights.items()}
     ratio = peaks["agree"] / peaks["touch"]
-    share = weights["agree"]["sidecar_bytes"] / weights["agree"]["label_bytes"]
+    share = weights["agree"]["strip_bytes"] / weights["agree"]["label_bytes"]
     bound = case.memory_bound
-    share_bound = None if bound is None else SIDECAR_BOUND
+    share_bound = None if bound is None else STRIP_BOUND
     verdicts = {verdict(ratio, bound), verdict(share, share_bound)}
     return [
         case.name,
@@ -186,14 +188,11 @@ def _print_weight(given: str, merge: str, path: str) -> None:
         Case(*json.loads(given)).run(Path(path), merge, Path(name), keep_stage=True)
         peak = peak_memory_bytes()
         (part,) = Path(name).glob("*.blockbuster-stage/part-*")
-        sizes = {
-            kind: _bytes_below(part / folder) for kind, folder in (("label", "labels"), ("sidecar", "sidecars"))
-        }
-    print(json.dumps({"peak_bytes": peak, **{f"{kind}_bytes": size for kind, size in sizes.items()}}))
-
-
-def _bytes_below(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        sizes: Counter[str] = Counter()
+        for file in part.iterdir():
+            for section, size in SectionFile(file).sizes.items():
+                sizes[section.partition("-")[0]] += size
+    print(json.dumps({"peak_bytes": peak, "strip_bytes": sizes["border"], "label_bytes": sizes["group"]}))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -214,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"\nTime on {N_THREADS} threads, medians of {repeats}; ratio is agree / touch:\n")
         print(format_table(TITLES, rows), flush=True)
         weights = [weigh(case, path) for case, path in zip(chosen, paths, strict=True)]
-        print("\nPeak memory of one run in a process of its own, and bytes of the sidecars with agree:\n")
+        print("\nPeak memory of one run in a process of its own, and bytes of the strips with agree:\n")
         print(format_table(WEIGHT_TITLES, weights))
     sys.exit(any(row[-1] == "FAIL" for row in [*rows, *weights]))
 

@@ -129,6 +129,27 @@ class TileGrid:
         """Say whether there is a tile on the low (0) or high (1) side."""
         return index[axis] < self.grid_shape[axis] - 1 if side else index[axis] > 0
 
+    def cores(self, numbers: np.ndarray) -> np.ndarray:
+        """Give start and stop along each axis of some tiles, without halo.
+
+        Parameters
+        ----------
+        numbers : (n,) ndarray of int
+            The tiles, in C order.
+
+        Returns
+        -------
+        (n, ndim, 2) ndarray of int64
+
+        Examples
+        --------
+        >>> TileGrid.regular((10, 9), (4, 9), (1, 1)).cores(np.array([2])).tolist()
+        [[[8, 10], [0, 9]]]
+        """
+        places = zip(self.edges, np.unravel_index(numbers, self.grid_shape), strict=True)
+        ends = [np.stack([edges[i], edges[i + 1]], axis=-1) for edges, i in places]
+        return np.stack(ends, axis=1).astype(np.int64, copy=False)
+
     def without_axis(self, axis: int) -> TileGrid:
         """Drop an axis, e.g. the channels that ``fn`` consumed."""
         keep = [i for i in range(self.ndim) if i != axis]
@@ -209,9 +230,3 @@ class BrickGrid:
     def has_neighbour(self, index: Index, axis: int, side: int) -> bool:
         """Say whether there is a brick on the low (0) or high (1) side."""
         return index[axis] < self.grid_shape[axis] - 1 if side else index[axis] > 0
-
-    def inner_seams(self, index: Index, axis: int) -> np.ndarray:
-        """Positions, counted from the brick's origin, where a tile of the brick starts behind another."""
-        tiles = self.tiles(index)[axis]
-        edges = self.grid.edges[axis]
-        return edges[tiles.start + 1 : tiles.stop] - edges[tiles.start]

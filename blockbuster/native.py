@@ -12,10 +12,10 @@ import numpy as np
 import zarr
 
 from blockbuster.cluster import find_execution, with_workers
-from blockbuster.finish import TABLE, FinishedStage, MergeProgress
+from blockbuster.finish import FinishedStage
 from blockbuster.grid import TileGrid
 from blockbuster.jit import in_native_order
-from blockbuster.options import resolve_count
+from blockbuster.options import check_choice, resolve_count, resolve_fraction
 from blockbuster.output.label_image import geometry_of_labels, warn_of_transformations_left_out
 from blockbuster.output.paths import check_groups
 from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_image, replaced_output
@@ -26,8 +26,8 @@ from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.folder import is_stage
 from blockbuster.rundir.lock import hold_lock
-from blockbuster.rundir.staged import StagedLabels, read_layout
-from blockbuster.seams.labels import remap_labels
+from blockbuster.rundir.staged import StagedLabels
+from blockbuster.stage.opening import open_kept
 
 __all__ = ["relabel_sequential_zarr", "zarr_native_merge"]
 
@@ -43,9 +43,11 @@ def zarr_native_merge(
     *,
     n_workers: int | None = None,
     show_progress: bool = False,
-    connectivity: int = 1,
+    connectivity: int | None = None,
     sequential: bool = False,
     overwrite: bool = False,
+    merge: str | None = None,
+    min_agreement: float | None = None,
 ) -> int:
     """Merge labels that were staged tile by tile into one label array.
 
@@ -62,13 +64,18 @@ def zarr_native_merge(
         How many threads or processes work; ``None``: as dask is configured.
     show_progress : bool
         Show progress bars.
-    connectivity : int
-        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. A stage that `tile_process`
-        kept is merged as its run was, by agreement too, and this must be the connectivity of that run.
+    connectivity : int, optional
+        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: those of the run for a
+        stage that `tile_process` kept, which has no others; else 1.
     sequential : bool
         Number the objects 1..N.
     overwrite : bool
         Replace an existing array, once the new one is complete.
+    merge : str, optional
+        What is one object, as for `tile_process`; ``None``: as the run had it, and for labels of others "touch".
+        A stage that was made for "agree" can be merged in every way, any other as it was made or with "none".
+    min_agreement : float, optional
+        The least agreement of two labels that become one with ``merge="agree"``; ``None``: that of the run.
 
     Returns
     -------
@@ -82,8 +89,8 @@ def zarr_native_merge(
 
     Notes
     -----
-    Labels of others are read and staged once, then merged like those of `tile_process`; memory
-    depends on the chunks and the number of labels that touch a seam.
+    A stage that was kept is merged without running fn again. Labels of others are read and staged once, then
+    merged like those of `tile_process`; memory depends on the chunks and the number of labels that touch a seam.
 
     Examples
     --------
@@ -95,22 +102,28 @@ def zarr_native_merge(
     >>> zarr_native_merge(f"{folder}/staged.zarr", "tiles", f"{folder}/merged.zarr", "labels")
     1
     """
+    if merge is not None:
+        check_choice(merge, "merge", ("touch", "agree", "none"))
+    if min_agreement is not None:
+        resolve_fraction(min_agreement, "min_agreement")
     with with_workers(None if n_workers is None else resolve_count(n_workers, "n_workers", 1)):
         if is_stage(stage_path):
-            return _merge_own_stage(
-                stage_path, out_path, out_component, show_progress, connectivity, sequential, overwrite
-            )
-        staged = _open_labels(stage_path, stage_component, "stage")
+            staged, counts = open_kept(stage_path)
+            staged = _with_rule(staged, connectivity, merge, min_agreement)
+            place = resolve_place(out_path, out_component)
+            return _merge_own_stage(staged, counts, place, show_progress, sequential, overwrite)
+        labels = _open_labels(stage_path, stage_component, "stage")
+        rule: dict[str, Any] = {"connectivity": connectivity, "merge": merge, "min_agreement": min_agreement}
         _, report = tile_process(
-            staged,
+            labels,
             _as_it_is,
             write_to=out_path,
             output_component=out_component,
             progress=show_progress,
-            connectivity=connectivity,
             sequential_labels=sequential,
             overwrite=overwrite,
             return_report=True,
+            **{name: value for name, value in rule.items() if value is not None},
         )
         return int(report.n_objects)
 
@@ -213,31 +226,36 @@ def _open_labels(path: Path, component: str, what: str) -> Any:
     return labels
 
 
+def _with_rule(
+    staged: StagedLabels, connectivity: int | None, merge: str | None, min_agreement: float | None
+) -> StagedLabels:
+    """Let a stage be merged by another rule, where one is given and it holds what that takes."""
+    own = staged.merge_rule
+    if connectivity not in (None, staged.connectivity):
+        raise ValueError(
+            f"connectivity is {connectivity}; {staged.path} was staged for {staged.connectivity}, pass "
+            f"connectivity={staged.connectivity} or None."
+        )
+    merge = merge or own
+    if merge not in (own, "none") and own != "agree":
+        kept = "nothing of the seams" if own == "none" else "which labels touch, not how far two tiles agree"
+        raise ValueError(
+            f'merge is "{merge}"; {staged.path} was made with merge="{own}", which keeps {kept}: pass '
+            f'merge="{own}" or "none", or segment again with merge="{merge}".'
+        )
+    if min_agreement is not None and merge != "agree":
+        raise ValueError(f'min_agreement is {min_agreement}; it is for merge="agree", and merge is "{merge}".')
+    return staged.with_rule(merge, min_agreement)
+
+
 def _merge_own_stage(
-    stage_path: Path,
-    out_path: Path,
-    out_component: str,
+    staged: StagedLabels,
+    counts: np.ndarray,
+    place: OutputPlace,
     progress: bool,
-    connectivity: int,
     sequential: bool,
     overwrite: bool,
 ) -> int:
-    seams = MergeProgress.read(os.fspath(stage_path)).seams
-    if not seams or not read_layout(stage_path):
-        raise ValueError(
-            f"{os.fspath(stage_path)} is the stage of a run that did not finish; finish it first, with "
-            "tile_process(..., resume=True)."
-        )
-    staged = StagedLabels.open(stage_path)
-    if ArrayFolder(staged.path).checksum(*TABLE) != seams["crc"]:
-        names = ", ".join(f"{name}.npy" for name in TABLE)
-        raise OSError(f"{os.fspath(stage_path)}: of {names} one is damaged or missing; run again.")
-    if connectivity != staged.connectivity:
-        raise ValueError(
-            f"connectivity is {connectivity}; {os.fspath(stage_path)} was staged for "
-            f"{staged.connectivity}, pass connectivity={staged.connectivity}."
-        )
-    place = resolve_place(out_path, out_component)
     fault = place.fault(overwrite=overwrite)
     if fault:
         raise FileExistsError(fault)
@@ -250,7 +268,7 @@ def _merge_own_stage(
         find_execution().opened() as execution,
     ):
         arrays = ArrayFolder(folder)
-        arrays.save("counts", np.array(ArrayFolder(staged.path).load("counts")))
+        arrays.save("counts", counts)
         finished = FinishedStage(staged, arrays, execution, RunReport(), progress)
         table = finished.match(sequential=sequential)
         finished.publish(table, place, None, geometry)
@@ -273,8 +291,7 @@ def _ranked(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:
     if largest <= max(DENSE_TABLE_LENGTH, 8 * len(ids)):
         table = np.zeros(largest + 1, labels.dtype)
         table[ids] = np.arange(1, len(ids) + 1)
-        ranked = np.empty_like(labels)
-        remap_labels(labels, table, ranked)
+        ranked: np.ndarray = table[labels]
         return ranked
     ranked = np.searchsorted(ids, labels).astype(labels.dtype) + 1
     ranked[labels == 0] = 0

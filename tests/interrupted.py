@@ -140,9 +140,9 @@ def store_in_small_pieces(monkeypatch):
 
 
 def stage_in_small_pieces(monkeypatch):
-    """Have every brick consist of several chunks as well."""
+    """Have the tiles of every brick written in several groups as well."""
     store_in_small_pieces(monkeypatch)
-    monkeypatch.setattr("blockbuster.rundir.staged.CHUNK_VOXELS", 60)
+    monkeypatch.setattr("blockbuster.stage.brick_labels.GROUP_VOXELS", 60)
 
 
 def leave_stopped(folder):

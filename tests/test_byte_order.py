@@ -6,11 +6,13 @@ import pytest
 import zarr
 from outcomes import assert_same_objects
 from scipy import ndimage
+from stretches import grouped
 
 from blockbuster import relabel_sequential_zarr, suggest_overlap, tile_process, zarr_native_merge
 from blockbuster.output.downsample import Coarsening
 from blockbuster.pictures import colour_labels, mark_outlines, seam_states
-from blockbuster.seams.labels import compact_labels, keep_positions_apart, remap_labels
+from blockbuster.seams.labels import keep_positions_apart
+from blockbuster.seams.stretches import StretchFinder
 
 IMAGE = ndimage.gaussian_filter(np.random.default_rng(2).random((48, 64)), 1.5) > 0.5
 LABELS = ndimage.label(IMAGE)[0]
@@ -76,15 +78,19 @@ def test_B28_the_halo_is_suggested_alike(order):
     assert ask(order) == ask("=i8")
 
 
-def remapped(labels):
+BOX = slice(0, 48), slice(0, 64)
+
+
+def stretches_and_count(labels):
+    tile, count = StretchFinder().find(labels, BOX)
+    return tile.rows, tile.stretches, count
+
+
+def filled(labels):
+    tile, count = StretchFinder().find(labels, BOX)
     out = np.zeros(labels.shape, np.int64)
-    remap_labels(labels, np.arange(LABELS.max() + 1)[::-1].astype(labels.dtype), out)
+    grouped(tile).fill(np.zeros(1, np.int64), BOX, np.arange(count + 1)[::-1].copy(), out)
     return out
-
-
-def compacted(labels):
-    out = np.zeros(labels.shape, np.uint32)
-    return compact_labels(labels, out), out
 
 
 FUNCTIONS = {
@@ -98,8 +104,8 @@ FUNCTIONS = {
         labels, (slice(0, 16), slice(0, 22))
     ),
     "apart": lambda labels: keep_positions_apart(labels, (0,)),
-    "compacted": compacted,
-    "remapped": remapped,
+    "stretches": stretches_and_count,
+    "filled": filled,
 }
 
 

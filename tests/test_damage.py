@@ -9,6 +9,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
+from brick_files import places_in
 from interrupted import (
     EXPECTED,
     N_TILES,
@@ -25,9 +26,10 @@ from interrupted import (
 )
 from outcomes import refused, snapshot
 
-from blockbuster import tile_process
+from blockbuster import zarr_native_merge
 from blockbuster.rundir.journal import JOURNAL, read_journal
 from blockbuster.rundir.staged import StagedLabels
+from blockbuster.seams.stretches import COLUMNS
 
 
 def staged_file(folder, name):
@@ -89,11 +91,8 @@ def go_on(folder, **options):
 
 
 STAGED = {
-    "chunk of labels": ("labels/uint16/c/2/1", (1, 1)),
-    "another chunk of the same brick": ("labels/uint16/c/3/1", (1, 1)),
-    "chunk of a brick at the edge": ("labels/uint16/c/7/2", (3, 2)),
-    "sidecar": ("sidecars/4.npz", (1, 1)),
-    "sidecar of a brick at the edge": ("sidecars/11.npz", (3, 2)),
+    "brick": ("4.tiles", (1, 1)),
+    "brick at the edge": ("11.tiles", (3, 2)),
 }
 
 
@@ -162,10 +161,9 @@ def test_F9_a_journal_with_rubbish_at_its_end_goes_on(rubbish, tmp_path, clean):
 
 
 def test_F11_a_stage_that_lost_all_of_its_labels_is_made_again(tmp_path, clean):
-    for path in [
-        *(tmp_path / STAGE).glob("part-*/sidecars/*"),
-        *(tmp_path / STAGE).glob("part-*/labels/*/c/*/*"),
-    ]:
+    bricks = list((tmp_path / STAGE).glob("part-*/*.tiles"))
+    assert len(bricks) == N_TILES
+    for path in bricks:
         path.unlink()
     assert sum(go_on(tmp_path).values()) == N_TILES
     assert contents(tmp_path / "out.zarr") == clean
@@ -184,16 +182,6 @@ def test_F9_F10_F11_damaged_metadata_of_the_partial_output_never_become_visible(
     damage(path)
     assert go_on(tmp_path) == {}
     assert contents(tmp_path / "out.zarr") == clean
-
-
-@every_damage
-@pytest.mark.parametrize("dtype", ["uint16", "uint32"])
-def test_F9_F10_F11_damaged_metadata_of_the_stage_are_noticed(dtype, damage, tmp_path, clean):
-    damage(staged_file(tmp_path, f"labels/{dtype}/zarr.json"))
-    with refused(OSError, STAGE, "metadata of the arrays", "damaged", "overwrite=True"):
-        go_on(tmp_path)
-    assert not (tmp_path / "out.zarr").exists()
-    go_on_anew(tmp_path, clean)
 
 
 def go_on_anew(folder, clean):
@@ -234,67 +222,84 @@ def test_F9_F10_F11_a_partial_output_with_a_damaged_mark_is_left_alone(damage, t
         go_on(tmp_path)
 
 
-def test_F10_no_bit_of_a_staged_chunk_or_sidecar_flips_unnoticed(tmp_path, clean):
-    staged = StagedLabels.open(tmp_path / STAGE)
-    (record,) = (record for record in read_journal(tmp_path / STAGE) if record.get("task") == 4)
-    whole = (slice(0, 10), slice(0, 11))
+# -- every section of a brick
 
-    def read_all():
-        planes = [staged.read_border((1, 1), axis, side) for axis in (0, 1) for side in (0, 1)]
-        return [staged.read((1, 1), sum(record["counts"]), whole), staged.read_pairs((1, 1)), *planes]
 
-    good, n_noticed = read_all(), 0
-    for name, step in (("labels/uint16/c/2/1", 1), ("sidecars/4.npz", 5)):
-        path = staged_file(tmp_path, name)
-        data = path.read_bytes()
-        for place in range(0, len(data), step):
-            path.write_bytes(data[:place] + bytes([data[place] ^ 1 << place % 8]) + data[place + 1 :])
-            try:
-                found = read_all()
-            except OSError as error:
-                n_noticed += "resume=True" in str(error)
-            else:
-                # A date in the archive, for instance.
-                assert all(map(np.array_equal, found, good))
+@pytest.fixture(scope="module", params=["touch", "agree"])
+def kept(request, tmp_path_factory):
+    """A stage whose bricks have four tiles in a group each, options of its run, and contents of the output."""
+    folder = tmp_path_factory.mktemp("kept")
+    options = {"merge": request.param, "tiles_per_task": 4}
+    with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
+        stage_in_small_pieces(patch)
+        segment(Labeller(folder / "labeller"), keep_stage=True, write_to=folder / "out.zarr", **options)
+    return folder / STAGE, options, contents(folder / "out.zarr")
+
+
+@pytest.fixture
+def stage(kept, tmp_path, monkeypatch):
+    """A copy of the stage that was kept."""
+    stage_in_small_pieces(monkeypatch)
+    return shutil.copytree(kept[0], tmp_path / STAGE)
+
+
+def sections_of(path):
+    """First byte and the one behind the last of all that a file of a task consists of."""
+    places = {name: ends for name, ends in places_in(path).items() if ends[0] < ends[1]}
+    assert {"groups", "pairs"} <= places.keys()
+    for name in ("group-0", "group-1", "group-2", "group-3", "border-1-0", "border-1-1"):
+        assert name in places or {f"{name}-{column}" for column in (*COLUMNS, "tiles")} <= places.keys()
+    return places
+
+
+def flipped(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1 << place % 8
+    return bytes(data)
+
+
+def test_F10_no_bit_of_a_brick_flips_unnoticed(stage, tmp_path):
+    staged, path = StagedLabels.open(stage), staged_file(tmp_path, "1.tiles")
+    names = sections_of(path).keys() - {"magic", "length", "checksum", "header"}
+    data = path.read_bytes()
+    for place in range(len(data)):
+        path.write_bytes(flipped(path, place))
+        with pytest.raises(OSError, match=r"brick \(0, 1\) of the stage .* resume=True"):
+            read_all(staged, names)
         path.write_bytes(data)
-    assert n_noticed > 100
+    read_all(staged, names)
 
 
-# -- bricks of many labels
+def read_all(staged, names):
+    file = staged.open_brick((0, 1))
+    return [file.read(name) for name in names]
 
 
-def number_all(pixels):
-    return np.arange(1, pixels.size + 1).reshape(pixels.shape)
+def test_F10_a_bit_that_flips_in_any_section_costs_its_task_alone(kept, stage, tmp_path):
+    _, options, clean = kept
+    for start, stop in sections_of(staged_file(tmp_path, "1.tiles")).values():
+        folder = tmp_path / f"{start}"
+        shutil.copytree(stage, folder / STAGE)
+        path = staged_file(folder, "1.tiles")
+        path.write_bytes(flipped(path, (start + stop) // 2))
+        fn = Labeller(folder / "labeller")
+        segment(fn, resume=True, write_to=folder / "out.zarr", **options)
+        assert sorted(fn.calls.elements()) == [(y, 1) for y in range(4)]
+        assert contents(folder / "out.zarr") == clean
 
 
-MANY = np.ones((240, 560), "uint8")
-MANY_OPTIONS = {"tile_shape": (240, 280), "tiles_per_task": 1, "fn_version": "1"}
-
-
-@pytest.fixture(scope="module")
-def many(tmp_path_factory):
-    """What a run leaves whose bricks have more labels than uint16 holds, and the contents of a clean output."""
-    folder = tmp_path_factory.mktemp("many")
-    with dask.config.set(scheduler="synchronous"):
-        tile_process(MANY, number_all, write_to=folder / "clean.zarr", **MANY_OPTIONS)
-        interrupt_at(
-            "seams matched", number_all, image=MANY, write_to=folder / "out.zarr", overlap=0, **MANY_OPTIONS
-        )
-    return folder / STAGE, contents(folder / "clean.zarr")
-
-
-@pytest.mark.parametrize("name", ["labels/uint32/c/0/1", "sidecars/1.npz"])
-@every_damage
-def test_F9_F10_F11_damage_is_noticed_where_a_brick_has_many_labels(damage, name, many, tmp_path):
-    stage, clean = many
-    shutil.copytree(stage, tmp_path / STAGE)
-    assert not list((tmp_path / STAGE).glob("part-*/labels/uint16/c"))
-    damage(staged_file(tmp_path, name))
-    _, report = tile_process(
-        MANY, number_all, resume=True, return_report=True, write_to=tmp_path / "out.zarr", **MANY_OPTIONS
-    )
-    assert (report.n_tiles, report.n_resumed) == (2, 1)
-    assert contents(tmp_path / "out.zarr") == clean
+def test_F10_a_bit_that_flips_in_any_section_ends_a_merge_that_names_the_brick(kept, stage, tmp_path):
+    path, merged = staged_file(tmp_path, "1.tiles"), tmp_path / "merged.zarr"
+    data = path.read_bytes()
+    named = (r"brick \(0, 1\) of the stage", STAGE, "checksum|does not begin", "run again with resume=True")
+    for start, stop in sections_of(path).values():
+        path.write_bytes(flipped(path, (start + stop) // 2))
+        with refused(OSError, *named):
+            zarr_native_merge(stage, "labels", merged, "labels")
+        assert not merged.exists()
+        path.write_bytes(data)
+    zarr_native_merge(stage, "labels", merged, "labels")
+    assert contents(merged) == kept[2]
 
 
 # -- tiles that were probed
@@ -318,7 +323,7 @@ def test_F9_F10_F11_a_tile_whose_probe_is_damaged_is_shown_again_with_its_task(d
 
 
 @every_damage
-@pytest.mark.parametrize("name", ["labels/uint16/c/1/1", "sidecars/4.npz", "labels/uint16/c/3/2"])
+@pytest.mark.parametrize("name", ["4.tiles", "5.tiles", "11.tiles"])
 def test_F9_F10_F11_damage_in_a_run_ends_it_without_an_output_and_it_can_go_on(
     name, damage, tmp_path, monkeypatch
 ):
@@ -348,7 +353,7 @@ def test_F11_a_file_that_comes_late_is_waited_for(tmp_path):
 
     def hide(point):
         if point == "stage finished":
-            path = staged_file(tmp_path, "labels/uint16/c/1/1")
+            path = staged_file(tmp_path, "1.tiles")
             path.rename(hidden)
             threading.Timer(0.3, hidden.rename, [path]).start()
 

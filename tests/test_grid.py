@@ -1,7 +1,5 @@
 """The grid and its bricks cover the image once, in C order, and clamp their halos."""
 
-import itertools
-
 import naive
 import numpy as np
 import pytest
@@ -93,12 +91,11 @@ def test_brick_shape_is_that_of_the_longest_brick(bricks):
 
 
 @given(brick_grids())
-def test_inner_seams_are_where_tiles_of_a_brick_meet(bricks):
-    for number, axis in itertools.product(range(bricks.n_bricks), range(bricks.grid.ndim)):
-        index = bricks.index(number)
-        origin = bricks.core(index)[axis].start
-        starts = {bricks.grid.core(tile)[axis].start - origin for tile in bricks.tile_indices(index)}
-        assert bricks.inner_seams(index, axis).tolist() == sorted(starts - {0})
+def test_cores_of_tiles_by_their_numbers_are_those_by_their_indices(bricks):
+    grid = bricks.grid
+    numbers = np.arange(grid.n_tiles)[::-2]
+    cores = [[(part.start, part.stop) for part in grid.core(grid.index(number))] for number in numbers.tolist()]
+    assert grid.cores(numbers).tolist() == [list(map(list, core)) for core in cores]
 
 
 def test_region_that_is_read_for_a_brick_is_clamped_like_that_of_its_outer_tiles():

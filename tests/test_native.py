@@ -2,7 +2,9 @@
 
 import hashlib
 import itertools
+import json
 import os
+import re
 
 import naive
 import numpy as np
@@ -13,6 +15,8 @@ from outcomes import Counted, blobs, refused
 from scipy import ndimage
 
 from blockbuster import read_report, relabel_sequential_zarr, tile_process, zarr_native_merge
+from blockbuster.grid import TileGrid, relative_box
+from blockbuster.stage import open_stage
 
 
 def label_tile(tile):
@@ -116,16 +120,120 @@ def test_a_kept_stage_is_merged_by_its_own_grid_and_only_read(tmp_path, mask, co
     assert digest(kept) == before
 
 
-@pytest.mark.parametrize(("merge", "connectivity"), [("agree", 2), ("none", 1)])
-def test_a_kept_stage_is_merged_as_its_run_was(tmp_path, merge, connectivity):
-    """Labels of two tiles that have little to do with each other, so that some agree and some do not."""
-    soup = np.random.default_rng(4).integers(0, 4, (60, 50))
-    options = {"tile_shape": (20, 20), "overlap": 4, "merge": merge, "min_agreement": 0.5}
-    labels = tile_process(soup, _shifted, **options, write_to=tmp_path / "a.zarr", keep_stage=True, compute=True)
-    (kept,) = tmp_path.glob("*.blockbuster-stage")
-    n = zarr_native_merge(kept, "labels", tmp_path / "b.zarr", "labels", connectivity=connectivity)
+SOUP = np.random.default_rng(4).integers(0, 4, (60, 50))
+SOUP_TILES = {"tile_shape": (20, 20), "overlap": 4}
+
+
+def soup_labels(path, **options):
+    """Labels of tiles that have little to do with each other, so that some agree and some do not."""
+    return tile_process(SOUP, _shifted, **SOUP_TILES, write_to=path, compute=True, **options)
+
+
+def kept_stage(folder, **options):
+    labels = soup_labels(folder / "first.zarr", keep_stage=True, **options)
+    (kept,) = folder.glob("first.*.blockbuster-stage")
+    return kept, labels
+
+
+@pytest.mark.parametrize("merge", ["touch", "agree", "none"])
+def test_a_kept_stage_is_merged_as_its_run_was(tmp_path, merge):
+    kept, labels = kept_stage(tmp_path, merge=merge, min_agreement=0.5)
+    n = zarr_native_merge(kept, "staged", tmp_path / "b.zarr", "labels")
     assert n == len(np.unique(labels)) - 1
     assert np.array_equal(zarr.open_array(tmp_path / "b.zarr" / "labels", mode="r")[...], labels)
+
+
+@pytest.mark.parametrize(
+    ("first", "again"),
+    [
+        ({"merge": "agree"}, {"min_agreement": 0.2}),
+        ({"merge": "agree", "min_agreement": 0.6}, {"min_agreement": 0.0}),
+        ({"merge": "agree", "min_agreement": 0.0}, {"min_agreement": 0.6}),
+        ({"merge": "agree", "connectivity": 1}, {"merge": "agree", "min_agreement": 0.7}),
+        ({"merge": "agree", "connectivity": 2}, {"merge": "touch"}),
+        ({"merge": "agree"}, {"merge": "none"}),
+        ({"merge": "touch", "connectivity": 2}, {"merge": "none", "sequential": True}),
+    ],
+)
+def test_a_kept_stage_is_merged_by_another_rule_as_a_run_with_that_rule_would(tmp_path, first, again):
+    kept, _ = kept_stage(tmp_path, **first)
+    before = digest(kept)
+    expected = soup_labels(
+        tmp_path / "run.zarr",
+        merge=again.get("merge", "agree"),
+        min_agreement=again.get("min_agreement", 0.3),
+        connectivity=first.get("connectivity"),
+        sequential_labels=again.get("sequential", False),
+    )
+    n = zarr_native_merge(kept, "staged", tmp_path / "b.zarr", "labels", **again)
+    labels = zarr.open_array(tmp_path / "b.zarr" / "labels", mode="r")[...]
+    np.testing.assert_array_equal(labels, expected)
+    assert n == len(np.unique(expected)) - 1
+    assert digest(kept) == before
+    reports = [read_report(tmp_path / name).seams for name in ("b.zarr", "run.zarr")]
+    assert reports[0].merge == reports[1].merge
+    assert [seams.joined for seams in reports] == [reports[1].joined] * 2
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "message"),
+    [
+        ("touch", {"merge": "agree"}, 'made with merge="touch", which keeps which labels touch, not how far'),
+        ("none", {"merge": "touch"}, 'made with merge="none", which keeps nothing of the seams'),
+        ("touch", {"min_agreement": 0.5}, 'it is for merge="agree", and merge is "touch"'),
+        ("agree", {"merge": "fuse"}, "merge is 'fuse'"),
+        ("agree", {"min_agreement": 2}, "min_agreement is 2"),
+    ],
+)
+def test_a_kept_stage_refuses_what_it_does_not_hold(tmp_path, first, again, message):
+    kept, _ = kept_stage(tmp_path, merge=first)
+    before = digest(tmp_path)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        zarr_native_merge(kept, "staged", tmp_path / "b.zarr", "labels", **again)
+    assert digest(tmp_path) == before
+
+
+def test_labels_of_others_are_merged_by_a_rule_too(tmp_path):
+    stage(tmp_path / "staged.zarr", np.ones((8, 8), bool), (4, 4))
+    arguments = (tmp_path / "staged.zarr", "tiles", tmp_path / "out.zarr")
+    assert zarr_native_merge(*arguments, "touching") == 1
+    assert zarr_native_merge(*arguments, "apart", merge="none") == 4
+
+
+@pytest.mark.parametrize(
+    "opens", [open_stage, lambda path: zarr_native_merge(path, "", path / "x.zarr", "labels")]
+)
+def test_a_stage_of_another_version_is_refused(tmp_path, opens):
+    kept, _ = kept_stage(tmp_path)
+    manifest = json.loads((kept / "manifest.json").read_text())
+    (kept / "manifest.json").write_text(json.dumps(manifest | {"format": 4}))
+    with pytest.raises(ValueError, match=r"another version of blockbuster \(format 4; this one reads 5\)"):
+        opens(kept)
+
+
+@pytest.mark.parametrize("merge", ["touch", "agree"])
+def test_open_stage_shows_what_fn_returned_for_each_tile(tmp_path, merge):
+    kept, _ = kept_stage(tmp_path, merge=merge, tiles_per_task=4)
+    labels = open_stage(kept)
+    assert (labels.shape, labels.chunks, labels.dtype) == ((60, 50), ((20,) * 3, (20, 20, 10)), np.int32)
+    grid = TileGrid.regular((60, 50), (20, 20), (4, 4))
+    for tile in grid.indices():
+        core, region = grid.core(tile), grid.region(tile)
+        of_fn = _shifted(SOUP[region])[relative_box(core, region)]
+        found = labels.blocks[tile].compute()
+        assert naive.partition_fault(found, of_fn) == ""
+        ids = found.ravel()[np.sort(np.unique(found, return_index=True)[1])]
+        assert list(ids[ids > 0]) == list(range(1, found.max() + 1))
+
+
+def test_open_stage_says_what_is_no_finished_stage(tmp_path):
+    with pytest.raises(ValueError, match="is not a stage of blockbuster"):
+        open_stage(tmp_path)
+    kept, _ = kept_stage(tmp_path, tiles_per_task=1)
+    journal = (kept / "journal.jsonl").read_bytes().splitlines(keepends=True)
+    (kept / "journal.jsonl").write_bytes(b"".join(line for line in journal if b'"task":3' not in line))
+    with pytest.raises(ValueError, match="a run that did not finish; finish it first"):
+        open_stage(kept)
 
 
 def _shifted(tile):

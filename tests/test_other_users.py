@@ -216,16 +216,17 @@ def test_F34_a_group_that_asks_for_it_continues_the_runs_of_its_members(machine)
     assert list(machine.lab.iterdir()) == []
 
 
-def test_F34_links_in_a_stage_lead_nowhere(machine):  # noqa: F811
+@pytest.mark.parametrize(("pattern", "target"), [("*/part-*", ""), ("*/part-*/*.tiles", "3.tiles")])
+def test_F34_links_in_a_stage_lead_nowhere(pattern, target, machine):  # noqa: F811
     machine.run("alice", INTERRUPTED, machine.lab, BLOCKBUSTER_SHARE_STAGE="group")
     precious = machine.folder / "alice" / "precious"
     precious.mkdir()
-    (precious / "3.npz").write_text("alice's own")
-    for path in (precious, precious / "3.npz"):
+    (precious / "3.tiles").write_text("alice's own")
+    for path in (precious, precious / "3.tiles"):
         os.chown(path, 20001, 20001)
-    link = "import sys; from pathlib import Path; (part,) = Path(sys.argv[1]).glob('*/part-*/sidecars'); "
-    link += "part.rename(f'{part}-old'); part.symlink_to(sys.argv[2]); print(part)"
-    planted = machine.run("bob", link, machine.lab, precious).strip()
+    link = "import sys; from pathlib import Path; path, *_ = Path(sys.argv[1]).glob(sys.argv[3]); "
+    link += "path.rename(f'{path}-old'); path.symlink_to(sys.argv[2]); print(path)"
+    planted = machine.run("bob", link, machine.lab, precious / target, pattern).strip()
     (message,) = calls(
         machine,
         "alice",
@@ -235,7 +236,7 @@ def test_F34_links_in_a_stage_lead_nowhere(machine):  # noqa: F811
     assert message.startswith(
         f"ValueError: {planted} is a symbolic link, which blockbuster never puts into a stage"
     )
-    assert tree(precious) == {str(precious / "3.npz"): b"alice's own"}
+    assert tree(precious) == {str(precious / "3.tiles"): b"alice's own"}
 
 
 def test_F34_what_lies_beside_the_output_is_refused_if_others_made_it(machine):  # noqa: F811

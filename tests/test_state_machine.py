@@ -403,7 +403,7 @@ class Machine(RuleBasedStateMachine):
         return not (place / "replaced").exists() and not any(place in path.parents for path in self.foreign)
 
     @rule(
-        where=st.sampled_from(["beside", "group", "stage", "sidecars", "labels", "partial", "scratch"]),
+        where=st.sampled_from(["beside", "group", "stage", "part", "partial", "scratch"]),
         component=st.sampled_from(COMPONENTS),
     )
     def put_a_foreign_file(self, where, component):
@@ -413,8 +413,7 @@ class Machine(RuleBasedStateMachine):
             "beside": self.folder,
             "group": self.folder / "out.zarr",
             "stage": stage,
-            "sidecars": self.part(stage) / "sidecars",
-            "labels": self.part(stage) / "labels" / "uint16",
+            "part": self.part(stage),
             "partial": self.partial(component),
             "scratch": self.folder / "scratch",
         }[where]
@@ -538,7 +537,7 @@ def test_F9_F10_F11_a_damaged_piece_of_a_partial_output_is_written_anew_where_za
     assert machine.oracles.name_of(machine.array("labels")) == "plain"
 
 
-@pytest.mark.parametrize("where", ["stage", "sidecars", "labels"])
+@pytest.mark.parametrize("where", ["stage", "part"])
 def test_F14_files_of_others_anywhere_in_a_stage_stay_when_it_is_removed(where, machine):
     machine.perform(Run("labels", "plain"), points=["task journalled:3"])
     machine.put_a_foreign_file(where=where, component="labels")

@@ -26,10 +26,11 @@ from blockbuster.output.targets import ZarrTarget
 
 REPORT = "blockbuster-report.json"
 CHUNK = re.compile(r"/c(/\d+)+$")
+PIECE = re.compile(r"/c(/\d+)+$|/part-[^/]*/\d+\.tiles$")
 
 
 class WrittenFiles:
-    """Counts how often each chunk or shard of an array is opened for writing, or put in place."""
+    """Counts how often each chunk, shard or file of a task is opened for writing, or put in place."""
 
     def __init__(self):
         self.folder = None
@@ -46,7 +47,7 @@ class WrittenFiles:
 
     def count(self, path):
         name = os.fspath(path) if isinstance(path, (str, os.PathLike)) else ""
-        if isinstance(name, str) and name.startswith(self.folder) and CHUNK.search(name):
+        if isinstance(name, str) and name.startswith(self.folder) and PIECE.search(name):
             self.times[name] += 1
 
     @contextlib.contextmanager
@@ -72,7 +73,7 @@ def small_pieces(chunk_voxels, shard_voxels):
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("blockbuster.output.storage.CHUNK_VOXELS", chunk_voxels)
         monkeypatch.setattr("blockbuster.output.storage.SHARD_VOXELS", shard_voxels)
-        monkeypatch.setattr("blockbuster.rundir.staged.CHUNK_VOXELS", chunk_voxels)
+        monkeypatch.setattr("blockbuster.stage.brick_labels.GROUP_VOXELS", chunk_voxels)
         yield
 
 

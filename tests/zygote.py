@@ -220,21 +220,24 @@ def _import_all():
     import blockbuster.cli
     import blockbuster.native
     import blockbuster.process  # noqa: F401
+    from blockbuster.grid import BrickGrid, TileGrid
     from blockbuster.merge import join_pairs
     from blockbuster.report import installed_versions
-    from blockbuster.seams.labels import compact_labels, remap_labels
-    from blockbuster.seams.pairs import collect_inner_pairs, collect_touching_pairs
+    from blockbuster.rundir.staged import StagedLabels
+    from blockbuster.seams.stretches import StretchFinder, StretchGroup
+    from blockbuster.stage.brick_labels import BrickLabels
 
     installed_versions()
-    for shape in ((4, 4), (2, 4, 4)):
-        local = scipy.ndimage.label(np.ones(shape))[0]
-        staged, final = np.zeros(shape, "uint16"), np.zeros(shape, "int32")
-        compact_labels(local, staged, 0)
-        axes = tuple(range(len(shape)))
-        pairs = collect_inner_pairs(staged, [np.array([1])] * len(axes), axes, 1)
-        collect_touching_pairs(staged[:1], staged[:1], axes[1:], 1)
-        join_pairs(np.asarray(pairs, "int64").reshape(-1, 2))
-        remap_labels(staged, np.arange(2, dtype="int32"), final)
+    for ndim, min_agreement in itertools.product((2, 3), (None, 0.5)):
+        grid, start = TileGrid.regular((4,) * ndim, (2,) * ndim, (1,) * ndim), (0,) * ndim
+        brick = BrickLabels(StagedLabels("", BrickGrid(grid, (2,) * ndim), (0, 1), 1, min_agreement), start)
+        for tile in grid.indices():
+            brick.add(tile, scipy.ndimage.label(np.ones((3,) * ndim))[0])
+        brick.sections()
+        found, count = StretchFinder().find(np.ones((3,) * ndim, "uint32"), grid.region(start))
+        table, final = np.arange(count + 1, dtype="int32"), np.zeros((3,) * ndim, "int32")
+        StretchGroup.of([found], np.array([[(0, 3)] * ndim])).fill(np.zeros(1, "int64"), found.box, table, final)
+    join_pairs(np.array([[1, 2]]))
 
 
 def _write(target, message):

@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from blockbuster import __version__
-from blockbuster.cli import demo, empty, info, seams, segment
+from blockbuster.cli import demo, empty, info, merge, seams, segment
 from blockbuster.cli.help import Parser, add_examples, make_formatter
 from blockbuster.cli.messages import Warnings, complain
 
@@ -22,7 +22,7 @@ __all__ = ["build_parser", "main"]
 
 # A run that is continued does not begin anew, and is to be run.
 ANEW = ("--resume", "--overwrite", "--dry-run")
-COMMANDS = (demo, info, empty, segment, seams)
+COMMANDS = (demo, info, empty, segment, seams, merge)
 EXAMPLES = (
     "blockbuster demo",
     "blockbuster info image.zarr",

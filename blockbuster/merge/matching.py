@@ -12,11 +12,12 @@ import numpy as np
 from blockbuster.grid import Index
 from blockbuster.merge.table import BrickIds
 from blockbuster.merge.tally import SeamTally, TouchingPairs
-from blockbuster.rundir.staged import StagedLabels
+from blockbuster.rundir.staged import BrickFile, StagedLabels
 from blockbuster.seams.agreement import Agreements, TilePairs, compare_pieces
 from blockbuster.seams.pairs import collect_touching_pairs
-from blockbuster.seams.runs import LabelRuns
-from blockbuster.seams.strips import strip_box, unpack_strips
+from blockbuster.seams.sections import read_group
+from blockbuster.seams.stretches import TileStretches
+from blockbuster.seams.strips import strip_boxes
 
 __all__ = ["MatchJob", "MatchResult", "match_brick"]
 
@@ -76,6 +77,11 @@ class _Match:
         return self.job.staged
 
     @cached_property
+    def file(self) -> BrickFile:
+        """What its task left."""
+        return self.staged.open_brick(self.index)
+
+    @cached_property
     def own(self) -> np.ndarray:
         """Provisional ids of the brick's ids."""
         return self.job.ids.all_of(self.index)
@@ -88,36 +94,36 @@ class _Match:
     def parts(self) -> Iterator[TouchingPairs]:
         """Iterate over the pairs inside the brick, and those with each brick behind."""
         staged, ids = self.staged, self.job.ids
-        inner = self.own[staged.read_pairs(self.index) - 1]
+        own = self.own[self.file.read("pairs") - 1]
         if staged.min_agreement is None:
-            yield TouchingPairs(inner)
+            yield TouchingPairs(own)
         else:
-            yield TouchingPairs(inner, *staged.read_agreement(self.index))
+            yield TouchingPairs(own, self.file.read("agreement"), self.file.read("voxels"))
         for step in self.tile_pairs.steps:
             other = tuple(i + d for i, d in zip(self.index, step, strict=True))
             if not _inside(other, staged.bricks.grid_shape) or not ids.n_labels(other):
                 continue
             if staged.min_agreement is None:
-                pairs = self._touching(other, step)
+                pairs = self._touching(staged.open_brick(other), step)
                 yield TouchingPairs(
                     np.column_stack([self.own[pairs[:, 0] - 1], ids.provisional(other, pairs[:, 1])])
                 )
             else:
-                yield self._agreeing(other, step)
+                yield self._agreeing(staged.open_brick(other), step)
 
-    def _touching(self, other: Index, step: Index) -> np.ndarray:
+    def _touching(self, other: BrickFile, step: Index) -> np.ndarray:
         """Match the face, edge or corner where two bricks meet, in ids within each brick."""
         across = _axis_across(step)
-        mine = _corner(self.staged.read_border(self.index, across, 1), step, across)
-        theirs = _corner(self.staged.read_border(other, across, 0), tuple(-d for d in step), across)
+        mine = _corner(self.file.read(f"border-{across}-1"), step, across)
+        theirs = _corner(other.read(f"border-{across}-0"), tuple(-d for d in step), across)
         free = [axis for axis in self.staged.merge_axes if step[axis] == 0]
         return collect_touching_pairs(mine, theirs, free, self.staged.connectivity - int(np.count_nonzero(step)))
 
-    def _agreeing(self, other: Index, step: Index) -> TouchingPairs:
+    def _agreeing(self, other: BrickFile, step: Index) -> TouchingPairs:
         """Compare the tiles that meet where two bricks do, in provisional ids."""
         offsets = self.job.ids.offsets
         across = _axis_across(step)
-        mine, theirs = self._strips(self.index, across, 1), self._strips(other, across, 0)
+        mine, theirs = self._strips(self.file, across, 1), self._strips(other, across, 0)
         strips, found = mine | theirs, []
         for tile, apart in itertools.product(strips, self.tile_pairs.steps):
             neighbour = tuple([i + d for i, d in zip(tile, apart, strict=True)])
@@ -129,11 +135,12 @@ class _Match:
         best = Agreements.of_pieces(found)
         return TouchingPairs(best.pairs, best.values, best.voxels)
 
-    def _strips(self, brick: Index, axis: int, side: int) -> dict[Index, LabelRuns]:
-        grid = self.staged.bricks.grid
-        packed = self.staged.read_border(brick, axis, side)
-        strips = unpack_strips(packed, lambda number: strip_box(grid, grid.index(number), axis, side))
-        return {grid.index(number): runs for number, runs in strips.items()}
+    def _strips(self, file: BrickFile, axis: int, side: int) -> dict[Index, TileStretches]:
+        grid, name = self.staged.bricks.grid, f"border-{axis}-{side}"
+        if f"{name}-tiles" not in file:
+            return {}
+        numbers, group = read_group(file, name, lambda numbers: strip_boxes(grid, numbers, axis, side))
+        return dict(zip(map(grid.index, numbers.tolist()), group.tiles(), strict=True))
 
 
 def _inside(index: Index, shape: Index) -> bool:

@@ -56,14 +56,12 @@ class SeamMatch:
 
     def report(self, staged: StagedLabels, axes: str | None) -> SeamReport:
         """Say it in the names of the axes, for those who read the labels."""
-        merge = "touch" if staged.merge_axes else "none"
-        if staged.min_agreement is not None:
-            merge = "agree"
+        merge = staged.merge_rule
         names = list(axes or (f"axis {axis}" for axis in range(staged.bricks.grid.ndim)))
         counted, worst = self.tally.named(names)
         return SeamReport(
             merge,
-            staged.min_agreement,
+            staged.min_agreement if merge == "agree" else None,
             counted,
             len(self.sizes.ids),
             _median_and_largest(self.sizes.n_labels),

@@ -1,4 +1,4 @@
-"""Write the final labels: read each staged brick once, look ids up, write each shard once."""
+"""Write the final labels: fill boxes with stretches through a table, write each shard once."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from blockbuster.grid import BrickGrid, TileGrid, relative_box
+from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.arrays import ArrayFolder
-from blockbuster.rundir.staged import StagedLabels
-from blockbuster.seams.labels import remap_labels
+from blockbuster.rundir.staged import BrickFile, StagedLabels
+from blockbuster.seams.sections import read_group, read_numbers
 
 __all__ = ["LabelTarget", "RemapJob", "VerifyBoxesJob", "cut_box", "remap_box", "remap_boxes", "verify_box"]
 
@@ -116,16 +116,16 @@ def remap_box(job: RemapJob, number: int) -> tuple[int, str]:
         Of what was stored; empty where there was nothing to store.
     """
     box = job.boxes.core(job.boxes.index(number))
-    tables = {
-        index: _table(job, index) for index in _bricks_within(job.staged.bricks, box) if job.ids.n_labels(index)
-    }
-    if not tables:
+    bricks = job.staged.bricks
+    there = [index for index in _bricks_within(bricks, box) if job.ids.n_labels(index)]
+    if not there:
         return number, ""
+    files = {index: (job.staged.open_brick(index), _table(job, index)) for index in there}
     for strip in cut_box(box, job.shard):
         labels = np.zeros([part.stop - part.start for part in strip], job.dtype)
-        for index in _bricks_within(job.staged.bricks, strip):
-            if index in tables:
-                _remap_brick(job, index, tables[index], strip, labels)
+        for index in _bricks_within(bricks, strip):
+            if index in files:
+                _fill(job, index, *files[index], strip, labels)
         job.target.write(strip, labels)
     return number, job.target.checksum(box)
 
@@ -166,12 +166,15 @@ def _table(job: RemapJob, index: Index) -> np.ndarray:
     return table
 
 
-def _remap_brick(job: RemapJob, index: Index, table: np.ndarray, box: Box, labels: np.ndarray) -> None:
+def _fill(job: RemapJob, index: Index, file: BrickFile, table: np.ndarray, box: Box, labels: np.ndarray) -> None:
     """Fill the part of a box that a brick covers."""
-    core = job.staged.bricks.core(index)
-    common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(core, box, strict=True)]
-    staged = job.staged.read(index, len(table) - 1, relative_box(common, core))
-    remap_labels(staged, table, labels[relative_box(common, box)])
+    grid = job.staged.bricks.grid
+    for k in range(int(file.read("groups"))):
+        cores = grid.cores(read_numbers(file, f"group-{k}"))
+        ends = zip(box, cores.transpose(1, 2, 0), strict=True)
+        if np.any(np.all([(part.start < stop) & (start < part.stop) for part, (start, stop) in ends], axis=0)):
+            numbers, group = read_group(file, f"group-{k}", grid.cores)
+            group.fill(job.ids.firsts(index, numbers), box, table, labels)
 
 
 def _bricks_within(bricks: BrickGrid, box: Box) -> Iterator[Index]:

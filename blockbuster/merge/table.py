@@ -131,6 +131,14 @@ class BrickIds:
         """Count the labels of a brick."""
         return int(self.counts[self.bricks.tiles(index)].sum())
 
+    def firsts(self, index: tuple[int, ...], numbers: np.ndarray) -> np.ndarray:
+        """Count the labels of a brick before each of some of its tiles, given by their numbers in the grid."""
+        tiles = self.bricks.tiles(index)
+        counts = self.counts[tiles]
+        firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
+        places = np.unravel_index(numbers, self.bricks.grid.grid_shape)
+        return firsts[tuple(i - part.start for i, part in zip(places, tiles, strict=True))]
+
     def all_of(self, index: tuple[int, ...]) -> np.ndarray:
         """Give the provisional ids of a brick's ids 1..n, int64."""
         tiles = self.bricks.tiles(index)

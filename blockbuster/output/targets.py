@@ -8,17 +8,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import zarr
+from zarr.core.buffer import Buffer
+from zarr.storage import MemoryStore, StorePath
 
 from blockbuster.chunks import chunk_keys
 from blockbuster.grid import relative_box
 from blockbuster.npy import load_npy
-from blockbuster.rundir.chunk_writing import write_chunks
-from blockbuster.rundir.durable import checksum_files
+from blockbuster.rundir.durable import checksum_files, full_disk_explained, replaced_file
 
 __all__ = ["ArrayTarget", "NpyTarget", "ZarrTarget"]
 
@@ -82,7 +83,8 @@ class ZarrTarget:
     Parameters
     ----------
     path : str
-        Folder of the array, which has its metadata and is never made.
+        Folder of the array, which has its metadata and is never made: a task that outlives its run fails, be the
+        array removed or published by then, and leaves nothing.
     unfinished : str
         Folder on the same file system, where a chunk or shard lies until it is complete.
     """
@@ -99,11 +101,29 @@ class ZarrTarget:
         return {"path": self.path, "unfinished": self.unfinished}
 
     def write(self, box: Box, labels: np.ndarray) -> None:
-        """Write the labels of a box of whole chunks or shards."""
-        # One at a time, since all that is encoded at once is held.
-        for part in self._shards(box):
-            part_labels = labels[relative_box(part, box)]
-            write_chunks(self._array, self.path, part, part_labels, unfinished=self.unfinished)
+        """Write the labels of a box of whole chunks or shards, as files that are complete or absent."""
+        with full_disk_explained(self.path, labels.nbytes):
+            # One at a time, since all that is encoded at once is held.
+            for part in self._shards(box):
+                for key, data in self._encode(part, labels[relative_box(part, box)]).items():
+                    with replaced_file(os.path.join(self.path, key), len(data), folder=self.unfinished) as file:
+                        file.write(data.as_buffer_like())
+                        self._make_folders(key)
+
+    def _encode(self, box: Box, labels: np.ndarray) -> dict[str, Buffer]:
+        """Give the keys and bytes of the chunks or shards of a box."""
+        encoded: dict[str, Buffer] = {}
+        metadata: Any = self._array.metadata
+        # zarr would make the folders above a chunk, whoever took them away. And it looks for zeros slowly; a box
+        # of background is not written at all.
+        chunks = zarr.Array(zarr.AsyncArray(metadata, StorePath(MemoryStore(encoded))))
+        chunks.with_config({"write_empty_chunks": True})[box] = labels
+        return encoded
+
+    def _make_folders(self, key: str) -> None:
+        for parent in reversed(PurePosixPath(key).parents[:-1]):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(os.path.join(self.path, parent))
 
     def clear(self, box: Box) -> None:
         """Remove what is stored of a box."""

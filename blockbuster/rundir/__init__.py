@@ -5,12 +5,11 @@ from __future__ import annotations
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.folder import create_stage, is_stage, remove_stage
 from blockbuster.rundir.journal import Journal, read_journal
-from blockbuster.rundir.staged import Sidecar, StagedLabels
+from blockbuster.rundir.staged import StagedLabels
 
 __all__ = [
     "ArrayFolder",
     "Journal",
-    "Sidecar",
     "StagedLabels",
     "create_stage",
     "is_stage",

@@ -8,9 +8,8 @@
         journal.jsonl     one line for each finished task
         part-ID/          what tasks write; a task that outlives a run which failed does not know the
                           name of the next run's part
-            labels/       zarr arrays, a slot of whole chunks per brick; ids 1..n within the brick,
-                          in ``uint16`` where they fit and else in ``uint32``
-            sidecars/     N.npz: counts per tile, touching pairs inside the brick, outer border planes
+            N.tiles       the brick with this number (`sections`): stretches of its tiles, ids 1..n in each, pairs
+                          that touch inside it, and border planes, or halo strips, for its neighbours
         counts.npy, offsets.npy, border.npy, roots.npy, numbers.npy
                           labels per tile and the remap table
         tasks-ID/         what tasks on other processes share, and their results until they are journalled
@@ -52,16 +51,17 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
-FORMAT = 4
+FORMAT = 5
 PRIVATE = 0o700
 TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is ours until it is empty.
 OWN = (JOURNAL, "*.npy", "tasks-*", "attempts", "stop", "part-*", "layout.json", f"{WRITING}*", MANIFEST)
 # What a folder may hold that a process was killed in as it marked it.
 UNFINISHED = re.compile(re.escape(WRITING) + "[0-9a-f]{32}")
-# Metadata and chunks of zarr arrays, sidecars, reports, and what a process was writing when it was killed.
+# Files of tasks, earlier versions' sidecars; metadata and chunks of zarr arrays, reports, and what a process was
+# writing when it was killed.
 OWN_INSIDE = re.compile(
-    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.npz|blockbuster-report\.json|.*\.partial"
+    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.(tiles|npz)|blockbuster-report\.json|.*\.partial"
     r"|batch\.pickle|[0-9]+\.result.*|.*\.attempt|" + re.escape(WRITING) + ".*"
 )
 

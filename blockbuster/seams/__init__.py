@@ -1,8 +1,8 @@
-"""Labels next to a seam: touching pairs, numbering and remapping, and their kernels."""
+"""What tiles know of each other: stretches of labels, pairs that touch, and how far two tiles agree."""
 
 from __future__ import annotations
 
-from blockbuster.seams.labels import compact_labels, remap_labels
-from blockbuster.seams.pairs import collect_inner_pairs, collect_touching_pairs, unique_pairs
+from blockbuster.seams.labels import keep_positions_apart
+from blockbuster.seams.pairs import collect_touching_pairs, unique_pairs
 
-__all__ = ["collect_inner_pairs", "collect_touching_pairs", "compact_labels", "remap_labels", "unique_pairs"]
+__all__ = ["collect_touching_pairs", "keep_positions_apart", "unique_pairs"]

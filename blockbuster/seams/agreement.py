@@ -11,8 +11,8 @@ import numpy as np
 
 from blockbuster.grid import Box, Index, TileGrid
 from blockbuster.seams.pairs import neighbour_shifts
-from blockbuster.seams.run_kernels import compare_tiles
-from blockbuster.seams.runs import LabelRuns, row_numbers
+from blockbuster.seams.stretch_kernels import compare_tiles
+from blockbuster.seams.stretches import TileStretches, row_numbers
 
 __all__ = ["Agreements", "TilePair", "TilePairs", "compare_pieces", "rows_before"]
 
@@ -164,14 +164,14 @@ def _end(core: slice, toward: int) -> slice:
     return slice(core.stop - 1, core.stop) if toward > 0 else slice(core.start, core.start + 1)
 
 
-def compare_pieces(pair: TilePair, a: LabelRuns, b: LabelRuns, strides: Sequence[int]) -> np.ndarray:
+def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: Sequence[int]) -> np.ndarray:
     """Find the labels of two tiles that touch across their seam, and measure how far they agree, piece by piece.
 
     Parameters
     ----------
     pair : TilePair
         The tiles.
-    a, b : LabelRuns
+    a, b : TileStretches
         Their labels, at least those that touch the seam between them, at least in the boxes of `pair`.
     strides : sequence of int
         Voxels from one place to the next along each axis of the label image.
@@ -179,13 +179,13 @@ def compare_pieces(pair: TilePair, a: LabelRuns, b: LabelRuns, strides: Sequence
     Returns
     -------
     (n, 5) ndarray of int64
-        For each two pieces that touch: the ids in the runs of `a` and `b`, voxels in common, voxels in either,
-        and a voxel of `a` where they touch. A piece is a connected component of a label in what both tiles see.
-        Nothing is in common where nothing was seen by both.
+        For each two pieces that touch: the ids in the stretches of `a` and `b`, voxels in common, voxels in
+        either, and a voxel of `a` where they touch. A piece is a connected component of a label in what both
+        tiles see. Nothing is in common where nothing was seen by both.
 
     Notes
     -----
-    Time and memory grow with the number of runs in what both tiles see.
+    Time and memory grow with the number of stretches in what both tiles see.
     """
     facing = _facing_rows(pair.shape, pair.faces, pair.free, pair.n_aside)
     beside = rows_before(pair.shape, pair.connectivity)

@@ -1,4 +1,4 @@
-"""Kernels over labels: numbering what fn returned, touching pairs, and remapping.
+"""Kernels over labels: stretches of what fn returned, boxes filled with stretches, and touching pairs.
 
 All arrays are allocated by the caller. Nothing here checks shapes.
 """
@@ -7,112 +7,85 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockbuster.jit import kernel
+from blockbuster.jit import inlined, kernel
 
-__all__ = ["collect_pairs", "copy_table", "number_dense", "number_sparse", "remap_volume"]
+__all__ = ["collect_pairs", "copy_table", "fill_boxes", "find_stretches"]
 
 HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
 
+@inlined
+def find_place(table, label):
+    """Give the place of a label in a hash table, or the free place where it would be."""
+    mask = np.uint64(len(table) - 1)
+    mixed = label * HASH_FACTOR
+    place = (mixed ^ (mixed >> np.uint64(32))) & mask
+    while table[place, 0] != label and table[place, 0] != 0:
+        place = (place + np.uint64(1)) & mask
+    return place
+
+
 @kernel
-def number_dense(labels, table, count, out):
-    """Number labels by first appearance in C order, through a table addressed by label.
+def find_stretches(labels, row, table, count, changes, rows, stretches):
+    """Find the stretches of labels, numbered by first appearance in C order, as long as there is room.
 
     Parameters
     ----------
     labels : (nz, ny, nx) unsigned int array
-        0 is background; every label is smaller than ``len(table)``.
-    table : (n,) uint32 array
-        New id of each label, 0 where it has none yet; carried from call to call.
-    count : int
-        The last id given so far.
-    out : (nz, ny, nx) uint16 or uint32 array
-        Takes the new ids, cut down to its dtype.
-
-    Returns
-    -------
-    int
-        The last id given.
-    """
-    nz, ny, nx = labels.shape
-    for z in range(nz):
-        for y in range(ny):
-            previous = labels[z, y, 0]
-            new = np.uint32(0)
-            known = False
-            for x in range(nx):
-                label = labels[z, y, x]
-                if label == 0:
-                    out[z, y, x] = 0
-                    continue
-                if not known or label != previous:
-                    new = table[label]
-                    if new == 0:
-                        count += 1
-                        new = np.uint32(count)
-                        table[label] = new
-                    previous = label
-                    known = True
-                out[z, y, x] = new
-    return count
-
-
-@kernel
-def number_sparse(labels, start, table, first, count, out):
-    """Number labels by first appearance in C order, through a hash table, until it is half full.
-
-    Parameters
-    ----------
-    labels : (nz, ny, nx) uint64 array
-        0 is background; any other value is a label.
-    start : int
+        0 is background.
+    row : int
         The row to begin with, counted through all planes.
     table : (2**k, 2) uint64 array
-        Label and new id, open addressing; label 0 is a free place. Carried from call to call.
-    first, count : int
-        The ids given so far are ``first + 1`` to ``count``: as many places are taken.
-    out : (nz, ny, nx) uint16 or uint32 array
-        Takes the new ids, cut down to its dtype.
+        Label and id, open addressing; label 0 is a free place. Carried from call to call.
+    count : int
+        The last id given so far: as many places are taken.
+    changes : (nx,) int32 array
+        Scratch.
+    rows : (nz * ny + 1,) int64 array
+        Where the stretches of each row begin, known up to `row`; takes the others.
+    stretches : (n, 3) int32 array
+        Takes start, stop and id of each stretch.
 
     Returns
     -------
-    stop : int
-        The row in which it stopped: the number of rows, or earlier when the table must grow. That
-        row can be begun anew.
+    row : int
+        The row in which it stopped: the number of rows, or earlier when the table must grow, or there must be
+        room for more stretches. That row can be begun anew.
     count : int
         The last id given.
     """
     nz, ny, nx = labels.shape
-    mask = np.uint64(len(table) - 1)
     limit = len(table) // 2
-    for row in range(start, nz * ny):
-        z = row // ny
-        y = row - z * ny
-        previous = np.uint64(0)
-        new = np.uint32(0)
-        for x in range(nx):
-            label = labels[z, y, x]
-            if label == 0:
-                out[z, y, x] = 0
-                continue
-            if label != previous:
-                previous = label
-                # Most labels are met in the row before, and need not be looked up.
-                if y > 0 and labels[z, y - 1, x] == label:
-                    new = np.uint32(out[z, y - 1, x])
-                else:
-                    mixed = label * HASH_FACTOR
-                    place = (mixed ^ (mixed >> np.uint64(32))) & mask
-                    while table[place, 0] != label and table[place, 0] != 0:
-                        place = (place + np.uint64(1)) & mask
-                    if table[place, 0] == 0:
-                        if count - first >= limit:
-                            return row, count
-                        count += 1
-                        table[place, 0] = label
-                        table[place, 1] = count
-                    new = np.uint32(table[place, 1])
-            out[z, y, x] = new
+    for r in range(row, nz * ny):
+        z = r // ny
+        y = r - z * ny
+        # Without a branch, on which the processor would guess wrong where labels are short.
+        n_changes = 0
+        for x in range(1, nx):
+            changes[n_changes] = x
+            n_changes += labels[z, y, x] != labels[z, y, x - 1]
+        n = rows[r]
+        if n + n_changes + 1 > len(stretches):
+            return r, count
+        changes[n_changes] = nx
+        start = 0
+        for i in range(n_changes + 1):
+            stop = changes[i]
+            label = np.uint64(labels[z, y, start])
+            if label != 0:
+                place = find_place(table, label)
+                if table[place, 0] == 0:
+                    if count >= limit:
+                        return r, count
+                    count += 1
+                    table[place, 0] = label
+                    table[place, 1] = count
+                stretches[n, 0] = start
+                stretches[n, 1] = stop
+                stretches[n, 2] = table[place, 1]
+                n += 1
+            start = stop
+        rows[r + 1] = n
     return nz * ny, count
 
 
@@ -123,20 +96,64 @@ def copy_table(table, wider):
     Parameters
     ----------
     table : (2**k, 2) uint64 array
-        As `number_sparse` fills it.
+        As `find_stretches` fills it.
     wider : (2**m, 2) uint64 array
         All zeros; takes the same labels and ids.
     """
-    mask = np.uint64(len(wider) - 1)
     for i in range(len(table)):
-        label = table[i, 0]
-        if label != 0:
-            mixed = label * HASH_FACTOR
-            place = (mixed ^ (mixed >> np.uint64(32))) & mask
-            while wider[place, 0] != 0:
-                place = (place + np.uint64(1)) & mask
-            wider[place, 0] = label
+        if table[i, 0] != 0:
+            place = find_place(wider, table[i, 0])
+            wider[place, 0] = table[i, 0]
             wider[place, 1] = table[i, 1]
+
+
+@kernel
+def fill_boxes(tiles, boxes, rows, stretches, table, out, strides):
+    """Fill boxes of labels from the stretches of tiles.
+
+    Parameters
+    ----------
+    tiles : (n, 2) int64 array
+        For each box its tile: its first row in `rows`, and what is added to its ids.
+    boxes : (n, 4, ndim) int64 array
+        For each box the shape of its tile, start and stop of the box in it, and the place of its first voxel in
+        what is filled.
+    rows : (n_rows + 1,) int64 array
+        Where the stretches of each row of all tiles begin.
+    stretches : (n, 3) int32 array
+        Start, stop and id, from the tile's origin.
+    table : (m,) int array
+        What is filled in for each id; ids are smaller than `m`, once something was added.
+    out : (n_voxels,) int array
+        What is filled, flat; background is left as it is.
+    strides : (ndim,) int64 array
+        Its strides in voxels, 1 along the last axis.
+    """
+    last = boxes.shape[2] - 1
+    for k in range(len(boxes)):
+        shape, start, stop, place = boxes[k]
+        n_rows = 1
+        for axis in range(last):
+            n_rows *= stop[axis] - start[axis]
+        for r in range(n_rows):
+            row = tiles[k, 0]
+            position = place[last] - start[last]
+            rest = r
+            factor = 1
+            for axis in range(last - 1, -1, -1):
+                length = stop[axis] - start[axis]
+                i = rest % length
+                rest //= length
+                row += (start[axis] + i) * factor
+                factor *= shape[axis]
+                position += (place[axis] + i) * strides[axis]
+            for j in range(rows[row], rows[row + 1]):
+                begin = max(stretches[j, 0], start[last])
+                end = min(stretches[j, 1], stop[last])
+                if begin < end:
+                    value = table[tiles[k, 1] + stretches[j, 2]]
+                    for x in range(position + begin, position + end):
+                        out[x] = value
 
 
 @kernel
@@ -145,7 +162,7 @@ def collect_pairs(a, b, pairs):
 
     Parameters
     ----------
-    a, b : (n,) unsigned int arrays
+    a, b : (n,) int arrays
         Labels on the two sides; 0 is background.
     pairs : (n, 2) int64 array
         Takes the pairs.
@@ -167,23 +184,3 @@ def collect_pairs(a, b, pairs):
         pairs[n, 1] = right
         n += 1
     return n
-
-
-@kernel
-def remap_volume(labels, table, out):
-    """Look every label up in a table.
-
-    Parameters
-    ----------
-    labels : (nz, ny, nx) unsigned int array
-        Every value is smaller than ``len(table)``.
-    table : (n,) int array
-        New label of each label.
-    out : (nz, ny, nx) int array
-        Takes the new labels.
-    """
-    nz, ny, nx = labels.shape
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                out[z, y, x] = table[labels[z, y, x]]

@@ -9,7 +9,7 @@ import numpy as np
 
 from blockbuster.seams.kernels import collect_pairs
 
-__all__ = ["NO_PAIRS", "collect_inner_pairs", "collect_touching_pairs", "neighbour_shifts", "unique_pairs"]
+__all__ = ["NO_PAIRS", "collect_touching_pairs", "neighbour_shifts", "unique_pairs"]
 
 NO_PAIRS = np.empty((0, 2), np.int64)
 
@@ -21,7 +21,7 @@ def collect_touching_pairs(
 
     Parameters
     ----------
-    a, b : ndarray of unsigned int, same shape
+    a, b : ndarray of int, same shape
         The planes on the two sides of a seam, one voxel thick; 0 is background.
     axes : sequence of int
         Axes in the plane along which a neighbour may be one voxel aside.
@@ -54,38 +54,6 @@ def collect_touching_pairs(
         pairs = np.empty((left.size, 2), np.int64)
         found.append(pairs[: collect_pairs(left, right, pairs)])
     return unique_pairs(np.concatenate(found))
-
-
-def collect_inner_pairs(
-    labels: np.ndarray, seams: Sequence[np.ndarray], axes: Sequence[int], connectivity: int
-) -> np.ndarray:
-    """Find which labels touch across the seams inside a brick.
-
-    Parameters
-    ----------
-    labels : ndarray of unsigned int
-        Labels that are distinct in the whole brick.
-    seams : sequence of int arrays
-        Per axis the positions where a tile starts behind another.
-    axes : sequence of int
-        The axes along which labels may be joined.
-    connectivity : int
-        Along how many axes two voxels may differ and still be neighbours.
-
-    Returns
-    -------
-    (n, 2) ndarray of int64
-        Distinct pairs, the smaller label first, sorted.
-    """
-    found = [NO_PAIRS]
-    for axis in axes:
-        if len(seams[axis]):
-            others = [other for other in axes if other != axis]
-            before = labels.take(seams[axis] - 1, axis)
-            behind = labels.take(seams[axis], axis)
-            found.append(collect_touching_pairs(before, behind, others, connectivity - 1))
-    # Tiles that meet at an edge meet across two axes, and are found in either order.
-    return unique_pairs(np.sort(np.concatenate(found), axis=1))
 
 
 def unique_pairs(pairs: np.ndarray) -> np.ndarray:

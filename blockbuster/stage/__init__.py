@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from blockbuster.stage.empty import EmptyTiles, choose_empty_threshold, otsu_threshold
 from blockbuster.stage.looking import find_empty_tiles
+from blockbuster.stage.opening import open_stage
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
 
@@ -13,6 +14,7 @@ __all__ = [
     "TileCall",
     "choose_empty_threshold",
     "find_empty_tiles",
+    "open_stage",
     "otsu_threshold",
     "stage_labels",
 ]

@@ -8,12 +8,12 @@ __all__ = ["peak_bytes"]
 # where xarray and pandas are installed, which dask imports; and 100 to 160 MB of libraries' files, of which the
 # system maps as much as it likes, measured with Python 3.11 and 3.13 on 64-bit Linux.
 BASE_BYTES = 345_000_000
-# Labels as they are counted, the wider copy once there are more than 65,535 of them, and what is stored.
-STAGE_BYTES_PER_VOXEL = 10
-# Final labels, staged ones, and the chunks between them and the disk.
-REMAP_BYTES_PER_VOXEL = 13
-# Runs of a tile that waits for its neighbours: 12 bytes for each, and eight for each row. Dense tissue with cells
-# of 12 voxels has one in eight voxels.
+# Stretches of a group of tiles, planes at the seams, and what is stored; less than this but in noise.
+STAGE_BYTES_PER_VOXEL = 6
+# Final labels, stretches of a group of tiles, and the chunks between them and the disk.
+REMAP_BYTES_PER_VOXEL = 9
+# Stretches of a tile that waits for its neighbours: 12 bytes for each, and eight for each row. Dense tissue with
+# cells of 12 voxels has one in eight voxels.
 WAITING_BYTES_PER_VOXEL = 2
 # Labels of a tile with an id for each position, beside those that fn returned, widened, and where they are.
 APART_BYTES_PER_VOXEL = 9
@@ -91,10 +91,10 @@ def peak_bytes(
     --------
     >>> brick = {"region_voxels": 4100 * 2056, "core_voxels": 4096 * 2048, "box_voxels": 4096 * 2048}
     >>> round(peak_bytes(**brick, itemsize=2, n_at_once=2) / 1e6)
-    672
+    571
     >>> driver, worker = (peak_bytes(**brick, itemsize=2, n_at_once=n) for n in (0, 1))
     >>> round((driver + 4 * worker) / 1e6)
-    2597
+    2329
     """
     stage = itemsize * region_voxels + STAGE_BYTES_PER_VOXEL * core_voxels
     stage += WAITING_BYTES_PER_VOXEL * waiting_voxels + APART_BYTES_PER_VOXEL * apart_voxels

@@ -200,7 +200,7 @@ class _Stage:
         if not layout:
             return None
         image = layout["image"]
-        os.makedirs(os.path.join(self.directory, layout["part"], "sidecars"), exist_ok=True)
+        os.makedirs(os.path.join(self.directory, layout["part"]), exist_ok=True)
         self.bricks = BrickGrid(self.bricks.grid, tuple(image["tiles_per_brick"]))
         self.call = dataclasses.replace(
             self.call,

@@ -15,10 +15,10 @@ import numpy as np
 from blockbuster.cluster import RunStoppedError, StopCheck, take_turns
 from blockbuster.errors import TileError, ends_process, error_text
 from blockbuster.grid import BrickGrid, TileGrid, relative_box
-from blockbuster.rundir.staged import StagedLabels, label_dtype
-from blockbuster.seams.labels import compact_labels, keep_positions_apart
+from blockbuster.rundir.staged import StagedLabels
+from blockbuster.seams.labels import keep_positions_apart
 from blockbuster.source import pixel_digest
-from blockbuster.stage.borders import BrickBorders, brick_borders
+from blockbuster.stage.brick_labels import BrickLabels
 from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
 from blockbuster.stage.empty import Background
 from blockbuster.stage.masks import MaskWatch
@@ -357,10 +357,13 @@ class _BrickTask:
         pixels = self._read() if pixels is None else np.asarray(pixels)
         if pixels is not None and self.job.sampled:
             result.pixels = pixel_digest(pixels)
-        labels = self._label_tiles(pixels, result)
+        self._label_tiles(pixels, result)
         self.attempt.at(OUTSIDE)
-        if labels is not None:
-            result.checksum = self._write(labels, result.counts)
+        if self.labels.n_labels:
+            sections = self.labels.sections()
+            # A task that outlives its run has nowhere to write to, and this says so.
+            self.stop_check.look()
+            result.checksum = self.job.staged.write(self.job.label_index(self.index), sections)
 
     def _read(self) -> np.ndarray | None:
         """Read the brick's region; None where it cannot be read as a whole."""
@@ -372,33 +375,19 @@ class _BrickTask:
             logger.info("reading a brick failed, its tiles are read one by one: %s", error_text(error))
             return None
 
-    def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
-        """Number the labels of all tiles 1..n; None where there are none."""
-        labels = None
-        n_labels = 0
+    def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:
         for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
             self.stop_check.pass_on()
             index = self.job.label_index(tile)
             self.attempt.at(i)
             found = self._label_tile(i, tile, pixels, result)
             if found is None:
-                self.borders.pass_over(index)
+                self.labels.pass_over(index)
                 continue
-            if labels is None:
-                labels = self._background()
-            place, core = self._place(index), found[self._inner(index)]
-            result.counts[i] = compact_labels(core, labels[place], n_labels)
-            if labels.dtype != label_dtype(n_labels + int(result.counts[i])):
-                labels = labels.astype(label_dtype(n_labels + int(result.counts[i])))
-                compact_labels(core, labels[place], n_labels)
+            result.counts[i] = self.labels.add(index, found)
             if result.counts[i]:
                 self.mask_watch.look(found, int(result.counts[i]))
-                self.borders.add(index, found, labels[place], n_labels)
-            else:
-                self.borders.pass_over(index)
-            n_labels += int(result.counts[i])
         result.in_pieces = self.mask_watch.in_pieces
-        return labels if n_labels else None
 
     def _label_tile(
         self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult
@@ -445,32 +434,10 @@ class _BrickTask:
         return read
 
     @cached_property
-    def _label_core(self) -> Box:
-        return self.job.staged.bricks.core(self.job.label_index(self.index))
-
-    def _background(self) -> np.ndarray:
-        return np.zeros([part.stop - part.start for part in self._label_core], label_dtype(0))
-
-    @cached_property
-    def borders(self) -> BrickBorders:
-        return brick_borders(self.job.staged, self.job.label_index(self.index))
+    def labels(self) -> BrickLabels:
+        return BrickLabels(self.job.staged, self.job.label_index(self.index))
 
     @cached_property
     def mask_watch(self) -> MaskWatch:
         call = self.job.call
         return MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))
-
-    def _place(self, index: Index) -> Box:
-        """Where a tile lies in the brick's labels."""
-        return relative_box(self.job.staged.bricks.grid.core(index), self._label_core)
-
-    def _inner(self, index: Index) -> Box:
-        """Where a tile's core lies in what fn returned."""
-        grid = self.job.staged.bricks.grid
-        return relative_box(grid.core(index), grid.region(index))
-
-    def _write(self, labels: np.ndarray, counts: np.ndarray) -> str:
-        sidecar = self.borders.sidecar(labels, counts)
-        # A task that outlives its run would make the stage anew.
-        self.stop_check.look()
-        return self.job.staged.write(self.job.label_index(self.index), labels, sidecar)

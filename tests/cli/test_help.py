@@ -23,6 +23,7 @@ from blockbuster.cli import main
 from blockbuster.cli.entry import build_parser
 
 PIXELS = spots((2, 150, 170))
+STAGE = "cells.zarr.labels.blockbuster-stage"
 MODULE = """
 from scipy import ndimage
 
@@ -115,7 +116,8 @@ def prepared(tmp_path_factory):
     start = os.getcwd()
     os.chdir(folder)
     try:
-        for output in ("labels.zarr", "image.zarr --output-component labels/nuclei"):
+        agree = "--merge agree --connectivity 1 --overlap 16 --tile-shape 60,60 --keep-stage"
+        for output in ("labels.zarr", "image.zarr --output-component labels/nuclei", f"cells.zarr {agree}"):
             assert run(f"segment image.zarr --fn threshold:110 --write-to {output}") == 0
     finally:
         os.chdir(start)
@@ -154,6 +156,12 @@ def is_otsu(out, before):
     found_by(PIXELS[0] > threshold_otsu(PIXELS[0]))
 
 
+def is_split_at_seams(out, before):
+    labels = read("tiles.zarr", "labels")
+    assert np.array_equal(labels > 0, PIXELS[0] > 110)
+    assert labels.max() > ndimage.label(labels)[1]
+
+
 # What each example must have done, given what it printed and the files before it.
 OUTCOMES = {
     "demo": shown("tiled and untiled partitions are equal"),
@@ -186,6 +194,10 @@ OUTCOMES = {
     "seams image.zarr --component labels/nuclei --json": lambda out, before: json.loads(out)["axes"][0][
         "touching"
     ],
+    f"merge {STAGE} --min-agreement 0.5 --write-to stricter.zarr": (
+        lambda out, before: found_by(PIXELS[0] > 110, "stricter.zarr")
+    ),
+    f"merge {STAGE} --merge none --write-to tiles.zarr": is_split_at_seams,
 }
 
 

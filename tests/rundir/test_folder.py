@@ -40,11 +40,15 @@ def stage(tmp_path):
         "image.npy",
         "tasks-0123.pickle",
         ".writing-x",
-        "part-1/labels/uint16/zarr.json",
-        "part-1/labels/uint16/c/0/1",
-        "part-1/labels/uint16/c/0/1.3f2a.partial",
-        "part-1/sidecars/17.npz",
-        "part-1/sidecars/.writing-y",
+        "part-1/0.tiles",
+        "part-1/17.tiles",
+        "part-1/.writing-y",
+        # As earlier versions had it.
+        "part-0/labels/uint16/zarr.json",
+        "part-0/labels/uint16/c/0/1",
+        "part-0/labels/uint16/c/0/1.3f2a.partial",
+        "part-0/sidecars/17.npz",
+        "part-0/sidecars/.writing-y",
     ):
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         (path / name).write_bytes(b"x")
@@ -150,7 +154,18 @@ def test_a_stage_is_removed_with_everything_that_a_run_puts_into_it(stage):
 
 @pytest.mark.parametrize(
     "name",
-    ["notes.txt", "labels.tif", "part-1/notes.txt", "part-1/labels/uint16/my.tif", "part-2x/a.txt", "deep/x"],
+    [
+        "notes.txt",
+        "labels.tif",
+        "17.tiles",
+        "part-1/notes.txt",
+        "part-1/my.tiles",
+        "part-1/17.tiles.bak",
+        "part-1/deep/my.tif",
+        "part-0/labels/uint16/my.tif",
+        "part-2x/a.txt",
+        "deep/x",
+    ],
 )
 def test_F14_files_of_others_in_a_stage_stay_with_their_folders_and_a_warning_says_so(name, stage):
     path = stage / name
@@ -163,7 +178,9 @@ def test_F14_files_of_others_in_a_stage_stay_with_their_folders_and_a_warning_sa
     assert path.read_text() == "mine"
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "part-1/labels/uint16/.nfs0000000000a1"])
+@pytest.mark.parametrize(
+    "name", ["notes.txt", "part-1/.nfs0000000000a1", "part-0/labels/uint16/.nfs0000000000a1"]
+)
 def test_F30_a_stage_that_could_not_be_removed_as_a_whole_is_ours_until_it_is(name, stage):
     """As on NFS, where a file that somebody has open stays under another name until it is closed."""
     (stage / name).write_bytes(b"x")
@@ -179,10 +196,12 @@ def test_F30_a_stage_that_could_not_be_removed_as_a_whole_is_ours_until_it_is(na
 def test_F15_links_in_a_stage_are_not_followed(stage, tmp_path):
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "0").write_text("mine")
-    (tmp_path / "theirs" / "17.npz").write_text("mine")
+    (tmp_path / "theirs" / "17.tiles").write_text("mine")
     before = snapshot(tmp_path / "theirs")
-    shutil.rmtree(stage / "part-1" / "sidecars")
-    (stage / "part-1" / "sidecars").symlink_to(tmp_path / "theirs")
+    shutil.rmtree(stage / "part-0" / "sidecars")
+    (stage / "part-0" / "sidecars").symlink_to(tmp_path / "theirs")
+    (stage / "part-1" / "0.tiles").unlink()
+    (stage / "part-1" / "0.tiles").symlink_to(tmp_path / "theirs" / "17.tiles")
     (stage / "part-2").symlink_to(tmp_path / "theirs")
     (stage / "roots.npy").symlink_to(tmp_path / "theirs" / "0")
     with pytest.warns(UserWarning, match="holds what blockbuster did not make"):

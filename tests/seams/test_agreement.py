@@ -9,8 +9,8 @@ import pytest
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import runs_of
 from strategies import Unsteady
+from stretches import near_borders, stretches_of
 
 from blockbuster.grid import TileGrid
 from blockbuster.seams.agreement import (
@@ -21,7 +21,7 @@ from blockbuster.seams.agreement import (
     neighbour_steps,
     rows_before,
 )
-from blockbuster.seams.runs import LabelRuns, find_border_runs
+from blockbuster.seams.stretches import TileStretches
 
 # Run as plain Python, the product that mixes the bits of a sparse id wraps with a warning; it is meant to.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
@@ -62,15 +62,13 @@ def images(draw, shape):
     return blocks.repeat(block, -1)[..., : shape[-1]]
 
 
-def runs_of_tile(image, fn, grid, axes, tile):
+def stretches_of_tile(image, fn, grid, axes, tile):
     depths = [
         [int(axis in axes and grid.has_neighbour(tile, axis, side)) * max(1, grid.halo[axis]) for side in (0, 1)]
         for axis in range(grid.ndim)
     ]
-    region, core = grid.region(tile), grid.core(tile)
-    labels = fn(image[region].copy())
-    ids = naive.number_by_appearance(labels[naive.move(core, region)])[0]
-    return find_border_runs(labels, ids.astype(np.uint32), 0, region, core, depths)
+    region = grid.region(tile)
+    return near_borders(fn(image[region].copy()), region, grid.core(tile), depths)
 
 
 def neighbours(grid, pairs):
@@ -92,8 +90,8 @@ def test_pieces_that_touch_are_found_and_measured_as_voxel_by_voxel(tissue):
     contacts = naive.run_contacts(seen, grid.shape, connectivity, axes)
     for tile, other, step in neighbours(grid, pairs):
         i, j = grid.number(tile), grid.number(other)
-        runs = [runs_of_tile(image, fn, grid, axes, t) for t in (tile, other)]
-        found = compare_pieces(pairs.of(tile, step), *runs, pairs.strides)
+        stretches = [stretches_of_tile(image, fn, grid, axes, t) for t in (tile, other)]
+        found = compare_pieces(pairs.of(tile, step), *stretches, pairs.strides)
         found[:, :2] += offsets[[i, j]]
         check_pieces(found, contacts.pop((i, j), []), (seen[i], seen[j]), grid, connectivity)
     assert not contacts, "tiles touch that are no neighbours"
@@ -122,8 +120,8 @@ def test_all_pieces_are_found_however_many_they_are(n):
     image[0] = 1
     grid = TileGrid.regular(image.shape, (2, 2 * n), (1, 0))
     pairs = TilePairs(grid, (0, 1), 1)
-    runs = [runs_of_tile(image, lambda tile: tile.astype(int), grid, (0, 1), (i, 0)) for i in (0, 1)]
-    found = compare_pieces(pairs.of((0, 0), (1, 0)), *runs, pairs.strides)
+    stretches = [stretches_of_tile(image, lambda tile: tile.astype(int), grid, (0, 1), (i, 0)) for i in (0, 1)]
+    found = compare_pieces(pairs.of((0, 0), (1, 0)), *stretches, pairs.strides)
     assert found.tolist() == [[1, 1, 2, 2, 2 * n + 2 * i] for i in range(n)]
 
 
@@ -133,7 +131,11 @@ def test_one_piece_may_touch_many_and_many_one():
     pairs = TilePairs(grid, (0,), 1)
     bar, columns = np.full((5, 5), 9), np.tile([1, 0, 2, 0, 3], (5, 1))
     for mine, theirs in (bar, columns), (columns, bar):
-        tiles = [LabelRuns(grid.region((i, 0)), *runs_of(labels)) for i, labels in enumerate((mine, theirs))]
+        regions = grid.region((0, 0)), grid.region((1, 0))
+        tiles = [
+            TileStretches(region, *stretches_of(labels))
+            for region, labels in zip(regions, (mine, theirs), strict=True)
+        ]
         found = compare_pieces(pairs.of((0, 0), (1, 0)), *tiles, pairs.strides)
         assert found.tolist() == [[mine[0, x], theirs[0, x], 4, 20, 10 + x] for x in (0, 2, 4)]
 
@@ -144,8 +146,8 @@ def test_label_that_touches_in_two_pieces_is_compared_piece_by_piece():
     image[1:, 1:4] = 0
     grid = TileGrid.regular((6, 5), (3, 5), (2, 0))
     pairs = TilePairs(grid, (0,), 1)
-    runs = [runs_of_tile(image, naive.label, grid, (0,), (i, 0)) for i in (0, 1)]
-    found = compare_pieces(pairs.of((0, 0), (1, 0)), *runs, pairs.strides)
+    stretches = [stretches_of_tile(image, naive.label, grid, (0,), (i, 0)) for i in (0, 1)]
+    found = compare_pieces(pairs.of((0, 0), (1, 0)), *stretches, pairs.strides)
     assert found.tolist() == [[1, 1, 4, 4, 10], [1, 2, 4, 4, 14]]
 
 
@@ -156,7 +158,8 @@ def test_without_labels_nothing_touches(axis):
     step = tuple(int(i == axis) for i in (0, 1))
     full, empty = np.ones((3, 3), int), np.zeros((3, 3), int)
     for mine, theirs in (full, empty), (empty, full), (empty, empty):
-        tiles = [LabelRuns(grid.region(t), *runs_of(labels)) for t, labels in (((0, 0), mine), (step, theirs))]
+        labelled = ((0, 0), mine), (step, theirs)
+        tiles = [TileStretches(grid.region(tile), *stretches_of(labels)) for tile, labels in labelled]
         assert compare_pieces(pairs.of((0, 0), step), *tiles, pairs.strides).shape == (0, 5)
 
 

@@ -1,18 +1,23 @@
+import itertools
+
 import naive
 import numpy as np
 import pytest
 from examples import examples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from stretches import flat, stretches_of
 
-from blockbuster.seams.kernels import collect_pairs, copy_table, number_dense, number_sparse, remap_volume
+from blockbuster.seams.kernels import collect_pairs, copy_table, fill_boxes, find_stretches
 
 # `as_run` is the same for all examples.
 for_all = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
 
+seeds = st.integers(0, 2**32 - 1)
 volumes = st.tuples(*[st.integers(1, 5)] * 3)
 layouts = st.sampled_from(["C", "F", "reversed", "read-only"])
 KEYS_PER_HASH = [1, 2**31, 2**32, 2**32 + 1, 2**63 - 1, 2**63, 2**64 - 1]
+SPARSE = np.array([0, *KEYS_PER_HASH, *range(2**40, 2**44, 2**40)], np.uint64)
 
 
 def laid_out(array, layout):
@@ -26,118 +31,181 @@ def laid_out(array, layout):
 
 
 def random_labels(data, shape, largest, dtype):
-    seed = data.draw(st.integers(0, 2**32 - 1))
-    labels = np.random.default_rng(seed).integers(0, largest, shape, endpoint=True)
+    labels = np.random.default_rng(data.draw(seeds)).integers(0, largest, shape, endpoint=True)
     return labels.astype(dtype)
 
 
-@for_all
-@given(st.data(), volumes, layouts, st.sampled_from([np.uint16, np.uint32]))
-def test_dense_numbering_is_by_first_appearance(as_run, data, shape, layout, out_dtype):
-    labels = laid_out(random_labels(data, shape, data.draw(st.integers(0, 12)), np.uint32), layout)
-    first = data.draw(st.integers(0, 40_000))
-    out = np.full(shape, 99, out_dtype)
-    last = as_run(number_dense)(labels, np.zeros(int(labels.max()) + 1, np.uint32), first, out)
-    expected, count = naive.number_by_appearance(labels, first)
-    assert last == first + count
-    assert np.array_equal(out, expected)
+def room_for(labels, n_places=64, n_stretches=None):
+    """What `find_stretches` fills: its hash table, scratch, rows and stretches."""
+    table, changes = np.zeros((n_places, 2), np.uint64), np.empty(labels.shape[-1], np.int32)
+    rows = np.zeros(labels.size // labels.shape[-1] + 1, np.int64)
+    return table, changes, rows, np.empty((labels.size if n_stretches is None else n_stretches, 3), np.int32)
 
 
-def test_dense_numbering_goes_on_from_volume_to_volume(as_run):
-    labels = np.array([3, 1, 3, 0, 2, 1, 4, 3], np.uint64).reshape(2, 1, 1, 4)
-    table, out, count = np.zeros(5, np.uint32), np.zeros((2, 1, 1, 4), np.uint32), 0
-    for part, new in zip(labels, out, strict=True):
-        count = as_run(number_dense)(part, table, count, new)
-    assert count == 4
-    assert out.ravel().tolist() == [1, 2, 1, 0, 3, 2, 4, 1]
-
-
-def test_dense_numbering_counts_right_where_the_ids_do_not_fit(as_run):
-    labels = np.arange(1, 11, dtype=np.uint32).reshape(1, 1, 10)
-    out = np.zeros(labels.shape, np.uint16)
-    assert as_run(number_dense)(labels, np.zeros(11, np.uint32), 65_530, out) == 65_540
-    assert out.ravel().tolist() == [*range(65_531, 65_536), *range(5)]
+def ids_by_label(table):
+    return {label: number for label, number in table.tolist() if label}
 
 
 @for_all
-@given(st.data(), volumes, layouts, st.integers(0, 5), st.sampled_from([np.uint16, np.uint32]))
-def test_sparse_numbering_is_by_first_appearance(as_run, data, shape, layout, first, out_dtype):
-    ids = np.array([0, *KEYS_PER_HASH, *range(2**40, 2**44, 2**40)], np.uint64)
-    labels = laid_out(ids[random_labels(data, shape, len(ids) - 1, np.int64)], layout)
-    table, out = np.zeros((64, 2), np.uint64), np.zeros(shape, out_dtype)
-    expected, count = naive.number_by_appearance(labels.ravel())
-    expected = (expected + first * (expected > 0)).reshape(shape)
+@given(st.data(), volumes, layouts, st.sampled_from([np.uint32, np.uint64, "sparse"]))
+def test_stretches_are_found_and_numbered_by_first_appearance(as_run, data, shape, layout, dtype):
+    if dtype == "sparse":
+        labels = SPARSE[random_labels(data, shape, len(SPARSE) - 1, np.int64)]
+    else:
+        labels = random_labels(data, shape, data.draw(st.integers(0, 12)), dtype)
+    labels = laid_out(labels, layout)
+    table, changes, rows, stretches = room_for(labels)
+    expected, count = naive.number_by_appearance(labels)
     n_rows = shape[0] * shape[1]
-    assert as_run(number_sparse)(labels, 0, table, first, first, out) == (n_rows, first + count)
-    assert np.array_equal(out, expected)
+    assert as_run(find_stretches)(labels, 0, table, 0, changes, rows, stretches) == (n_rows, count)
+    expected_rows, expected_stretches = stretches_of(flat(expected))
+    assert rows.tolist() == expected_rows.tolist()
+    assert stretches[: rows[-1]].tolist() == expected_stretches.tolist()
     known = dict(zip(labels.ravel().tolist(), expected.ravel().tolist(), strict=True))
-    assert {key: new for key, new in table.tolist() if key} == {key: new for key, new in known.items() if key}
+    assert ids_by_label(table) == {label: number for label, number in known.items() if label}
+
+
+def test_numbering_goes_on_from_volume_to_volume(as_run):
+    labels = np.array([3, 1, 3, 0, 2, 1, 4, 3], np.uint64).reshape(2, 1, 1, 4)
+    table, changes, rows, stretches = room_for(labels)
+    count = 0
+    for i, part in enumerate(labels):
+        row, count = as_run(find_stretches)(part, 0, table, count, changes, rows[i : i + 2], stretches)
+        assert row == 1
+    assert count == 4
+    assert rows.tolist() == [0, 3, 7]
+    assert stretches[:7, 2].tolist() == [1, 2, 1, 3, 2, 4, 1]
 
 
 ROWS = np.array([[[7, 7], [8, 7]], [[9, 8], [10, 0]]], np.uint64)
+ROWS_FOUND = [[0, 2, 1], [0, 1, 2], [1, 2, 1], [0, 1, 3], [1, 2, 2], [0, 1, 4]]
 
 
-def test_sparse_numbering_stops_before_its_table_is_more_than_half_full(as_run):
-    table, out = np.zeros((4, 2), np.uint64), np.zeros((2, 2, 2), np.uint32)
-    assert as_run(number_sparse)(ROWS, 0, table, 5, 5, out) == (2, 7)
-    assert out[0].tolist() == [[6, 6], [7, 6]]
-    assert sorted(table.tolist()) == [[0, 0], [0, 0], [7, 6], [8, 7]]
+def test_search_stops_before_its_table_is_more_than_half_full(as_run):
+    table, changes, rows, stretches = room_for(ROWS, n_places=4)
+    assert as_run(find_stretches)(ROWS, 0, table, 0, changes, rows, stretches) == (2, 2)
+    assert rows[:3].tolist() == [0, 1, 3]
+    assert stretches[:3].tolist() == ROWS_FOUND[:3]
+    assert sorted(table.tolist()) == [[0, 0], [0, 0], [7, 1], [8, 2]]
 
 
-def test_sparse_numbering_goes_on_where_it_stopped_in_a_larger_table(as_run):
-    table, wider = np.zeros((4, 2), np.uint64), np.zeros((16, 2), np.uint64)
-    out = np.zeros((2, 2, 2), np.uint32)
-    assert as_run(number_sparse)(ROWS, 0, table, 0, 0, out) == (2, 2)
+def test_search_goes_on_where_it_stopped_in_a_larger_table(as_run):
+    table, changes, rows, stretches = room_for(ROWS, n_places=4)
+    wider = np.zeros((16, 2), np.uint64)
+    assert as_run(find_stretches)(ROWS, 0, table, 0, changes, rows, stretches) == (2, 2)
     as_run(copy_table)(table, wider)
-    assert sorted(wider.tolist())[-2:] == [[7, 1], [8, 2]]
-    assert as_run(number_sparse)(ROWS, 2, wider, 0, 2, out) == (4, 4)
-    assert out.tolist() == [[[1, 1], [2, 1]], [[3, 2], [4, 0]]]
+    assert ids_by_label(wider) == {7: 1, 8: 2}
+    assert as_run(find_stretches)(ROWS, 2, wider, 2, changes, rows, stretches) == (4, 4)
+    assert rows.tolist() == [0, 1, 3, 5, 6]
+    assert stretches[:6].tolist() == ROWS_FOUND
+
+
+@pytest.mark.parametrize(("room", "row"), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (6, 3), (7, 4)])
+def test_search_stops_before_a_row_for_which_there_may_be_no_room(as_run, room, row):
+    """Background counts as well, until the row has been looked at."""
+    table, changes, rows, stretches = room_for(ROWS, n_stretches=room)
+    found, count = as_run(find_stretches)(ROWS, 0, table, 0, changes, rows, stretches)
+    assert (found, count) == (row, [0, 1, 2, 3, 4][row])
+    assert stretches[: rows[row]].tolist() == ROWS_FOUND[: rows[row]]
+
+
+@for_all
+@given(st.data(), volumes, st.sampled_from([2, 4]), st.integers(0, 3))
+def test_search_that_stops_often_finds_the_same(as_run, data, shape, n_places, n_stretches):
+    labels = random_labels(data, shape, data.draw(st.integers(1, 60)), np.uint32)
+    table, changes, rows, stretches = room_for(labels, n_places, n_stretches)
+    row, count, n_rows = 0, 0, shape[0] * shape[1]
+    while True:
+        before = row
+        row, count = as_run(find_stretches)(labels, row, table, count, changes, rows, stretches)
+        if row == n_rows:
+            break
+        assert row >= before
+        is_narrow = len(stretches) < rows[row] + shape[2]
+        assert is_narrow or 2 * count == len(table)
+        if 2 * count == len(table):
+            narrow, table = table, np.zeros((2 * len(table), 2), np.uint64)
+            as_run(copy_table)(narrow, table)
+        if is_narrow:
+            stretches = np.concatenate([stretches, np.empty((shape[2], 3), np.int32)])
+    expected, n_labels = naive.number_by_appearance(labels)
+    expected_rows, expected_stretches = stretches_of(flat(expected))
+    assert count == n_labels
+    assert rows.tolist() == expected_rows.tolist()
+    assert stretches[: rows[-1]].tolist() == expected_stretches.tolist()
 
 
 @for_all
 @given(st.lists(st.integers(1, 2**64 - 1), unique=True, max_size=30))
 def test_a_copied_hash_table_finds_the_same_ids(as_run, keys):
-    table, wider = np.zeros((64, 2), np.uint64), np.zeros((256, 2), np.uint64)
-    labels = np.array(keys, np.uint64).reshape(1, 1, -1)
-    out, again = np.zeros(labels.shape, np.uint32), np.zeros(labels.shape, np.uint32)
-    as_run(number_sparse)(labels, 0, table, 0, 0, out)
+    labels = np.array([*keys, 0], np.uint64).reshape(1, 1, -1)
+    table, changes, rows, stretches = room_for(labels)
+    wider, again = np.zeros((256, 2), np.uint64), np.empty_like(stretches)
+    as_run(find_stretches)(labels, 0, table, 0, changes, rows, stretches)
     as_run(copy_table)(table, wider)
-    assert as_run(number_sparse)(labels, 0, wider, 0, len(keys), again) == (1, len(keys))
-    assert np.array_equal(again, out)
+    assert ids_by_label(wider) == {key: i for i, key in enumerate(keys, 1)}
+    assert as_run(find_stretches)(labels, 0, wider, len(keys), changes, rows, again) == (1, len(keys))
+    assert np.array_equal(again[: rows[-1]], stretches[: rows[-1]])
+
+
+@st.composite
+def boxes_to_fill(draw):
+    """Ids of several tiles, parts of them, and for each part where it comes in a larger array."""
+    ndim = draw(st.integers(1, 4))
+    axes = st.tuples(*[st.integers(1, {1: 9, 2: 5, 3: 4, 4: 3}[ndim])] * ndim)
+    random = np.random.default_rng(draw(seeds))
+    tiles = [random.integers(0, 4, shape) for shape in draw(st.lists(axes, min_size=1, max_size=3))]
+    out_shape = [max(tile.shape[axis] for tile in tiles) + draw(st.integers(0, 2)) for axis in range(ndim)]
+    parts = []
+    for which in draw(st.lists(st.integers(0, len(tiles) - 1), max_size=4)):
+        shape = tiles[which].shape
+        start = [draw(st.integers(0, n - 1)) for n in shape]
+        stop = [draw(st.integers(i + 1, n)) for i, n in zip(start, shape, strict=True)]
+        ends = zip(start, stop, out_shape, strict=True)
+        parts.append((which, start, stop, [draw(st.integers(0, n - (j - i))) for i, j, n in ends]))
+    return tiles, parts, tuple(out_shape)
 
 
 @for_all
-@given(st.data(), st.integers(0, 40))
-def test_pairs_are_collected_without_repeated_runs(as_run, data, n):
-    a, b = random_labels(data, n, 3, np.uint16), random_labels(data, n, 3, np.uint16)
+@given(boxes_to_fill(), st.sampled_from([np.int32, np.int64, np.uint16]), st.data())
+def test_boxes_are_filled_as_if_voxel_by_voxel(as_run, drawn, dtype, data):
+    tiles, parts, out_shape = drawn
+    table = random_labels(data, 4 + 10 * len(parts), np.iinfo(dtype).max, dtype)
+    rows, stretches = stretches_of([row for tile in tiles for row in flat(tile)])
+    first_rows = np.cumsum([0, *(tile.size // tile.shape[-1] for tile in tiles)])
+    shifts = [data.draw(st.integers(0, 10 * len(parts))) for _ in parts]
+    out, expected = np.full(out_shape, 99, dtype), np.full(out_shape, 99, dtype)
+    for (which, start, stop, place), shift in zip(parts, shifts, strict=True):
+        for voxel in itertools.product(*map(range, start, stop)):
+            if number := tiles[which][voxel]:
+                there = tuple(p + x - i for p, x, i in zip(place, voxel, start, strict=True))
+                expected[there] = table[shift + number]
+    firsts = [(first_rows[which], shift) for (which, *_), shift in zip(parts, shifts, strict=True)]
+    boxes = [(tiles[which].shape, *ends) for which, *ends in parts]
+    as_run(fill_boxes)(
+        np.array(firsts, np.int64).reshape(-1, 2),
+        np.array(boxes, np.int64).reshape(-1, 4, len(out_shape)),
+        rows,
+        stretches,
+        table,
+        out.reshape(-1),
+        np.array(out.strides) // out.itemsize,
+    )
+    assert np.array_equal(out, expected)
+
+
+@for_all
+@given(st.data(), st.integers(0, 40), st.sampled_from([np.uint16, np.int32]))
+def test_pairs_are_collected_without_repeated_runs(as_run, data, n, dtype):
+    a, b = random_labels(data, n, 3, dtype), random_labels(data, n, 3, dtype)
     pairs = np.zeros((n, 2), np.int64)
     count = as_run(collect_pairs)(a, b, pairs)
     assert [tuple(pair) for pair in pairs[:count].tolist()] == naive.collect_pairs(a, b)
 
 
-@pytest.mark.parametrize("dtypes", [(np.uint16, np.uint32), (np.uint32, np.uint16), (np.uint32, np.uint32)])
+@pytest.mark.parametrize("dtypes", [(np.uint16, np.uint32), (np.uint32, np.uint16), (np.int32, np.int32)])
 def test_pairs_of_labels_of_different_dtypes_are_collected(as_run, dtypes):
     a, b = np.array([4464, 0, 2, 2], dtypes[0]), np.array([1, 1, 65_535, 65_535], dtypes[1])
     pairs = np.zeros((4, 2), np.int64)
     assert as_run(collect_pairs)(a, b, pairs) == 2
     assert pairs[:2].tolist() == [[4464, 1], [2, 65_535]]
-
-
-@for_all
-@given(
-    st.data(), volumes, layouts, st.sampled_from([np.uint16, np.uint32]), st.sampled_from([np.int32, np.int64])
-)
-def test_remapping_looks_every_label_up(as_run, data, shape, layout, dtype, out_dtype):
-    labels = laid_out(random_labels(data, shape, 9, dtype), layout)
-    table = random_labels(data, 10, 2**31 - 1, out_dtype)
-    out = np.full(shape, -1, out_dtype)
-    as_run(remap_volume)(labels, table, out)
-    assert np.array_equal(out, naive.remap(labels, table))
-
-
-def test_remapping_fills_a_part_of_a_larger_array(as_run):
-    out = np.full((2, 4, 6), -1, np.int64)
-    labels = np.arange(6, dtype=np.uint32).reshape(1, 2, 3)
-    as_run(remap_volume)(labels, np.arange(6) * 2**40, out[1:, 1:3, ::2])
-    assert out[1, 1:3, ::2].ravel().tolist() == [n * 2**40 for n in range(6)]
-    assert np.count_nonzero(out == -1) == out.size - 6

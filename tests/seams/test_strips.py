@@ -1,17 +1,22 @@
-"""Runs of a tile near its borders, and the strips that neighbours in other bricks get."""
+"""Stretches of a tile near its borders, and the strips that neighbours in other bricks get."""
 
+import itertools
+import tempfile
+from pathlib import Path
+
+import naive
 import numpy as np
 import pytest
 from examples import examples
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from runs import dense_of
+from stretches import grouped, near_borders, painted
 
 from blockbuster.grid import TileGrid, relative_box
+from blockbuster.rundir.sections import SectionFile, SectionWriter
 from blockbuster.seams.agreement import TilePairs, compare_pieces
-from blockbuster.seams.labels import compact_labels
-from blockbuster.seams.runs import find_border_runs
-from blockbuster.seams.strips import cut_strip, pack_strips, strip_box, unpack_strips
+from blockbuster.seams.sections import read_group, read_numbers, write_group
+from blockbuster.seams.strips import cut_strip, strip_box, strip_boxes
 
 # Run as plain Python, the product that mixes the bits of a sparse id wraps with a warning; it is meant to.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
@@ -29,18 +34,13 @@ def grids(draw):
 
 
 def predict(grid, tile, seed, sparse):
-    """Labels that fn may have returned for a tile, and the ids of its core."""
-    region, core = grid.region(tile), grid.core(tile)
+    """Labels that fn may have returned for a tile."""
     rng = np.random.default_rng([seed, grid.number(tile)])
-    labels = rng.integers(0, 4, [part.stop - part.start for part in region])
-    labels = SPARSE[labels] if sparse else labels
-    inner = relative_box(core, region)
-    ids = np.empty([part.stop - part.start for part in core], np.uint32)
-    compact_labels(labels[inner], ids, 10)
-    return labels, ids
+    labels = rng.integers(0, 4, [part.stop - part.start for part in grid.region(tile)])
+    return SPARSE[labels] if sparse else labels
 
 
-def border_runs(grid, axes, tile, seed, sparse):
+def border_stretches(grid, axes, tile, seed, sparse):
     depths = [
         tuple(
             max(1, grid.halo[axis]) if axis in axes and grid.has_neighbour(tile, axis, side) else 0
@@ -48,23 +48,15 @@ def border_runs(grid, axes, tile, seed, sparse):
         )
         for axis in range(grid.ndim)
     ]
-    labels, ids = predict(grid, tile, seed, sparse)
-    return find_border_runs(labels, ids, 10, grid.region(tile), grid.core(tile), depths)
-
-
-def painted(runs):
-    flat = dense_of(runs.rows, runs.runs, (len(runs.rows) - 1, runs.shape[-1]))
-    return flat.reshape(runs.shape)
+    return near_borders(predict(grid, tile, seed, sparse), grid.region(tile), grid.core(tile), depths)
 
 
 def shown(grid, axes, tile, seed, sparse):
     """The ids of labels that touch a border with a neighbour, wherever fn saw them; others have none."""
-    labels, ids = predict(grid, tile, seed, sparse)
+    labels = predict(grid, tile, seed, sparse)
     inner = relative_box(grid.core(tile), grid.region(tile))
-    id_of = {0: 0} | dict(
-        zip(labels[inner].ravel().tolist(), (ids - np.uint32(10)).ravel().tolist(), strict=True)
-    )
-    id_of[0] = 0
+    ids, _ = naive.number_by_appearance(labels[inner])
+    id_of = dict(zip(labels[inner].ravel().tolist(), ids.ravel().tolist(), strict=True))
     touching = {0}
     for axis in axes:
         for side in (0, 1):
@@ -75,19 +67,19 @@ def shown(grid, axes, tile, seed, sparse):
 
 @settings(max_examples=examples(80))
 @given(grids())
-def test_runs_are_what_a_neighbour_can_see_of_labels_that_touch_a_border(drawn):
+def test_stretches_are_what_a_neighbour_can_see_of_labels_that_touch_a_border(drawn):
     grid, axes, connectivity, seed, sparse = drawn
     pairs = TilePairs(grid, axes, connectivity)
     for tile in grid.indices():
-        runs = border_runs(grid, axes, tile, seed, sparse)
+        stretches = border_stretches(grid, axes, tile, seed, sparse)
         expected = shown(grid, axes, tile, seed, sparse)
-        assert np.isin(painted(runs), [0, *expected.ravel()]).all()
+        assert np.isin(painted(stretches), [0, *expected.ravel()]).all()
         for step in [*pairs.steps, *(tuple(-d for d in step) for step in pairs.steps)]:
             other = tuple(i + d for i, d in zip(tile, step, strict=True))
             if all(0 <= i < n for i, n in zip(other, grid.grid_shape, strict=True)):
                 box = pairs.of(tile, step).boxes[0]
                 seen = relative_box(box, grid.region(tile))
-                assert np.array_equal(painted(runs.clipped(box)), expected[seen])
+                assert np.array_equal(painted(stretches.clipped(box)), expected[seen])
 
 
 @settings(max_examples=examples(80))
@@ -102,13 +94,13 @@ def test_strips_are_enough_to_compare_two_tiles(drawn):
             if not all(0 <= i < n for i, n in zip(other, grid.grid_shape, strict=True)):
                 continue
             pair = pairs.of(tile, step)
-            whole = [border_runs(grid, axes, t, seed, sparse) for t in (tile, other)]
+            whole = [border_stretches(grid, axes, t, seed, sparse) for t in (tile, other)]
             expected = compare_pieces(pair, *whole, pairs.strides)
             for axis in np.flatnonzero(step):
                 sides = [int(step[axis] > 0), int(step[axis] < 0)]
                 strips = [
-                    cut_strip(runs, grid, t, axis, side)
-                    for runs, t, side in zip(whole, (tile, other), sides, strict=True)
+                    cut_strip(stretches, grid, t, axis, side)
+                    for stretches, t, side in zip(whole, (tile, other), sides, strict=True)
                 ]
                 found = compare_pieces(pair, *strips, pairs.strides)
                 assert sorted(found.tolist()) == sorted(expected.tolist())
@@ -136,27 +128,54 @@ def test_strip_covers_what_a_tile_shows_to_each_neighbour_across_the_seam(drawn)
 
 
 @settings(max_examples=examples(50))
-@given(grids())
-def test_packed_strips_come_back(drawn):
+@given(grids(), st.integers(0, 1))
+def test_strips_that_were_written_come_back(drawn, side):
     grid, axes, _, seed, sparse = drawn
     axis = axes[0]
     strips = {
-        grid.number(tile): cut_strip(border_runs(grid, axes, tile, seed, sparse), grid, tile, axis, 1)
+        grid.number(tile): cut_strip(border_stretches(grid, axes, tile, seed, sparse), grid, tile, axis, side)
         for tile in grid.indices()
-        if grid.has_neighbour(tile, axis, 1)
+        if grid.has_neighbour(tile, axis, side)
     }
-    packed = pack_strips(strips)
-    assert packed.dtype == np.uint8
-    back = unpack_strips(packed, lambda number: strip_box(grid, grid.index(number), axis, 1))
-    assert back.keys() == strips.keys()
-    for number, strip in strips.items():
-        assert back[number].box == strip.box
-        assert np.array_equal(back[number].rows, strip.rows)
-        assert np.array_equal(back[number].runs, strip.runs)
+    assume(strips)
+    writer = SectionWriter()
+    write_group(writer, "border", np.array(list(strips)), grouped(*strips.values()))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a")
+        path.write_bytes(writer.to_bytes())
+        file = SectionFile(path)
+        numbers, back = read_group(file, "border", lambda n: strip_boxes(grid, n, axis, side))
+        assert read_numbers(file, "border").tolist() == numbers.tolist() == list(strips)
+    for strip, found in zip(strips.values(), back.tiles(), strict=True):
+        assert found.box == strip.box
+        assert np.array_equal(found.rows, strip.rows)
+        assert np.array_equal(found.stretches, strip.stretches)
 
 
-def test_no_strips_are_packed_as_well():
-    assert unpack_strips(pack_strips({}), lambda number: ()) == {}
+@settings(max_examples=examples(50))
+@given(grids(), st.integers(0, 1))
+def test_strip_holds_the_labels_that_touch_its_seam_and_no_others(drawn, side):
+    grid, axes, _, seed, sparse = drawn
+    for axis, tile in itertools.product(axes, grid.indices()):
+        if not grid.has_neighbour(tile, axis, side):
+            continue
+        expected = shown(grid, axes, tile, seed, sparse)
+        face = expected[relative_box(grid.core(tile), grid.region(tile))].take(-side, axis)
+        box = strip_box(grid, tile, axis, side)
+        seen = expected[relative_box(box, grid.region(tile))]
+        strip = cut_strip(border_stretches(grid, axes, tile, seed, sparse), grid, tile, axis, side)
+        assert strip.box == box
+        assert np.array_equal(painted(strip), np.where(np.isin(seen, face), seen, 0))
+
+
+@given(grids(), st.integers(0, 1), st.data())
+def test_boxes_of_strips_are_those_of_each_tile(drawn, side, data):
+    grid, axes, *_ = drawn
+    numbers = data.draw(st.lists(st.integers(0, grid.n_tiles - 1), min_size=1))
+    boxes = strip_boxes(grid, np.array(numbers), axes[0], side)
+    expected = [strip_box(grid, grid.index(number), axes[0], side) for number in numbers]
+    assert [tuple(slice(*ends) for ends in box) for box in boxes.tolist()] == expected
+    assert boxes.dtype == np.int64
 
 
 @pytest.mark.parametrize(("halo", "side", "expected"), [(3, 1, (7, 13)), (3, 0, (0, 3)), (0, 1, (9, 10))])
@@ -174,7 +193,7 @@ def test_pieces_that_touch_in_many_places_are_listed_once():
     labels = np.zeros((2, 2 * n), np.uint32)
     labels[:, ::2] = np.arange(1, n + 1)
     tiles = [
-        find_border_runs(labels, labels[i : i + 1], 0, grid.region((i, 0)), grid.core((i, 0)), depths)
+        near_borders(labels, grid.region((i, 0)), grid.core((i, 0)), depths)
         for i, depths in enumerate(([(0, 1), (0, 0)], [(1, 0), (0, 0)]))
     ]
     found = compare_pieces(pairs.of((0, 0), (1, 0)), *tiles, pairs.strides)

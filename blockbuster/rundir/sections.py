@@ -1,0 +1,113 @@
+"""The file of a task: named arrays, each compressed, with a checksum, and readable alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+from numcodecs import Zstd
+
+__all__ = ["SectionFile", "SectionWriter"]
+
+# Magic and version; then the length and the CRC-32 of the header, eight bytes each, and the header: a JSON object
+# of name to offset behind the header, stored bytes, CRC-32 of those, dtype as stored, dtype, shape.
+MAGIC = b"BBTILES\x05"
+NUMBER_BYTES = 8
+CODEC = Zstd(level=1)
+
+
+class SectionWriter:
+    """Takes arrays one by one; what it holds of them is compressed.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> writer = SectionWriter()
+    >>> writer.add("counts", np.array([3, 4]))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     n = pathlib.Path(folder, "a").write_bytes(writer.to_bytes())
+    ...     SectionFile(f"{folder}/a").read("counts").tolist()
+    [3, 4]
+    """
+
+    def __init__(self) -> None:
+        self._header: dict[str, Any] = {}
+        self._stored: list[bytes] = []
+        self._length = 0
+
+    def add(self, name: str, array: np.ndarray) -> None:
+        """Take an array of non-negative integers, or of floats."""
+        narrow = array.astype(_narrowest(array), copy=False)
+        data = bytes(CODEC.encode(np.ascontiguousarray(narrow))) if array.size else b""
+        dtypes = narrow.dtype.str, array.dtype.str
+        self._header[name] = [self._length, len(data), crc32(data), *dtypes, array.shape]
+        self._stored.append(data)
+        self._length += len(data)
+
+    def to_bytes(self) -> bytes:
+        """Give the file."""
+        header = json.dumps(self._header).encode()
+        numbers = [n.to_bytes(NUMBER_BYTES, "little") for n in (len(header), crc32(header))]
+        return b"".join([MAGIC, *numbers, header, *self._stored])
+
+
+def _narrowest(array: np.ndarray) -> np.dtype:
+    if array.dtype.kind == "f":
+        return array.dtype
+    return np.min_scalar_type(int(array.max(initial=0)))
+
+
+class SectionFile:
+    """Reads what a `SectionWriter` gave.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+
+    Raises
+    ------
+    OSError, ValueError
+        If it is not such a file, or damaged.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        with open(self.path, "rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise ValueError("it does not begin as a file of a task does")
+            length, checksum = (int.from_bytes(file.read(NUMBER_BYTES), "little") for _ in range(2))
+            header = file.read(min(length, os.path.getsize(self.path)))
+            self._begin = file.tell()
+        if len(header) != length or crc32(header) != checksum:
+            raise ValueError("the header has another checksum")
+        self._header: dict[str, Any] = json.loads(header)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._header
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Stored bytes of each section."""
+        return {name: entry[1] for name, entry in self._header.items()}
+
+    def read(self, name: str) -> np.ndarray:
+        """Read an array.
+
+        Raises
+        ------
+        OSError, ValueError, KeyError
+            If it is damaged, or not there.
+        """
+        offset, length, checksum, narrow, dtype, shape = self._header[name]
+        with open(self.path, "rb") as file:
+            file.seek(self._begin + offset)
+            data = file.read(length)
+        if len(data) != length or crc32(data) != checksum:
+            raise ValueError(f"section {name} has another checksum")
+        if not length:
+            return np.empty(shape, dtype)
+        return np.frombuffer(CODEC.decode(data), narrow).reshape(shape).astype(dtype, copy=False)

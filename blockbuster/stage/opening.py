@@ -1,0 +1,109 @@
+"""A stage that was kept: look at the labels of its tiles, before anything is joined."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from blockbuster.rundir.folder import FORMAT, is_stage, read_manifest
+from blockbuster.rundir.staged import StagedLabels, read_layout
+from blockbuster.seams.sections import read_group
+from blockbuster.stage.finished import read_task_records
+
+if TYPE_CHECKING:
+    import dask.array as da
+
+__all__ = ["open_kept", "open_stage"]
+
+Path = str | os.PathLike[str]
+
+
+def open_stage(path: Path) -> da.Array:
+    """Give the labels of a stage that `tile_process` kept as a lazy array, tile by tile as fn returned them.
+
+    Parameters
+    ----------
+    path : path
+        The stage: a folder ``*.blockbuster-stage``, of a run with ``keep_stage=True``.
+
+    Returns
+    -------
+    dask.array.Array of int32
+        Of the shape of the label image, one chunk per tile. Ids count from 1 in each tile, in the order in which
+        they appear, and are not joined; 0 is background.
+
+    Raises
+    ------
+    ValueError, OSError
+        If it is no stage, of a run that did not finish, of another version, or damaged.
+
+    Notes
+    -----
+    To compute a tile reads the file of its task.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import blockbuster
+    >>> image = np.array([[0, 1, 1, 1], [1, 0, 0, 1]], "uint8")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = blockbuster.tile_process(image, np.copy, tile_shape=(2, 2), stage_dir=folder, keep_stage=True)
+    ...     (stage,) = os.listdir(folder)
+    ...     labels = open_stage(f"{folder}/{stage}").compute()
+    >>> labels.tolist()
+    [[0, 1, 1, 1], [1, 0, 0, 1]]
+    """
+    import dask.array as da
+
+    staged, counts = open_kept(path)
+    options: dict[str, Any] = {"chunks": staged.bricks.grid.lengths, "dtype": np.int32}
+    meta = np.empty((0,) * counts.ndim, np.int32)
+    return da.map_blocks(_read_tile, staged=staged, counts=counts, meta=meta, **options)
+
+
+def _read_tile(*, staged: StagedLabels, counts: np.ndarray, block_info: Any = None) -> np.ndarray:
+    tile = block_info[None]["chunk-location"]
+    grid = staged.bricks.grid
+    core = grid.core(tile)
+    labels = np.zeros([part.stop - part.start for part in core], np.int32)
+    if counts[tile]:
+        file = staged.open_brick(tuple(i // n for i, n in zip(tile, staged.bricks.tiles_per_brick, strict=True)))
+        table = np.arange(counts[tile] + 1, dtype=np.int32)
+        for k in range(int(file.read("groups"))):
+            numbers, group = read_group(file, f"group-{k}", grid.cores)
+            if grid.number(tile) in numbers:
+                group.fill(np.zeros_like(numbers), core, table, labels)
+    return labels
+
+
+def open_kept(path: Path) -> tuple[StagedLabels, np.ndarray]:
+    """Open the stage of a run that finished, and give how many labels its tiles have, in the shape of their grid.
+
+    Raises
+    ------
+    ValueError, OSError
+        If there is none.
+    """
+    name = os.fspath(path)
+    if not is_stage(path):
+        raise ValueError(f"{name} is not a stage of blockbuster; give a folder *.blockbuster-stage.")
+    version = read_manifest(path).get("format")
+    if version != FORMAT:
+        raise ValueError(
+            f"{name} is a stage of another version of blockbuster (format {version}; this one reads {FORMAT}); "
+            "segment again."
+        )
+    staged = StagedLabels.open(path) if read_layout(path) else None
+    records = read_task_records(name)
+    if staged is None or len(records) < staged.bricks.n_bricks:
+        raise ValueError(
+            f"{name} is the stage of a run that did not finish; finish it first, with "
+            "tile_process(..., resume=True)."
+        )
+    counts = np.zeros(staged.bricks.grid.grid_shape, np.int64)
+    for number, record in records.items():
+        tiles = staged.bricks.tiles(staged.bricks.index(number))
+        counts[tiles] = record["counts"].reshape(counts[tiles].shape)
+    return staged, counts
