@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import google_crc32c
 import numpy as np
 import zarr
+from numcodecs import Zstd
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore, StorePath
 
@@ -24,6 +26,9 @@ from blockbuster.rundir.durable import checksum_files, full_disk_explained, repl
 __all__ = ["ArrayTarget", "NpyTarget", "ZarrTarget"]
 
 Box = tuple[slice, ...]
+# Of the chunks in a shard, and the place of one that is not there.
+CODEC = Zstd(level=1, checksum=True)
+ABSENT = 2**64 - 1
 
 
 @dataclass(frozen=True)
@@ -105,20 +110,38 @@ class ZarrTarget:
         with full_disk_explained(self.path, labels.nbytes):
             # One at a time, since all that is encoded at once is held.
             for part in self._shards(box):
-                for key, data in self._encode(part, labels[relative_box(part, box)]).items():
-                    with replaced_file(os.path.join(self.path, key), len(data), folder=self.unfinished) as file:
-                        file.write(data.as_buffer_like())
+                encode = self._encode_chunks if self._array.shards is None else self._encode_shard
+                for key, data in encode(part, labels[relative_box(part, box)]).items():
+                    n_bytes = sum(map(len, data))
+                    with replaced_file(os.path.join(self.path, key), n_bytes, folder=self.unfinished) as file:
+                        file.writelines(data)
                         self._make_folders(key)
 
-    def _encode(self, box: Box, labels: np.ndarray) -> dict[str, Buffer]:
-        """Give the keys and bytes of the chunks or shards of a box."""
+    def _encode_chunks(self, box: Box, labels: np.ndarray) -> dict[str, list[Any]]:
+        """Give the keys and bytes of the chunks of a box."""
         encoded: dict[str, Buffer] = {}
         metadata: Any = self._array.metadata
         # zarr would make the folders above a chunk, whoever took them away. And it looks for zeros slowly; a box
         # of background is not written at all.
         chunks = zarr.Array(zarr.AsyncArray(metadata, StorePath(MemoryStore(encoded))))
         chunks.with_config({"write_empty_chunks": True})[box] = labels
-        return encoded
+        return {key: [buffer.to_bytes()] for key, buffer in encoded.items()}
+
+    def _encode_shard(self, box: Box, labels: np.ndarray) -> dict[str, list[Any]]:
+        """Give the key and bytes of a shard of an array of ours, in half the time of zarr's one event loop."""
+        shape = self._array.chunks
+        n_chunks = [shard // length for shard, length in zip(self._array.shards or (), shape, strict=True)]
+        places, stored, end = np.full((*n_chunks, 2), ABSENT, "<u8"), [], 0
+        for index in np.ndindex(*(-(-n // length) for n, length in zip(labels.shape, shape, strict=True))):
+            part = labels[tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))]
+            chunk = np.zeros(shape, labels.dtype.newbyteorder("<"))
+            chunk[tuple(map(slice, part.shape))] = part
+            stored.append(CODEC.encode(chunk))
+            places[index] = end, len(stored[-1])
+            end += len(stored[-1])
+        table = places.tobytes()
+        (key,) = chunk_keys(self._array, box)
+        return {key: [*stored, table, google_crc32c.value(table).to_bytes(4, "little")]}
 
     def _make_folders(self, key: str) -> None:
         for parent in reversed(PurePosixPath(key).parents[:-1]):
