@@ -9,7 +9,6 @@ from pathlib import Path
 
 import dask.multiprocessing
 import numba
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -57,17 +56,7 @@ def as_run(request):
     """How a kernel is run: compiled, or as plain Python, which is all there is with NUMBA_DISABLE_JIT=1."""
     if request.param == "compiled":
         return lambda kernel: kernel
-    return lambda kernel: _run_as_python(getattr(kernel, "py_func", kernel))
-
-
-def _run_as_python(function):
-    """NumPy says when a product of integers wraps; compiled code, where that is meant, does not."""
-
-    def run(*arguments):
-        with np.errstate(over="ignore"):
-            return function(*arguments)
-
-    return run
+    return lambda kernel: getattr(kernel, "py_func", kernel)
 
 
 @pytest.fixture

@@ -11,14 +11,16 @@ from blockbuster.jit import inlined, kernel
 
 __all__ = ["collect_pairs", "copy_table", "fill_boxes", "find_stretches"]
 
-HASH_FACTOR = np.uint64(0x9E3779B97F4A7C15)
+# For the lower and the upper half of a label: their products fit 64 bits, also where numpy would warn of others.
+LOW_FACTOR, HIGH_FACTOR = np.uint64(0x9E3779B9), np.uint64(0x85EBCA6B)
+HALF = np.uint64(0xFFFFFFFF)
 
 
 @inlined
 def find_place(table, label):
     """Give the place of a label in a hash table, or the free place where it would be."""
     mask = np.uint64(len(table) - 1)
-    mixed = label * HASH_FACTOR
+    mixed = (label & HALF) * LOW_FACTOR ^ (label >> np.uint64(32)) * HIGH_FACTOR
     place = (mixed ^ (mixed >> np.uint64(32))) & mask
     while table[place, 0] != label and table[place, 0] != 0:
         place = (place + np.uint64(1)) & mask

@@ -23,10 +23,6 @@ from blockbuster.seams.agreement import (
 )
 from blockbuster.seams.stretches import TileStretches
 
-# Run as plain Python, the product that mixes the bits of a sparse id wraps with a warning; it is meant to.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
-
-
 # Per number of axes: the longest tile, and the most tiles along an axis.
 EXTENTS = {1: (9, 4), 2: (6, 3), 3: (4, 2), 4: (3, 2)}
 

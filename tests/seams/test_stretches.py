@@ -16,9 +16,6 @@ from stretches import flat, grouped, labels_of_any_kind, near_borders, painted, 
 from blockbuster.grid import TileGrid, relative_box
 from blockbuster.seams.stretches import FIRST_HASH_SIZE, StretchFinder, StretchGroup, row_numbers
 
-# Run as plain Python, the product that mixes the bits of an id wraps with a warning; it is meant to.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
-
 DTYPES = ["int8", "uint8", "int16", ">i4", "uint32", "int64", "uint64"]
 SPARSE = np.array([0, 2**41, 5, 2**62 + 1, 2**40], np.int64)
 seeds = st.integers(0, 2**32 - 1)

@@ -23,9 +23,6 @@ from blockbuster.seams.strips import strip_box
 from blockbuster.stage import brick_labels
 from blockbuster.stage.brick_labels import BrickLabels
 
-# Run as plain Python, the product that mixes the bits of a sparse id wraps with a warning; it is meant to.
-pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
-
 
 @dataclasses.dataclass(frozen=True)
 class Tissue:
