@@ -138,12 +138,10 @@ class FinishedStage:
         layout = self._layout(table.dtype, place, axes, geometry)
         with partial_output(place, layout, run=self.run, continues=bool(self.done.boxes)) as path:
             finest = os.path.join(path, FINEST) if place.is_label_image else path
-            self._write(
-                PyramidTarget.of_levels(path, layout, place.partial)
-                if layout.steps
-                else ZarrTarget(finest, place.partial),
-                table.dtype,
-            )
+            target: LabelTarget = ZarrTarget(finest, place.partial)
+            if layout.steps:
+                target = PyramidTarget.of_levels(path, layout, place.partial)
+            self._write(target, table.dtype)
             self._write_levels(path, layout, place.partial)
             write_atomically(os.path.join(finest, REPORT), self.report.to_json().encode())
             reach("output complete")

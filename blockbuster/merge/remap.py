@@ -14,7 +14,7 @@ from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import BrickFile, StagedLabels
-from blockbuster.seams.sections import read_group, read_numbers
+from blockbuster.seams.sections import read_groups
 
 __all__ = ["LabelTarget", "RemapJob", "VerifyBoxesJob", "cut_box", "remap_box", "remap_boxes", "verify_box"]
 
@@ -168,13 +168,8 @@ def _table(job: RemapJob, index: Index) -> np.ndarray:
 
 def _fill(job: RemapJob, index: Index, file: BrickFile, table: np.ndarray, box: Box, labels: np.ndarray) -> None:
     """Fill the part of a box that a brick covers."""
-    grid = job.staged.bricks.grid
-    for k in range(int(file.read("groups"))):
-        cores = grid.cores(read_numbers(file, f"group-{k}"))
-        ends = zip(box, cores.transpose(1, 2, 0), strict=True)
-        if np.any(np.all([(part.start < stop) & (start < part.stop) for part, (start, stop) in ends], axis=0)):
-            numbers, group = read_group(file, f"group-{k}", grid.cores)
-            group.fill(job.ids.firsts(index, numbers), box, table, labels)
+    for numbers, group in read_groups(file, job.staged.bricks.grid.cores, box):
+        group.fill(job.ids.firsts(index, numbers), box, table, labels)
 
 
 def _bricks_within(bricks: BrickGrid, box: Box) -> Iterator[Index]:

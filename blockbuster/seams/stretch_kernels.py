@@ -24,7 +24,6 @@ __all__ = [
     "compare_tiles",
     "join_stretches",
     "keep_border",
-    "keep_touching",
     "measure_overlaps",
     "note_pairs",
     "number_stretches",
@@ -243,51 +242,6 @@ def collect_contacts(a, b, row_pairs, windows, contacts):
 
 
 @kernel
-def keep_touching(whole, contacts, side):
-    """Drop, in place, the stretches of ids that touch nothing: in dense tissue most of what two tiles see.
-
-    Parameters
-    ----------
-    whole : pair of arrays
-        The stretches of a tile.
-    contacts : (n, 4) int64 array
-        As `collect_contacts` gives them; the stretches in column `side` become those that are left.
-    side : int
-        0 where they are those of `a`, else 1.
-
-    Returns
-    -------
-    int
-        How many stretches are left.
-    """
-    rows, stretches = whole
-    largest = 0
-    for k in range(len(contacts)):
-        largest = max(largest, stretches[contacts[k, side], 2])
-    is_kept = np.zeros(largest + 1, np.bool_)
-    for k in range(len(contacts)):
-        is_kept[stretches[contacts[k, side], 2]] = True
-    places = np.empty(rows[len(rows) - 1], np.int64)
-    n = 0
-    begin = 0
-    for row in range(len(rows) - 1):
-        stop = rows[row + 1]
-        for i in range(begin, stop):
-            number = stretches[i, 2]
-            if number <= largest and is_kept[number]:
-                places[i] = n
-                stretches[n, 0] = stretches[i, 0]
-                stretches[n, 1] = stretches[i, 1]
-                stretches[n, 2] = number
-                n += 1
-        rows[row + 1] = n
-        begin = stop
-    for k in range(len(contacts)):
-        contacts[k, side] = places[contacts[k, side]]
-    return n
-
-
-@kernel
 def join_stretches(whole, before, slack, parents):
     """Join stretches of one id that are neighbours, in a disjoint set whose roots are their smallest elements.
 
@@ -464,15 +418,13 @@ def compare_tiles(a, b, facing, beside, frame, found):
     n_rows = len(taken_a)
     mine = (np.empty(n_rows + 1, np.int64), np.empty((count_stretches(rows_a, taken_a), 3), np.int32))
     theirs = (np.empty(n_rows + 1, np.int64), np.empty((count_stretches(rows_b, taken_b), 3), np.int32))
-    clip_stretches((rows_a, stretches_a), taken_a, window_a, mine[0], mine[1])
-    clip_stretches((rows_b, stretches_b), taken_b, window_b, theirs[0], theirs[1])
+    n_mine = clip_stretches((rows_a, stretches_a), taken_a, window_a, mine[0], mine[1])
+    n_theirs = clip_stretches((rows_b, stretches_b), taken_b, window_b, theirs[0], theirs[1])
     contacts = np.empty((len(facing[0]) + 64, 4), np.int64)
     n = collect_contacts(mine, theirs, facing[0], facing[1], contacts)
     if n > len(contacts):
         contacts = np.empty((n, 4), np.int64)
         collect_contacts(mine, theirs, facing[0], facing[1], contacts)
-    n_mine = keep_touching(mine, contacts[:n], 0)
-    n_theirs = keep_touching(theirs, contacts[:n], 1)
     roots = (np.empty(n_mine, np.int64), np.empty(n_theirs, np.int64))
     sizes = (np.zeros(n_mine, np.int64), np.zeros(n_theirs, np.int64))
     join_stretches(mine, beside[0], beside[1], roots[0])

@@ -9,7 +9,7 @@ import numpy as np
 
 from blockbuster.rundir.folder import FORMAT, is_stage, read_manifest
 from blockbuster.rundir.staged import StagedLabels, read_layout
-from blockbuster.seams.sections import read_group
+from blockbuster.seams.sections import read_groups
 from blockbuster.stage.finished import read_task_records
 
 if TYPE_CHECKING:
@@ -71,10 +71,8 @@ def _read_tile(*, staged: StagedLabels, counts: np.ndarray, block_info: Any = No
     if counts[tile]:
         file = staged.open_brick(tuple(i // n for i, n in zip(tile, staged.bricks.tiles_per_brick, strict=True)))
         table = np.arange(counts[tile] + 1, dtype=np.int32)
-        for k in range(int(file.read("groups"))):
-            numbers, group = read_group(file, f"group-{k}", grid.cores)
-            if grid.number(tile) in numbers:
-                group.fill(np.zeros_like(numbers), core, table, labels)
+        for numbers, group in read_groups(file, grid.cores, core):
+            group.fill(np.zeros_like(numbers), core, table, labels)
     return labels
 
 

@@ -15,7 +15,7 @@ from stretches import grouped, near_borders, painted
 from blockbuster.grid import TileGrid, relative_box
 from blockbuster.rundir.sections import SectionFile, SectionWriter
 from blockbuster.seams.agreement import TilePairs, compare_pieces
-from blockbuster.seams.sections import read_group, read_numbers, write_group
+from blockbuster.seams.sections import read_group, write_group
 from blockbuster.seams.strips import cut_strip, strip_box, strip_boxes
 
 # Run as plain Python, the product that mixes the bits of a sparse id wraps with a warning; it is meant to.
@@ -145,7 +145,7 @@ def test_strips_that_were_written_come_back(drawn, side):
         path.write_bytes(writer.to_bytes())
         file = SectionFile(path)
         numbers, back = read_group(file, "border", lambda n: strip_boxes(grid, n, axis, side))
-        assert read_numbers(file, "border").tolist() == numbers.tolist() == list(strips)
+        assert file.read("border-tiles").tolist() == numbers.tolist() == list(strips)
     for strip, found in zip(strips.values(), back.tiles(), strict=True):
         assert found.box == strip.box
         assert np.array_equal(found.rows, strip.rows)
