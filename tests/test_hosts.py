@@ -2,13 +2,12 @@
 
 import json
 import sys
-import time
 from pathlib import Path
 
 import dask
 import pytest
 import zarr
-from fatal import Counting, components, marked
+from fatal import Counting, components, marked, wait_until
 from hosts import PORT, dask_command, hosts_or_skip, kill
 from outcomes import snapshot, write_image
 
@@ -70,13 +69,6 @@ def start_cluster(hosts, n_workers, **hidden):
 def start_driver(hosts, folder, scheduler, shared, n_workers, **options):
     command = [sys.executable, folder / "driver.py", scheduler, shared, n_workers, json.dumps(options)]
     return hosts.start("driver", *command, **SOON)
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def finish(process, folder):

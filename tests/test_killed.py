@@ -11,6 +11,7 @@ import dask
 import numpy as np
 import pytest
 import zarr
+from fatal import wait_until
 from naive import partition_fault
 from outcomes import snapshot, write_image
 from scipy import ndimage
@@ -333,13 +334,6 @@ def test_F5_an_array_in_memory_is_the_same_after_a_kill(zygote, image, tmp_path)
         # After the end nothing says that there was a run.
         if point != "stage removed:1":
             check_calls(folder, image, 1)
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("point", ["task journalled:3", "box journalled:2"])

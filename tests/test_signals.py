@@ -12,6 +12,7 @@ import dask
 import numpy as np
 import pytest
 import zarr
+from fatal import wait_until
 from naive import partition_fault
 from outcomes import blobs, write_image
 from scipy import ndimage
@@ -66,13 +67,6 @@ def count(name):
 
 def let_go():
     Path("state/go").touch()
-
-
-def wait_until(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        time.sleep(0.02)
 
 
 def wait_until_stopped():

@@ -28,8 +28,8 @@ TASKS_PER_THREAD = 4
 LEAST_TASKS = 8
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_COUNTS = 5.0
-# After a worker that died, its nanny starts another within seconds.
-SECONDS_WITHOUT_WORKERS = 30.0
+# After a worker that died, its nanny starts another, within seconds or, on a busy host or a slow disk, a minute.
+SECONDS_WITHOUT_WORKERS = 120.0
 MOST_TIMES_SENT = 3
 
 CLUSTER_LOST = (

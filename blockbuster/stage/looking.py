@@ -14,7 +14,7 @@ from blockbuster.grid import Box, BrickGrid, relative_box
 from blockbuster.source import DaskSource, Source
 from blockbuster.stage.empty import EmptyTiles, threshold_of_pixels
 from blockbuster.stage.sample import PiecesOfBricks, choose_pieces, cut_pieces, finite_pixels
-from blockbuster.stage.saved import RegionReader, SavedRegions
+from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile, unreadable
 from blockbuster.stage.staging import find_unreadable, share_source
 
 __all__ = ["find_empty_tiles"]
@@ -122,20 +122,9 @@ def _look_at_bricks(
             raise
         number = find_unreadable(source, bricks, unfinished, execution)
         if number is not None:
-            _raise_unreadable(source, bricks, number)
+            for tile in bricks.tile_indices(bricks.index(number)):
+                read_tile(source.read, bricks.grid, tile)
         raise
-
-
-def _raise_unreadable(source: DaskSource, bricks: BrickGrid, number: int) -> None:
-    """Raise the error of the first tile of a brick that cannot be computed, if there is one."""
-    for tile in bricks.tile_indices(bricks.index(number)):
-        try:
-            source.read(bricks.grid.region(tile))
-        except BaseException as error:
-            if ends_process(error):
-                raise
-            core = bricks.grid.core(tile)
-            raise TileError.from_exception("reading the image", error, tile, core, whole=False) from None
 
 
 def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | None = None) -> _Look:
@@ -148,9 +137,7 @@ def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | None = None)
         pixels = job.source.read(whole) if pixels is None else np.asarray(pixels)
     except Exception as error:
         # The user's exception may not survive the way to another process.
-        tile = tiles[0]
-        wrapped = TileError.from_exception("reading the image", error, tile, grid.core(tile), whole=False)
-        return _Look(number, error=wrapped)
+        return _Look(number, error=unreadable(error, grid, tiles[0]))
     maxima = [np.max(pixels[relative_box(grid.region(tile), whole)]) for tile in tiles]
     parts = cut_pieces(job.boxes, job.bricks.core(index), pixels, whole)
     return _Look(number, np.array(maxima, pixels.dtype), parts)

@@ -1,19 +1,20 @@
-"""Regions of a dask image that were computed ahead of their tasks."""
+"""Read the regions of tiles, and those of a dask image that were computed ahead of their tasks."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from blockbuster.errors import TileError
-from blockbuster.grid import relative_box
+from blockbuster.errors import TileError, ends_process
+from blockbuster.grid import Index, TileGrid, relative_box
 from blockbuster.npy import load_npy, write_npy
 from blockbuster.rundir.durable import replaced_file
 
-__all__ = ["RegionReader", "SavedRegions"]
+__all__ = ["RegionReader", "SavedRegions", "read_tile", "unreadable"]
 
 Box = tuple[slice, ...]
 
@@ -24,6 +25,23 @@ class RegionReader(Protocol):
     def read(self, region: Box) -> np.ndarray:
         """Read a region."""
         ...
+
+
+def read_tile(read: Callable[[Box], np.ndarray], grid: TileGrid, tile: Index) -> np.ndarray:
+    """Read a tile with its halo; what is raised names the tile."""
+    try:
+        return read(grid.region(tile))
+    except TileError:
+        raise
+    except BaseException as error:
+        if ends_process(error):
+            raise
+        raise unreadable(error, grid, tile) from None
+
+
+def unreadable(error: BaseException, grid: TileGrid, tile: Index) -> TileError:
+    """Name the tile whose pixels could not be read."""
+    return TileError.from_exception("reading the image", error, tile, grid.core(tile), whole=False)
 
 
 @dataclass(frozen=True)

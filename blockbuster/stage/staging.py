@@ -27,7 +27,7 @@ from blockbuster.stage.deaths import StageWatch
 from blockbuster.stage.empty import Background, describe_high_skipped
 from blockbuster.stage.finished import Sample, find_finished_tasks, read_samples
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
-from blockbuster.stage.saved import RegionReader, SavedRegions
+from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile
 from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import BrickResult, StageJob, TileCall, label_axes, run_brick
 
@@ -341,15 +341,10 @@ class _Stage:
             region = grid.region(tile)
             for attempt in range(self.call.retries + 1):
                 try:
-                    pixels = self.source.read(region)
-                except BaseException as error:
-                    if ends_process(error):
-                        raise
+                    pixels = read_tile(self.source.read, grid, tile)
+                except TileError as error:
                     if attempt == self.call.retries:
-                        wrapped = TileError.from_exception(
-                            "reading the image", error, tile, grid.core(tile), whole=False
-                        )
-                        self.saved = self.saved.failed(region, wrapped)
+                        self.saved = self.saved.failed(region, error)
                 else:
                     self.saved = self.saved.added(region, pixels, self.directory)
                     break

@@ -23,7 +23,7 @@ from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
 from blockbuster.stage.empty import Background
 from blockbuster.stage.masks import MaskWatch
 from blockbuster.stage.results import check_labels
-from blockbuster.stage.saved import RegionReader
+from blockbuster.stage.saved import RegionReader, read_tile
 
 __all__ = ["BrickResult", "StageJob", "TileCall", "TileOutcome", "label_axes", "run_brick", "try_tile"]
 
@@ -196,21 +196,12 @@ def try_tile(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray]) -> 
 
 
 def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], outcome: TileOutcome) -> None:
-    core = call.grid.core(tile)
-    region = call.grid.grow(core)
-    try:
-        pixels = read(region)
-    except TileError:
-        raise
-    except BaseException as error:
-        if ends_process(error):
-            raise
-        raise TileError.from_exception("reading the image", error, tile, core, whole=False) from None
+    pixels = read_tile(read, call.grid, tile)
     outcome.maximum = call.maximum_if_empty(pixels)
     if outcome.maximum is not None:
         return
     start = time.perf_counter()
-    outcome.labels = call.label(tile, core, pixels)
+    outcome.labels = call.label(tile, call.grid.core(tile), pixels)
     outcome.seconds = time.perf_counter() - start
 
 
