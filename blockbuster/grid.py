@@ -27,6 +27,29 @@ def relative_box(part: Sequence[slice], whole: Sequence[slice]) -> Box:
     return tuple([slice(cut.start - own.start, cut.stop - own.start) for cut, own in pairs])
 
 
+def index_of(number: int, shape: Index) -> Index:
+    """Give the index of an element by its number in C order; quicker than NumPy for one.
+
+    Examples
+    --------
+    >>> index_of(7, (2, 5)), number_of((1, 2), (2, 5))
+    ((1, 2), 7)
+    """
+    index, rest = [], int(number)
+    for length in reversed(shape):
+        rest, i = divmod(rest, length)
+        index.append(i)
+    return tuple(reversed(index))
+
+
+def number_of(index: Index, shape: Index) -> int:
+    """Give the number in C order of an element by its index."""
+    number = 0
+    for i, length in zip(index, shape, strict=True):
+        number = number * length + int(i)
+    return number
+
+
 @dataclass(frozen=True)
 class TileGrid:
     """A grid of tiles anchored at the origin, and the halo that each tile is read with.
@@ -67,14 +90,14 @@ class TileGrid:
         return tuple(np.concatenate([[0], np.cumsum(axis)]).astype(np.int64) for axis in self.lengths)
 
     @cached_property
-    def _cuts(self) -> tuple[list[int], ...]:
+    def cuts(self) -> tuple[list[int], ...]:
         """The edges as plain integers, which are quicker to look up one by one."""
         return tuple(edges.tolist() for edges in self.edges)
 
     @cached_property
     def shape(self) -> Index:
         """Shape of the image in voxels."""
-        return tuple(cuts[-1] for cuts in self._cuts)
+        return tuple(cuts[-1] for cuts in self.cuts)
 
     @cached_property
     def grid_shape(self) -> Index:
@@ -98,15 +121,15 @@ class TileGrid:
 
     def index(self, number: int) -> Index:
         """Give the index of the tile with this number in C order."""
-        return tuple(int(i) for i in np.unravel_index(number, self.grid_shape))
+        return index_of(number, self.grid_shape)
 
     def number(self, index: Index) -> int:
         """Give the number in C order of the tile with this index."""
-        return int(np.ravel_multi_index(index, self.grid_shape))
+        return number_of(index, self.grid_shape)
 
     def core(self, index: Index) -> Box:
         """Give the tile without its halo."""
-        return tuple([slice(cuts[i], cuts[i + 1]) for cuts, i in zip(self._cuts, index, strict=True)])
+        return tuple([slice(cuts[i], cuts[i + 1]) for cuts, i in zip(self.cuts, index, strict=True)])
 
     def region(self, index: Index) -> Box:
         """Give the tile with its halo, clamped to the image: what ``fn`` sees."""
@@ -199,21 +222,21 @@ class BrickGrid:
 
     def index(self, number: int) -> Index:
         """Give the index of the brick with this number in C order."""
-        return tuple(int(i) for i in np.unravel_index(number, self.grid_shape))
+        return index_of(number, self.grid_shape)
 
     def number(self, index: Index) -> int:
         """Give the number in C order of the brick with this index."""
-        return int(np.ravel_multi_index(index, self.grid_shape))
+        return number_of(index, self.grid_shape)
 
     def tiles(self, index: Index) -> Box:
         """Give the brick's tiles as slices into the tile grid."""
         parts = zip(index, self.tiles_per_brick, self.grid.grid_shape, strict=True)
-        return tuple(slice(i * step, min(n, (i + 1) * step)) for i, step, n in parts)
+        return tuple([slice(i * step, min(n, (i + 1) * step)) for i, step, n in parts])
 
     def core(self, index: Index) -> Box:
         """Give the brick in voxels, without halo."""
-        tiles = zip(self.grid.edges, self.tiles(index), strict=True)
-        return tuple(slice(int(edges[part.start]), int(edges[part.stop])) for edges, part in tiles)
+        tiles = zip(self.grid.cuts, self.tiles(index), strict=True)
+        return tuple([slice(cuts[part.start], cuts[part.stop]) for cuts, part in tiles])
 
     def region(self, index: Index) -> Box:
         """Give the brick with the halo of its outer tiles, clamped to the image."""

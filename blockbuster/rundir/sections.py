@@ -1,8 +1,9 @@
-"""The file of a task: named arrays, each compressed, with a checksum, and readable alone."""
+"""The file of a task: named arrays, each compressed where that pays, with a checksum, and readable alone."""
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import Any
 from zlib import crc32
@@ -13,10 +14,16 @@ from numcodecs import Zstd
 __all__ = ["SectionFile", "SectionWriter"]
 
 # Magic and version; then the length and the CRC-32 of the header, eight bytes each, and the header: a JSON object
-# of name to offset behind the header, stored bytes, CRC-32 of those, dtype as stored, dtype, shape.
+# of name to offset behind the header, stored bytes, CRC-32 of those, dtype as stored, dtype, shape. An array that
+# fills its stored bytes is not compressed.
 MAGIC = b"BBTILES\x05"
 NUMBER_BYTES = 8
+BEGIN = len(MAGIC) + 2 * NUMBER_BYTES
 CODEC = Zstd(level=1)
+# Most files are smaller than a block of the disk, or nearly all of them is in a few large sections: what is short
+# costs more to compress than it takes. And every call makes other threads wait: so much is read in one.
+MOST_PLAIN_BYTES = 1024
+HEAD_BYTES = 2**16
 
 
 class SectionWriter:
@@ -41,7 +48,9 @@ class SectionWriter:
     def add(self, name: str, array: np.ndarray) -> None:
         """Take an array of non-negative integers, or of floats."""
         narrow = array.astype(_narrowest(array), copy=False)
-        data = bytes(CODEC.encode(np.ascontiguousarray(narrow))) if array.size else b""
+        data = narrow.tobytes()
+        if len(data) > MOST_PLAIN_BYTES:
+            data = min(data, CODEC.encode(data), key=len)
         dtypes = narrow.dtype.str, array.dtype.str
         self._header[name] = [self._length, len(data), crc32(data), *dtypes, array.shape]
         self._stored.append(data)
@@ -76,15 +85,30 @@ class SectionFile:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
-        with open(self.path, "rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise ValueError("it does not begin as a file of a task does")
-            length, checksum = (int.from_bytes(file.read(NUMBER_BYTES), "little") for _ in range(2))
-            header = file.read(min(length, os.path.getsize(self.path)))
-            self._begin = file.tell()
-        if len(header) != length or crc32(header) != checksum:
+        self._head = self._read(0, HEAD_BYTES)
+        if not self._head.startswith(MAGIC):
+            raise ValueError("it does not begin as a file of a task does")
+        numbers = self._head[len(MAGIC) : BEGIN]
+        length, checksum = (int.from_bytes(n, "little") for n in (numbers[:NUMBER_BYTES], numbers[NUMBER_BYTES:]))
+        self._begin = BEGIN + length
+        header = self._take(BEGIN, length)
+        if crc32(header) != checksum:
             raise ValueError("the header has another checksum")
         self._header: dict[str, Any] = json.loads(header)
+
+    def _take(self, offset: int, length: int) -> bytes:
+        """Give a part of the file, of which the beginning was read before."""
+        if offset + length <= len(self._head):
+            return self._head[offset : offset + length]
+        return self._read(offset, length)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        file = os.open(self.path, os.O_RDONLY)
+        try:
+            # No more than there is, where a damaged number says how much.
+            return os.pread(file, min(length, os.fstat(file).st_size), offset)
+        finally:
+            os.close(file)
 
     def __contains__(self, name: str) -> bool:
         return name in self._header
@@ -103,11 +127,9 @@ class SectionFile:
             If it is damaged, or not there.
         """
         offset, length, checksum, narrow, dtype, shape = self._header[name]
-        with open(self.path, "rb") as file:
-            file.seek(self._begin + offset)
-            data = file.read(length)
+        data = self._take(self._begin + offset, length)
         if len(data) != length or crc32(data) != checksum:
             raise ValueError(f"section {name} has another checksum")
-        if not length:
-            return np.empty(shape, dtype)
-        return np.frombuffer(CODEC.decode(data), narrow).reshape(shape).astype(dtype, copy=False)
+        if length != math.prod(shape) * np.dtype(narrow).itemsize:
+            data = CODEC.decode(data)
+        return np.frombuffer(data, narrow).reshape(shape).astype(dtype, copy=False)

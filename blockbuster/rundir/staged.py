@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.rundir.durable import checksum_files, replaced_file, write_atomically
+from blockbuster.rundir.durable import checksum_files, checksum_parts, replaced_file, write_atomically
 from blockbuster.rundir.folder import has_finished_work
 from blockbuster.rundir.sections import SectionFile, SectionWriter
 from blockbuster.sealed import seal, unseal
@@ -145,7 +145,7 @@ class StagedLabels:
         data = sections.to_bytes()
         with replaced_file(path, len(data), folder=self.path) as file:
             file.write(data)
-        return checksum_files([path])
+        return checksum_parts([data])
 
     def checksum(self, index: Index, n_labels: int) -> str:
         """CRC-32 over the file of a brick; empty if it is not there, or has no labels."""
@@ -221,7 +221,14 @@ def read_layout(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _wait_for(path: str) -> None:
     """Wait until a file is there and holds something."""
     end = time.monotonic() + PATIENCE_SECONDS
-    while not (os.path.exists(path) and os.path.getsize(path)):
+    while not _size(path):
         if time.monotonic() > end:
             raise OSError(f"{path}, a part of the stage, is missing or empty; {REPAIR}")
         time.sleep(0.05)
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return 0

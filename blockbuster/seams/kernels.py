@@ -110,16 +110,21 @@ def copy_table(table, wider):
 
 
 @kernel
-def fill_boxes(tiles, boxes, rows, stretches, table, out, strides):
-    """Fill boxes of labels from the stretches of tiles.
+def fill_boxes(boxes, cut, places, first_rows, firsts, rows, stretches, table, out, strides):
+    """Fill a part of each of some tiles from their stretches.
 
     Parameters
     ----------
-    tiles : (n, 2) int64 array
-        For each box its tile: its first row in `rows`, and what is added to its ids.
-    boxes : (n, 4, ndim) int64 array
-        For each box the shape of its tile, start and stop of the box in it, and the place of its first voxel in
-        what is filled.
+    boxes : (n, ndim, 2) int64 array
+        Start and stop of each tile.
+    cut : (n, ndim, 2) int64 array
+        Those of its part; where it is empty, nothing is filled.
+    places : (n, ndim) int64 array
+        Place of the part's first voxel in what is filled.
+    first_rows : (n + 1,) int64 array
+        The first row of each tile.
+    firsts : (n,) int64 array
+        What is added to the ids of each tile.
     rows : (n_rows + 1,) int64 array
         Where the stretches of each row of all tiles begin.
     stretches : (n, 3) int32 array
@@ -131,29 +136,30 @@ def fill_boxes(tiles, boxes, rows, stretches, table, out, strides):
     strides : (ndim,) int64 array
         Its strides in voxels, 1 along the last axis.
     """
-    last = boxes.shape[2] - 1
+    last = boxes.shape[1] - 1
     for k in range(len(boxes)):
-        shape, start, stop, place = boxes[k]
+        start = cut[k, last, 0] - boxes[k, last, 0]
+        stop = cut[k, last, 1] - boxes[k, last, 0]
         n_rows = 1
         for axis in range(last):
-            n_rows *= stop[axis] - start[axis]
+            n_rows *= max(0, cut[k, axis, 1] - cut[k, axis, 0])
         for r in range(n_rows):
-            row = tiles[k, 0]
-            position = place[last] - start[last]
+            row = first_rows[k]
+            position = places[k, last] - start
             rest = r
             factor = 1
             for axis in range(last - 1, -1, -1):
-                length = stop[axis] - start[axis]
+                length = cut[k, axis, 1] - cut[k, axis, 0]
                 i = rest % length
                 rest //= length
-                row += (start[axis] + i) * factor
-                factor *= shape[axis]
-                position += (place[axis] + i) * strides[axis]
+                row += (cut[k, axis, 0] - boxes[k, axis, 0] + i) * factor
+                factor *= boxes[k, axis, 1] - boxes[k, axis, 0]
+                position += (places[k, axis] + i) * strides[axis]
             for j in range(rows[row], rows[row + 1]):
-                begin = max(stretches[j, 0], start[last])
-                end = min(stretches[j, 1], stop[last])
+                begin = max(stretches[j, 0], start)
+                end = min(stretches[j, 1], stop)
                 if begin < end:
-                    value = table[tiles[k, 1] + stretches[j, 2]]
+                    value = table[firsts[k] + stretches[j, 2]]
                     for x in range(position + begin, position + end):
                         out[x] = value
 

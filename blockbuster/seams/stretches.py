@@ -308,23 +308,19 @@ class StretchGroup:
         out : ndarray of the same dtype
             The box, contiguous; background is left as it is.
         """
-        ends = np.array([(part.start, part.stop) for part in box])
-        cut = np.stack(
-            [np.maximum(self.boxes[:, :, 0], ends[:, 0]), np.minimum(self.boxes[:, :, 1], ends[:, 1])], axis=2
-        )
-        self.place(firsts, cut, cut[:, :, 0] - ends[:, 0], table, out)
+        starts, stops = np.array([(part.start, part.stop) for part in box]).T
+        cut = np.empty_like(self.boxes)
+        np.maximum(self.boxes[:, :, 0], starts, out=cut[:, :, 0])
+        np.minimum(self.boxes[:, :, 1], stops, out=cut[:, :, 1])
+        self.place(firsts, cut, cut[:, :, 0] - starts, table, out)
 
     def place(
         self, firsts: np.ndarray, cut: np.ndarray, places: np.ndarray, table: np.ndarray, out: np.ndarray
     ) -> None:
         """Fill in a part of each tile: ``cut``, as `boxes`, where it is not empty, at ``places`` (n, ndim)."""
-        origin = self.boxes[:, :, 0]
-        shapes = self.boxes[:, :, 1] - origin
-        some = np.all(cut[:, :, 0] < cut[:, :, 1], axis=1)
-        parts = np.stack([shapes, cut[:, :, 0] - origin, cut[:, :, 1] - origin, places], axis=1)[some]
-        tiles = np.stack([self.first_rows[:-1], firsts], axis=1)[some]
         strides = np.array(out.strides) // out.itemsize
-        fill_boxes(tiles, parts, self.rows, self.stretches, table, out.reshape(-1), strides)
+        which = self.boxes, cut, places, self.first_rows, firsts
+        fill_boxes(*which, self.rows, self.stretches, table, out.reshape(-1), strides)
 
 
 def as_unsigned(labels: np.ndarray) -> np.ndarray:

@@ -160,9 +160,10 @@ def boxes_to_fill(draw):
     for which in draw(st.lists(st.integers(0, len(tiles) - 1), max_size=4)):
         shape = tiles[which].shape
         start = [draw(st.integers(0, n - 1)) for n in shape]
-        stop = [draw(st.integers(i + 1, n)) for i, n in zip(start, shape, strict=True)]
+        # Empty ones too, along any axis, where stop may lie before start.
+        stop = [draw(st.integers(max(0, i - 1), n)) for i, n in zip(start, shape, strict=True)]
         ends = zip(start, stop, out_shape, strict=True)
-        parts.append((which, start, stop, [draw(st.integers(0, n - (j - i))) for i, j, n in ends]))
+        parts.append((which, start, stop, [draw(st.integers(0, n - max(0, j - i))) for i, j, n in ends]))
     return tiles, parts, tuple(out_shape)
 
 
@@ -180,11 +181,20 @@ def test_boxes_are_filled_as_if_voxel_by_voxel(as_run, drawn, dtype, data):
             if number := tiles[which][voxel]:
                 there = tuple(p + x - i for p, x, i in zip(place, voxel, start, strict=True))
                 expected[there] = table[shift + number]
-    firsts = [(first_rows[which], shift) for (which, *_), shift in zip(parts, shifts, strict=True)]
-    boxes = [(tiles[which].shape, *ends) for which, *ends in parts]
+    origins = [data.draw(st.integers(-5, 5)) for _ in parts]
+    shapes = [([0] * len(out_shape), tiles[which].shape) for which, *_ in parts]
+    ends = [
+        np.array(pairs, np.int64).reshape(-1, 2, len(out_shape)) for pairs in (shapes, [p[1:3] for p in parts])
+    ]
+    boxes, cut = (
+        np.ascontiguousarray((pairs.T + np.array(origins, np.int64)).T.swapaxes(1, 2)) for pairs in ends
+    )
     as_run(fill_boxes)(
-        np.array(firsts, np.int64).reshape(-1, 2),
-        np.array(boxes, np.int64).reshape(-1, 4, len(out_shape)),
+        boxes,
+        cut,
+        np.array([place for *_, place in parts], np.int64).reshape(-1, len(out_shape)),
+        np.array([first_rows[which] for which, *_ in parts], np.int64),
+        np.array(shifts, np.int64),
         rows,
         stretches,
         table,
