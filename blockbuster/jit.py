@@ -18,11 +18,13 @@ def kernel(function: Callable[..., Any]) -> Any:
     Numba raises at decoration when neither the package's folder nor the user's cache folder
     can be written to; such a kernel is compiled anew in every process.
     """
+    # Nothing calls it from C.
+    options: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True}
     try:
-        return njit(cache=True, nogil=True)(function)
+        return njit(cache=True, **options)(function)
     except RuntimeError as error:
         logger.info("numba cannot cache %s, it is compiled at each start: %s", function.__name__, error)
-        return njit(nogil=True)(function)
+        return njit(**options)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

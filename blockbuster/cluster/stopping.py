@@ -38,8 +38,8 @@ class StopCheck:
         """Go on, or raise `RunStoppedError`; looks only so often."""
         now = time.monotonic()
         if now >= self._next_look:
-            self._next_look = now + SECONDS_BETWEEN_LOOKS
             self.look()
+            self._next_look = now + SECONDS_BETWEEN_LOOKS
 
     def look(self) -> None:
         """Go on, or raise `RunStoppedError`."""

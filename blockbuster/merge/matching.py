@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,7 +20,13 @@ from blockbuster.seams.sections import read_group
 from blockbuster.seams.stretches import TileStretches
 from blockbuster.seams.strips import strip_boxes
 
-__all__ = ["MatchJob", "MatchResult", "match_brick"]
+__all__ = ["MatchJob", "MatchResult", "match_bricks"]
+
+# For each worker, so that all end at about the same time; and bricks at most, so that it is seen how far it is.
+TASKS_PER_WORKER = 16
+MOST_BRICKS = 64
+# Files whose beginnings a task keeps, since a brick is the neighbour of several.
+FILES_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -32,10 +39,23 @@ class MatchJob:
         The stage.
     ids : BrickIds
         From ids within a brick to provisional ids.
+    n_bricks : int
+        How many bricks a task matches.
     """
 
     staged: StagedLabels
     ids: BrickIds
+    n_bricks: int
+
+    @classmethod
+    def for_workers(cls, staged: StagedLabels, ids: BrickIds, n_workers: int) -> MatchJob:
+        """Have a task match many bricks where there are many, since most have little to match."""
+        return cls(staged, ids, min(MOST_BRICKS, 1 + staged.bricks.n_bricks // (TASKS_PER_WORKER * n_workers)))
+
+    @property
+    def n_tasks(self) -> int:
+        """How many tasks there are."""
+        return -(-self.staged.bricks.n_bricks // self.n_bricks)
 
 
 @dataclass(frozen=True)
@@ -44,25 +64,29 @@ class MatchResult:
 
     Parameters
     ----------
-    number : int
-        The brick.
     pairs : (n, 2) ndarray of int64
-        Distinct pairs of provisional ids to join.
+        Pairs of provisional ids to join.
     tally : SeamTally
-        What the brick's seams came to.
+        What the seams of its bricks came to.
+    n_tiles : int
+        How many tiles these have.
     """
 
-    number: int
     pairs: np.ndarray
     tally: SeamTally
+    n_tiles: int
 
 
-def match_brick(job: MatchJob, number: int) -> MatchResult:
-    """Find the labels to join inside a brick and between it and the bricks behind it."""
-    index = job.staged.bricks.index(number)
-    found = TouchingPairs.joined(_Match(job, index).parts() if job.ids.n_labels(index) else ())
-    joined = found.pairs[found.is_joined(job.staged.min_agreement)]
-    return MatchResult(number, joined, SeamTally.of(found, job.ids, job.staged.min_agreement))
+def match_bricks(job: MatchJob, number: int) -> MatchResult:
+    """Find the labels to join inside some bricks, and between each of them and the bricks behind it."""
+    bricks, min_agreement = job.staged.bricks, job.staged.min_agreement
+    open_brick = functools.lru_cache(FILES_KEPT)(job.staged.open_brick)
+    first = number * job.n_bricks
+    indices = [bricks.index(brick) for brick in range(first, min(first + job.n_bricks, bricks.n_bricks))]
+    labelled = [_Match(job, index, open_brick) for index in indices if job.ids.n_labels(index)]
+    found = TouchingPairs.joined(itertools.chain.from_iterable(match.parts() for match in labelled))
+    joined = found.pairs[found.is_joined(min_agreement)]
+    return MatchResult(joined, SeamTally.of(found, job.ids, min_agreement), sum(map(bricks.n_tiles, indices)))
 
 
 @dataclass(frozen=True)
@@ -71,6 +95,7 @@ class _Match:
 
     job: MatchJob
     index: Index
+    open_brick: Callable[[Index], BrickFile]
 
     @property
     def staged(self) -> StagedLabels:
@@ -79,7 +104,7 @@ class _Match:
     @cached_property
     def file(self) -> BrickFile:
         """What its task left."""
-        return self.staged.open_brick(self.index)
+        return self.open_brick(self.index)
 
     @cached_property
     def own(self) -> np.ndarray:
@@ -104,12 +129,12 @@ class _Match:
             if not _inside(other, staged.bricks.grid_shape) or not ids.n_labels(other):
                 continue
             if staged.min_agreement is None:
-                pairs = self._touching(staged.open_brick(other), step)
+                pairs = self._touching(self.open_brick(other), step)
                 yield TouchingPairs(
                     np.column_stack([self.own[pairs[:, 0] - 1], ids.provisional(other, pairs[:, 1])])
                 )
             else:
-                yield self._agreeing(staged.open_brick(other), step)
+                yield self._agreeing(self.open_brick(other), step)
 
     def _touching(self, other: BrickFile, step: Index) -> np.ndarray:
         """Match the face, edge or corner where two bricks meet, in ids within each brick."""

@@ -11,7 +11,7 @@ import numpy as np
 from blockbuster.cluster import Execution, run_tasks
 from blockbuster.grid import TileGrid
 from blockbuster.merge.components import join_pairs
-from blockbuster.merge.matching import MatchJob, MatchResult, match_brick
+from blockbuster.merge.matching import MatchJob, MatchResult, match_bricks
 from blockbuster.merge.remap import LabelTarget, RemapJob, VerifyBoxesJob, remap_box, remap_boxes, verify_box
 from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
 from blockbuster.merge.table import BrickIds, RemapTable
@@ -118,12 +118,11 @@ def match_seams(
     def collect(matched: MatchResult) -> None:
         found.append(matched.pairs)
         tally.add(matched.tally)
-        on_done(staged.bricks.n_tiles(staged.bricks.index(matched.number)))
+        on_done(matched.n_tiles)
 
     if staged.merge_axes:
-        numbers = range(staged.bricks.n_bricks)
-        job = MatchJob(staged, ids)
-        run_tasks(execution, match_brick, job, numbers, directory=arrays.path, on_result=collect)
+        job = MatchJob.for_workers(staged, ids, execution.n_workers)
+        run_tasks(execution, match_bricks, job, range(job.n_tasks), directory=arrays.path, on_result=collect)
     else:
         on_done(staged.bricks.grid.n_tiles)
     border, roots = join_pairs(np.concatenate(found))

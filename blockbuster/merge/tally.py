@@ -82,7 +82,7 @@ class SeamTally:
 
     @classmethod
     def of(cls, found: TouchingPairs, ids: BrickIds, min_agreement: float | None) -> SeamTally:
-        """Count what one brick found."""
+        """Count what one task found."""
         grid = ids.bricks.grid
         tally = cls.empty(grid.ndim)
         if not len(found.pairs):
@@ -99,7 +99,7 @@ class SeamTally:
         return tally
 
     def add(self, other: SeamTally) -> None:
-        """Count what another brick found."""
+        """Count what another task found."""
         self.touching += other.touching
         self.joined += other.joined
         self.histogram += other.histogram

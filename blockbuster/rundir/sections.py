@@ -106,7 +106,8 @@ class SectionFile:
         file = os.open(self.path, os.O_RDONLY)
         try:
             # No more than there is, where a damaged number says how much.
-            return os.pread(file, min(length, os.fstat(file).st_size), offset)
+            length = length if length <= HEAD_BYTES else min(length, os.fstat(file).st_size)
+            return os.pread(file, length, offset)
         finally:
             os.close(file)
 

@@ -110,17 +110,13 @@ def copy_table(table, wider):
 
 
 @kernel
-def fill_boxes(boxes, cut, places, first_rows, firsts, rows, stretches, table, out, strides):
-    """Fill a part of each of some tiles from their stretches.
+def fill_boxes(boxes, first_rows, firsts, rows, stretches, tiles, cut, places, table, out, strides):
+    """Fill parts of some tiles from their stretches.
 
     Parameters
     ----------
     boxes : (n, ndim, 2) int64 array
         Start and stop of each tile.
-    cut : (n, ndim, 2) int64 array
-        Those of its part; where it is empty, nothing is filled.
-    places : (n, ndim) int64 array
-        Place of the part's first voxel in what is filled.
     first_rows : (n + 1,) int64 array
         The first row of each tile.
     firsts : (n,) int64 array
@@ -129,22 +125,29 @@ def fill_boxes(boxes, cut, places, first_rows, firsts, rows, stretches, table, o
         Where the stretches of each row of all tiles begin.
     stretches : (n, 3) int32 array
         Start, stop and id, from the tile's origin.
-    table : (m,) int array
-        What is filled in for each id; ids are smaller than `m`, once something was added.
+    tiles : (m,) int64 array
+        The tile that each part is of.
+    cut : (m, ndim, 2) int64 array
+        Start and stop of the part; where it is empty, nothing is filled.
+    places : (m, ndim) int64 array
+        Place of its first voxel in what is filled.
+    table : (n_ids,) int array
+        What is filled in for each id, once something was added.
     out : (n_voxels,) int array
         What is filled, flat; background is left as it is.
     strides : (ndim,) int64 array
         Its strides in voxels, 1 along the last axis.
     """
     last = boxes.shape[1] - 1
-    for k in range(len(boxes)):
-        start = cut[k, last, 0] - boxes[k, last, 0]
-        stop = cut[k, last, 1] - boxes[k, last, 0]
+    for k in range(len(tiles)):
+        tile = tiles[k]
+        start = cut[k, last, 0] - boxes[tile, last, 0]
+        stop = cut[k, last, 1] - boxes[tile, last, 0]
         n_rows = 1
         for axis in range(last):
             n_rows *= max(0, cut[k, axis, 1] - cut[k, axis, 0])
         for r in range(n_rows):
-            row = first_rows[k]
+            row = first_rows[tile]
             position = places[k, last] - start
             rest = r
             factor = 1
@@ -152,14 +155,14 @@ def fill_boxes(boxes, cut, places, first_rows, firsts, rows, stretches, table, o
                 length = cut[k, axis, 1] - cut[k, axis, 0]
                 i = rest % length
                 rest //= length
-                row += (cut[k, axis, 0] - boxes[k, axis, 0] + i) * factor
-                factor *= boxes[k, axis, 1] - boxes[k, axis, 0]
+                row += (cut[k, axis, 0] - boxes[tile, axis, 0] + i) * factor
+                factor *= boxes[tile, axis, 1] - boxes[tile, axis, 0]
                 position += (places[k, axis] + i) * strides[axis]
             for j in range(rows[row], rows[row + 1]):
                 begin = max(stretches[j, 0], start)
                 end = min(stretches[j, 1], stop)
                 if begin < end:
-                    value = table[firsts[k] + stretches[j, 2]]
+                    value = table[firsts[tile] + stretches[j, 2]]
                     for x in range(position + begin, position + end):
                         out[x] = value
 

@@ -46,8 +46,8 @@ def collect_touching_pairs(
     >>> collect_touching_pairs(a, b, axes=[1], max_steps=1).tolist()
     [[1, 2]]
     """
-    found = []
-    for shift in neighbour_shifts(a.ndim, axes, max_steps):
+    found = [NO_PAIRS]
+    for shift in neighbour_shifts(a.ndim, axes, max_steps if a.size else -1):
         left = a[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, a.shape, strict=True))]
         right = b[tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, b.shape, strict=True))]
         left, right = np.ravel(left), np.ravel(right)

@@ -165,8 +165,9 @@ def clip_stretches(whole, taken, window, rows, stretches):
 def stretches_at(whole, x):
     """Give the stretch of each row that covers a position, -1 for none, as (n_rows,) int64."""
     rows, stretches = whole
-    found = np.full(len(rows) - 1, -1, np.int64)
+    found = np.empty(len(rows) - 1, np.int64)
     for row in range(len(found)):
+        found[row] = -1
         for i in range(rows[row], rows[row + 1]):
             if stretches[i, 0] <= x < stretches[i, 1]:
                 found[row] = i

@@ -312,15 +312,20 @@ class StretchGroup:
         cut = np.empty_like(self.boxes)
         np.maximum(self.boxes[:, :, 0], starts, out=cut[:, :, 0])
         np.minimum(self.boxes[:, :, 1], stops, out=cut[:, :, 1])
-        self.place(firsts, cut, cut[:, :, 0] - starts, table, out)
+        self.place(firsts, np.arange(len(cut)), cut, cut[:, :, 0] - starts, table, out)
 
     def place(
-        self, firsts: np.ndarray, cut: np.ndarray, places: np.ndarray, table: np.ndarray, out: np.ndarray
+        self,
+        firsts: np.ndarray,
+        tiles: np.ndarray,
+        cut: np.ndarray,
+        places: np.ndarray,
+        table: np.ndarray,
+        out: np.ndarray,
     ) -> None:
-        """Fill in a part of each tile: ``cut``, as `boxes`, where it is not empty, at ``places`` (n, ndim)."""
-        strides = np.array(out.strides) // out.itemsize
-        which = self.boxes, cut, places, self.first_rows, firsts
-        fill_boxes(*which, self.rows, self.stretches, table, out.reshape(-1), strides)
+        """Fill in parts ``cut`` (m, ndim, 2), some of them empty, of ``tiles`` (m,) at ``places`` (m, ndim)."""
+        whole = self.boxes, self.first_rows, firsts, self.rows, self.stretches
+        fill_boxes(*whole, tiles, cut, places, table, out.reshape(-1), np.array(out.strides) // out.itemsize)
 
 
 def as_unsigned(labels: np.ndarray) -> np.ndarray:

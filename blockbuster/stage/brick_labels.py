@@ -130,16 +130,17 @@ class _Touching:
         pass
 
     def draw(self, numbers: np.ndarray, group: StretchGroup, firsts: np.ndarray, n_labels: int) -> None:
-        bricks, table = self.staged.bricks, np.arange(n_labels + 1, dtype=np.int32)
+        bricks, table, n = self.staged.bricks, np.arange(n_labels + 1, dtype=np.int32), len(numbers)
         layers = np.unravel_index(numbers, bricks.grid.grid_shape)
+        tiles = np.concatenate([np.arange(n), np.arange(n)])
         for axis, planes in self.planes.items():
-            layer = layers[axis] - bricks.tiles(self.brick)[axis].start
-            for side in (0, 1):
-                cut = group.boxes.copy()
-                cut[:, axis, 1 - side] = cut[:, axis, side] + (-1 if side else 1)
-                places = cut[:, :, 0] - [part.start for part in self.core]
-                places[:, axis] = 2 * layer + side
-                group.place(firsts, cut, places, table, planes)
+            cut = group.boxes[tiles]
+            cut[:n, axis, 1] = cut[:n, axis, 0] + 1
+            cut[n:, axis, 0] = cut[n:, axis, 1] - 1
+            places = cut[:, :, 0] - [part.start for part in self.core]
+            places[:n, axis] = 2 * (layers[axis] - bricks.tiles(self.brick)[axis].start)
+            places[n:, axis] = places[:n, axis] + 1
+            group.place(firsts, tiles, cut, places, table, planes)
 
     def write(self, sections: SectionWriter) -> None:
         found = [NO_PAIRS]

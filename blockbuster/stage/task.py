@@ -235,6 +235,14 @@ class StageJob:
     sampled: bool = False
     marked: bool = False
 
+    @cached_property
+    def stop_check(self) -> StopCheck:
+        """Looks, for all tasks of the process, whether the run has ended."""
+        return StopCheck(self.staged.path, self.staged.part)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
     def label_index(self, index: Index) -> Index:
         """Turn a tile's or brick's index in the image into its index in the label image."""
         if self.call.drops_channels and self.call.channel_axis is not None:
@@ -336,10 +344,6 @@ class _BrickTask:
     attempt: TileAttempt
 
     @cached_property
-    def stop_check(self) -> StopCheck:
-        return StopCheck(self.job.staged.path, self.job.staged.part)
-
-    @cached_property
     def region(self) -> Box:
         return self.job.bricks.region(self.index)
 
@@ -351,10 +355,12 @@ class _BrickTask:
         self._label_tiles(pixels, result)
         self.attempt.at(OUTSIDE)
         if self.labels.n_labels:
-            sections = self.labels.sections()
-            # A task that outlives its run has nowhere to write to, and this says so.
-            self.stop_check.look()
-            result.checksum = self.job.staged.write(self.job.label_index(self.index), sections)
+            try:
+                result.checksum = self.job.staged.write(self.job.label_index(self.index), self.labels.sections())
+            except FileNotFoundError:
+                # A task that outlives its run has nowhere to write to, and this says so.
+                self.job.stop_check.look()
+                raise
 
     def _read(self) -> np.ndarray | None:
         """Read the brick's region; None where it cannot be read as a whole."""
@@ -368,7 +374,7 @@ class _BrickTask:
 
     def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:
         for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
-            self.stop_check.pass_on()
+            self.job.stop_check.pass_on()
             index = self.job.label_index(tile)
             self.attempt.at(i)
             found = self._label_tile(i, tile, pixels, result)
@@ -401,7 +407,7 @@ class _BrickTask:
     def _try_tile(self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
         with take_turns(self.job.call.one_at_a_time):
             # The run may have ended while this tile waited.
-            self.stop_check.pass_on()
+            self.job.stop_check.pass_on()
             outcome = try_tile(self.job.call, tile, self._reader(i, pixels, result))
         result.fn_seconds += outcome.seconds
         result.n_retried += outcome.n_retried

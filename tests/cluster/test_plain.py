@@ -67,7 +67,7 @@ def test_results_of_all_phases_come_back_as_they_were():
     brick = BrickResult(4, counts, 1, 2, 0.25, "5d1e9c20", failed=[error, TileError("None", (0,), (slice(3),))])
     worst = WorstSeam([[0, 0], [0, 1]], "1", touching=2, joined=1, doubtful=1, at=[3, 4], agreement=0.25)
     tally = SeamTally(counts, counts[::-1], np.zeros((3, 10), np.int64), [worst])
-    matched = MatchResult(3, np.arange(6).reshape(3, 2), tally)
+    matched = MatchResult(np.arange(6).reshape(3, 2), tally, 3)
     for result in (
         brick,
         Probe(7, np.ones((2, 3), ">u2")),

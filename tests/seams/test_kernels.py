@@ -174,29 +174,28 @@ def test_boxes_are_filled_as_if_voxel_by_voxel(as_run, drawn, dtype, data):
     table = random_labels(data, 4 + 10 * len(parts), np.iinfo(dtype).max, dtype)
     rows, stretches = stretches_of([row for tile in tiles for row in flat(tile)])
     first_rows = np.cumsum([0, *(tile.size // tile.shape[-1] for tile in tiles)])
-    shifts = [data.draw(st.integers(0, 10 * len(parts))) for _ in parts]
+    firsts = np.array([data.draw(st.integers(0, 10 * len(parts))) for _ in tiles])
     out, expected = np.full(out_shape, 99, dtype), np.full(out_shape, 99, dtype)
-    for (which, start, stop, place), shift in zip(parts, shifts, strict=True):
+    for which, start, stop, place in parts:
         for voxel in itertools.product(*map(range, start, stop)):
             if number := tiles[which][voxel]:
                 there = tuple(p + x - i for p, x, i in zip(place, voxel, start, strict=True))
-                expected[there] = table[shift + number]
-    origins = [data.draw(st.integers(-5, 5)) for _ in parts]
-    shapes = [([0] * len(out_shape), tiles[which].shape) for which, *_ in parts]
-    ends = [
-        np.array(pairs, np.int64).reshape(-1, 2, len(out_shape)) for pairs in (shapes, [p[1:3] for p in parts])
-    ]
-    boxes, cut = (
-        np.ascontiguousarray((pairs.T + np.array(origins, np.int64)).T.swapaxes(1, 2)) for pairs in ends
-    )
+                expected[there] = table[firsts[which] + number]
+    ndim = len(out_shape)
+    origins = np.array([data.draw(st.tuples(*[st.integers(-5, 5)] * ndim)) for _ in tiles])
+    boxes = np.stack([origins, origins + [tile.shape for tile in tiles]], axis=2)
+    which = np.array([which for which, *_ in parts], np.int64)
+    ends = np.array([part[1:3] for part in parts], np.int64).reshape(-1, 2, ndim)
+    cut = np.ascontiguousarray(ends.swapaxes(1, 2) + origins[which][:, :, None])
     as_run(fill_boxes)(
         boxes,
-        cut,
-        np.array([place for *_, place in parts], np.int64).reshape(-1, len(out_shape)),
-        np.array([first_rows[which] for which, *_ in parts], np.int64),
-        np.array(shifts, np.int64),
+        first_rows,
+        firsts,
         rows,
         stretches,
+        which,
+        cut,
+        np.array([place for *_, place in parts], np.int64).reshape(-1, ndim),
         table,
         out.reshape(-1),
         np.array(out.strides) // out.itemsize,

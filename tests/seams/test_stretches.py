@@ -479,7 +479,8 @@ def test_parts_of_tiles_are_placed_as_if_voxel_by_voxel(drawn, data, dtype):
     paint(expected, arrays, firsts, table, where)
     group = group_of(arrays, boxes)
     origins = group.boxes[:, :, :1]
-    group.place(np.array(firsts, np.int64), np.array(cuts) + origins, np.array(places), table, out)
+    tiles = np.arange(len(boxes))
+    group.place(np.array(firsts, np.int64), tiles, np.array(cuts) + origins, np.array(places), table, out)
     assert np.array_equal(out, expected)
 
 
@@ -497,7 +498,8 @@ def test_outermost_planes_of_tiles_are_placed_beside_each_other(drawn, data):
         cut, places = group.boxes.copy(), np.zeros((len(arrays), len(shape)), int)
         cut[:, axis, 1 - side] = cut[:, axis, side] + (-1 if side else 1)
         places[:, axis] = 2 * np.arange(len(arrays)) + side
-        group.place(np.zeros(len(arrays), int), cut, places, np.arange(2**10, dtype=np.int32), out)
+        tiles, table = np.arange(len(arrays)), np.arange(2**10, dtype=np.int32)
+        group.place(np.zeros(len(arrays), int), tiles, cut, places, table, out)
         for k, ids in enumerate(arrays):
             plane = ids.take([-side], axis)
             there = [slice(0, n) for n in plane.shape]

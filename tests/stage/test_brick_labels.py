@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from strategies import Unsteady
 
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.merge.matching import MatchJob, match_brick
+from blockbuster.merge.matching import MatchJob, match_bricks
 from blockbuster.merge.table import BrickIds
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.strips import strip_box
@@ -121,8 +121,8 @@ def tissues(draw):
 def pairs_to_join(tissue, staged, counts, min_agreement):
     """What the merge is told of all bricks, by provisional ids."""
     ids = BrickIds.from_counts(staged.bricks, counts)
-    job = MatchJob(dataclasses.replace(staged, min_agreement=min_agreement), ids)
-    results = [match_brick(job, number).pairs for number in range(staged.bricks.n_bricks)]
+    job = MatchJob(dataclasses.replace(staged, min_agreement=min_agreement), ids, 1 + int(counts.sum()) % 3)
+    results = [match_bricks(job, number).pairs for number in range(job.n_tasks)]
     found = [tuple(pair) for pair in np.concatenate(results).tolist()]
     assert len(set(found)) == len(found)
     return set(found)
