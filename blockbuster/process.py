@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import dask.array as da
 import numpy as np
 
 from blockbuster.chunks import open_labels
@@ -346,6 +345,8 @@ class _Run:
         labels = open_labels(place.array_path)
         if self.plan.options.compute:
             return np.asarray(labels[...])
+        import dask.array as da
+
         return da.from_array(labels, chunks=labels.shards or labels.chunks)
 
     def _label_axes(self, ndim: int) -> str | None:

@@ -5,6 +5,8 @@ import inspect
 import subprocess
 import sys
 
+import zarr
+
 import blockbuster
 from blockbuster.plan import RunOptions
 
@@ -65,6 +67,34 @@ def test_name_loads_its_own_module_alone():
         "blockbuster.shown",
     }
     assert sorted(loaded.intersection(HEAVY)) == []
+
+
+# Slow to import, or imported by one of these, and needed for few images.
+NEEDED_BY_FEW = ["dask.array", "distributed", "matplotlib", "ome_zarr", "pandas", "skimage", "xarray"]
+RUN = """
+import numpy as np
+from blockbuster import tile_process
+image = np.zeros((64, 64), "uint8")
+image[10:50, 10:50] = 1
+tile_process(image, lambda tile: tile.astype(int), tile_shape=(32, 32), overlap=4, merge="agree", {more})
+"""
+
+
+def test_a_run_loads_only_what_it_uses(folder):
+    loaded = imported_by(RUN.format(more="write_to='out.zarr', compute=True"))
+    assert sorted(loaded.intersection(NEEDED_BY_FEW)) == []
+    assert "dask.array" in imported_by(RUN.format(more="write_to='lazy.zarr'"))
+
+
+def test_the_command_line_loads_only_what_it_uses(folder):
+    zarr.create_array("image.zarr", shape=(64, 64), dtype="uint8")
+    call = "import sys; from blockbuster.cli import main\nsys.argv[1:] = {}\ntry: main()\nexcept SystemExit: pass"
+    for words in (
+        "info image.zarr",
+        "segment image.zarr --fn otsu --write-to o.zarr --dry-run",
+        "segment --help",
+    ):
+        assert sorted(imported_by(call.format(words.split())).intersection(NEEDED_BY_FEW)) == []
 
 
 def test_every_public_name_is_there_and_documented():

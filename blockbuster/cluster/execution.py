@@ -9,6 +9,7 @@ import inspect
 import multiprocessing
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -146,7 +147,7 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
     ...     find_execution().kind
     'synchronous'
     """
-    get = dask.base.get_scheduler() or dask.threaded.get
+    get = _scheduler() or dask.threaded.get
     client = getattr(get, "__self__", None)
     if client is not None and hasattr(client, "nthreads"):
         workers = _workers(client)
@@ -168,6 +169,15 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
         return Execution("threads", N_TAKING_TURNS, dask.threaded.get, pool=pool)
     kind, n_workers = _kind(get), _n_workers(pool)
     return Execution(kind, n_workers, get, pool=pool, n_processes=None if kind == "threads" else n_workers)
+
+
+def _scheduler() -> Callable[..., Any] | None:
+    """Give the scheduler that dask would use, if it is not that of the collection."""
+    # To look for a client dask imports distributed, which takes a second; who has a client has done so.
+    if "distributed" in sys.modules or any(dask.config.get(name, None) for name in ("scheduler", "get")):
+        found: Callable[..., Any] | None = dask.base.get_scheduler()
+        return found
+    return None
 
 
 def _kind(get: Callable[..., Any]) -> str:

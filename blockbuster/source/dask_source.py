@@ -1,24 +1,26 @@
 """Dask arrays with any chunks: a region is a small lazy array with a graph of its own."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask
-import dask.array as da
 import numpy as np
 import zarr
 from dask._task_spec import convert_legacy_graph
-from dask.array.utils import meta_from_array
 from dask.base import clone_key
-from dask.highlevelgraph import HighLevelGraph, MaterializedLayer
 from zarr.storage import LocalStore
 
 from blockbuster.source.digest import digest_text
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
 from blockbuster.source.zarr_source import identify_files
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 class DaskSource:
@@ -171,6 +173,8 @@ class DaskSource:
 def _check_chunks(image: da.Array, name: str) -> None:
     if any(math.isnan(length) for lengths in image.chunks for length in lengths):
         raise ValueError(f"image ({name}) has chunks of unknown size; call image.compute_chunk_sizes() first.")
+    from dask.array.utils import meta_from_array
+
     meta = meta_from_array(image)
     if isinstance(meta, np.ma.MaskedArray):
         raise TypeError(
@@ -196,6 +200,8 @@ def _check_stores(image: da.Array, name: str) -> None:
 
 def _held_arrays(image: da.Array) -> Iterator[zarr.Array]:
     """Yield the zarr arrays that a graph reads: what `from_array` was given lies in a layer of its own."""
+    from dask.highlevelgraph import MaterializedLayer
+
     for layer in image.dask.layers.values():
         if isinstance(layer, MaterializedLayer) and len(layer) == 1:
             yield from (value for value in layer.mapping.values() if isinstance(value, zarr.Array))
@@ -227,6 +233,10 @@ def _with_own_keys(array: da.Array, seed: str) -> da.Array:
     `dask.graph_manipulation.clone` is made for this, but leaves the old key inside the task (dask issue
     12455), after which fusing fails.
     """
+    import dask.array as da
+    from dask.array.utils import meta_from_array
+    from dask.highlevelgraph import HighLevelGraph
+
     (array,) = dask.optimize(array)
     graph = convert_legacy_graph(dict(array.__dask_graph__()))
     names = {key: clone_key(key, seed) for key in graph}

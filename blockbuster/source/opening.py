@@ -1,9 +1,11 @@
 """Opening an image of any kind."""
 
-import os
-from typing import Any
+from __future__ import annotations
 
-import dask.array as da
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 import zarr
 
@@ -16,6 +18,9 @@ from blockbuster.source.numpy_source import NumpySource
 from blockbuster.source.ome_zarr import OmeImage, read_ome_image
 from blockbuster.source.protocol import Source, check_axes, check_index
 from blockbuster.source.zarr_source import ZarrSource, locate_array
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 
 def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: str | None = None) -> Source:
@@ -60,7 +65,9 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
         return open_zarr_path(image, channel=channel, level=level, axes=axes)
     if isinstance(image, zarr.Array):
         return _open_zarr_array(image, axes)
-    if isinstance(image, da.Array):
+    # Who has such an array has imported it, which takes a second.
+    dask_array = sys.modules.get("dask.array")
+    if dask_array is not None and isinstance(image, dask_array.Array):
         return DaskSource(image, axes=axes)
     if isinstance(image, np.ndarray):
         return NumpySource(image, axes=axes)

@@ -1,16 +1,16 @@
 """Zarr arrays, by path, by URL, or given as `zarr.Array`."""
 
+from __future__ import annotations
+
 import itertools
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import dask.array as da
 import numpy as np
 import zarr
-from dask.base import tokenize
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
@@ -25,6 +25,9 @@ from blockbuster.source.digest import (
 )
 from blockbuster.source.location import Location, open_node, store_faults_explained
 from blockbuster.source.protocol import check_length, check_pixels, native_dtype
+
+if TYPE_CHECKING:
+    import dask.array as da
 
 # Along an axis, where the length of each is listed.
 MOST_CHUNKS = 10**7
@@ -157,6 +160,9 @@ class ZarrSource:
         dask.array.Array
             Of `shape` and `dtype`.
         """
+        import dask.array as da
+        from dask.base import tokenize
+
         array = self._opened()
         units = self._without_channel(array.shards or array.chunks)
         chunks = units if chunks is None else chunks
