@@ -6,6 +6,7 @@ well, so reading is as cheap as it gets, for the plain loop too, which reads man
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 import shutil
@@ -17,13 +18,15 @@ import numpy as np
 import zarr
 from scipy import ndimage
 
-__all__ = ["GREY", "Image", "blob_planes", "disc_rows"]
+__all__ = ["GREY", "SPARSE_SIGMA", "Image", "blob_planes", "disc_rows"]
 
 GREY = 200
 SEED = 20
 CELL = 24
 DIAMETERS = range(10, 25)
 BLOB_SIGMA = 1.86
+# About 17,000 blobs in 1024 pixels cubed.
+SPARSE_SIGMA = 6.5
 BLOB_FRACTION = 0.06
 
 
@@ -41,12 +44,15 @@ class Image:
         Side of a chunk in pixels.
     dtype : str
         Of the pixels; microscopes write uint16.
+    sigma : float
+        How smooth the noise of blobs is, in pixels.
     """
 
     kind: str
     length: int
     chunk: int
     dtype: str = "uint16"
+    sigma: float = BLOB_SIGMA
 
     @property
     def ndim(self) -> int:
@@ -60,7 +66,8 @@ class Image:
 
     def stored_in(self, folder: Path) -> Path:
         """Give the path of the image in a folder; generate it there unless it is there already."""
-        path = folder / f"{self.kind}-{self.length}-chunk{self.chunk}-{self.dtype}.zarr"
+        sigma = "" if self.sigma == BLOB_SIGMA else f"-sigma{self.sigma}"
+        path = folder / f"{self.kind}-{self.length}-chunk{self.chunk}-{self.dtype}{sigma}.zarr"
         if not path.exists():
             unfinished = path.with_suffix(".unfinished")
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -70,7 +77,7 @@ class Image:
 
     def _write(self, path: Path) -> None:
         """Write the image slab by slab, so that memory does not grow with it."""
-        slab = {"discs": disc_rows, "blobs": blob_planes}[self.kind]
+        slab = disc_rows if self.kind == "discs" else functools.partial(blob_planes, sigma=self.sigma)
         chunks = (self.chunk,) * self.ndim
         array = zarr.create_array(path, shape=self.shape, dtype=self.dtype, chunks=chunks)
         for start in range(0, self.length, self.chunk):
@@ -106,7 +113,7 @@ def _disc(diameter: int) -> np.ndarray:
     return np.add.outer(offset2, offset2) <= (diameter / 2) ** 2
 
 
-def blob_planes(length: int, start: int, stop: int) -> np.ndarray:
+def blob_planes(length: int, start: int, stop: int, sigma: float = BLOB_SIGMA) -> np.ndarray:
     """Draw planes of a volume of blobs: smooth noise above a threshold.
 
     Parameters
@@ -115,6 +122,8 @@ def blob_planes(length: int, start: int, stop: int) -> np.ndarray:
         Side of the volume in pixels.
     start, stop : int
         First plane, and the one after the last.
+    sigma : float
+        How smooth the noise is, in pixels.
 
     Returns
     -------
@@ -122,14 +131,14 @@ def blob_planes(length: int, start: int, stop: int) -> np.ndarray:
 
     Notes
     -----
-    Sigma and threshold give about 90,000 blobs in 512 pixels cubed. The threshold comes from theory, not
-    from the volume, so that slabs can be drawn one by one.
+    The default sigma and the threshold give about 90,000 blobs in 512 pixels cubed. The threshold comes from
+    theory, not from the volume, so that slabs can be drawn one by one.
     """
-    margin = math.ceil(4 * BLOB_SIGMA)
+    margin = math.ceil(4 * sigma)
     planes = range(start, stop + 2 * margin)
     noise = np.stack([_noise(z, length) for z in planes])
-    smooth = ndimage.gaussian_filter(noise, BLOB_SIGMA, mode="wrap", truncate=4)[margin:-margin]
-    spread = (2 * BLOB_SIGMA * math.sqrt(math.pi)) ** -1.5
+    smooth = ndimage.gaussian_filter(noise, sigma, mode="wrap", truncate=4)[margin:-margin]
+    spread = (2 * sigma * math.sqrt(math.pi)) ** -1.5
     return smooth > spread * NormalDist().inv_cdf(1 - BLOB_FRACTION)
 
 

@@ -324,3 +324,33 @@ def test_chosen_thresholds_of_empty_tiles_lose_less_than_otsus_and_nothing_witho
     assert sum(by_otsu > lost for by_otsu, lost, _ in losses) >= 3
     assert {said for _, lost, said in losses if lost} == {"yes"}
     assert {said for _, lost, said in losses if not lost} == {"no"}
+
+
+def test_tools_are_compared_on_the_same_labels(load, tmp_path):
+    """Those of others have environments of their own, which are not made here."""
+    compare = load("compare")
+    for workload in compare.workloads(small=True):
+        folder = tmp_path / workload.image.kind
+        folder.mkdir()
+        call = compare.call_tool(sys.executable, compare.OURS, workload, tmp_path, folder)
+        pixels = zarr.open_array(workload.image.stored_in(tmp_path), mode="r")[...]
+        assert naive.partition_fault(zarr.open_array(call.labels, mode="r")[...], ndimage.label(pixels)[0]) == ""
+        assert call.seconds > 0
+        assert call.peak_bytes > 10**7
+
+
+@pytest.mark.parametrize(
+    ("theirs", "n"),
+    [
+        ([0, 7, 7, 0, 1, 2], 0),
+        ([0, 7, 7, 0, 1, 1], 2),
+        ([0, 7, 8, 0, 1, 2], 1),
+        # Background is an object too.
+        ([0, 7, 0, 0, 1, 2], 2),
+        ([5, 7, 7, 5, 1, 2], 1),
+    ],
+)
+def test_objects_that_differ_are_counted(load, tmp_path, theirs, n):
+    for name, labels in (("ours", [0, 1, 1, 0, 2, 3]), ("theirs", theirs)):
+        zarr.create_array(tmp_path / name, data=np.array([labels, labels]), chunks=(1, 4))
+    assert load("compare").partition_faults(str(tmp_path / "ours"), str(tmp_path / "theirs")) == n
