@@ -22,6 +22,8 @@ from scipy import ndimage
 from blockbuster import failpoints, tile_process
 from blockbuster.report import REPORT
 
+pytestmark = pytest.mark.slow
+
 SHAPE, TILE = (256, 256), (64, 64)
 N_TILES, TILES_PER_TASK, N_WORKERS = 16, 2, 2
 DISK_BYTES = 2**24

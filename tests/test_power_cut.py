@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from kill_points import Case, Renumbering, act_watched
 
+pytestmark = pytest.mark.slow
+
 STORE = "x.zarr"
 PARTIAL = re.compile(r".*blockbuster-partial/store-[^/]*")
 CASES = {

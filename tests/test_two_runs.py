@@ -27,6 +27,8 @@ from outcomes import consolidate, refused, write_image
 from blockbuster import plan_run, tile_process
 from blockbuster.rundir.lock import RunLock
 
+pytestmark = pytest.mark.slow
+
 REFUSED = {"RuntimeError": "is locked by process", "FileExistsError": "exists; pass overwrite=True"}
 
 

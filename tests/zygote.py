@@ -211,6 +211,7 @@ def _live(path, environment, call):
 
 def _import_all():
     """Import what a run imports, and load the kernels for the dtypes that runs of tests have."""
+    import dask.array
     import dask.multiprocessing  # noqa: F401
     import distributed  # noqa: F401
     import numpy as np

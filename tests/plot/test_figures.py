@@ -16,6 +16,8 @@ from blockbuster import RunReport, estimate_empty_tiles, read_report, tile_proce
 from blockbuster.pictures import PALETTE, SEAM_COLOURS, colour_labels
 from blockbuster.plot import plot_run, show_labels, show_tiles
 
+pytestmark = pytest.mark.slow
+
 matplotlib.use("Agg")
 GRID = to_rgb("#35c9ff")
 
