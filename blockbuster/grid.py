@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -248,7 +249,7 @@ class BrickGrid:
 
     def n_tiles(self, index: Index) -> int:
         """Count the brick's tiles."""
-        return int(np.prod([part.stop - part.start for part in self.tiles(index)], dtype=np.int64))
+        return math.prod([part.stop - part.start for part in self.tiles(index)])
 
     def has_neighbour(self, index: Index, axis: int, side: int) -> bool:
         """Say whether there is a brick on the low (0) or high (1) side."""

@@ -81,9 +81,10 @@ def match_bricks(job: MatchJob, number: int) -> MatchResult:
     """Find the labels to join inside some bricks, and between each of them and the bricks behind it."""
     bricks, min_agreement = job.staged.bricks, job.staged.min_agreement
     open_brick = functools.lru_cache(FILES_KEPT)(job.staged.open_brick)
+    tile_pairs = TilePairs(bricks.grid, job.staged.merge_axes, job.staged.connectivity)
     first = number * job.n_bricks
     indices = [bricks.index(brick) for brick in range(first, min(first + job.n_bricks, bricks.n_bricks))]
-    labelled = [_Match(job, index, open_brick) for index in indices if job.ids.n_labels(index)]
+    labelled = [_Match(job, index, open_brick, tile_pairs) for index in indices if job.ids.n_labels(index)]
     found = TouchingPairs.joined(itertools.chain.from_iterable(match.parts() for match in labelled))
     joined = found.pairs[found.is_joined(min_agreement)]
     return MatchResult(joined, SeamTally.of(found, job.ids, min_agreement), sum(map(bricks.n_tiles, indices)))
@@ -96,6 +97,7 @@ class _Match:
     job: MatchJob
     index: Index
     open_brick: Callable[[Index], BrickFile]
+    tile_pairs: TilePairs
 
     @property
     def staged(self) -> StagedLabels:
@@ -110,11 +112,6 @@ class _Match:
     def own(self) -> np.ndarray:
         """Provisional ids of the brick's ids."""
         return self.job.ids.all_of(self.index)
-
-    @cached_property
-    def tile_pairs(self) -> TilePairs:
-        staged = self.staged
-        return TilePairs(staged.bricks.grid, staged.merge_axes, staged.connectivity)
 
     def parts(self) -> Iterator[TouchingPairs]:
         """Iterate over the pairs inside the brick, and those with each brick behind."""
