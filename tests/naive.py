@@ -280,12 +280,6 @@ def number_by_appearance(labels, first=0):
     return np.array(numbered, np.int64).reshape(labels.shape), len(known)
 
 
-def collect_pairs(a, b):
-    """Pairs of labels side by side, runs of the same pair once."""
-    met = [(int(x), int(y)) for x, y in zip(a, b, strict=True) if x and y]
-    return [pair for i, pair in enumerate(met) if i == 0 or pair != met[i - 1]]
-
-
 def touching_pairs(a, b, axes, max_steps):
     """Pairs of labels of two planes whose voxels are at most one step aside along some of the axes."""
     found = set()

@@ -1,4 +1,4 @@
-"""Kernels over labels: stretches of what fn returned, boxes filled with stretches, and touching pairs.
+"""Kernels over labels: stretches of what fn returned, and boxes filled with stretches.
 
 All arrays are allocated by the caller. Nothing here checks shapes.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from blockbuster.jit import inlined, kernel
 
-__all__ = ["collect_pairs", "copy_table", "fill_boxes", "find_stretches"]
+__all__ = ["fill_boxes", "find_stretches"]
 
 # For the lower and the upper half of a label: their products fit 64 bits, also where numpy would warn of others.
 LOW_FACTOR, HIGH_FACTOR = np.uint64(0x9E3779B9), np.uint64(0x85EBCA6B)
@@ -51,8 +51,8 @@ def find_stretches(labels, row, table, count, changes, rows, stretches):
     Returns
     -------
     row : int
-        The row in which it stopped: the number of rows, or earlier when the table must grow, or there must be
-        room for more stretches. That row can be begun anew.
+        The row in which it stopped: the number of rows; or an earlier one, which can be begun anew when there is
+        room for more stretches. When the table is half full, all must be begun anew with a larger one.
     count : int
         The last id given.
     """
@@ -89,24 +89,6 @@ def find_stretches(labels, row, table, count, changes, rows, stretches):
             start = stop
         rows[r + 1] = n
     return nz * ny, count
-
-
-@kernel
-def copy_table(table, wider):
-    """Copy a hash table into a larger one.
-
-    Parameters
-    ----------
-    table : (2**k, 2) uint64 array
-        As `find_stretches` fills it.
-    wider : (2**m, 2) uint64 array
-        All zeros; takes the same labels and ids.
-    """
-    for i in range(len(table)):
-        if table[i, 0] != 0:
-            place = find_place(wider, table[i, 0])
-            wider[place, 0] = table[i, 0]
-            wider[place, 1] = table[i, 1]
 
 
 @kernel
@@ -165,33 +147,3 @@ def fill_boxes(boxes, first_rows, firsts, rows, stretches, tiles, cut, places, t
                     value = table[firsts[tile] + stretches[j, 2]]
                     for x in range(position + begin, position + end):
                         out[x] = value
-
-
-@kernel
-def collect_pairs(a, b, pairs):
-    """Collect labels that lie side by side, runs of the same pair once.
-
-    Parameters
-    ----------
-    a, b : (n,) int arrays
-        Labels on the two sides; 0 is background.
-    pairs : (n, 2) int64 array
-        Takes the pairs.
-
-    Returns
-    -------
-    int
-        How many pairs were written.
-    """
-    n = 0
-    for i in range(len(a)):
-        left = a[i]
-        right = b[i]
-        if left == 0 or right == 0:
-            continue
-        if n > 0 and pairs[n - 1, 0] == left and pairs[n - 1, 1] == right:
-            continue
-        pairs[n, 0] = left
-        pairs[n, 1] = right
-        n += 1
-    return n

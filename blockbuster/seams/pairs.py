@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from blockbuster.seams.kernels import collect_pairs
-
 __all__ = ["NO_PAIRS", "collect_touching_pairs", "neighbour_shifts", "unique_pairs"]
 
 NO_PAIRS = np.empty((0, 2), np.int64)
@@ -35,7 +33,7 @@ def collect_touching_pairs(
 
     Notes
     -----
-    One pass over the planes for each of the allowed shifts, of which there are
+    Some passes over the planes for each of the allowed shifts, of which there are
     ``3 ** len(axes)`` at most.
 
     Examples
@@ -50,9 +48,8 @@ def collect_touching_pairs(
     for shift in neighbour_shifts(a.ndim, axes, max_steps if a.size else -1):
         left = a[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, a.shape, strict=True))]
         right = b[tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, b.shape, strict=True))]
-        left, right = np.ravel(left), np.ravel(right)
-        pairs = np.empty((left.size, 2), np.int64)
-        found.append(pairs[: collect_pairs(left, right, pairs)])
+        both = (left != 0) & (right != 0)
+        found.append(_without_repeats(np.stack([left[both], right[both]], axis=1).astype(np.int64)))
     return unique_pairs(np.concatenate(found))
 
 
@@ -64,12 +61,14 @@ def unique_pairs(pairs: np.ndarray) -> np.ndarray:
     >>> unique_pairs(np.array([[3, 4], [1, 2], [3, 4]])).tolist()
     [[1, 2], [3, 4]]
     """
-    if len(pairs) < 2:
-        return pairs
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    pairs = pairs[order]
-    new = np.any(pairs[1:] != pairs[:-1], axis=1)
-    return pairs[np.concatenate([[True], new])]
+    return _without_repeats(pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))])
+
+
+def _without_repeats(pairs: np.ndarray) -> np.ndarray:
+    """Drop pairs that are those before them."""
+    new = np.ones(len(pairs), bool)
+    new[1:] = np.any(pairs[1:] != pairs[:-1], axis=1)
+    return pairs[new]
 
 
 def neighbour_shifts(ndim: int, axes: Sequence[int], max_steps: int) -> Iterator[tuple[int, ...]]:

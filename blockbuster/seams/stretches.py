@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockbuster.grid import Box, Index, relative_box
-from blockbuster.seams.kernels import copy_table, fill_boxes, find_stretches
+from blockbuster.seams.kernels import fill_boxes, find_stretches
 from blockbuster.seams.stretch_kernels import (
     FACE,
     INSIDE,
@@ -141,14 +141,20 @@ class StretchFinder:
 
         Notes
         -----
-        One pass over the voxels; a label is looked up once for each stretch. Memory grows with the number of
-        stretches and of distinct ids, never with the largest id.
+        One pass over the voxels, and at most a third more where there are many ids; a label is looked up once for
+        each stretch. Memory grows with the number of stretches and of distinct ids, never with the largest id.
         """
         labels = as_unsigned(labels)
-        length = labels.shape[-1]
         rows = np.zeros(math.prod(labels.shape[:-1]) + 1, np.int64)
         table = self._table
         table.fill(0)
+        while (count := self._search(labels, table, rows)) is None:
+            table = np.zeros((HASH_GROWTH * len(table), 2), np.uint64)
+        return TileStretches(box, rows, self._room[: rows[-1]].copy()), count
+
+    def _search(self, labels: np.ndarray, table: np.ndarray, rows: np.ndarray) -> int | None:
+        """Fill in rows and stretches, and count the ids; None if there are too many for the table."""
+        length = labels.shape[-1]
         changes = np.empty(max(1, length), np.int32)
         begin, count = 0, 0
         for part in _volumes(labels) if labels.size else ():
@@ -156,13 +162,12 @@ class StretchFinder:
             own = rows[begin : begin + n_rows + 1]
             while row < n_rows:
                 row, count = find_stretches(part, row, table, count, changes, own, self._room)
-                if row < n_rows and own[row] + length > len(self._room):
+                if row < n_rows:
+                    if 2 * count >= len(table):
+                        return None
                     self._make_room(int(own[row]), length)
-                if row < n_rows and 2 * count >= len(table):
-                    narrow, table = table, np.zeros((HASH_GROWTH * len(table), 2), np.uint64)
-                    copy_table(narrow, table)
             begin += n_rows
-        return TileStretches(box, rows, self._room[: rows[-1]].copy()), count
+        return count
 
     def _make_room(self, n: int, more: int) -> None:
         narrow, self._room = self._room, np.empty((2 * len(self._room) + more, 3), np.int32)

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stretches import flat, stretches_of
 
-from blockbuster.seams.kernels import collect_pairs, copy_table, fill_boxes, find_stretches
+from blockbuster.seams.kernels import fill_boxes, find_stretches
 
 # `as_run` is the same for all examples.
 for_all = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -89,17 +89,6 @@ def test_search_stops_before_its_table_is_more_than_half_full(as_run):
     assert sorted(table.tolist()) == [[0, 0], [0, 0], [7, 1], [8, 2]]
 
 
-def test_search_goes_on_where_it_stopped_in_a_larger_table(as_run):
-    table, changes, rows, stretches = room_for(ROWS, n_places=4)
-    wider = np.zeros((16, 2), np.uint64)
-    assert as_run(find_stretches)(ROWS, 0, table, 0, changes, rows, stretches) == (2, 2)
-    as_run(copy_table)(table, wider)
-    assert ids_by_label(wider) == {7: 1, 8: 2}
-    assert as_run(find_stretches)(ROWS, 2, wider, 2, changes, rows, stretches) == (4, 4)
-    assert rows.tolist() == [0, 1, 3, 5, 6]
-    assert stretches[:6].tolist() == ROWS_FOUND
-
-
 @pytest.mark.parametrize(("room", "row"), [(0, 0), (1, 1), (2, 1), (3, 2), (4, 2), (5, 3), (6, 3), (7, 4)])
 def test_search_stops_before_a_row_for_which_there_may_be_no_room(as_run, room, row):
     """Background counts as well, until the row has been looked at."""
@@ -121,31 +110,16 @@ def test_search_that_stops_often_finds_the_same(as_run, data, shape, n_places, n
         if row == n_rows:
             break
         assert row >= before
-        is_narrow = len(stretches) < rows[row] + shape[2]
-        assert is_narrow or 2 * count == len(table)
         if 2 * count == len(table):
-            narrow, table = table, np.zeros((2 * len(table), 2), np.uint64)
-            as_run(copy_table)(narrow, table)
-        if is_narrow:
+            table, row, count = np.zeros((2 * len(table), 2), np.uint64), 0, 0
+        else:
+            assert len(stretches) < rows[row] + shape[2]
             stretches = np.concatenate([stretches, np.empty((shape[2], 3), np.int32)])
     expected, n_labels = naive.number_by_appearance(labels)
     expected_rows, expected_stretches = stretches_of(flat(expected))
     assert count == n_labels
     assert rows.tolist() == expected_rows.tolist()
     assert stretches[: rows[-1]].tolist() == expected_stretches.tolist()
-
-
-@for_all
-@given(st.lists(st.integers(1, 2**64 - 1), unique=True, max_size=30))
-def test_a_copied_hash_table_finds_the_same_ids(as_run, keys):
-    labels = np.array([*keys, 0], np.uint64).reshape(1, 1, -1)
-    table, changes, rows, stretches = room_for(labels)
-    wider, again = np.zeros((256, 2), np.uint64), np.empty_like(stretches)
-    as_run(find_stretches)(labels, 0, table, 0, changes, rows, stretches)
-    as_run(copy_table)(table, wider)
-    assert ids_by_label(wider) == {key: i for i, key in enumerate(keys, 1)}
-    assert as_run(find_stretches)(labels, 0, wider, len(keys), changes, rows, again) == (1, len(keys))
-    assert np.array_equal(again[: rows[-1]], stretches[: rows[-1]])
 
 
 @st.composite
@@ -201,20 +175,3 @@ def test_boxes_are_filled_as_if_voxel_by_voxel(as_run, drawn, dtype, data):
         np.array(out.strides) // out.itemsize,
     )
     assert np.array_equal(out, expected)
-
-
-@for_all
-@given(st.data(), st.integers(0, 40), st.sampled_from([np.uint16, np.int32]))
-def test_pairs_are_collected_without_repeated_runs(as_run, data, n, dtype):
-    a, b = random_labels(data, n, 3, dtype), random_labels(data, n, 3, dtype)
-    pairs = np.zeros((n, 2), np.int64)
-    count = as_run(collect_pairs)(a, b, pairs)
-    assert [tuple(pair) for pair in pairs[:count].tolist()] == naive.collect_pairs(a, b)
-
-
-@pytest.mark.parametrize("dtypes", [(np.uint16, np.uint32), (np.uint32, np.uint16), (np.int32, np.int32)])
-def test_pairs_of_labels_of_different_dtypes_are_collected(as_run, dtypes):
-    a, b = np.array([4464, 0, 2, 2], dtypes[0]), np.array([1, 1, 65_535, 65_535], dtypes[1])
-    pairs = np.zeros((4, 2), np.int64)
-    assert as_run(collect_pairs)(a, b, pairs) == 2
-    assert pairs[:2].tolist() == [[4464, 1], [2, 65_535]]
