@@ -124,9 +124,9 @@ def workloads(*, small: bool) -> list[Workload]:
         Workload(wide, 1024, 32, 2, dict.fromkeys(both, 4.5) | {"cc3d_memory": 1 / 1.5}),
         Workload(wide, 512, 32, 2, dict.fromkeys(both, 9)),
         Workload(wide, 256, 16, 2, dict.fromkeys(both, 15)),
-        Workload(Image("discs", 8192, 1024), 128, 16, 2, dict.fromkeys(both, 35) | {"dask_image_label": 0}),
+        Workload(Image("discs", 8192, 1024), 128, 16, 2, dict.fromkeys(both, 35)),
         Workload(Image("discs", 4096, 1024), 512, 32, 2, {"dask_image_label": 0, "ngio_stitch": 0}),
-        Workload(volume, 64, 8, 2, dict.fromkeys(both, 6) | {"dask_image_label": 0}),
+        Workload(volume, 64, 8, 2, dict.fromkeys(both, 6)),
         Workload(volume, 128, 8, 2, dict.fromkeys(both, 3.5) | {"cc3d_memory": 1 / 1.5}),
         Workload(sparse, 64, 0, 4, {"tilewise_dask": 2}),
     ]

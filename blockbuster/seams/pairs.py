@@ -48,8 +48,11 @@ def collect_touching_pairs(
     for shift in neighbour_shifts(a.ndim, axes, max_steps if a.size else -1):
         left = a[tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, a.shape, strict=True))]
         right = b[tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, b.shape, strict=True))]
-        both = (left != 0) & (right != 0)
-        found.append(_without_repeats(np.stack([left[both], right[both]], axis=1).astype(np.int64)))
+        left, right = np.ravel(left), np.ravel(right)
+        first = (left != 0) & (right != 0)
+        # Of a run of the same two labels one pair is enough.
+        first[1:] &= (left[1:] != left[:-1]) | (right[1:] != right[:-1])
+        found.append(np.stack([left[first], right[first]], axis=1).astype(np.int64))
     return unique_pairs(np.concatenate(found))
 
 
@@ -61,14 +64,10 @@ def unique_pairs(pairs: np.ndarray) -> np.ndarray:
     >>> unique_pairs(np.array([[3, 4], [1, 2], [3, 4]])).tolist()
     [[1, 2], [3, 4]]
     """
-    return _without_repeats(pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))])
-
-
-def _without_repeats(pairs: np.ndarray) -> np.ndarray:
-    """Drop pairs that are those before them."""
-    new = np.ones(len(pairs), bool)
-    new[1:] = np.any(pairs[1:] != pairs[:-1], axis=1)
-    return pairs[new]
+    left, right = pairs[np.lexsort((pairs[:, 1], pairs[:, 0]))].T
+    first = np.ones(len(pairs), bool)
+    first[1:] = (left[1:] != left[:-1]) | (right[1:] != right[:-1])
+    return np.stack([left[first], right[first]], axis=1)
 
 
 def neighbour_shifts(ndim: int, axes: Sequence[int], max_steps: int) -> Iterator[tuple[int, ...]]:

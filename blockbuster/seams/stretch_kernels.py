@@ -414,8 +414,6 @@ def compare_tiles(a, b, facing, beside, frame, found):
     """
     rows_a, stretches_a, taken_a, window_a = a
     rows_b, stretches_b, taken_b, window_b = b
-    if not find_contact(a, b, facing[0], facing[1]):
-        return 0
     n_rows = len(taken_a)
     mine = (np.empty(n_rows + 1, np.int64), np.empty((count_stretches(rows_a, taken_a), 3), np.int32))
     theirs = (np.empty(n_rows + 1, np.int64), np.empty((count_stretches(rows_b, taken_b), 3), np.int32))
@@ -423,6 +421,8 @@ def compare_tiles(a, b, facing, beside, frame, found):
     n_theirs = clip_stretches((rows_b, stretches_b), taken_b, window_b, theirs[0], theirs[1])
     contacts = np.empty((len(facing[0]) + 64, 4), np.int64)
     n = collect_contacts(mine, theirs, facing[0], facing[1], contacts)
+    if n == 0:
+        return 0
     if n > len(contacts):
         contacts = np.empty((n, 4), np.int64)
         collect_contacts(mine, theirs, facing[0], facing[1], contacts)
@@ -444,48 +444,6 @@ def compare_tiles(a, b, facing, beside, frame, found):
         found[k, 3] = sizes[0][p] + sizes[1][q] - common
         found[k, 4] = locate(contacts[contact, 2], contacts[contact, 3], frame)
     return n
-
-
-@kernel
-def find_contact(a, b, row_pairs, windows):
-    """Say whether any labels of two tiles touch: for most tiles that meet at an edge or a corner, none do.
-
-    Parameters
-    ----------
-    a, b : tuples of arrays
-        As `compare_tiles` takes them.
-    row_pairs, windows : arrays
-        As `collect_contacts` takes them.
-
-    Returns
-    -------
-    bool
-        Whether `collect_contacts` would find a contact.
-    """
-    rows_a, stretches_a, taken_a, window_a = a
-    rows_b, stretches_b, taken_b, window_b = b
-    begin = windows[0, 0] + window_a[0]
-    end = windows[0, 1] + window_a[0]
-    shift = windows[1, 0] + window_b[0] - begin
-    for k in range(len(row_pairs)):
-        row = taken_a[row_pairs[k, 0]]
-        other = taken_b[row_pairs[k, 1]]
-        slack = row_pairs[k, 2]
-        j = rows_b[other]
-        for i in range(rows_a[row], rows_a[row + 1]):
-            start = max(stretches_a[i, 0], begin)
-            stop = min(stretches_a[i, 1], end)
-            if start >= stop:
-                continue
-            while j < rows_b[other + 1] and min(stretches_b[j, 1] - shift, end) + slack <= start:
-                j += 1
-            while j < rows_b[other + 1] and stretches_b[j, 1] - shift <= begin:
-                j += 1
-            if j == rows_b[other + 1]:
-                break
-            if max(stretches_b[j, 0] - shift, begin) < min(stop + slack, end):
-                return True
-    return False
 
 
 @kernel
