@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
+import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ import numpy as np
 from blockbuster.cluster import Execution
 from blockbuster.errors import warn_user
 from blockbuster.failpoints import reach
+from blockbuster.jit import told_of_compiling
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
 from blockbuster.merge.remap import LabelTarget
 from blockbuster.merge.table import RemapTable
@@ -32,6 +35,9 @@ from blockbuster.source.geometry import Geometry
 
 __all__ = ["TABLE", "FinishedStage", "MergeProgress", "progress_bar"]
 
+logger = logging.getLogger("blockbuster")
+
+COMPILING = "compiling, once on this machine"
 # What the remap table is kept in.
 TABLE = ("counts", "offsets", "border", "roots", "numbers")
 
@@ -231,14 +237,25 @@ def _pass_by(_number: int, _checksum: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar(shown: bool, name: str, total: int, unit: str = "tile") -> Iterator[Callable[[int], Any]]:
-    """Show progress, or nothing."""
+    """Show progress, or nothing; and where kernels are compiled, which nobody expects, that this happens once."""
     if not shown:
-        yield bool
+        with told_of_compiling(_log_compiling):
+            yield bool
         return
     from tqdm import TqdmWarning
 
     # Without ipywidgets tqdm shows its text bar in a notebook and complains; the bar is enough.
     with muted(TqdmWarning):
         from tqdm.auto import tqdm
-    with tqdm(total=total, desc=name, unit=unit) as bar:
+    with (
+        tqdm(total=total, desc=name, unit=unit) as bar,
+        told_of_compiling(lambda begins: bar.set_postfix_str(COMPILING if begins else "")),
+    ):
         yield bar.update
+
+
+@functools.cache
+def _log_compiling(begins: bool) -> None:
+    """Say it once in each process."""
+    if begins:
+        logger.info(COMPILING)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from numba import njit
+from numba.core import event
 
 logger = logging.getLogger("blockbuster")
 
@@ -30,6 +32,29 @@ def kernel(function: Callable[..., Any]) -> Any:
 def inlined(function: Callable[..., Any]) -> Any:
     """Compile `function` as a part of each kernel that calls it."""
     return njit(inline="always")(function)
+
+
+@contextlib.contextmanager
+def told_of_compiling(tell: Callable[[bool], Any]) -> Iterator[None]:
+    """Tell when kernels begin to be compiled in this process, and when that ends.
+
+    It happens once on each machine, and takes seconds.
+    """
+
+    class Listener(event.Listener):
+        def on_start(self, event: event.Event) -> None:
+            self._tell(event, True)
+
+        def on_end(self, event: event.Event) -> None:
+            self._tell(event, False)
+
+        def _tell(self, event: event.Event, begins: bool) -> None:
+            # The user's functions are compiled too.
+            if event.data["dispatcher"].py_func.__module__.startswith("blockbuster."):
+                tell(begins)
+
+    with event.install_listener("numba:compile", Listener()):
+        yield
 
 
 def in_native_order(array: np.ndarray) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 import io
 import logging
+import os
 import re
+import subprocess
 import sys
 
 import dask
@@ -84,6 +86,25 @@ def test_bar_of_a_failed_phase_is_closed_and_no_other_follows(capfd):
     err = capfd.readouterr().err
     assert list(last_counts(err)) == ["segment"]
     assert err.endswith("\n")
+
+
+FIRST_CALL = """
+import sys
+import numpy as np
+from blockbuster import tile_process
+tile_process(np.ones((20, 20), "uint8"), lambda tile: tile.astype(int), tile_shape=(10, 10), progress=True)
+"""
+
+
+def test_the_first_call_of_all_says_that_it_compiles_and_no_other_does(tmp_path):
+    said = []
+    for _ in range(2):
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+        command = [sys.executable, "-c", FIRST_CALL]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert last_counts(done.stderr) == dict.fromkeys(PHASES, (4, 4))
+        said.append("compiling, once on this machine" in done.stderr)
+    assert said == [True, False]
 
 
 def test_without_progress_nothing_is_shown(capfd):
