@@ -1,10 +1,12 @@
 """What all tests share: hypothesis profiles, real images, kernels with and without the compiler."""
 
+import multiprocessing.util
 import os
 import shutil
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import forkserver
 from pathlib import Path
 
 import dask.multiprocessing
@@ -97,6 +99,28 @@ def workers(pool):
         return dask.config.set(scheduler=scheduler, num_workers=2, **options)
 
     return choose
+
+
+@pytest.fixture(scope="session")
+def fork_server():
+    """The process that workers are forked from; it has imported everything, which takes each of them seconds."""
+    from zygote import parent_environment
+
+    # Made now: a test has a folder of its own for temporary files, which is removed.
+    multiprocessing.util.get_temp_dir()
+    forkserver.set_forkserver_preload(["forked"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(Path(__file__).parent)
+        for name, value in parent_environment().items():
+            patch.setenv(name, value)
+        forkserver.ensure_running()
+
+
+@pytest.fixture(scope="module")
+def forked_workers(fork_server):
+    """Fork the worker processes of clusters; those of users are new, as dask's default is."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from outcomes import assert_same_objects, snapshot, write_image
 from blockbuster import TileError, tile_process
 from blockbuster.cluster import client_run, find_execution, run_tasks
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
 
 SHAPE, TILE = (40, 60), (10, 10)
 N_TILES = 24
@@ -59,7 +59,7 @@ def cluster(n_workers=2, threads_per_worker=1, **settings):
 
 
 @pytest.fixture(scope="module")
-def shared_workers():
+def shared_workers(forked_workers):
     """Workers for tests that leave them as they are."""
     with cluster() as client:
         yield client
@@ -259,14 +259,22 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
+def n_ready(dask_worker):
+    """How many tasks a worker has and has not begun."""
+    return len(dask_worker.state.ready)
+
+
 @pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_ends_a_run_after_the_tiles_under_way_and_threads_continue_it(image, calls, threads_bytes):
     fn = Gated(calls, gates=(4,))
-    with cluster(), ThreadPoolExecutor(1) as other:
+    with cluster() as client, ThreadPoolExecutor(1) as other:
         pressed = other.submit(lambda: (wait_until(lambda: fn.calls > 4), os.kill(os.getpid(), signal.SIGINT)))
         with pytest.raises(KeyboardInterrupt) as caught:
             tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
         pressed.result()
+        # What had not begun is taken back, from the scheduler and then from its workers.
+        wait_until(lambda: client.run_on_scheduler(n_wanted) == 0)
+        wait_until(lambda: not any(client.run(n_ready).values()))
         (calls / "open-4").touch()
     assert "call again with resume=True" in caught.value.__notes__[0]
     # It did not wait for the two that were under way, and no other began.
@@ -312,6 +320,11 @@ def test_F3_a_worker_that_dies_before_its_results_are_taken_loses_none(folder):
     assert sorted(found) == [100 + number for number in numbers]
 
 
+def n_wanted(dask_scheduler):
+    """How many tasks a scheduler knows whose results a client waits for."""
+    return sum(bool(task.who_wants) for task in dask_scheduler.tasks.values())
+
+
 class Largest(SchedulerPlugin):
     """Keeps how many tasks the scheduler knew at once, and how large the largest was as it was sent."""
 
@@ -327,8 +340,7 @@ class Largest(SchedulerPlugin):
     def transition(self, key, start, finish, *args, **kwargs):
         import pickle
 
-        ours = [task for task in self.scheduler.tasks.values() if task.who_wants]
-        self.n_tasks = max(self.n_tasks, len(ours))
+        self.n_tasks = max(self.n_tasks, n_wanted(self.scheduler))
         task = self.scheduler.tasks.get(key)
         if task is not None and task.run_spec is not None:
             self.n_bytes = max(self.n_bytes, len(pickle.dumps(task.run_spec)))

@@ -120,6 +120,7 @@ def test_processes_give_a_numpy_result_of_a_dask_image_too(workers):
     assert np.array_equal(labels, naive.stitch(image, naive.label, naive.cut(image.shape, (20, 20)), (3, 3)))
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_workers_of_a_distributed_client_write_the_same_bytes(nuclei, reference, tmp_path):
     from distributed import Client, LocalCluster
 

@@ -76,6 +76,7 @@ def test_F21_a_function_that_cannot_be_pickled_is_refused_by_name_before_any_wor
         fn.keywords["log"].close()
 
 
+@pytest.mark.usefixtures("forked_workers")
 def test_F21_workers_of_a_client_need_a_function_that_can_be_pickled_too(folder):
     from distributed import Client, LocalCluster
 

@@ -67,7 +67,7 @@ def model_failure():
 
 
 @pytest.fixture(scope="module")
-def cluster():
+def cluster(forked_workers):
     """Workers as a cluster has them: two processes with two threads each."""
     from distributed import LocalCluster
 

@@ -5,6 +5,8 @@ child is as sound as a new process.
 """
 
 import contextlib
+import functools
+import gc
 import itertools
 import os
 import pickle
@@ -67,14 +69,11 @@ class Zygote:
 
     def __enter__(self):
         self._folder = tempfile.TemporaryDirectory(prefix="zygote-")
-        path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
-        # Threads of linear algebra would make the parent unfit for forks.
-        environment = {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
         # Masks of noise are one object of thousands of labels, as if cells were fused.
         warnings = ["-W", "error", "-W", "ignore:runaway merging"]
         command = [sys.executable, *warnings, "-c", "import zygote; zygote.serve()"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
-        self._process = subprocess.Popen(command, env=environment, **pipes)
+        self._process = subprocess.Popen(command, env={**os.environ, **parent_environment()}, **pipes)
         self._tickets = itertools.count()
         self._replies = {}
         assert self._reply("ready", timeout=600) is not None, "the zygote did not start"
@@ -150,10 +149,18 @@ class Child:
         return self.path.with_suffix(".txt").read_text()
 
 
+def parent_environment():
+    """Environment variables of a process that others are forked from."""
+    path = os.pathsep.join([str(Path(__file__).parent), *sys.path])
+    # Threads of linear algebra would make it unfit for forks.
+    return {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+
+
 def serve():
     """Be the zygote: fork a child for each request, and tell when it ended."""
-    _import_all()
-    assert threading.active_count() == 1
+    import_all()
+    # A child that collects garbage leaves alone what it shares with this process.
+    gc.freeze()
     replies = os.dup(1)
     os.dup2(2, 1)
     _write(replies, ("ready", True))
@@ -179,10 +186,14 @@ def _obey(request, children, replies):
         if ticket in children:
             os.kill(children[ticket], value)
         return
+    path, environment, call = value
+    # What the call imports is imported here, once for all children.
+    function, arguments, keywords = pickle.loads(call)
+    assert threading.active_count() == 1
     pid = os.fork()
     if not pid:
         os.close(replies)
-        _live(*value)
+        _live(path, environment, functools.partial(function, *arguments, **keywords))
     children[ticket] = pid
     _write(replies, (("started", ticket), pid))
 
@@ -197,8 +208,7 @@ def _live(path, environment, call):
         os.dup2(source, target)
     os.environ.update(environment)
     try:
-        function, arguments, keywords = pickle.loads(call)
-        ended = {"value": function(*arguments, **keywords)}
+        ended = {"value": call()}
     except BaseException as error:
         traceback.print_exc()
         text = "\n".join([str(error), *getattr(error, "__notes__", ())])
@@ -209,7 +219,7 @@ def _live(path, environment, call):
     os._exit(0)
 
 
-def _import_all():
+def import_all():
     """Import what a run imports, and load the kernels for the dtypes that runs of tests have."""
     import dask.array
     import dask.multiprocessing  # noqa: F401

@@ -148,6 +148,7 @@ def test_tiles_and_networks_take_more_than_half_of_what_is_free_and_no_more_than
     assert not caplog.records
 
 
+@pytest.mark.usefixtures("forked_workers")
 @pytest.mark.parametrize("memory_limit", ["3GiB", "6GiB", "10GiB"])
 def test_workers_of_a_client_are_sized_by_their_own_limit(leave_free, memory_limit):
     distributed = pytest.importorskip("distributed")
