@@ -123,7 +123,7 @@ def forked_workers(fork_server):
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def zygote():
     """A process that has imported everything, and forks others from itself."""
     from zygote import Zygote

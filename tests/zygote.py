@@ -73,7 +73,9 @@ class Zygote:
         warnings = ["-W", "error", "-W", "ignore:runaway merging"]
         command = [sys.executable, *warnings, "-c", "import zygote; zygote.serve()"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "bufsize": 0}
-        self._process = subprocess.Popen(command, env={**os.environ, **parent_environment()}, **pipes)
+        environment = {**os.environ, **parent_environment()}
+        # The working directory may be that of a test, which is removed.
+        self._process = subprocess.Popen(command, env=environment, cwd=Path(__file__).parent, **pipes)
         self._tickets = itertools.count()
         self._replies = {}
         assert self._reply("ready", timeout=600) is not None, "the zygote did not start"

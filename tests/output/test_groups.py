@@ -11,7 +11,6 @@ import pytest
 import zarr
 from kill_points import IMAGE, Case
 from outcomes import consolidate, refused, refuses, snapshot
-from zygote import Zygote
 
 from blockbuster import relabel_sequential_zarr, tile_process
 from blockbuster.output import publishing
@@ -123,7 +122,7 @@ def fault_for_another_user(groups):
         os.setresuid(0, 0, 0)
 
 
-def test_B22_a_consolidated_group_that_may_not_be_written_to_is_found_before_work():
+def test_B22_a_consolidated_group_that_may_not_be_written_to_is_found_before_work(zygote):
     temporary = Path(tempfile.gettempdir())
     if not all(path.stat().st_mode & 0o1 for path in (temporary, *temporary.parents)):
         pytest.skip(f"other users cannot enter {temporary}")
@@ -134,10 +133,9 @@ def test_B22_a_consolidated_group_that_may_not_be_written_to_is_found_before_wor
         zarr.create_group(f"{folder}/plate.zarr/a.zarr").create_array("labels", data=IMAGE)
         groups = EnclosingGroups(f"{folder}/plate.zarr/a.zarr", f"{folder}/plate.zarr/a.zarr/labels", 3, False)
         os.chmod(f"{folder}/plate.zarr", 0o555)
-        with Zygote() as zygote:
-            assert zygote.run(fault_for_another_user, groups).result() == ""
-            consolidate(f"{folder}/plate.zarr")
-            fault = zygote.run(fault_for_another_user, groups).result()
+        assert zygote.run(fault_for_another_user, groups).result() == ""
+        consolidate(f"{folder}/plate.zarr")
+        fault = zygote.run(fault_for_another_user, groups).result()
         assert f"{folder}/plate.zarr is not writable" in fault
     finally:
         os.chmod(f"{folder}/plate.zarr", 0o755)
