@@ -283,7 +283,7 @@ class _Run:
         plan = self.plan
         if not plan.options.skip_empty or plan.empty_threshold is not None or self.claim.resumes:
             return plan.empty_threshold, None
-        return choose_empty_threshold(plan.source)
+        return choose_empty_threshold(plan.source, plan.grid, skip_errors=plan.options.on_error == "skip")
 
     def _report_stage(self, outcome: StageOutcome) -> None:
         report = self.report

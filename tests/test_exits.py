@@ -5,16 +5,19 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import dask
 import dask.array as da
 import dask.multiprocessing
 import numpy as np
 import pytest
+import zarr
 from naive import label
 from outcomes import assert_same_objects, blobs, refused
 
-from blockbuster import TileError, tile_process
+from blockbuster import TileError, estimate_empty_tiles, suggest_overlap, tile_process
+from blockbuster.stage.empty import threshold_of_pixels
 
 IMAGE = blobs((25, 33))
 IMAGE[22, 31] = 77
@@ -99,6 +102,42 @@ def test_B26_an_exit_while_the_image_is_read_names_the_tile(scheduler):
         tile_process(exiting_image(SystemExit), label, **OPTIONS, on_error="skip")
     with pytest.raises(KeyboardInterrupt):
         tile_process(exiting_image(KeyboardInterrupt), label, **OPTIONS)
+
+
+@pytest.mark.parametrize("threshold", [None, 5])
+def test_B26_an_exit_while_tiles_are_looked_at_names_the_tile(scheduler, threshold):
+    options = {"tile_shape": (10, 10), "threshold": threshold}
+    with pytest.raises(TileError, match=r"tile \(2, 3\).*: reading the image raised .*SystemExit: 3"):
+        estimate_empty_tiles(exiting_image(SystemExit), **options)
+    with pytest.raises(KeyboardInterrupt):
+        estimate_empty_tiles(exiting_image(KeyboardInterrupt), **options)
+
+
+def test_B26_an_exit_as_a_threshold_is_chosen_names_the_tile(scheduler):
+    options = {**OPTIONS, "skip_empty": True}
+    with refused(TileError, r"tile \(2, 3\).*: reading the image raised .*SystemExit: 3"):
+        tile_process(exiting_image(SystemExit), label, **options)
+    with pytest.raises(KeyboardInterrupt):
+        tile_process(exiting_image(KeyboardInterrupt), label, **options)
+    with pytest.raises(RuntimeError, match="the graph of the image raised SystemExit: 3"):
+        suggest_overlap(exiting_image(SystemExit), label, tile_shape=(10, 10), candidates=[2])
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_F12_a_threshold_is_chosen_without_tiles_that_cannot_be_read_or_one_is_named(on_error):
+    zarr.create_array("image.zarr", data=IMAGE, chunks=(10, 10))
+    Path("image.zarr/c/2/3").write_bytes(b"not a chunk")
+    options = {**OPTIONS, "skip_empty": True, "on_error": on_error, "return_report": True}
+    if on_error == "raise":
+        with refused(TileError, r"tile \(2, 3\).*: reading the image raised"):
+            tile_process("image.zarr", label, **options)
+        return
+    with pytest.warns(match=r"1 tiles failed.*\(2, 3\)"):
+        labels, report = tile_process("image.zarr", label, **options)
+    readable = np.ones(IMAGE.shape, bool)
+    readable[20:, 30:] = False
+    assert report.empty_threshold == threshold_of_pixels(IMAGE[readable])[0]
+    assert_same_objects(labels, label(IMAGE * readable))
 
 
 def raising(number):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 from blockbuster.finish import progress_bar
@@ -88,9 +87,7 @@ def estimate_empty_tiles(
     )
     source = plan.source
     if plan.empty_threshold is None:
-        # Where it cannot be read, a tile is named as it is looked at.
-        with contextlib.suppress(Exception):
-            source = hold_small(source)
+        source = hold_small(source)
     with (
         progress_bar(progress, "look", plan.n_tiles) as advance,
         throwaway_stage(plan) as claim,

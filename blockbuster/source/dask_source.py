@@ -15,6 +15,7 @@ from dask._task_spec import convert_legacy_graph
 from dask.base import clone_key
 from zarr.storage import LocalStore
 
+from blockbuster.errors import ends_process, error_text
 from blockbuster.source.digest import digest_text
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
 from blockbuster.source.zarr_source import identify_files
@@ -104,7 +105,8 @@ class DaskSource:
 
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Compute `region` (one slice per axis) on dask's configured scheduler."""
-        return np.array(self.region(region).compute(), order="C", copy=True)
+        (pixels,) = _compute([self.region(region)])
+        return np.array(pixels, order="C", copy=True)
 
     def read_together(self, regions: Sequence[tuple[slice, ...]]) -> list[np.ndarray]:
         """Compute regions in one graph, so that a chunk is computed once for all of them.
@@ -125,7 +127,7 @@ class DaskSource:
         """
         # A view would keep its chunk in memory.
         parts = [self._checked(region, copy=True) for region in regions]
-        return [np.array(pixels, order="C", copy=True) for pixels in dask.compute(*parts)]
+        return [np.array(pixels, order="C", copy=True) for pixels in _compute(parts)]
 
     def _checked(self, region: tuple[slice, ...], copy: bool = False) -> da.Array:
         """Return a region in one chunk, which is looked at when it is computed."""
@@ -213,6 +215,18 @@ def _count_touched(edges: np.ndarray, part: slice) -> int:
         return 0
     first, last = np.searchsorted(edges, (start, stop - 1), side="right")
     return int(last - first + 1)
+
+
+def _compute(parts: Sequence[da.Array]) -> Sequence[Any]:
+    """Compute arrays; an exit out of their graph is a fault of the image, and no reason to end the process."""
+    try:
+        return dask.compute(*parts)
+    except BaseException as error:
+        if isinstance(error, Exception) or ends_process(error):
+            raise
+        raise RuntimeError(
+            f"the graph of the image raised {type(error).__name__}: {error_text(error)}"
+        ) from error
 
 
 def _check_block(block: Any, *, shape: tuple[int, ...], dtype: np.dtype[Any], copy: bool) -> np.ndarray:

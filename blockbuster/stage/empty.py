@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from blockbuster.grid import TileGrid
 from blockbuster.source import Source
-from blockbuster.stage.sample import sample_pixels
+from blockbuster.stage.sample import choose_pieces, finite_pixels, read_boxes, read_boxes_by_tiles, sample_pixels
 
 __all__ = [
     "Background",
@@ -171,13 +172,19 @@ def _offsets(pixels: np.ndarray, least: np.integer) -> np.ndarray:
     return np.asarray(pixels.view(unsigned) - least.view(unsigned))
 
 
-def choose_empty_threshold(source: Source) -> tuple[float, Background]:
+def choose_empty_threshold(
+    source: Source, grid: TileGrid | None = None, *, skip_errors: bool = False
+) -> tuple[float, Background]:
     """Choose up to which maximum a tile is empty: Otsu's threshold, lowered where background does not reach it.
 
     Parameters
     ----------
     source : Source
         The image.
+    grid : TileGrid, optional
+        Its tiles, one of which is named where pixels cannot be read.
+    skip_errors : bool
+        Do without such tiles.
 
     Returns
     -------
@@ -195,7 +202,14 @@ def choose_empty_threshold(source: Source) -> tuple[float, Background]:
     Where most voxels lie above Otsu's threshold, background may be what is bright, and a tile of the lower class
     an object. Then no tile is empty in which anything exceeds the least value of the sample.
     """
-    return threshold_of_pixels(sample_pixels(source))
+    boxes = choose_pieces(source)
+    try:
+        pieces = read_boxes(source, boxes)
+    except Exception:
+        if grid is None:
+            raise
+        pieces = read_boxes_by_tiles(source, grid, boxes, skip_errors=skip_errors)
+    return threshold_of_pixels(finite_pixels(pieces))
 
 
 def threshold_of_pixels(pixels: np.ndarray) -> tuple[float, Background]:

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.grid import Box, relative_box
+from blockbuster.errors import TileError
+from blockbuster.grid import Box, TileGrid, relative_box
 from blockbuster.source import DaskSource, NumpySource, Source
+from blockbuster.stage.saved import read_tile
 
 __all__ = [
     "SAMPLE_PIECES",
@@ -20,6 +22,7 @@ __all__ = [
     "finite_pixels",
     "hold_small",
     "read_boxes",
+    "read_boxes_by_tiles",
     "sample_pixels",
 ]
 
@@ -31,7 +34,11 @@ def hold_small(source: Source) -> Source:
     """Read an image that is no larger than a sample, so that what is read of it later is decoded only once."""
     if source.kind == "numpy" or int(np.prod(source.shape, dtype=np.int64)) > SAMPLE_VOXELS:
         return source
-    return NumpySource(source.read(tuple(slice(0, n) for n in source.shape)), axes=source.axes)
+    try:
+        return NumpySource(source.read(tuple(slice(0, n) for n in source.shape)), axes=source.axes)
+    except Exception:
+        # Who reads it tile by tile names the tile.
+        return source
 
 
 def sample_pixels(source: Source, most_voxels: int | None = None) -> np.ndarray:
@@ -191,6 +198,40 @@ def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
         for number in numbers:
             found[number] = pixels[relative_box(boxes[number], whole)].copy() if len(numbers) > 1 else pixels
     return [found[number] for number in range(len(boxes))]
+
+
+def read_boxes_by_tiles(
+    source: Source, grid: TileGrid, boxes: Sequence[Box], *, skip_errors: bool = False
+) -> list[np.ndarray]:
+    """Read what tiles have of boxes, to name the first tile that cannot be read or to do without those.
+
+    Parameters
+    ----------
+    source : Source
+        The image, of which `read_boxes` did not read these boxes.
+    grid : TileGrid
+        Its tiles.
+    boxes : sequence of tuple of slice
+        Which voxels.
+    skip_errors : bool
+        Leave out tiles that cannot be read.
+
+    Raises
+    ------
+    TileError
+        If a tile cannot be read, unless it is left out.
+    """
+    found = [np.empty(0, source.dtype)]
+    for tile in grid.indices():
+        if any(_shared(boxes, grid.core(tile))):
+            try:
+                pixels = read_tile(source.read, grid, tile)
+            except TileError:
+                if not skip_errors:
+                    raise
+            else:
+                found += cut_pieces(boxes, grid.core(tile), pixels, grid.region(tile))
+    return found
 
 
 def _key(chunks: Chunks, box: Box, number: int) -> tuple[int, ...]:
