@@ -221,7 +221,7 @@ def asv_cases(module):
     """Every method of the classes that asv would call, with each parameter."""
     public = {name: kind for name, kind in vars(module).items() if not name.startswith("_")}
     for name, kind in public.items():
-        methods = [key for key in dir(kind) if key.startswith(("time_", "peakmem_"))]
+        methods = [key for key in dir(kind) if key.startswith(("time_", "timeraw_", "peakmem_"))]
         for method, values in itertools.product(methods, itertools.product(*getattr(kind, "params", ()))):
             yield f"{name}.{method}", kind, method, values
 
@@ -238,6 +238,9 @@ def test_every_asv_method_runs_and_cleans_up(load, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, kind, method, values in asv_cases(module):
         benchmark = kind()
+        if method.startswith("timeraw"):
+            run_code(getattr(benchmark, method)())
+            continue
         cached = (benchmark.setup_cache(),) if hasattr(benchmark, "setup_cache") else ()
         benchmark.setup(*cached, *values)
         getattr(benchmark, method)(*cached, *values)
@@ -248,9 +251,21 @@ def test_every_asv_method_runs_and_cleans_up(load, tmp_path, monkeypatch):
             assert not benchmark.scratch.exists(), name
 
 
-def test_asv_import_benchmark_is_code_that_runs(load):
-    code = load("bench_engine").TimeImport().timeraw_import_blockbuster()
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+def test_every_asv_method_of_parts_runs_and_cleans_up(load, temporary):
+    for _, kind, method, values in asv_cases(load("bench_parts")):
+        benchmark = kind()
+        getattr(benchmark, "setup", lambda *given: None)(*values)
+        code = getattr(benchmark, method)(*values)
+        if method.startswith("timeraw"):
+            run_code(code)
+        getattr(benchmark, "teardown", lambda *given: None)(*values)
+        assert list(temporary.iterdir()) == []
+
+
+def run_code(code):
+    """Run what asv times in a process of its own; with a setup, that is the second of two texts."""
+    lines = [code] if isinstance(code, str) else reversed(code)
+    subprocess.run([sys.executable, "-c", "".join(lines)], cwd=ROOT, check=True)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("asv") is None, reason="asv is not installed")
