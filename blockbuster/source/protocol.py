@@ -104,7 +104,8 @@ class Source(Protocol):
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Return the voxels of `region` (one slice per axis, step 1) as an array of the caller's own.
 
-        The array is C-contiguous, writable, in native byte order, and shares no memory with the image.
+        The array is C-contiguous, writable, in native byte order, and shares no memory with the image. What is
+        not an ``Exception`` is raised only to end the process.
         """
         ...
 

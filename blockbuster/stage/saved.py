@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from blockbuster.errors import TileError, ends_process
+from blockbuster.errors import TileError
 from blockbuster.grid import Index, TileGrid, relative_box
 from blockbuster.npy import load_npy, write_npy
 from blockbuster.rundir.durable import replaced_file
@@ -33,9 +33,7 @@ def read_tile(read: Callable[[Box], np.ndarray], grid: TileGrid, tile: Index) ->
         return read(grid.region(tile))
     except TileError:
         raise
-    except BaseException as error:
-        if ends_process(error):
-            raise
+    except Exception as error:
         raise unreadable(error, grid, tile) from None
 
 

@@ -327,9 +327,7 @@ class _Stage:
         box = self.bricks.region(tuple(i // step for i, step in steps))
         try:
             pixels = self.source.read(box)
-        except BaseException as error:
-            if ends_process(error):
-                raise
+        except Exception:
             self._save_tiles([tile])
         else:
             self.saved = self.saved.added(box, pixels, self.directory)
@@ -377,9 +375,7 @@ def find_unreadable(
     for number in sorted(unfinished)[: 4 * execution.n_workers]:
         try:
             source.read(bricks.region(bricks.index(number)))
-        except BaseException as error:
-            if ends_process(error):
-                raise
+        except Exception:
             return number
     return None
 

@@ -366,9 +366,7 @@ class _BrickTask:
         """Read the brick's region; None where it cannot be read as a whole."""
         try:
             return self.job.source.read(self.region)
-        except BaseException as error:
-            if ends_process(error):
-                raise
+        except Exception as error:
             logger.info("reading a brick failed, its tiles are read one by one: %s", error_text(error))
             return None
 
