@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numba import njit
 from numba.core import event
+from numba.extending import register_jitable
 
 logger = logging.getLogger("blockbuster")
 
@@ -27,6 +28,14 @@ def kernel(function: Callable[..., Any]) -> Any:
     except RuntimeError as error:
         logger.info("numba cannot cache %s, it is compiled at each start: %s", function.__name__, error)
         return njit(**options)(function)
+
+
+def part(function: Callable[..., Any]) -> Any:
+    """Compile `function` for the kernels that call it; from Python it is called as it is.
+
+    It takes a third less time to compile than a kernel, which could be called from Python too.
+    """
+    return register_jitable(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

@@ -1,5 +1,6 @@
 """What all tests share: hypothesis profiles, real images, kernels with and without the compiler."""
 
+import functools
 import multiprocessing.util
 import os
 import shutil
@@ -53,11 +54,17 @@ def real_images():
     return Path(root)
 
 
+@functools.cache
+def compiled(kernel):
+    """A kernel as it is; a part of kernels as one of its own."""
+    return kernel if hasattr(kernel, "py_func") else numba.njit(kernel)
+
+
 @pytest.fixture(params=["python"] if numba.config.DISABLE_JIT else ["compiled", "python"])
 def as_run(request):
     """How a kernel is run: compiled, or as plain Python, which is all there is with NUMBA_DISABLE_JIT=1."""
     if request.param == "compiled":
-        return lambda kernel: kernel
+        return compiled
     return lambda kernel: getattr(kernel, "py_func", kernel)
 
 
