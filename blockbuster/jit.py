@@ -30,17 +30,12 @@ def kernel(function: Callable[..., Any]) -> Any:
         return njit(**options)(function)
 
 
-def part(function: Callable[..., Any]) -> Any:
+def kernel_part(function: Callable[..., Any]) -> Any:
     """Compile `function` for the kernels that call it; from Python it is called as it is.
 
     It takes a third less time to compile than a kernel, which could be called from Python too.
     """
     return register_jitable(nogil=True, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-
-
-def inlined(function: Callable[..., Any]) -> Any:
-    """Compile `function` as a part of each kernel that calls it."""
-    return njit(inline="always")(function)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockbuster.jit import in_native_order, inlined, kernel
+from blockbuster.jit import in_native_order, kernel, kernel_part
 
 __all__ = ["Coarsening", "mode_of_blocks", "mode_of_pairs", "vote"]
 
@@ -289,7 +289,7 @@ def mode_of_pairs(pairs, rows, offsets, out):
                 out[i, j] = _heaviest((*first, r[j] & LOW, r[j] >> HALF, s[j] & LOW, s[j] >> HALF))
 
 
-@inlined
+@kernel_part
 def _heaviest(labels):
     """Give the first of the most frequent labels of a tuple; background weighs a little less."""
     best = labels[0]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockbuster.jit import inlined, kernel
+from blockbuster.jit import kernel, kernel_part
 
 __all__ = ["fill_boxes", "find_stretches"]
 
@@ -16,7 +16,7 @@ LOW_FACTOR, HIGH_FACTOR = np.uint64(0x9E3779B9), np.uint64(0x85EBCA6B)
 HALF = np.uint64(0xFFFFFFFF)
 
 
-@inlined
+@kernel_part
 def find_place(table, label):
     """Give the place of a label in a hash table, or the free place where it would be."""
     mask = np.uint64(len(table) - 1)

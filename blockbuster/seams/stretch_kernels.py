@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from blockbuster.jit import kernel, part
+from blockbuster.jit import kernel, kernel_part
 
 __all__ = [
     "FACE",
@@ -161,7 +161,7 @@ def clip_stretches(whole, taken, window, rows, stretches):
     return n
 
 
-@part
+@kernel_part
 def stretches_at(whole, x):
     """Give the stretch of each row that covers a position, -1 for none, as (n_rows,) int64."""
     rows, stretches = whole
@@ -174,7 +174,7 @@ def stretches_at(whole, x):
     return found
 
 
-@part
+@kernel_part
 def collect_contacts(a, b, row_pairs, windows, contacts):
     """Find stretches of two tiles that touch across their seam.
 
@@ -242,7 +242,7 @@ def collect_contacts(a, b, row_pairs, windows, contacts):
     return n
 
 
-@part
+@kernel_part
 def join_stretches(whole, before, slack, parents):
     """Join stretches of one id that are neighbours, in a disjoint set whose roots are their smallest elements.
 
@@ -290,7 +290,7 @@ def join_stretches(whole, before, slack, parents):
                         parents[p] = q
 
 
-@part
+@kernel_part
 def note_pairs(contacts, roots, heads, pairs):
     """List the pieces that touch, each pair once, in the order in which they are met.
 
@@ -336,7 +336,7 @@ def note_pairs(contacts, roots, heads, pairs):
     return n
 
 
-@part
+@kernel_part
 def measure_overlaps(a, b, roots, heads, pairs):
     """Count the voxels that pieces of two tiles have in common.
 
@@ -371,7 +371,7 @@ def measure_overlaps(a, b, roots, heads, pairs):
                 j += 1
 
 
-@part
+@kernel_part
 def sum_pieces(stretches, roots, sizes):
     """Point every stretch at the root of its piece, and count the piece's voxels there.
 
@@ -446,7 +446,7 @@ def compare_tiles(a, b, facing, beside, frame, found):
     return n
 
 
-@part
+@kernel_part
 def count_stretches(rows, taken):
     """Count the stretches of some rows.
 
@@ -468,7 +468,7 @@ def count_stretches(rows, taken):
     return n
 
 
-@part
+@kernel_part
 def locate(row, x, frame):
     """Give the position in the image, in C order, of a voxel of a box.
 
