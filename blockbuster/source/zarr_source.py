@@ -15,7 +15,12 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from blockbuster.shown import show_url
-from blockbuster.source.chunk_files import check_chunk_files, find_unreadable_chunk
+from blockbuster.source.chunk_files import (
+    check_chunk_files,
+    find_unreadable_chunk,
+    read_chunk_files,
+    undecodable,
+)
 from blockbuster.source.digest import (
     digest_chunk_files,
     digest_content,
@@ -59,8 +64,9 @@ class ZarrSource:
 
     Notes
     -----
-    Reading costs what ``array[region]`` costs, with zarr's own settings; a big-endian or Fortran-ordered
-    array costs one more copy of the region.
+    Reading costs what ``array[region]`` costs, with zarr's own settings, or less: chunks on the local file system
+    that are compressed with blosc, gzip or zstd, or not at all, are read and decoded in the calling thread. A
+    big-endian array costs one more copy of the region.
 
     Examples
     --------
@@ -104,17 +110,24 @@ class ZarrSource:
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Return `region` (one slice per axis) as an array of the caller's own."""
         array, selection = self._opened(), self._with_channel(region)
+        pixels: Any = None
+        if self._folder is not None:
+            pixels = read_chunk_files(array, self._folder, selection)
+        if pixels is None:
+            pixels = self._read_with_zarr(array, selection)
+        return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
+
+    def _read_with_zarr(self, array: zarr.Array, selection: tuple[slice | int, ...]) -> Any:
         if self._folder is not None:
             check_chunk_files(array, self._folder, selection)
         try:
             with store_faults_explained(self._url, f"image {self.name}"):
-                pixels = array[selection]
+                return array[selection]
         except Exception as error:
             file = find_unreadable_chunk(array, self._folder, selection) if self._folder is not None else ""
             if not file:
                 raise
-            raise OSError(f"the chunk file {file} cannot be decoded: {type(error).__name__}: {error}") from None
-        return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
+            raise undecodable(file, error) from None
 
     @property
     def in_memory(self) -> bool:
