@@ -54,7 +54,7 @@ def read_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice |
     if decode is None:
         return None
     is_blosc = _ends_with_blosc(array.metadata)
-    slices = [slice(part, part + 1) if isinstance(part, int) else part for part in selection]
+    slices = [part if isinstance(part, slice) else slice(part, part + 1) for part in selection]
     whole = [slice(*part.indices(n)[:2]) for part, n in zip(slices, array.shape, strict=True)]
     pixels = np.empty([part.stop - part.start for part in whole], array.dtype)
     for box, key in chunk_boxes(array, whole):
@@ -72,7 +72,7 @@ def read_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice |
             pixels[relative_box(common, whole)] = decode(data)[relative_box(common, box)]
         except Exception as error:
             raise undecodable(path, error) from None
-    return pixels[tuple([0 if isinstance(part, int) else slice(None) for part in selection])]
+    return pixels[tuple([slice(None) if isinstance(part, slice) else 0 for part in selection])]
 
 
 def _decoder(array: zarr.Array) -> Callable[[bytes], np.ndarray] | None:

@@ -31,7 +31,7 @@ SAMPLE_PIECES = 64
 
 
 def hold_small(source: Source) -> Source:
-    """Read an image that is no larger than a sample, so that what is read of it later is decoded only once."""
+    """Read an image that is no larger than a sample, if it can be, so that what is read later is decoded once."""
     if source.kind == "numpy" or int(np.prod(source.shape, dtype=np.int64)) > SAMPLE_VOXELS:
         return source
     try:
