@@ -89,7 +89,8 @@ def _decoder(array: zarr.Array) -> Callable[[bytes], np.ndarray] | None:
         is_plain = is_plain and all(isinstance(other, COMPRESSOR_CLASSES) for other in others)
         if is_plain:
             compressor = get_codec({"id": others[0].to_dict()["name"]}) if others else None
-            dtype = dtype.newbyteorder(first.endian.value if first.endian else "=")
+            # A text or a member of an enumeration, as the version of zarr has it.
+            dtype = dtype.newbyteorder(first.to_dict().get("configuration", {}).get("endian", "="))
     if not is_plain or array.fill_value is None:
         return None
     unpack = bytes if compressor is None else compressor.decode
