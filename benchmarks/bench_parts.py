@@ -7,10 +7,12 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import zarr
 from scipy import ndimage
 
 import blockbuster
-from benchmarks.images import disc_rows
+from benchmarks.images import Image, disc_rows
+from benchmarks.runs import on_threads
 from benchmarks.settings import is_small
 from benchmarks.tissue import voronoi_labels
 from blockbuster.grid import BrickGrid, TileGrid
@@ -18,17 +20,15 @@ from blockbuster.merge import join_pairs
 from blockbuster.rundir.sections import SectionFile, SectionWriter
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.stretches import StretchFinder, StretchGroup
+from blockbuster.source import open_source
 from blockbuster.stage.brick_labels import BrickLabels
 
 LENGTH = 96 if is_small() else 1024
 TILE, OVERLAP = LENGTH // 4, 4
 MERGES = ("none", "touch", "agree")
-# What a new process does whose kernels nobody has compiled, beyond the imports.
-FIRST_CALL = (
-    """
-tile_process(image, labelled, tile_shape=(8, 8), overlap=2, merge={!r})
-""",
-    """
+FIRST_CALL = "tile_process(image, labelled, tile_shape=(8, 8), overlap=2, merge={!r})"
+# What is not timed, in a new process whose kernels nobody has compiled.
+BEFORE_FIRST_CALL = """
 import atexit, os, shutil, tempfile
 os.environ["NUMBA_CACHE_DIR"] = folder = tempfile.mkdtemp()
 atexit.register(shutil.rmtree, folder)
@@ -36,8 +36,7 @@ import numpy as np
 from blockbuster import tile_process
 image = np.ones((16, 16), "uint8")
 labelled = np.copy
-""",
-)
+"""
 
 
 def _labels(kind: str) -> np.ndarray:
@@ -87,6 +86,33 @@ class TimeStretches:
     def time_decode(self, kind: str) -> None:
         file = SectionFile(self.file)
         StretchGroup.from_columns(self.group.boxes, {name: file.read(name) for name in self.group.columns()})
+
+
+class TimeReading:
+    """Bricks of a stored image, on two threads, with zarr and as blockbuster reads them."""
+
+    params = (["discs", "blobs"],)
+    param_names = ("image",)
+    number = 1
+
+    def setup(self, kind: str) -> None:
+        self.scratch = Path(tempfile.mkdtemp())
+        length, chunk = (16384, 1024) if kind == "discs" else (512, 128)
+        image = Image(kind, 96, 32) if is_small() else Image(kind, length, chunk)
+        self.path = image.stored_in(self.scratch)
+        self.array = zarr.open_array(self.path, mode="r")
+        self.source = open_source(self.path)
+        bricks = TileGrid.regular(image.shape, (2 * image.chunk,) * image.ndim, (8,) * image.ndim)
+        self.regions = [bricks.region(index) for index in bricks.indices()]
+
+    def teardown(self, kind: str) -> None:
+        shutil.rmtree(self.scratch)
+
+    def time_zarr(self, kind: str) -> None:
+        on_threads(self.array.__getitem__, self.regions)
+
+    def time_source(self, kind: str) -> None:
+        on_threads(self.source.read, self.regions)
 
 
 class TimeBrick:
@@ -171,5 +197,4 @@ class TimeFirstCall:
     repeat = 3
 
     def timeraw_tile_process(self, merge: str) -> tuple[str, str]:
-        call, imports = FIRST_CALL
-        return call.format(merge), imports
+        return FIRST_CALL.format(merge), BEFORE_FIRST_CALL

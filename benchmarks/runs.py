@@ -26,6 +26,7 @@ __all__ = [
     "N_THREADS",
     "label_tile",
     "least_seconds",
+    "on_threads",
     "peak_memory_bytes",
     "plain_loop",
     "run_engine",
@@ -58,7 +59,7 @@ def seconds_of(call: Callable[[], Any]) -> float:
 def plain_loop(path: Path, setting: Setting) -> None:
     """Read every tile's region with zarr's default pipeline, call fn, drop the result."""
     image = zarr.open_array(path, mode="r")
-    _on_threads(lambda region: label_tile(np.asarray(image[region])), setting.regions())
+    on_threads(lambda region: label_tile(np.asarray(image[region])), setting.regions())
 
 
 def run_engine(path: Path, setting: Setting, folder: Path) -> Any:
@@ -105,13 +106,13 @@ def least_seconds(path: Path, setting: Setting, folder: Path, repeats: int) -> d
 def _read_seconds(path: Path, repeats: int) -> float:
     image = zarr.open_array(path, mode="r")
     chunks = list(boxes(image.shape, image.chunks))
-    return _median_seconds(lambda: _on_threads(image.__getitem__, chunks), repeats)
+    return _median_seconds(lambda: on_threads(image.__getitem__, chunks), repeats)
 
 
 def _fn_seconds(path: Path, setting: Setting, repeats: int) -> float:
     pixels = np.asarray(zarr.open_array(path, mode="r")[...])
     return _median_seconds(
-        lambda: _on_threads(lambda region: label_tile(pixels[region]), setting.regions()), repeats
+        lambda: on_threads(lambda region: label_tile(pixels[region]), setting.regions()), repeats
     )
 
 
@@ -132,10 +133,10 @@ def _write_like(labels: zarr.Array, values: np.ndarray, path: Path) -> None:
         compressors=labels.compressors,
     )
     parts = boxes(labels.shape, labels.shards or labels.chunks)
-    _on_threads(lambda box: copy.__setitem__(box, values[box]), parts)
+    on_threads(lambda box: copy.__setitem__(box, values[box]), parts)
 
 
-def _on_threads(call: Callable[[Any], Any], items: Iterable[Any]) -> None:
+def on_threads(call: Callable[[Any], Any], items: Iterable[Any]) -> None:
     """Call a function on every item and drop the results."""
     with ThreadPoolExecutor(N_THREADS) as pool:
         collections.deque(pool.map(lambda item: call(item) is None, items), maxlen=0)

@@ -191,7 +191,7 @@ class Sizes:
     repeats: int = 3
 
 
-SMALLEST = Sizes(tiles=((4, 4), (8, 8)), tasks=((5, 5), (5, 10)), labels=(8, 8), repeats=1)
+SMALLEST = Sizes(tiles=((4, 4), (8, 8), (16, 16)), tasks=((5, 5), (5, 10)), labels=(8, 8), repeats=1)
 
 
 def tile_rows(sizes: Sizes, scheduler: str, data: Path, *, judged: bool) -> list[list[str]]:

@@ -28,6 +28,18 @@ def relative_box(part: Sequence[slice], whole: Sequence[slice]) -> Box:
     return tuple([slice(cut.start - own.start, cut.stop - own.start) for cut, own in pairs])
 
 
+def common_box(one: Sequence[slice], other: Sequence[slice]) -> Box:
+    """Give what two boxes have in common; along an axis where that is nothing, the stop is not after the start.
+
+    Examples
+    --------
+    >>> common_box((slice(0, 8), slice(0, 8)), (slice(4, 12), slice(2, 6)))
+    (slice(4, 8, None), slice(2, 6, None))
+    """
+    pairs = zip(one, other, strict=True)
+    return tuple([slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs])
+
+
 def index_of(number: int, shape: Index) -> Index:
     """Give the index of an element by its number in C order; quicker than NumPy for one.
 

@@ -11,7 +11,7 @@ from numcodecs import get_codec
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
 
 from blockbuster.chunks import chunk_boxes, chunk_keys
-from blockbuster.grid import relative_box
+from blockbuster.grid import common_box, relative_box
 
 __all__ = ["check_chunk_files", "find_unreadable_chunk", "read_chunk_files", "undecodable"]
 
@@ -47,8 +47,8 @@ def read_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice |
 
     Notes
     -----
-    zarr has one event loop, on which threads wait for each other: two of them read chunks of 1024^2 in four
-    fifths of its time, and of 128^3 in three fifths. One chunk at a time is in memory beside the result.
+    zarr has one event loop, on which threads wait for each other: two of them read in half to three quarters of
+    its time. One chunk at a time is in memory beside the result.
     """
     decode = _decoder(array)
     if decode is None:
@@ -58,7 +58,7 @@ def read_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice |
     whole = [slice(*part.indices(n)[:2]) for part, n in zip(slices, array.shape, strict=True)]
     pixels = np.empty([part.stop - part.start for part in whole], array.dtype)
     for box, key in chunk_boxes(array, whole):
-        common = [slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, whole, strict=True)]
+        common = common_box(box, whole)
         path = os.path.join(folder, key)
         try:
             with open(path, "rb", buffering=0) as file:
@@ -66,8 +66,7 @@ def read_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice |
         except FileNotFoundError:
             pixels[relative_box(common, whole)] = array.fill_value
             continue
-        if not data or (is_blosc and len(data) < _blosc_size(data)):
-            raise _cut(path, len(data))
+        _refuse_cut(path, len(data), data if is_blosc else None)
         try:
             pixels[relative_box(common, whole)] = decode(data)[relative_box(common, box)]
         except Exception as error:
@@ -127,8 +126,7 @@ def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice 
             size = os.path.getsize(path)
         except OSError:
             continue
-        if not size or (is_blosc and size < _blosc_size_of(path)):
-            raise _cut(path, size)
+        _refuse_cut(path, size, _header(path) if is_blosc else None)
 
 
 def find_unreadable_chunk(array: zarr.Array, folder: str, selection: Sequence[slice | int]) -> str:
@@ -147,19 +145,19 @@ def _ends_with_blosc(metadata: Any) -> bool:
     return "blosc" in type(last).__name__.lower()
 
 
-def _blosc_size_of(path: str) -> int:
+def _header(path: str) -> bytes:
     with open(path, "rb") as file:
-        return _blosc_size(file.read(BLOSC_HEADER_BYTES))
+        return file.read(BLOSC_HEADER_BYTES)
 
 
-def _blosc_size(data: bytes) -> int:
-    """How many bytes the header says that there are."""
-    # Less than a header is less than any size.
-    return int(struct.unpack_from("<I", data, 12)[0]) if len(data) >= BLOSC_HEADER_BYTES else BLOSC_HEADER_BYTES
-
-
-def _cut(path: str, n_bytes: int) -> OSError:
-    return OSError(f"the chunk file {path} was cut: it has {n_bytes} bytes")
+def _refuse_cut(path: str, n_bytes: int, blosc_header: bytes | None) -> None:
+    """Refuse a file that is empty, or shorter than its blosc header says, or than such a header."""
+    least = 1
+    if blosc_header is not None:
+        is_whole = len(blosc_header) >= BLOSC_HEADER_BYTES
+        least = max(1, struct.unpack_from("<I", blosc_header, 12)[0]) if is_whole else BLOSC_HEADER_BYTES
+    if n_bytes < least:
+        raise OSError(f"the chunk file {path} was cut: it has {n_bytes} bytes")
 
 
 def undecodable(path: str, error: Exception) -> OSError:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import TileError
-from blockbuster.grid import Box, TileGrid, relative_box
+from blockbuster.grid import Box, TileGrid, common_box, relative_box
 from blockbuster.source import DaskSource, NumpySource, Source
 from blockbuster.stage.saved import read_tile
 
@@ -107,8 +107,7 @@ def cut_pieces(boxes: Sequence[Box], core: Box, pixels: np.ndarray, whole: Box) 
 
 def _shared(boxes: Sequence[Box], core: Box) -> Iterator[tuple[int, Box]]:
     for number, box in enumerate(boxes):
-        pairs = zip(box, core, strict=True)
-        common = tuple([slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs])
+        common = common_box(box, core)
         if all(part.start < part.stop for part in common):
             yield number, common
 
