@@ -264,11 +264,21 @@ def n_ready(dask_worker):
     return len(dask_worker.state.ready)
 
 
+def is_waiting():
+    """Whether the main thread waits for tasks to end; elsewhere Ctrl-C may leave a file to its finalizer."""
+    return sys._current_frames()[threading.main_thread().ident].f_code is client_run.ClientRun._wait.__code__
+
+
 @pytest.mark.usefixtures("interruptible")
-def test_ctrl_c_ends_a_run_after_the_tiles_under_way_and_threads_continue_it(image, calls, threads_bytes):
+def test_F6_ctrl_c_ends_a_run_after_the_tiles_under_way_and_threads_continue_it(image, calls, threads_bytes):
     fn = Gated(calls, gates=(4,))
     with cluster() as client, ThreadPoolExecutor(1) as other:
-        pressed = other.submit(lambda: (wait_until(lambda: fn.calls > 4), os.kill(os.getpid(), signal.SIGINT)))
+
+        def press():
+            wait_until(lambda: fn.calls > 4 and is_journalled() and is_waiting())
+            os.kill(os.getpid(), signal.SIGINT)
+
+        pressed = other.submit(press)
         with pytest.raises(KeyboardInterrupt) as caught:
             tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
         pressed.result()
@@ -281,6 +291,47 @@ def test_ctrl_c_ends_a_run_after_the_tiles_under_way_and_threads_continue_it(ima
     assert fn.calls <= 6
     tile_process(image, components, write_to="out.zarr", overwrite=True, **TILES)
     assert array_bytes("out.zarr") == threads_bytes()
+
+
+@contextlib.contextmanager
+def before_each_line(act):
+    """Call a function before each line of the loop that has a client run tasks, with its number."""
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename != client_run.__file__:
+            return None
+        if event == "line":
+            act(frame.f_lineno)
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+def test_F6_ctrl_c_at_whatever_line_leaves_no_task_on_its_way(folder, workers):
+    lines, errors = set(), []
+
+    def run(act):
+        with before_each_line(act):
+            run_tasks(find_execution(), operator.add, 100, range(20), directory=str(folder), on_result=str)
+
+    def interrupt_at(wanted, line):
+        if line == wanted:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+
+    run(lines.add)
+    for line in lines:
+        try:
+            run(functools.partial(interrupt_at, line))
+        except KeyboardInterrupt as error:
+            # Held, as a session of IPython holds the last one, with all that the frames had in hand.
+            errors.append(error)
+        wait_until(lambda: workers.run_on_scheduler(n_wanted) == 0)
+    assert len(errors) > 40
 
 
 def kill_one(client, killed):

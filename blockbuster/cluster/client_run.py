@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import dask
-from distributed import KilledWorker
+from distributed import Future, KilledWorker
 
 from blockbuster.cluster.handover import Handover
 from blockbuster.cluster.patience import patient_scheduler
@@ -97,10 +97,11 @@ class ClientRun:
                 self._cancel()
 
     def _cancel(self) -> None:
-        if self._under_way:
-            # The connection may be what failed.
-            with contextlib.suppress(Exception):
-                self.client.cancel(list(self._under_way))
+        # Known by their keys: Ctrl-C may come between the sending of tasks and the note that they are under way.
+        keys = [key for key in list(self.client.futures) if str(key).startswith(self.prefix)]
+        # The connection may be what failed.
+        with contextlib.suppress(Exception):
+            self.client.cancel([Future(key, self.client) for key in keys])
 
     def _send(self, numbers: list[int]) -> None:
         if not numbers:
