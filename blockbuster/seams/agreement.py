@@ -131,7 +131,7 @@ class TilePairs:
         self.axes = tuple(axes)
         self.connectivity = connectivity
         self.steps = neighbour_steps(grid.ndim, axes, connectivity)
-        self.strides = [int(np.prod(grid.shape[axis + 1 :], dtype=np.int64)) for axis in range(grid.ndim)]
+        self.strides = tuple([int(np.prod(grid.shape[axis + 1 :], dtype=np.int64)) for axis in range(grid.ndim)])
         self._parts: dict[tuple[int, int, int], tuple[slice, slice, tuple[int, int], tuple[int, int]]] = {}
 
     def of(self, tile: Index, step: Index) -> TilePair:
@@ -164,7 +164,7 @@ def _end(core: slice, toward: int) -> slice:
     return slice(core.stop - 1, core.stop) if toward > 0 else slice(core.start, core.start + 1)
 
 
-def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: Sequence[int]) -> np.ndarray:
+def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: Index) -> np.ndarray:
     """Find the labels of two tiles that touch across their seam, and measure how far they agree, piece by piece.
 
     Parameters
@@ -173,7 +173,7 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
         The tiles.
     a, b : TileStretches
         Their labels, at least those that touch the seam between them, at least in the boxes of `pair`.
-    strides : sequence of int
+    strides : tuple of int
         Voxels from one place to the next along each axis of the label image.
 
     Returns
@@ -189,14 +189,15 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
     """
     facing = _facing_rows(pair.shape, pair.faces, pair.free, pair.n_aside)
     beside = rows_before(pair.shape, pair.connectivity)
-    frame = np.array([pair.shape, [part.start for part in pair.boxes[0]], strides])
+    positions = row_positions(pair.shape, strides)
     n = FIRST_PIECES
     while True:
         found = np.empty((n, 5), np.int64)
-        n = compare_tiles(a.seen(pair.boxes[0]), b.seen(pair.boxes[1]), facing, beside, frame, found)
+        n = compare_tiles(a.seen(pair.boxes[0]), b.seen(pair.boxes[1]), facing, beside, positions, found)
         if n <= len(found):
             break
     found = found[:n]
+    found[:, 4] += sum([part.start * stride for part, stride in zip(pair.boxes[0], strides, strict=True)])
     if not pair.is_seen:
         found[:, 2] = 0
     return found
@@ -240,3 +241,16 @@ def rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarray
         before[..., m][to] = numbers[origin]
     slack = [int(np.count_nonzero(shift) < connectivity) for shift in shifts]
     return before.reshape(numbers.size, len(shifts)), np.array(slack, np.int64)
+
+
+@functools.lru_cache(maxsize=64)
+def row_positions(shape: Index, strides: tuple[int, ...]) -> np.ndarray:
+    """Give the position of each row of a box in an image with such strides, from that of the first.
+
+    Examples
+    --------
+    >>> row_positions((2, 3, 9), (10_000, 100, 1)).tolist()
+    [0, 100, 200, 10000, 10100, 10200]
+    """
+    steps = [np.arange(n) * stride for n, stride in zip(shape[:-1], strides, strict=False)]
+    return np.ravel(functools.reduce(np.add.outer, steps, np.zeros((), np.int64)))

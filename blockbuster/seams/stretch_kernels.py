@@ -6,7 +6,7 @@ sorted by start within a row. Two boxes are passed as two pairs ``(rows, stretch
 
 All arrays are allocated by the caller, but for the scratch of `compare_tiles`, which is one call for each pair
 of tiles: the parts of it called one by one from Python would take longer than what they do. Nothing here
-checks shapes.
+checks shapes. Where a number is compared by hand, it is that numba compiles `min` anew wherever it is called.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ __all__ = [
     "clip_stretches",
     "collect_contacts",
     "compare_tiles",
-    "join_stretches",
+    "find_pieces",
     "keep_border",
     "measure_overlaps",
     "note_pairs",
     "number_stretches",
-    "sum_pieces",
 ]
 
 # What a row of a tile is to its neighbours.
@@ -162,15 +161,19 @@ def clip_stretches(whole, taken, window, rows, stretches):
 
 
 @kernel_part
-def stretches_at(whole, x):
-    """Give the stretch of each row that covers a position, -1 for none, as (n_rows,) int64."""
+def stretches_within(whole, start, stop):
+    """Give where the stretches of each row begin and end that reach into a window, as (n_rows, 2) int64."""
     rows, stretches = whole
-    found = np.empty(len(rows) - 1, np.int64)
+    found = np.empty((len(rows) - 1, 2), np.int64)
     for row in range(len(found)):
-        found[row] = -1
-        for i in range(rows[row], rows[row + 1]):
-            if stretches[i, 0] <= x < stretches[i, 1]:
-                found[row] = i
+        first = rows[row]
+        while first < rows[row + 1] and stretches[first, 1] <= start:
+            first += 1
+        last = first
+        while last < rows[row + 1] and stretches[last, 0] < stop:
+            last += 1
+        found[row, 0] = first
+        found[row, 1] = last
     return found
 
 
@@ -195,56 +198,53 @@ def collect_contacts(a, b, row_pairs, windows, contacts):
     int
         How many contacts there are; more than ``len(contacts)`` when it must be called again with more room.
     """
-    rows_a, stretches_a = a
-    rows_b, stretches_b = b
-    shift = windows[1, 0] - windows[0, 0]
+    stretches_a = a[1]
+    stretches_b = b[1]
+    low = windows[0, 0]
+    high = windows[0, 1]
+    shift = windows[1, 0] - low
+    # Across the last axis a row has one voxel at the seam, and there are nine pairs of rows for each in 3-D.
+    within_a = stretches_within(a, low, high)
+    within_b = stretches_within(b, low + shift, high + shift)
     n = 0
-    # Across the last axis every row has one voxel at the seam, and there are nine pairs for each in 3-D.
-    is_narrow = windows[0, 1] - windows[0, 0] == 1
-    at_a = stretches_at(a, windows[0, 0] if is_narrow else -1)
-    at_b = stretches_at(b, windows[1, 0] if is_narrow else -1)
     for k in range(len(row_pairs)):
+        row = row_pairs[k, 0]
+        other = row_pairs[k, 1]
         slack = row_pairs[k, 2]
-        if is_narrow and slack == 0:
-            i = at_a[row_pairs[k, 0]]
-            j = at_b[row_pairs[k, 1]]
-            if i >= 0 and j >= 0:
+        first = within_b[other, 0]
+        last = within_b[other, 1]
+        for i in range(within_a[row, 0], within_a[row, 1]):
+            start = stretches_a[i, 0] if stretches_a[i, 0] > low else low
+            stop = stretches_a[i, 1] if stretches_a[i, 1] < high else high
+            while first < last and stretches_b[first, 1] - shift + slack <= start:
+                first += 1
+            for j in range(first, last):
+                other_start = stretches_b[j, 0] - shift
+                if other_start >= stop + slack:
+                    break
+                if other_start < start:
+                    other_start = start
                 if n < len(contacts):
                     contacts[n, 0] = i
                     contacts[n, 1] = j
-                    contacts[n, 2] = row_pairs[k, 0]
-                    contacts[n, 3] = windows[0, 0]
+                    contacts[n, 2] = row
+                    contacts[n, 3] = other_start if other_start < stop else stop - 1
                 n += 1
-            continue
-        first = rows_b[row_pairs[k, 1]]
-        last = rows_b[row_pairs[k, 1] + 1]
-        if first == last:
-            continue
-        for i in range(rows_a[row_pairs[k, 0]], rows_a[row_pairs[k, 0] + 1]):
-            start = max(stretches_a[i, 0], windows[0, 0])
-            stop = min(stretches_a[i, 1], windows[0, 1])
-            if start >= stop:
-                continue
-            while first < last and min(stretches_b[first, 1], windows[1, 1]) - shift + slack <= start:
-                first += 1
-            for j in range(first, last):
-                other_start = max(stretches_b[j, 0], windows[1, 0]) - shift
-                other_stop = min(stretches_b[j, 1], windows[1, 1]) - shift
-                if other_start >= stop + slack:
-                    break
-                if other_start < other_stop and other_stop + slack > start:
-                    if n < len(contacts):
-                        contacts[n, 0] = i
-                        contacts[n, 1] = j
-                        contacts[n, 2] = row_pairs[k, 0]
-                        contacts[n, 3] = min(max(start, other_start), stop - 1)
-                    n += 1
     return n
 
 
 @kernel_part
-def join_stretches(whole, before, slack, parents):
-    """Join stretches of one id that are neighbours, in a disjoint set whose roots are their smallest elements.
+def find_root(parents, i):
+    """Give the root of an element of a disjoint set, and shorten the way to it."""
+    while parents[i] != i:
+        parents[i] = parents[parents[i]]
+        i = parents[i]
+    return i
+
+
+@kernel_part
+def find_pieces(whole, before, slack, roots, sizes):
+    """Join stretches of one id that are neighbours, and count the voxels of each piece.
 
     Parameters
     ----------
@@ -254,12 +254,15 @@ def join_stretches(whole, before, slack, parents):
         The rows beside each row that come before it; -1 for none.
     slack : (m,) int64 array
         By how many voxels (0 or 1) a neighbour in each of them may be aside.
-    parents : (n,) int64 array
-        Takes the parent of each stretch, which is never behind it.
+    roots : (n,) int64 array
+        Takes the first stretch of the piece that each one is of.
+    sizes : (n,) int64 array
+        Takes the voxels of each piece, at its first stretch.
     """
     rows, stretches = whole
-    for i in range(len(parents)):
-        parents[i] = i
+    for i in range(len(roots)):
+        roots[i] = i
+        sizes[i] = 0
     for row in range(len(rows) - 1):
         for m in range(before.shape[1]):
             if rows[row] == rows[row + 1] or before[row, m] < 0:
@@ -274,20 +277,17 @@ def join_stretches(whole, before, slack, parents):
                 for j in range(first, last):
                     if stretches[j, 0] >= stop:
                         break
-                    if stretches[j, 2] != stretches[i, 2]:
-                        continue
-                    p = i
-                    q = j
-                    while parents[p] != p:
-                        parents[p] = parents[parents[p]]
-                        p = parents[p]
-                    while parents[q] != q:
-                        parents[q] = parents[parents[q]]
-                        q = parents[q]
-                    if p < q:
-                        parents[q] = p
-                    elif q < p:
-                        parents[p] = q
+                    if stretches[j, 2] == stretches[i, 2]:
+                        p = find_root(roots, i)
+                        q = find_root(roots, j)
+                        if p < q:
+                            roots[q] = p
+                        else:
+                            roots[p] = q
+    # A parent is never behind what it is the parent of.
+    for i in range(len(roots)):
+        roots[i] = roots[roots[i]]
+        sizes[roots[i]] += stretches[i, 1] - stretches[i, 0]
 
 
 @kernel_part
@@ -313,15 +313,9 @@ def note_pairs(contacts, roots, heads, pairs):
     roots_a, roots_b = roots
     heads[:] = -1
     n = 0
-    last_p = -1
-    last_q = -1
     for i in range(len(contacts)):
         p = roots_a[contacts[i, 0]]
         q = roots_b[contacts[i, 1]]
-        if p == last_p and q == last_q:
-            continue
-        last_p = p
-        last_q = q
         k = heads[p]
         while k >= 0 and pairs[k, 1] != q:
             k = pairs[k, 2]
@@ -365,32 +359,14 @@ def measure_overlaps(a, b, roots, heads, pairs):
                 while k >= 0 and pairs[k, 1] != roots_b[j]:
                     k = pairs[k, 2]
                 if k >= 0:
-                    pairs[k, 3] += min(stretches_a[i, 1], stretches_b[j, 1]) - max(
-                        stretches_a[i, 0], stretches_b[j, 0]
-                    )
+                    start = stretches_a[i, 0] if stretches_a[i, 0] > stretches_b[j, 0] else stretches_b[j, 0]
+                    stop = stretches_a[i, 1] if stretches_a[i, 1] < stretches_b[j, 1] else stretches_b[j, 1]
+                    pairs[k, 3] += stop - start
                 j += 1
 
 
-@kernel_part
-def sum_pieces(stretches, roots, sizes):
-    """Point every stretch at the root of its piece, and count the piece's voxels there.
-
-    Parameters
-    ----------
-    stretches : (n, 3) int32 array
-        The stretches.
-    roots : (n,) int64 array
-        As `join_stretches` left them. Changed in place.
-    sizes : (n,) int64 array
-        All zeros; takes the voxels of each piece at its root.
-    """
-    for i in range(len(roots)):
-        roots[i] = roots[roots[i]]
-        sizes[roots[i]] += stretches[i, 1] - stretches[i, 0]
-
-
 @kernel
-def compare_tiles(a, b, facing, beside, frame, found):
+def compare_tiles(a, b, facing, beside, positions, found):
     """Compare the pieces of two tiles that touch across their seam.
 
     Parameters
@@ -400,9 +376,9 @@ def compare_tiles(a, b, facing, beside, frame, found):
     facing : pair of arrays
         Rows that face each other, and windows, as `collect_contacts` takes them.
     beside : pair of arrays
-        Rows beside each row, and slack, as `join_stretches` takes them.
-    frame : (3, ndim) int64 array
-        Of what both see: its shape, its place in the image, and the image's strides in voxels.
+        Rows beside each row, and slack, as `find_pieces` takes them.
+    positions : (n_rows,) int64 array
+        Position in the image, in C order, of the first voxel of each row that both see.
     found : (n, 5) int64 array
         Takes id in `a`, id in `b`, voxels in common, voxels in either, and a voxel of `a` where they touch, for
         each pair of pieces that touch, as far as there is room.
@@ -414,9 +390,8 @@ def compare_tiles(a, b, facing, beside, frame, found):
     """
     rows_a, stretches_a, taken_a, window_a = a
     rows_b, stretches_b, taken_b, window_b = b
-    n_rows = len(taken_a)
-    mine = (np.empty(n_rows + 1, np.int64), np.empty((count_stretches(rows_a, taken_a), 3), np.int32))
-    theirs = (np.empty(n_rows + 1, np.int64), np.empty((count_stretches(rows_b, taken_b), 3), np.int32))
+    mine = (np.empty(len(taken_a) + 1, np.int64), np.empty((len(stretches_a), 3), np.int32))
+    theirs = (np.empty(len(taken_b) + 1, np.int64), np.empty((len(stretches_b), 3), np.int32))
     n_mine = clip_stretches((rows_a, stretches_a), taken_a, window_a, mine[0], mine[1])
     n_theirs = clip_stretches((rows_b, stretches_b), taken_b, window_b, theirs[0], theirs[1])
     contacts = np.empty((len(facing[0]) + 64, 4), np.int64)
@@ -427,66 +402,20 @@ def compare_tiles(a, b, facing, beside, frame, found):
         contacts = np.empty((n, 4), np.int64)
         collect_contacts(mine, theirs, facing[0], facing[1], contacts)
     roots = (np.empty(n_mine, np.int64), np.empty(n_theirs, np.int64))
-    sizes = (np.zeros(n_mine, np.int64), np.zeros(n_theirs, np.int64))
-    join_stretches(mine, beside[0], beside[1], roots[0])
-    join_stretches(theirs, beside[0], beside[1], roots[1])
-    sum_pieces(mine[1], roots[0], sizes[0])
-    sum_pieces(theirs[1], roots[1], sizes[1])
+    sizes = (np.empty(n_mine, np.int64), np.empty(n_theirs, np.int64))
+    find_pieces(mine, beside[0], beside[1], roots[0], sizes[0])
+    find_pieces(theirs, beside[0], beside[1], roots[1], sizes[1])
     heads = np.empty(n_mine, np.int64)
     pairs = np.empty((n, 5), np.int64)
     n = note_pairs(contacts[:n], roots, heads, pairs)
     measure_overlaps(mine, theirs, roots, heads, pairs)
     for k in range(min(n, len(found))):
-        p, q, _, common, contact = pairs[k]
+        p = pairs[k, 0]
+        q = pairs[k, 1]
+        contact = pairs[k, 4]
         found[k, 0] = mine[1][p, 2]
         found[k, 1] = theirs[1][q, 2]
-        found[k, 2] = common
-        found[k, 3] = sizes[0][p] + sizes[1][q] - common
-        found[k, 4] = locate(contacts[contact, 2], contacts[contact, 3], frame)
+        found[k, 2] = pairs[k, 3]
+        found[k, 3] = sizes[0][p] + sizes[1][q] - pairs[k, 3]
+        found[k, 4] = positions[contacts[contact, 2]] + contacts[contact, 3]
     return n
-
-
-@kernel_part
-def count_stretches(rows, taken):
-    """Count the stretches of some rows.
-
-    Parameters
-    ----------
-    rows : (n_rows + 1,) int64 array
-        Where the stretches of each row begin.
-    taken : (n,) int64 array
-        Rows.
-
-    Returns
-    -------
-    int
-        How many stretches they have.
-    """
-    n = 0
-    for row in taken:
-        n += rows[row + 1] - rows[row]
-    return n
-
-
-@kernel_part
-def locate(row, x, frame):
-    """Give the position in the image, in C order, of a voxel of a box.
-
-    Parameters
-    ----------
-    row, x : int
-        Its row, counted in C order, and its place in it.
-    frame : (3, ndim) int64 array
-        Shape of the box, its place in the image, and the image's strides in voxels.
-
-    Returns
-    -------
-    int
-        The position.
-    """
-    last = frame.shape[1] - 1
-    position = (frame[1, last] + x) * frame[2, last]
-    for axis in range(last - 1, -1, -1):
-        position += (frame[1, axis] + row % frame[0, axis]) * frame[2, axis]
-        row //= frame[0, axis]
-    return position

@@ -222,7 +222,7 @@ def face_of(core, step):
 
 def test_strides_are_those_of_the_image():
     grid = TileGrid.regular((5, 7, 3), (2, 2, 2), (0, 0, 0))
-    assert TilePairs(grid, (0,), 1).strides == [s // 8 for s in np.zeros((5, 7, 3)).strides]
+    assert TilePairs(grid, (0,), 1).strides == tuple([s // 8 for s in np.zeros((5, 7, 3)).strides])
 
 
 ids = st.sampled_from([1, 2, 3, 2**40])

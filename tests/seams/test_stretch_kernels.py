@@ -20,14 +20,11 @@ from blockbuster.seams.stretch_kernels import (
     clip_stretches,
     collect_contacts,
     compare_tiles,
-    count_stretches,
-    join_stretches,
+    find_pieces,
     keep_border,
-    locate,
     measure_overlaps,
     note_pairs,
     number_stretches,
-    sum_pieces,
 )
 
 # `as_run` is the same for all examples.
@@ -170,28 +167,6 @@ def test_contacts_are_stretches_with_neighbouring_voxels(as_run, drawn, room):
     assert (n > 0) == bool(expected)
 
 
-@given(facing(), st.data())
-def test_stretches_of_some_rows_are_counted(drawn, data):
-    rows, _ = stretches_of(drawn[0])
-    taken = np.array(data.draw(st.lists(st.integers(0, len(rows) - 2), max_size=9)), np.int64)
-    assert count_stretches(rows, taken) == sum(rows[row + 1] - rows[row] for row in taken)
-
-
-@for_all
-@given(st.lists(st.tuples(*[st.integers(1, 9)] * 3), min_size=1, max_size=4), st.data())
-def test_voxels_are_located_in_an_image_of_any_number_of_axes(as_run, axes, data):
-    """Per axis: the length of the box, what is before it, and what is behind."""
-    shape = [length + before + behind for length, before, behind in axes]
-    voxel = [data.draw(st.integers(0, length - 1)) for length, _, _ in axes]
-    row = 0
-    for place, (length, _, _) in zip(voxel[:-1], axes, strict=False):
-        row = row * length + place
-    strides = [int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
-    frame = np.array([[length for length, _, _ in axes], [before for _, before, _ in axes], strides])
-    place = [x + before for x, (_, before, _) in zip(voxel, axes, strict=True)]
-    assert as_run(locate)(row, voxel[-1], frame) == np.ravel_multi_index(place, shape)
-
-
 def test_no_rows_and_no_stretches_are_nothing_to_do(as_run):
     no_rows, none = np.zeros(0, np.int64), (np.zeros(1, np.int64), np.empty((0, 3), np.int32))
     rows, window, contacts = np.full(1, 9), np.array([0, 0]), np.empty((1, 4), np.int64)
@@ -203,7 +178,7 @@ def test_no_rows_and_no_stretches_are_nothing_to_do(as_run):
     assert as_run(keep_border)(none, *core, rows, none[1]) == rows[0] == 0
     facing = np.empty((0, 3), np.int64), np.zeros((2, 2), np.int64)
     assert as_run(collect_contacts)(none, none, *facing, contacts) == 0
-    as_run(join_stretches)(none, np.empty((0, 2), np.int64), np.zeros(2, np.int64), no_rows)
+    as_run(find_pieces)(none, np.empty((0, 2), np.int64), np.zeros(2, np.int64), no_rows, no_rows)
 
 
 @for_all
@@ -212,10 +187,9 @@ def test_pieces_are_the_connected_components_of_each_label(as_run, seed, shape, 
     connectivity = data.draw(st.integers(1, len(shape)))
     labels = random_labels(seed, shape, 2)
     whole = stretches_of(labels.reshape(-1, shape[-1]))
-    roots, sizes = np.empty(len(whole[1]), np.int64), np.zeros(len(whole[1]), np.int64)
-    as_run(join_stretches)(whole, *rows_before(shape, connectivity), roots)
+    roots, sizes = np.empty((2, len(whole[1])), np.int64)
+    as_run(find_pieces)(whole, *rows_before(shape, connectivity), roots, sizes)
     assert (roots <= np.arange(len(roots))).all()
-    as_run(sum_pieces)(whole[1], roots, sizes)
     pieces = np.zeros(shape, int)
     structure = ndimage.generate_binary_structure(len(shape), connectivity)
     for label in (1, 2):
@@ -258,10 +232,10 @@ def test_two_tiles_are_compared_in_one_call(as_run):
     b = np.array([[4, 4, 0, 0, 5], [4, 0, 6, 0, 5]])
     rows = np.arange(2), np.array([0, 5])
     sides = [np.array([[0, 0, 0], [1, 1, 0]]), np.array([[0, 5], [0, 5]])]
-    frame = np.array([[2, 5], [10, 20], [100, 1]])
+    positions = np.array([1020, 1120])
     found = np.empty((8, 5), np.int64)
     tiles = ((*stretches_of(labels), *rows) for labels in (a, b))
-    n = as_run(compare_tiles)(*tiles, tuple(sides), rows_before((2, 5), 1), frame, found)
+    n = as_run(compare_tiles)(*tiles, tuple(sides), rows_before((2, 5), 1), positions, found)
     # Of the five voxels of label 1, three are those of label 4 and one is that of label 6.
     assert found[:n].tolist() == [[1, 4, 3, 5, 1020], [2, 5, 2, 2, 1024], [1, 6, 1, 5, 1122]]
 
@@ -273,5 +247,5 @@ def test_it_is_said_when_there_is_no_room_for_all_pieces(as_run, room):
     tiles = ((*stretches_of(labels), *rows) for labels in (a, b))
     sides = (np.array([[0, 0, 0]]), np.array([[0, 5], [0, 5]]))
     found = np.empty((room, 5), np.int64)
-    assert as_run(compare_tiles)(*tiles, sides, rows_before((1, 5), 1), np.ones((3, 2), np.int64), found) == 5
+    assert as_run(compare_tiles)(*tiles, sides, rows_before((1, 5), 1), np.zeros(1, np.int64), found) == 5
     assert found[:, 0].tolist() == [1, 2][:room]
