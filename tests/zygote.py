@@ -192,19 +192,21 @@ def _obey(request, children, replies):
     # What the call imports is imported here, once for all children.
     function, arguments, keywords = pickle.loads(call)
     assert threading.active_count() == 1
+    # Here, since a child may be killed before its first step.
+    output = os.open(f"{path}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     pid = os.fork()
     if not pid:
         os.close(replies)
-        _live(path, environment, functools.partial(function, *arguments, **keywords))
+        _live(path, output, environment, functools.partial(function, *arguments, **keywords))
+    os.close(output)
     children[ticket] = pid
     _write(replies, (("started", ticket), pid))
 
 
-def _live(path, environment, call):
+def _live(path, output, environment, call):
     """Be a child: run, write down what came of it, and end without a look at what the parent has open."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    output = os.open(f"{path}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (output, 1), (output, 2)):
         os.dup2(source, target)
