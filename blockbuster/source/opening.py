@@ -65,9 +65,9 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
         return open_zarr_path(image, channel=channel, level=level, axes=axes)
     if isinstance(image, zarr.Array):
         return _open_zarr_array(image, axes)
-    # Who has such an array has imported it, which takes a second.
-    dask_array = sys.modules.get("dask.array")
-    if dask_array is not None and isinstance(image, dask_array.Array):
+    # Who has such an array has imported it, which takes a second; another thread may be about to.
+    dask_array: Any = getattr(sys.modules.get("dask.array"), "Array", ())
+    if isinstance(image, dask_array):
         return DaskSource(image, axes=axes)
     if isinstance(image, np.ndarray):
         return NumpySource(image, axes=axes)

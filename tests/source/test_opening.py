@@ -1,4 +1,6 @@
 import hashlib
+import sys
+import types
 from pathlib import Path
 
 import dask
@@ -203,6 +205,12 @@ def test_each_kind_of_image_gets_its_source(tmp_path, write):
 def test_anything_else_is_refused_with_what_is_accepted(image):
     with pytest.raises(TypeError, match=r"accepted are a path or URL.*zarr\.Array.*dask array.*NumPy array"):
         open_source(image)
+
+
+def test_an_image_is_opened_while_another_thread_imports_dask_array(monkeypatch):
+    # What is there of a module until its import has ended.
+    monkeypatch.setitem(sys.modules, "dask.array", types.ModuleType("dask.array"))
+    assert open_source(np.zeros((4, 4), "uint8")).kind == "numpy"
 
 
 def test_loading_reads_no_pixel(tmp_path):
