@@ -62,7 +62,7 @@ def plain_loop(path: Path, setting: Setting) -> None:
     on_threads(lambda region: label_tile(np.asarray(image[region])), setting.regions())
 
 
-def run_engine(path: Path, setting: Setting, folder: Path) -> Any:
+def run_engine(path: Path, setting: Setting, folder: Path, **options: Any) -> Any:
     """Segment the image with blockbuster into ``folder/labels.zarr``, anew; give its report."""
     with dask.config.set(scheduler="threads", num_workers=N_THREADS):
         _, report = blockbuster.tile_process(
@@ -72,6 +72,7 @@ def run_engine(path: Path, setting: Setting, folder: Path) -> Any:
             overlap=setting.overlap,
             write_to=folder / "labels.zarr",
             return_report=True,
+            **options,
         )
     return report
 

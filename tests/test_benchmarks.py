@@ -146,6 +146,24 @@ def test_scaling_has_a_row_for_each_size_and_scheduler():
         assert (labels, objects) == (f"{88 * 88:,}", f"{86 * 86:,}")
 
 
+def test_phases_add_up_to_the_whole_run_and_have_each_a_least(load):
+    module, rows = load("phases"), table_rows(run("benchmarks.phases", "--small"))
+    for setting in load("settings").settings(small=True):
+        found = {part: cells for part, *cells in rows[setting.name]}
+        assert list(found) == [*module.PARTS, "waiting", "whole"]
+        assert all(float(cells[0]) >= 0 for cells in found.values())
+        assert all(float(found[part][2]) >= 0 for part in module.PARTS)
+        sums = sum(float(cells[0]) for part, cells in found.items() if part != "whole")
+        assert sums == pytest.approx(float(found["whole"][0]), abs=0.01)
+
+
+def test_a_clock_takes_no_second_twice(load):
+    clock = load("phases").Clock()
+    inner = clock.timed("inner", lambda: sum(range(10**6)))
+    clock.timed("outer", lambda: [inner(), inner()])()
+    assert clock.seconds["inner"] > 10 * clock.seconds["outer"] > 0
+
+
 def test_dask_chunks_has_a_row_for_each_image():
     rows = table_rows(run("benchmarks.dask_chunks", "--small"))["64"]
     assert [layers for layers, *_ in rows] == ["1", "64"]
