@@ -40,10 +40,10 @@ def keep_positions_apart(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     array([[1, 0, 2],
            [4, 0, 0]], dtype=uint32)
     """
-    lengths = [n if axis in axes else 1 for axis, n in enumerate(labels.shape)]
-    n_positions = math.prod(lengths)
+    n_positions = math.prod([labels.shape[axis] for axis in axes])
     if n_positions <= 1:
         return labels
+    lengths = [n if axis in axes else 1 for axis, n in enumerate(labels.shape)]
     # Dense, so that no product of id and position can exceed 64 bits.
     labels, largest = _as_dense(labels)
     dtype = np.dtype(np.uint32 if n_positions * largest < 2**32 else np.uint64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import time
@@ -99,17 +100,15 @@ class TileCall:
         leaves_one_out = isinstance(result, np.ndarray) and result.ndim == n_given - 1
         return NO_CHANNEL if leaves_one_out and n_given > 1 else ""
 
-    def label(self, tile: Index, core: Box, pixels: np.ndarray) -> np.ndarray:
+    def label(self, tile: Index, pixels: np.ndarray) -> np.ndarray:
         """Call fn on a copy of a tile's region, check what it returns, and keep apart what is not merged.
 
         Parameters
         ----------
         tile : tuple of int
             Index of the tile.
-        core : tuple of slice
-            The tile without its halo, in voxels of the image.
         pixels : ndarray
-            The region.
+            Its region.
         """
         pixels = pixels.copy(order="C")
         shapes = self._label_shapes(pixels.shape)
@@ -120,14 +119,14 @@ class TileCall:
                 raise
             is_daemon = isinstance(error, AssertionError) and "daemonic processes" in error_text(error)
             advice = DAEMONIC if is_daemon else ""
-            raise TileError.from_exception("fn", error, tile, core, advice=advice) from error
+            raise TileError.from_exception("fn", error, tile, self.grid.core(tile), advice=advice) from error
         # fn may keep what it returned, in an array that it uses again, and change it while we work.
         is_shared = not isinstance(result, np.ndarray) or not result.flags.owndata or sys.getrefcount(result) > 2
         try:
             labels = check_labels(result, shapes, copy=is_shared)
         except ValueError as error:
             rule = self._rule_of_channels(result, pixels.ndim)
-            raise TileError(f"{error}{rule}", tile, core) from None
+            raise TileError(f"{error}{rule}", tile, self.grid.core(tile)) from None
         dropped = self.channel_axis if labels.ndim < self.grid.ndim else None
         return keep_positions_apart(labels, label_axes(self.apart_axes, dropped))
 
@@ -201,7 +200,7 @@ def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], 
     if outcome.maximum is not None:
         return
     start = time.perf_counter()
-    outcome.labels = call.label(tile, call.grid.core(tile), pixels)
+    outcome.labels = call.label(tile, pixels)
     outcome.seconds = time.perf_counter() - start
 
 
@@ -372,7 +371,6 @@ class _BrickTask:
 
     def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:
         for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
-            self.job.stop_check.pass_on()
             index = self.job.label_index(tile)
             self.attempt.at(i)
             found = self._label_tile(i, tile, pixels, result)
@@ -403,8 +401,8 @@ class _BrickTask:
             return None
 
     def _try_tile(self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
-        with take_turns(self.job.call.one_at_a_time):
-            # The run may have ended while this tile waited.
+        with self.turns:
+            # The run may have ended, also while this tile waited.
             self.job.stop_check.pass_on()
             outcome = try_tile(self.job.call, tile, self._reader(i, pixels, result))
         result.fn_seconds += outcome.seconds
@@ -427,6 +425,10 @@ class _BrickTask:
             return found
 
         return read
+
+    @cached_property
+    def turns(self) -> contextlib.AbstractContextManager[Any]:
+        return take_turns(self.job.call.one_at_a_time)
 
     @cached_property
     def labels(self) -> BrickLabels:
