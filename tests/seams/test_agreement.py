@@ -19,6 +19,7 @@ from blockbuster.seams.agreement import (
     TilePairs,
     compare_pieces,
     neighbour_steps,
+    row_positions,
     rows_before,
 )
 from blockbuster.seams.stretches import TileStretches
@@ -223,6 +224,19 @@ def face_of(core, step):
 def test_strides_are_those_of_the_image():
     grid = TileGrid.regular((5, 7, 3), (2, 2, 2), (0, 0, 0))
     assert TilePairs(grid, (0,), 1).strides == tuple([s // 8 for s in np.zeros((5, 7, 3)).strides])
+
+
+@given(st.lists(st.tuples(*[st.integers(1, 9)] * 3), min_size=1, max_size=4), st.data())
+def test_rows_have_their_positions_in_an_image_of_any_number_of_axes(axes, data):
+    """Per axis: the length of the box, what is before it, and what is behind."""
+    lengths = tuple(length for length, _, _ in axes)
+    grid = TileGrid.regular(tuple(map(sum, axes)), (1,) * len(axes), (0,) * len(axes))
+    strides = TilePairs(grid, (), 1).strides
+    origin = np.ravel_multi_index([before for _, before, _ in axes], grid.shape)
+    voxel = [data.draw(st.integers(0, length - 1)) for length in lengths]
+    row = np.ravel_multi_index(voxel[:-1], lengths[:-1]) if voxel[:-1] else 0
+    place = [x + before for x, (_, before, _) in zip(voxel, axes, strict=True)]
+    assert origin + row_positions(lengths, strides)[row] + voxel[-1] == np.ravel_multi_index(place, grid.shape)
 
 
 ids = st.sampled_from([1, 2, 3, 2**40])
