@@ -29,14 +29,14 @@ from numcodecs import Zstd
 
 from benchmarks.command_line import data_folder, measuring_parser
 from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.runs import N_THREADS, least_seconds, on_threads, run_engine, seconds_of
+from benchmarks.runs import N_THREADS, fn_seconds, on_threads, read_seconds, run_engine, seconds_of
 from benchmarks.settings import Setting, boxes, is_small, settings
 from benchmarks.table import format_table
 
 __all__ = ["PARTS", "Clock", "least_of_parts", "main", "measure"]
 
 DEFAULT_REPEATS = 5
-STAGE = "labels.zarr.labels.blockbuster-stage"
+STAGE = "*.blockbuster-stage"
 TITLES = ["setting", "part", "seconds", "share", "least s", "the least is"]
 PARTS = {
     "read": ["blockbuster.source.zarr_source.ZarrSource.read"],
@@ -108,8 +108,8 @@ def measure(path: Path, setting: Setting, folder: Path, repeats: int) -> dict[st
     """Give the median seconds of each part, of what is left, and of the whole, on average of the threads."""
     found: list[dict[str, float]] = []
     for _ in range(1 + repeats):
-        for name in ("labels.zarr", STAGE):
-            shutil.rmtree(folder / name, ignore_errors=True)
+        for left in (folder / "labels.zarr", *folder.glob(STAGE)):
+            shutil.rmtree(left, ignore_errors=True)
         clock = Clock()
         with clock.running():
             whole = seconds_of(lambda: run_engine(path, setting, folder, keep_stage=True))
@@ -130,19 +130,18 @@ def least_of_parts(path: Path, setting: Setting, folder: Path) -> dict[str, floa
     folder : Path
         Holds what a run left, its stage as well.
     """
-    parts = least_seconds(path, setting, folder, 1)
     array = zarr.open_array(folder / "labels.zarr" / "labels", mode="r")
     labels = np.asarray(array[...])
     chunks = list(boxes(labels.shape, array.chunks))
-    staged = _files(folder / STAGE, "*.tiles")
+    staged = _files(folder, f"{STAGE}/**/*.tiles")
     written = _files(folder / "labels.zarr", "c/**/*")
     encode = Zstd(level=1, checksum=True).encode
     copied = seconds_of(lambda: on_threads(lambda box: labels[box].copy(), chunks))
     encoded = seconds_of(lambda: on_threads(lambda box: encode(np.ascontiguousarray(labels[box])), chunks))
     reading = seconds_of(lambda: on_threads(Path.read_bytes, staged))
     return {
-        "read": parts["read"],
-        "fn": parts["fn"],
+        "read": read_seconds(path, 1),
+        "fn": fn_seconds(path, setting, 1),
         "number and encode": seconds_of(
             lambda: on_threads(lambda region: labels[region].max(), setting.regions())
         ),

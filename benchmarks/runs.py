@@ -24,11 +24,13 @@ from benchmarks.settings import Setting, boxes
 
 __all__ = [
     "N_THREADS",
+    "fn_seconds",
     "label_tile",
     "least_seconds",
     "on_threads",
     "peak_memory_bytes",
     "plain_loop",
+    "read_seconds",
     "run_engine",
     "seconds_of",
 ]
@@ -98,19 +100,21 @@ def least_seconds(path: Path, setting: Setting, folder: Path, repeats: int) -> d
         ``"write"``: the labels once, in the chunks, shards and compression of the finished run.
     """
     return {
-        "read": _read_seconds(path, repeats),
-        "fn": _fn_seconds(path, setting, repeats),
+        "read": read_seconds(path, repeats),
+        "fn": fn_seconds(path, setting, repeats),
         "write": _write_seconds(folder, repeats),
     }
 
 
-def _read_seconds(path: Path, repeats: int) -> float:
+def read_seconds(path: Path, repeats: int) -> float:
+    """Time the reading of every chunk of an image once."""
     image = zarr.open_array(path, mode="r")
     chunks = list(boxes(image.shape, image.chunks))
     return _median_seconds(lambda: on_threads(image.__getitem__, chunks), repeats)
 
 
-def _fn_seconds(path: Path, setting: Setting, repeats: int) -> float:
+def fn_seconds(path: Path, setting: Setting, repeats: int) -> float:
+    """Time fn on tiles that are in memory."""
     pixels = np.asarray(zarr.open_array(path, mode="r")[...])
     return _median_seconds(
         lambda: on_threads(lambda region: label_tile(pixels[region]), setting.regions()), repeats
