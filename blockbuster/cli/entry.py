@@ -20,6 +20,7 @@ from blockbuster.cli.messages import Warnings, complain
 
 __all__ = ["build_parser", "main"]
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # A run that is continued does not begin anew, and is to be run.
 ANEW = ("--resume", "--overwrite", "--dry-run")
 COMMANDS = (demo, info, empty, segment, seams, merge)
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     -------
     int
         0: done, 1: the run failed, 2: an argument is wrong, 130: interrupted (Ctrl-C), 143: terminated. A
-        second signal ends the process at once.
+        second signal ends the process at once, which a shell shows as the same numbers.
 
     Raises
     ------
@@ -90,16 +91,20 @@ def _signals_handled() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    came: list[int] = []
+
+    def leave(number: int, frame: object) -> None:
+        os._exit(128 + number)
 
     def handle(number: int, frame: object) -> None:
-        if came:
-            os._exit(128 + number)
-        came.append(number)
+        for other in SIGNALS:
+            signal.signal(other, again)
         print("blockbuster: ending after the running calls; once more to leave at once", file=sys.stderr)
         raise KeyboardInterrupt(signal.Signals(number))
 
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    # The system itself ends the process: while the main thread waits for a lock, Python calls no handler for what
+    # came just before that, or to another thread. But the first process of a container needs a handler.
+    again = leave if os.getpid() == 1 else signal.SIG_DFL
+    before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:
         yield
     finally:
