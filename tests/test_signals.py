@@ -70,6 +70,15 @@ def let_go():
     Path("state/go").touch()
 
 
+def wait_until_waiting(n_begun=N_BEGUN):
+    """Wait until so many calls of fn have begun, and the main thread waits for them.
+
+    Python does not see a signal that comes just before that until it has waited.
+    """
+    wait_until(lambda: count("begun") == n_begun)
+    time.sleep(0.3)
+
+
 def wait_until_stopped():
     """Wait until tasks are asked to stop; they look a quarter of a second after they last did, or later."""
     wait_until(lambda: os.path.exists("out.zarr.labels.blockbuster-stage/stop"))
@@ -96,7 +105,7 @@ class Command:
 
     def interrupt(self, number, n_begun=N_BEGUN):
         """Send a signal while calls of fn wait, and see it arrive."""
-        wait_until(lambda: count("begun") == n_begun or self.process.poll() is not None)
+        wait_until_waiting(n_begun)
         assert self.process.poll() is None, self.text()
         os.kill(self.pid, number)
         wait_until(lambda: "ending after the running calls" in self.text())
@@ -194,7 +203,7 @@ def test_F6_a_second_signal_ends_the_command_also_as_the_first_process_of_a_cont
 
 def test_F6_ctrl_c_at_a_terminal_reaches_worker_processes_too_and_the_next_command_continues(here):
     command = Command(f"{ARGV} --scheduler processes")
-    wait_until(lambda: count("begun") == N_BEGUN)
+    wait_until_waiting()
     # A terminal sends it to all processes of the command.
     os.killpg(command.process.pid, signal.SIGINT)
     wait_until(lambda: "ending after the running calls" in command.text())
@@ -222,7 +231,7 @@ def segment(folder, **options):
 
 def test_F6_ctrl_c_in_a_script_is_a_keyboard_interrupt_that_says_how_to_continue(zygote, here):
     child = zygote.start(segment, here)
-    wait_until(lambda: count("begun") == N_BEGUN)
+    wait_until_waiting()
     child.kill(signal.SIGINT)
     wait_until_stopped()
     let_go()
@@ -239,7 +248,7 @@ def test_F6_ctrl_c_in_a_script_is_a_keyboard_interrupt_that_says_how_to_continue
 
 def test_F6_sigterm_ends_a_script_like_sigkill_and_the_next_run_continues(zygote, here):
     child = zygote.start(segment, here)
-    wait_until(lambda: count("begun") == N_BEGUN)
+    wait_until_waiting()
     child.kill(signal.SIGTERM)
     assert child.wait(SOON).status == -signal.SIGTERM
     assert (count("begun"), count("ended")) == (N_BEGUN, N_FREE)

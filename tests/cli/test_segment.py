@@ -337,8 +337,20 @@ def test_python_dash_m_returns_the_status_and_prints_a_warning_as_one_line(image
     assert run_module("segment", "missing.zarr", "--fn", "otsu", "--write-to", "x", folder=here).returncode == 2
 
 
+WAITING = """
+import os, time
+
+def find(tile):
+    end = time.monotonic() + 300
+    while os.path.exists("begun") and not os.path.exists("go") and time.monotonic() < end:
+        time.sleep(0.01)
+    open("begun", "w").close()
+    return tile * 0
+"""
+
+
 def test_ctrl_c_is_status_130_and_says_where_the_stage_is(image, here):
-    (here / "slow.py").write_text("import time\ndef find(tile):\n    time.sleep(0.2)\n    return tile * 0\n")
+    (here / "slow.py").write_text(WAITING)
     argv = "segment image.zarr --fn slow:find --tile-shape 5,5 --tiles-per-task 1 --write-to o"
     command = [sys.executable, "-m", "blockbuster", *argv.split()]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -347,6 +359,8 @@ def test_ctrl_c_is_status_130_and_says_where_the_stage_is(image, here):
     while not (journal.exists() and b'"task"' in journal.read_bytes()) and time.monotonic() < deadline:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
+    # The run cannot end before the main thread, which sees the signal first, has taken what this lets go.
+    (here / "go").touch()
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert err.splitlines()[1] == "blockbuster: interrupted"
