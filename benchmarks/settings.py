@@ -78,4 +78,5 @@ def settings(*, small: bool, dtype: str = "uint16") -> list[Setting]:
         Setting(wide, 256, 16, ratio_bound=0.42, memory_bound_bytes=1e9),
         Setting(Image("discs", 8192, 1024, dtype), 128, 16, ratio_bound=0.22),
         Setting(Image("blobs", 512, 128, dtype), 64, 8, ratio_bound=0.95),
+        Setting(Image("blobs", 512, 128, dtype), 32, 8, ratio_bound=0.2),
     ]

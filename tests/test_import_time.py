@@ -5,6 +5,7 @@ import inspect
 import subprocess
 import sys
 
+import pytest
 import zarr
 
 import blockbuster
@@ -80,12 +81,14 @@ tile_process(image, lambda tile: tile.astype(int), tile_shape=(32, 32), overlap=
 """
 
 
+@pytest.mark.slow
 def test_a_run_loads_only_what_it_uses(folder):
     loaded = imported_by(RUN.format(more="write_to='out.zarr', compute=True"))
     assert sorted(loaded.intersection(NEEDED_BY_FEW)) == []
     assert "dask.array" in imported_by(RUN.format(more="write_to='lazy.zarr'"))
 
 
+@pytest.mark.slow
 def test_the_command_line_loads_only_what_it_uses(folder):
     zarr.create_array("image.zarr", shape=(64, 64), dtype="uint8")
     call = "import sys; from blockbuster.cli import main\nsys.argv[1:] = {}\ntry: main()\nexcept SystemExit: pass"

@@ -85,6 +85,7 @@ def test_workers_are_processes_that_share_the_memory_and_run_the_tiles(folder, m
     assert_same_objects(labels, components(IMAGE))
 
 
+@pytest.mark.slow
 def test_every_gpu_has_a_worker_that_sees_no_other(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5a")
     client, cluster = make_local_cluster(use_gpu=True, memory_limit="1 GB")

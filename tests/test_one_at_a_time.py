@@ -97,6 +97,7 @@ class Alone:
             Alone.busy.release()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("use_gpu", [True, False])
 def test_workers_with_a_gpu_evaluate_one_tile_at_a_time_whoever_asks(use_gpu, folder, tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")

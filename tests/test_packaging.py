@@ -53,6 +53,7 @@ def test_every_module_that_is_imported_is_a_declared_dependency_or_of_an_extra()
     assert imported("blockbuster/**/*.py") <= set(CORE).union(*EXTRAS.values())
 
 
+@pytest.mark.slow
 def test_a_run_needs_no_extra():
     """Processes need what comes with dask; a client needs the extra that is named after it."""
     modules = {name: module for module, name in DISTRIBUTIONS.items()}
