@@ -146,6 +146,9 @@ def raising(number):
 
     def fn(block):
         if (block == 77).any():
+            # Until the main thread waits, where it does: as it comes to that, threading answers an exception of a
+            # handler with one of its own, "release unlocked lock".
+            time.sleep(0.5)
             signal.raise_signal(number)
             time.sleep(0.1)
         return block if block.dtype == np.uint8 else label(block)
