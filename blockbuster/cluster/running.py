@@ -17,6 +17,7 @@ from blockbuster.cluster.execution import Execution
 from blockbuster.cluster.handover import Handover
 from blockbuster.cluster.stopping import allow_tasks, ask_to_stop
 from blockbuster.cluster.task_folder import Batch, TaskFolder, run_task
+from blockbuster.errors import ends_process
 
 __all__ = ["TaskWatch", "most_keys", "run_tasks"]
 
@@ -110,8 +111,12 @@ def run_tasks(
         handover.close()
     except BrokenProcessPool as error:
         raise (watch.blame() or RuntimeError(BROKEN_POOL)) from error
-    except BaseException:
+    except BaseException as error:
         ask_to_stop(directory)
+        asked = error.__context__
+        if type(error) is RuntimeError and asked is not None and ends_process(asked):
+            # What a signal's handler raises as threading takes a lock, it answers with "release unlocked lock".
+            raise asked from None
         raise
     finally:
         if folder is not None:

@@ -1,7 +1,10 @@
 """Tasks run once each, on every local scheduler, however many graphs they take."""
 
+import contextlib
+import operator
 import os
 import pickle
+import sys
 import threading
 from pathlib import Path
 
@@ -158,3 +161,30 @@ def test_F37_graphs_hold_two_tasks_for_each_worker_and_no_more_keys_than_the_pla
     assert sum(n_tasks) == 50
     assert min(n_tasks[:-1]) >= 2 * n_workers
     assert max(n_keys) <= plan._n_keys <= 2 * max(n_keys)
+
+
+@contextlib.contextmanager
+def raising_as_a_lock_is_taken(error):
+    """Raise, as a handler of signals may, where the main thread takes the lock again after it has waited."""
+
+    def trace(frame, event, _):
+        if frame.f_code is threading.Condition._acquire_restore.__code__:
+            sys.settrace(None)
+            raise error
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(None)
+
+
+def test_B26_an_exit_that_threading_answers_with_an_error_of_its_own_is_what_ends_a_run(tmp_path):
+    error, options = KeyboardInterrupt("as asked"), {"directory": str(tmp_path), "on_result": str}
+    with (
+        dask.config.set(scheduler="threads", num_workers=2),
+        pytest.raises(KeyboardInterrupt) as caught,
+        raising_as_a_lock_is_taken(error),
+    ):
+        run_tasks(find_execution(), operator.add, 1, range(20), **options)
+    assert caught.value is error
