@@ -177,3 +177,64 @@ def test_F27_a_function_of_a_notebook_runs_in_processes(folder):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(folder)}}).execute()
     assert_same_objects(np.load("labels.npy"), EXPECTED)
+
+
+# With distributed comes tblib: exceptions of classes that it knows are pickled with those they came from.
+FAILING = """
+import threading
+import blockbuster.process
+import dask.array as da
+import dask.multiprocessing
+import distributed
+import numpy as np
+from naive import label
+from blockbuster import TileError, tile_process
+
+class ModelError(Exception):
+    def __init__(self):
+        super().__init__("code 7")
+        self.lock = threading.Lock()
+
+def fails_at_77(tile):
+    if (tile == 77).any():
+        raise ModelError
+    return tile
+
+def segment(tile):
+    return label(fails_at_77(tile))
+
+image = np.load("image.npy")
+chunked = da.from_array(image, chunks=(10, 10)).map_blocks(fails_at_77, dtype=image.dtype)
+context = {"multiprocessing.context": "fork"}
+with dask.config.set(scheduler="processes", num_workers=2, **context):
+    for name, pixels, fn in (("fn", image, segment), ("image", chunked, label)):
+        try:
+            tile_process(pixels, fn, tile_shape=(10, 10))
+        except TileError as error:
+            print(error.tile, error.what)
+        labels = tile_process(pixels, fn, tile_shape=(10, 10), on_error="skip", compute=True)
+        np.save(f"{name}.npy", labels)
+"""
+
+
+def test_F1_an_error_that_cannot_be_pickled_is_told_whatever_pickles_exceptions(folder):
+    image = IMAGE.copy()
+    image[22, 31] = 77
+    np.save("image.npy", image)
+    Path("script.py").write_text(FAILING)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(folder), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "script.py"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr
+    of_fn, of_image = done.stdout.splitlines()
+    assert of_fn == "(2, 3) fn raised ModelError: code 7"
+    # What dask says when the image is computed alone: its process has died of the error.
+    assert of_image.startswith("(2, 3) reading the image raised ")
+    image[20:25, 30:33] = 0
+    for name in ("fn", "image"):
+        assert_same_objects(np.load(f"{name}.npy"), naive.label(image))

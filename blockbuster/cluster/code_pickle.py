@@ -1,14 +1,23 @@
-"""Pickle functions with the lines of their source, so that a traceback from another process shows them."""
+"""Pickles for other processes: functions with the lines of their source, errors of tiles as mere text.
+
+A traceback from another process shows the lines. An exception that a `TileError` was made from stays where it was
+raised: tblib, which comes with distributed, would pickle it too, and it may be one that cannot be.
+"""
 
 from __future__ import annotations
 
+import functools
+import io
 import linecache
+import pickle
 import types
 from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
-__all__ = ["dump"]
+from blockbuster.errors import TileError, error_text
+
+__all__ = ["dump", "dumps"]
 
 
 class Writable(Protocol):
@@ -49,10 +58,51 @@ def dump(value: Any, file: Writable) -> None:
         make, arguments = take_apart(code)
         return _restore_code, (make, arguments, code.co_filename, linecache.getlines(code.co_filename))
 
-    class Pickler(CloudPickler):
-        dispatch_table: ClassVar = ChainMap({types.CodeType: reduce_code}, CloudPickler.dispatch_table)
+    class Pickler(_pickler()):  # type: ignore[misc]
+        dispatch_table: ClassVar = ChainMap({types.CodeType: reduce_code}, _pickler().dispatch_table)
 
     Pickler(file).dump(value)
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle what dask sends from process to process.
+
+    Parameters
+    ----------
+    value : object
+        A task, its result, or an exception with its traceback. Of an exception that cannot be pickled the message
+        is sent: dask would send the error of pickling, which fails again with tblib, and ends the worker.
+
+    Examples
+    --------
+    >>> import threading
+    >>> pickle.loads(dumps((ValueError("no model"), None)))[0]
+    ValueError('no model')
+    >>> pickle.loads(dumps((ValueError("no model", threading.Lock()), None)))[0]  # doctest: +ELLIPSIS
+    RuntimeError("ValueError: ('no model', <unlocked _thread.lock object at ...>)")
+    """
+    file = io.BytesIO()
+    try:
+        _pickler()(file, protocol=pickle.HIGHEST_PROTOCOL).dump(value)
+    except Exception:
+        if not (isinstance(value, tuple) and isinstance(value[0], BaseException)):
+            raise
+        said = f"{type(value[0]).__name__}: {error_text(value[0])}"
+        return pickle.dumps((RuntimeError(said), None))
+    return file.getvalue()
+
+
+@functools.cache
+def _pickler() -> Any:
+    """Make the class late: who runs on threads does not wait until cloudpickle is imported."""
+    from cloudpickle import CloudPickler
+
+    class Pickler(CloudPickler):
+        dispatch_table: ClassVar = ChainMap(
+            {TileError: lambda error: (TileError, error.args)}, CloudPickler.dispatch_table
+        )
+
+    return Pickler
 
 
 def _restore_code(

@@ -8,6 +8,7 @@ import functools
 import inspect
 import multiprocessing
 import os
+import pickle
 import socket
 import sys
 import threading
@@ -21,6 +22,8 @@ import dask
 import dask.multiprocessing
 import dask.threaded
 from dask.local import get_async, get_sync
+
+from blockbuster.cluster.code_pickle import dumps
 
 __all__ = ["Execution", "find_execution", "with_workers"]
 
@@ -86,6 +89,8 @@ class Execution:
         options: dict[str, Any] = {"chunksize": 1, "rerun_exceptions_locally": False}
         if self.kind in ("threads", "processes"):
             options |= {"num_workers": self.n_workers} if self.pool is None else {"pool": self.pool}
+        if self.kind == "processes":
+            options |= {"func_dumps": dumps, "func_loads": pickle.loads}
         return options
 
     @contextlib.contextmanager
