@@ -45,6 +45,12 @@ settings.register_profile(
 settings.load_profile("blockbuster")
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the files that take long, so that none is left when all other processes are done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(scope="session")
 def real_images():
     """The folder of real images."""
