@@ -14,7 +14,6 @@ import numpy as np
 from blockbuster.grid import TileGrid
 from blockbuster.pictures import draw_seams, enlarge, paint_labels, to_grey
 from blockbuster.process import tile_process
-from blockbuster.report import RunReport
 from blockbuster.source import open_source
 from blockbuster.stage.empty import otsu_threshold
 
@@ -94,7 +93,10 @@ def run_demo(folder: str = FOLDER) -> bool:
         say(f"haematoxylin of skimage.data.immunohistochemistry(), {_by(image.shape)} {image.dtype}", store)
     with _step("tiled") as say:
         fn = SmoothAndLabel(otsu_threshold(open_source(store)))
-        labels, report = _segment(store, fn, target)
+        stored, report = tile_process(
+            store, fn, tile_shape=TILE_SHAPE, overlap=OVERLAP, write_to=target, return_report=True
+        )
+        labels = np.asarray(stored)
         say(
             f"{report.n_objects} objects from {report.n_tiles} tiles of {_by(TILE_SHAPE)}, halo {OVERLAP}", target
         )
@@ -109,14 +111,6 @@ def run_demo(folder: str = FOLDER) -> bool:
         say(picture)
     _print_next(folder)
     return equal
-
-
-def _segment(store: str, fn: SmoothAndLabel, target: str) -> tuple[np.ndarray, RunReport]:
-    """Segment in tiles, and read what was written."""
-    labels, report = tile_process(
-        store, fn, tile_shape=TILE_SHAPE, overlap=OVERLAP, write_to=target, return_report=True
-    )
-    return np.asarray(labels), report
 
 
 def haematoxylin_channel(photo: np.ndarray) -> np.ndarray:
@@ -194,7 +188,9 @@ def draw_picture(photo: np.ndarray, image: np.ndarray, labels: np.ndarray, grid:
     (H, W, 3) ndarray of uint8
         ``W = 3 * ZOOM * w + 4 * MARGIN``, ``H = ZOOM * h + 2 * MARGIN + CAPTION``.
     """
-    pieces = np.where(labels > 0, labels.astype(np.int64) * grid.n_tiles + _tile_numbers(grid), 0)
+    pieces = np.zeros(grid.shape, np.int64)
+    for number, core in enumerate(map(grid.core, grid.indices())):
+        pieces[core] = np.where(labels[core] > 0, labels[core].astype(np.int64) * grid.n_tiles + number, 0)
     n_objects, n_pieces = (np.count_nonzero(np.unique(found)) for found in (labels, pieces))
     return _compose(
         {
@@ -203,13 +199,6 @@ def draw_picture(photo: np.ndarray, image: np.ndarray, labels: np.ndarray, grid:
             f"merged: {n_objects} objects (white: joined)": _draw_labels(image, labels, grid),
         }
     )
-
-
-def _tile_numbers(grid: TileGrid) -> np.ndarray:
-    numbers = np.empty(grid.shape, np.int64)
-    for number, tile in enumerate(grid.indices()):
-        numbers[grid.core(tile)] = number
-    return numbers
 
 
 def _draw_labels(image: np.ndarray, labels: np.ndarray, grid: TileGrid) -> np.ndarray:

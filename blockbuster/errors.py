@@ -58,12 +58,8 @@ def _brief_traceback(error: BaseException, seen: tuple[BaseException, ...] = ())
         cause = "\nThe above exception was the direct cause of the following exception:\n\n"
         told = _brief_traceback(error.__cause__, (*seen, error))
         lines = [*(told or traceback.format_exception_only(error.__cause__)), cause]
-    walked = list(traceback.walk_tb(error.__traceback__))
-    kept = traceback.StackSummary.extract(
-        (frame, line)
-        for frame, line in walked
-        if str(frame.f_globals.get("__name__")).split(".")[0] not in PASSING_ON
-    )
+    walked = traceback.walk_tb(error.__traceback__)
+    kept = traceback.StackSummary.extract(step for step in walked if _package(step[0]) not in PASSING_ON)
     if kept:
         lines += ["Traceback (most recent call last):\n", *kept.format()]
     # Without a line to show, the message alone would be said twice.
@@ -222,17 +218,11 @@ def unsaid(pattern: str) -> Iterator[None]:
 def _line_to_name(giver: FrameType) -> FrameType:
     """Find the outermost frame that called blockbuster, else take the one that gives the warning."""
     found = giver
-    for frame in _outwards(giver):
+    for frame, _ in traceback.walk_stack(giver):
         caller = frame.f_back
         if _is_own(frame) and caller and not _is_own(caller) and _package(caller) not in CALLERS_FOR_OTHERS:
             found = caller
     return found
-
-
-def _outwards(frame: FrameType | None) -> Iterator[FrameType]:
-    while frame is not None:
-        yield frame
-        frame = frame.f_back
 
 
 def _is_own(frame: FrameType) -> bool:

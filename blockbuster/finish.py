@@ -141,7 +141,12 @@ class FinishedStage:
         self, table: RemapTable, place: OutputPlace, axes: str | None, geometry: Geometry | None = None
     ) -> None:
         """Write the labels to a zarr array, or to a label image, that becomes visible once it is complete."""
-        layout = self._layout(table.dtype, place, axes, geometry)
+        array = ArrayLayout(self.shape, table.dtype, *self.storage, tuple(axes) if axes else None)
+        if place.is_label_image:
+            assert geometry is not None
+            layout = label_image(array, geometry, os.path.basename(place.path))
+        else:
+            layout = label_array(array, geometry)
         with partial_output(place, layout, run=self.run, continues=bool(self.done.boxes)) as path:
             finest = os.path.join(path, FINEST) if place.is_label_image else path
             target: LabelTarget = ZarrTarget(finest, place.partial)
@@ -154,15 +159,6 @@ class FinishedStage:
             if self.journal is not None:
                 self.journal.flush()
             self.check()
-
-    def _layout(
-        self, dtype: np.dtype, place: OutputPlace, axes: str | None, geometry: Geometry | None
-    ) -> OutputLayout:
-        array = ArrayLayout(self.shape, dtype, *self.storage, tuple(axes) if axes else None)
-        if not place.is_label_image:
-            return label_array(array, geometry)
-        assert geometry is not None
-        return label_image(array, geometry, os.path.basename(place.path))
 
     def to_numpy(self, table: RemapTable) -> np.ndarray:
         """Write the labels to memory; other processes write to a file that all can map."""

@@ -40,31 +40,35 @@ def common_box(one: Sequence[slice], other: Sequence[slice]) -> Box:
     return tuple([slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in pairs])
 
 
-def index_of(number: int, shape: Index) -> Index:
-    """Give the index of an element by its number in C order; quicker than NumPy for one.
+class _Grid:
+    """Tiles or bricks, numbered in C order."""
 
-    Examples
-    --------
-    >>> index_of(7, (2, 5)), number_of((1, 2), (2, 5))
-    ((1, 2), 7)
-    """
-    index, rest = [], int(number)
-    for length in reversed(shape):
-        rest, i = divmod(rest, length)
-        index.append(i)
-    return tuple(reversed(index))
+    @property
+    def grid_shape(self) -> Index:
+        raise NotImplementedError
 
+    def index(self, number: int) -> Index:
+        """Give the index of the element with this number; quicker than NumPy for one."""
+        index, rest = [], int(number)
+        for length in reversed(self.grid_shape):
+            rest, i = divmod(rest, length)
+            index.append(i)
+        return tuple(reversed(index))
 
-def number_of(index: Index, shape: Index) -> int:
-    """Give the number in C order of an element by its index."""
-    number = 0
-    for i, length in zip(index, shape, strict=True):
-        number = number * length + int(i)
-    return number
+    def number(self, index: Index) -> int:
+        """Give the number of the element with this index."""
+        number = 0
+        for i, length in zip(index, self.grid_shape, strict=True):
+            number = number * length + int(i)
+        return number
+
+    def has_neighbour(self, index: Index, axis: int, side: int) -> bool:
+        """Say whether there is an element on the low (0) or high (1) side."""
+        return index[axis] < self.grid_shape[axis] - 1 if side else index[axis] > 0
 
 
 @dataclass(frozen=True)
-class TileGrid:
+class TileGrid(_Grid):
     """A grid of tiles anchored at the origin, and the halo that each tile is read with.
 
     Parameters
@@ -132,14 +136,6 @@ class TileGrid:
         """The longest tile along each axis, at least 1."""
         return tuple(max(axis, default=1) for axis in self.lengths)
 
-    def index(self, number: int) -> Index:
-        """Give the index of the tile with this number in C order."""
-        return index_of(number, self.grid_shape)
-
-    def number(self, index: Index) -> int:
-        """Give the number in C order of the tile with this index."""
-        return number_of(index, self.grid_shape)
-
     def core(self, index: Index) -> Box:
         """Give the tile without its halo."""
         return tuple([slice(cuts[i], cuts[i + 1]) for cuts, i in zip(self.cuts, index, strict=True)])
@@ -160,10 +156,6 @@ class TileGrid:
     def indices(self) -> Iterator[Index]:
         """Iterate over the tiles in C order."""
         return itertools.product(*(range(n) for n in self.grid_shape))
-
-    def has_neighbour(self, index: Index, axis: int, side: int) -> bool:
-        """Say whether there is a tile on the low (0) or high (1) side."""
-        return index[axis] < self.grid_shape[axis] - 1 if side else index[axis] > 0
 
     def cores(self, numbers: np.ndarray) -> np.ndarray:
         """Give start and stop along each axis of some tiles, without halo.
@@ -193,7 +185,7 @@ class TileGrid:
 
 
 @dataclass(frozen=True)
-class BrickGrid:
+class BrickGrid(_Grid):
     """Tiles grouped into bricks: boxes of neighbouring tiles that one task handles.
 
     Parameters
@@ -233,14 +225,6 @@ class BrickGrid:
             longest.append(max(1, int(np.diff(cuts).max(initial=0))))
         return tuple(longest)
 
-    def index(self, number: int) -> Index:
-        """Give the index of the brick with this number in C order."""
-        return index_of(number, self.grid_shape)
-
-    def number(self, index: Index) -> int:
-        """Give the number in C order of the brick with this index."""
-        return number_of(index, self.grid_shape)
-
     def tiles(self, index: Index) -> Box:
         """Give the brick's tiles as slices into the tile grid."""
         parts = zip(index, self.tiles_per_brick, self.grid.grid_shape, strict=True)
@@ -262,7 +246,3 @@ class BrickGrid:
     def n_tiles(self, index: Index) -> int:
         """Count the brick's tiles."""
         return math.prod([part.stop - part.start for part in self.tiles(index)])
-
-    def has_neighbour(self, index: Index, axis: int, side: int) -> bool:
-        """Say whether there is a brick on the low (0) or high (1) side."""
-        return index[axis] < self.grid_shape[axis] - 1 if side else index[axis] > 0

@@ -213,7 +213,8 @@ def identify_function(
     parts = {"name": _name(fn)}
     for name, text in graph.parts():
         parts[name] = f"{parts[name]}, {text}" if name in parts else text
-    parts |= graph.files.parts() | graph.versions(range(len(graph.values)))
+    parts |= {f"file {text}": digest for text, digest in sorted(graph.files.digests.items())}
+    parts |= graph.versions(range(len(graph.values)))
     return FunctionIdentity(parts, graph.unreadable(), graph.frame(), graph.files.growth)
 
 
@@ -281,9 +282,6 @@ class _Files:
         self.growth = Growth()
         self.room = dict(MOST_WATCHED)
         self.digests: dict[str, str] = {}
-
-    def parts(self) -> dict[str, str]:
-        return {f"file {text}": self.digests[text] for text in sorted(self.digests)}
 
     def add(self, text: str) -> bool:
         """Note the content of a file, if the text is the path of one; false if it cannot be read."""
@@ -378,21 +376,20 @@ class _Graph:
         self.values: list[Any] = [fn]  # kept alive, or their ids would be given to others
         self.ways: list[tuple[int, str]] = [(-1, "")]  # from which value each was met, and its name there
         self.nodes = {id(fn): 0}
-        self.contents: list[_Content] = []
-        self.links: list[list[int | str]] = []
+        self.described: list[_Described] = []
         for node, value in enumerate(self.values):  # grows meanwhile
             self.notes.append(_Notes(self.files))
-            content = self._read(value, node)
-            self.contents.append(content)
-            self.links.append([self._link(child, node, name) for name, child in content.edges])
-        self.digests = _digest_all([self._described(node) for node in range(len(self.values))])
+            label, edges, ordered = self._read(value, node)
+            links = [(name, self._link(child, node, name)) for name, child in edges]
+            self.described.append(_Described(label, links, ordered))
+        self.digests = _digest_all(self.described)
 
     def parts(self) -> Iterator[tuple[str, str]]:
         """Name the parts of the function, and of what it is made of itself."""
         own = [0]
         for node in own:  # grows meanwhile
-            yield "kind", _shorten(self.contents[node].label)
-            for (name, _), link in zip(self.contents[node].edges, self.links[node], strict=True):
+            yield "kind", _shorten(self.described[node].label)
+            for name, link in self.described[node].links:
                 if name not in TRANSPARENT or isinstance(link, str):
                     yield name, self._show(link)
                 elif link not in own:
@@ -401,7 +398,7 @@ class _Graph:
     def _show(self, link: int | str) -> str:
         if isinstance(link, str):
             return _shorten(link)
-        return self.digests[link] if self.contents[link].edges else _shorten(self.contents[link].label)
+        return self.digests[link] if self.described[link].links else _shorten(self.described[link].label)
 
     def _read(self, value: Any, node: int) -> _Content:
         try:
@@ -465,7 +462,7 @@ class _Graph:
         """Describe a value without what code can change."""
         if issubclass(type(self.values[node]), CHANGEABLE):
             return _Described(_type_name(self.values[node]), [], True)
-        label, links, ordered = self._described(node)
+        label, links, ordered = self.described[node]
         return _Described(label, [(name, link) for name, link in links if name not in assigned], ordered)
 
     def _assigned_in(self, nodes: Iterable[int]) -> set[str]:
@@ -478,16 +475,11 @@ class _Graph:
         """List the values that are reached by the names that are followed."""
         walk, found = [0], {0}
         for node in walk:  # grows meanwhile
-            for (name, _), link in zip(self.contents[node].edges, self.links[node], strict=True):
+            for name, link in self.described[node].links:
                 if isinstance(link, int) and link not in found and follows(name):
                     found.add(link)
                     walk.append(link)
         return walk
-
-    def _described(self, node: int) -> _Described:
-        label, edges, ordered = self.contents[node]
-        links = [(name, link) for (name, _), link in zip(edges, self.links[node], strict=True)]
-        return _Described(label, links, ordered)
 
 
 def _digest_all(described: Sequence[_Described]) -> dict[int, str]:
@@ -595,7 +587,7 @@ def _read_masked_array(value: np.ma.MaskedArray, notes: _Notes) -> _Content:
     own = value if vars(value).get("_fill_value") is not None else value.view(np.ma.MaskedArray)
     mask, fill = np.ma.getmaskarray(value), own.fill_value
     edges = [("class", type(value)), ("data", value.data.view(np.ndarray)), ("mask", mask), ("fill_value", fill)]
-    return _Content("masked array", [*edges, *_attributes(_without(vars(value), MASK_STATE))])
+    return _Content("masked array", [*edges, *_attributes(vars(value), MASK_STATE)])
 
 
 def _read_array_subclass(value: np.ndarray, notes: _Notes) -> _Content:
@@ -671,10 +663,9 @@ def _read_method(value: types.MethodType, notes: _Notes) -> _Content:
 
 def _read_wrapper(value: Any, notes: _Notes) -> _Content:
     """Read a static method, a class method, or a function with a cache."""
-    reference = _refer(value, notes)
-    if reference:
+    if reference := _refer(value, notes):
         return _Content(reference)
-    state = _attributes(_without(vars(value), {"__wrapped__"}))
+    state = _attributes(vars(value), {"__wrapped__"})
     return _Content(type(value).__name__, [("function", value.__wrapped__), *state])
 
 
@@ -683,8 +674,7 @@ def _read_property(value: property, notes: _Notes) -> _Content:
 
 
 def _read_function(value: types.FunctionType, notes: _Notes) -> _Content:
-    reference = _refer(value, notes)
-    if reference:
+    if reference := _refer(value, notes):
         return _Content(reference)
     edges = [*_defaults(value), *_closure(value), *_attributes(vars(value))]
     home = value.__globals__.get("__name__")
@@ -708,13 +698,9 @@ def _closure(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
             yield f"closure {name}", cell
 
 
-def _attributes(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    names = sorted(name for name in state if name not in DESCRIPTIONS)
+def _attributes(state: Mapping[str, Any], without: Container[str] = ()) -> Iterator[tuple[str, Any]]:
+    names = sorted(name for name in state if name not in DESCRIPTIONS and name not in without)
     yield from ((f"attribute {name}", state[name]) for name in names)
-
-
-def _without(state: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
-    return {name: value for name, value in state.items() if name not in names}
 
 
 def _globals(function: types.FunctionType) -> Iterator[tuple[str, Any]]:
@@ -739,8 +725,7 @@ def _taken(path: str, value: Any, names: set[str], seen: set[int]) -> Iterator[t
 
 
 def _read_class(value: type, notes: _Notes) -> _Content:
-    reference = _refer(value, notes)
-    if reference:
+    if reference := _refer(value, notes):
         return _Content(reference)
     if not value.__flags__ & MADE_BY_PYTHON:
         return _read_named(value, value.__qualname__, notes)
@@ -764,13 +749,13 @@ def _read_object(value: Any, notes: _Notes) -> _Content:
     """Read an object by its name, if it is an installed one, or by what it would be pickled as."""
     if _is_lock(type(value)):
         return _Content("no state")
-    reference = _refer(value, notes)
-    if reference:
+    if reference := _refer(value, notes):
         return _Content(reference)
     own = not _owner(type(value).__module__)[0]
     if _is_opaque(type(value)) or (not own and hasattr(type(value), "__next__")):
         raise TypeError("its state cannot be compared")
-    function = _python_function(value)
+    by_numba = type(value).__module__.startswith("numba.")
+    function = getattr(getattr(value, "_dispatcher", value), "py_func", None) if by_numba else None
     if function is not None:
         options = tuple((getattr(value, "targetoptions", None) or {}).items())
         return _Content("compiled", [("function", function), ("options", options)])
@@ -785,13 +770,6 @@ def _is_opaque(kind: type) -> bool:
 def _is_lock(kind: type) -> bool:
     has_both = hasattr(kind, "acquire") and hasattr(kind, "release")
     return kind.__module__ == "multiprocessing.synchronize" or (has_both and _owner(kind.__module__)[0] != "")
-
-
-def _python_function(value: Any) -> Any:
-    """Give what numba compiles."""
-    if not type(value).__module__.startswith("numba."):
-        return None
-    return getattr(getattr(value, "_dispatcher", value), "py_func", None)
 
 
 def _read_reduced(value: Any, notes: _Notes) -> _Content:

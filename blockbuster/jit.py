@@ -47,15 +47,11 @@ def told_of_compiling(tell: Callable[[bool], Any]) -> Iterator[None]:
 
     class Listener(event.Listener):
         def on_start(self, event: event.Event) -> None:
-            self._tell(event, True)
-
-        def on_end(self, event: event.Event) -> None:
-            self._tell(event, False)
-
-        def _tell(self, event: event.Event, begins: bool) -> None:
             # The user's functions are compiled too.
             if event.data["dispatcher"].py_func.__module__.startswith("blockbuster."):
-                tell(begins)
+                tell(event.is_start)
+
+        on_end = on_start
 
     with event.install_listener("numba:compile", Listener()):
         yield

@@ -17,9 +17,8 @@ from blockbuster.grid import TileGrid
 from blockbuster.jit import in_native_order
 from blockbuster.options import check_choice, resolve_count, resolve_fraction
 from blockbuster.output.label_image import geometry_of_labels, warn_of_transformations_left_out
-from blockbuster.output.paths import check_groups
+from blockbuster.output.paths import check_groups, resolve_place
 from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_image, replaced_output
-from blockbuster.plan import resolve_place
 from blockbuster.process import tile_process
 from blockbuster.report import REPORT, RunReport, read_report
 from blockbuster.rundir.arrays import ArrayFolder

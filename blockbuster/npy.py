@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from types import SimpleNamespace
 from typing import IO, Literal
 
 import numpy as np
@@ -31,13 +32,6 @@ def load_npy(path: str | os.PathLike[str], mode: Literal["r", "r+"] | None = "r"
     return array
 
 
-class _Writer:
-    """A file as something that can only write, which keeps numpy from writing to it by itself."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.write = file.write
-
-
 def write_npy(file: IO[bytes], array: np.ndarray) -> None:
     """Write a ``.npy`` file, or raise.
 
@@ -51,4 +45,5 @@ def write_npy(file: IO[bytes], array: np.ndarray) -> None:
     >>> np.load(io.BytesIO(file.getvalue())).tolist()
     [0, 1, 2]
     """
-    np.lib.format.write_array(_Writer(file), array, allow_pickle=False)
+    # Something that can only write keeps numpy from writing to the file by itself.
+    np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)

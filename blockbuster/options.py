@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import ends_process, error_text
+from blockbuster.grid import TileGrid
 
 __all__ = [
     "Faults",
@@ -120,10 +121,10 @@ def resolve_tile_lengths(
     else:
         tile = _tile_shape(tile_shape, shape, dtype, axes, channel_axis, auto)
         _check_n_tiles([length // n for length, n in zip(shape, tile, strict=True)])
-        lengths = tuple(_cut(length, n) for length, n in zip(shape, tile, strict=True))
+        lengths = TileGrid.regular(shape, tile, halo=(0,) * len(shape)).lengths
     _check_n_tiles(list(map(len, lengths)))
     if channel_axis is not None:
-        whole = _cut(shape[channel_axis], max(1, shape[channel_axis]))
+        whole = (shape[channel_axis],) if shape[channel_axis] else ()
         lengths = lengths[:channel_axis] + (whole,) + lengths[channel_axis + 1 :]
     return lengths
 
@@ -136,11 +137,6 @@ def _check_n_tiles(numbers: list[int]) -> None:
             f"tile_shape gives {' x '.join(f'{n:,}' for n in numbers)} tiles; a run keeps count of at most "
             f"{MOST_TILES:,}, and {MOST_ALONG_AXIS:,} along an axis. Choose larger ones."
         )
-
-
-def _cut(length: int, tile: int) -> tuple[int, ...]:
-    n_whole, rest = divmod(length, tile)
-    return (tile,) * n_whole + ((rest,) if rest else ())
 
 
 def _tile_shape(

@@ -75,16 +75,14 @@ def is_foreign(path: str | os.PathLike[str]) -> bool:
     ``BLOCKBUSTER_TRUST_STAGE`` holds a folder, or several, separated as in ``PATH``, or ``*``.
     """
     owner = os.stat(path, follow_symlinks=False).st_uid
-    if not hasattr(os, "geteuid") or owner == os.geteuid() or _is_trusted(path):
+    if not hasattr(os, "geteuid") or owner == os.geteuid():
         return False
-    return owner != _owner_of_new(path)
-
-
-def _is_trusted(path: str | os.PathLike[str]) -> bool:
     named = os.environ.get(TRUST, "")
     # A folder with a colon in its path can be named alone.
     trusted = filter(None, (named, *named.split(os.pathsep)))
-    return any(entry == "*" or os.path.realpath(entry) == os.path.realpath(path) for entry in trusted)
+    if any(entry == "*" or os.path.realpath(entry) == os.path.realpath(path) for entry in trusted):
+        return False
+    return owner != _owner_of_new(path)
 
 
 def _owner_of_new(path: str | os.PathLike[str]) -> int:

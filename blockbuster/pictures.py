@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -62,15 +62,13 @@ SPREAD = 0.6180339887498949
 DASH = 6
 
 
-def colour_labels(labels: np.ndarray, *, background: Sequence[int] = BACKGROUND) -> np.ndarray:
+def colour_labels(labels: np.ndarray) -> np.ndarray:
     """Colour labels so that neighbouring objects differ clearly.
 
     Parameters
     ----------
     labels : (h, w) ndarray of int
         Labels; 0 is background.
-    background : (int, int, int)
-        Colour of the background, 0 to 255.
 
     Returns
     -------
@@ -95,7 +93,7 @@ def colour_labels(labels: np.ndarray, *, background: Sequence[int] = BACKGROUND)
     preferred = (len(PALETTE) * (ids.astype(np.float64) * SPREAD % 1)).astype(np.intp)
     pairs = None if len(ids) > MOST_OBJECTS else _neighbours(numbers, len(ids))
     colours = PALETTE[preferred if pairs is None else _choose_colours(preferred, *pairs)]
-    colours[0] = background
+    colours[0] = BACKGROUND
     return np.asarray(colours[numbers])
 
 
@@ -123,7 +121,11 @@ def _neighbours(numbers: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray] | 
     """Collect the pairs of objects that touch, and of those that are near; None where there are too many."""
     touching, near = (np.empty(0, np.int64) for _ in range(2))
     grown = _grow(numbers)
-    for down, right in _steps():
+    # From a pixel to half of those near it; the other half are the same pairs.
+    steps = ((down, right) for down in range(NEAR + 1) for right in range(-NEAR if down else 1, NEAR + 1))
+    for down, right in steps:
+        if down**2 + right**2 > NEAR**2:
+            continue
         if max(down, abs(right)) == 1:
             touching = _distinct(np.append(touching, _pairs_at(numbers, n, down, right)))
         near = _distinct(np.append(near, _pairs_at(grown, n, down, right)))
@@ -141,14 +143,6 @@ def _grow(numbers: np.ndarray) -> np.ndarray:
         for here, there in (*ASIDE, *(pair[::-1] for pair in ASIDE)):
             np.copyto(grown[here], before[there], where=grown[here] == 0)
     return grown
-
-
-def _steps() -> Iterator[tuple[int, int]]:
-    """Give the steps from a pixel to half of those near it; the other half are the same pairs."""
-    for down in range(NEAR + 1):
-        for right in range(-NEAR if down else 1, NEAR + 1):
-            if down**2 + right**2 <= NEAR**2:
-                yield down, right
 
 
 def _pairs_at(numbers: np.ndarray, n: int, down: int, right: int) -> np.ndarray:
@@ -344,7 +338,12 @@ def draw_seams(
     [[255, 255, 255], [255, 0, 0], [110, 110, 116]]
     """
     drawn = pixels.copy()
-    lines = [*_lines(drawn, labels, rows), *_lines(drawn.swapaxes(0, 1), labels.T, columns)]
+    lines = [
+        (canvas, int(cut), seam_states(sides[cut - 1], sides[cut]))
+        for canvas, sides, cuts in ((drawn, labels, rows), (drawn.swapaxes(0, 1), labels.T, columns))
+        for cut in cuts
+        if 0 < cut < len(sides)
+    ]
     # Where two seams cross, the one with something to tell is on top.
     for state in (NOTHING, JOINED, APART):
         for canvas, cut, states in lines:
@@ -355,14 +354,6 @@ def draw_seams(
             # A wide line near the edge begins outside, where a negative start would count from the end.
             canvas[max(0, start) : start + width, along] = SEAM_COLOURS[state]
     return drawn
-
-
-def _lines(
-    canvas: np.ndarray, labels: np.ndarray, cuts: Sequence[int]
-) -> Iterator[tuple[np.ndarray, int, np.ndarray]]:
-    for cut in cuts:
-        if 0 < cut < len(labels):
-            yield canvas, int(cut), seam_states(labels[cut - 1], labels[cut])
 
 
 def enlarge(pixels: np.ndarray, zoom: int) -> np.ndarray:

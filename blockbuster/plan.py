@@ -39,7 +39,6 @@ from blockbuster.output.paths import (
     default_stage_parent,
     resolve_component,
     resolve_output,
-    resolve_place,
 )
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.output.storage import label_chunks
@@ -57,7 +56,6 @@ __all__ = [
     "RunPlan",
     "make_plan",
     "plan_run",
-    "resolve_place",
     "warn_of_missing_halo",
     "warn_of_repeated_chunks",
 ]
@@ -219,10 +217,10 @@ class RunPlan:
 
         With the distributed scheduler, workers on other machines are counted as well.
         """
-        driver = self._peak_bytes(n_at_once=self.execution.n_workers if self.execution.in_process else 0)
+        n_workers = self.execution.n_workers
         if self.execution.in_process:
-            return driver
-        return driver + self.execution.n_workers * self.worker_bytes
+            return self._peak_bytes(n_at_once=n_workers)
+        return self._peak_bytes(n_at_once=0) + n_workers * self.worker_bytes
 
     @property
     def worker_bytes(self) -> int:
@@ -238,6 +236,7 @@ class RunPlan:
         samples = drives and self.options.skip_empty and self.empty_threshold is None
         held = self.source.dtype.itemsize * _product(grid.shape) if self.source.kind == "numpy" else 0
         held += self.label_bytes if self.place is None or self.options.compute else 0
+        seen = self._seen_shape
         return peak_bytes(
             region_voxels=_product(min(n, brick + 2 * halo) for brick, halo, n in lengths),
             core_voxels=_product(self.bricks.brick_shape),
@@ -246,19 +245,14 @@ class RunPlan:
             itemsize=self.source.dtype.itemsize,
             n_at_once=min(n_at_once, n_tasks),
             waiting_voxels=self._waiting_voxels,
-            apart_voxels=self._apart_voxels,
+            # Of a tile whose labels get an id for each position along some axes.
+            apart_voxels=_product(seen) if any(seen[axis] > 1 for axis in self.apart_axes) else 0,
             n_tasks=n_tasks if drives else 0,
             n_tiles=self.n_tiles if drives else 0,
             n_keys=self._n_keys if drives else 0,
             sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
             held_bytes=held if drives else 0,
         )
-
-    @property
-    def _apart_voxels(self) -> int:
-        """Voxels of a tile whose labels get an id for each position along some axes."""
-        seen = self._seen_shape
-        return _product(seen) if any(seen[axis] > 1 for axis in self.apart_axes) else 0
 
     @functools.cached_property
     def _n_keys(self) -> int:
@@ -322,7 +316,7 @@ class RunPlan:
     @property
     def tile_runs(self) -> list[list[list[int]]]:
         """Per axis the lengths of the tiles, as runs of ``[length, times]``."""
-        return [_runs(lengths) for lengths in self.grid.lengths]
+        return [[[n, len(list(run))] for n, run in itertools.groupby(lengths)] for lengths in self.grid.lengths]
 
     def with_tiles(self, runs: list[list[list[int]]]) -> RunPlan:
         """Take the tiles of an earlier run where their shape was to be chosen."""
@@ -334,11 +328,6 @@ class RunPlan:
         halo = resolve_halo(self.options.overlap, lengths, self.source.axes, self.channel_axis)
         grid = TileGrid(lengths, halo)
         return dataclasses.replace(self, bricks=_choose_bricks(grid, self.source, self.execution))
-
-    def _chunk_lines(self) -> list[str]:
-        if not isinstance(self.source, DaskSource):
-            return []
-        return [f"chunks    each computed {self.chunk_reads:.2f} times on average"]
 
     @property
     def _coarse_shapes(self) -> list[tuple[int, ...]]:
@@ -352,28 +341,24 @@ class RunPlan:
         """Size of all that is written for good, as int32 and before compression."""
         return self.label_bytes + 4 * sum(map(_product, self._coarse_shapes))
 
-    @property
-    def _levels(self) -> str:
-        n_coarser = len(self._coarse_shapes)
-        if not n_coarser:
-            return ""
-        levels = f"{n_coarser} coarser level{'s' * (n_coarser > 1)} of a label image"
-        return f", and {levels}, {_bytes(self.output_bytes)} in all"
-
     def __str__(self) -> str:
         grid = self.grid
         shape = tuple(int(n) for n in grid.shape)
         image_bytes = int(np.prod(shape, dtype=np.int64)) * self.source.dtype.itemsize
         target = self.place.path if self.place else "NumPy array"
         stage = "a temporary folder" if self.place is None else self.stage_parent
+        chunks = f"chunks    each computed {self.chunk_reads:.2f} times on average"
+        n_coarser = len(self._coarse_shapes)
+        levels = f"{n_coarser} coarser level{'s' * (n_coarser > 1)} of a label image"
+        coarser = f", and {levels}, {_bytes(self.output_bytes)} in all" if n_coarser else ""
         lines = [
             f"image     {self.source.name} {shape} {self.source.dtype}, {_bytes(image_bytes)}",
             f"tiles     {grid.n_tiles} of {_by(grid.tile_shape)}, {_by(grid.grid_shape)}, halo {_by(grid.halo)}",
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
             f"memory    at most {_bytes(self.memory_bytes)} in all, fn's own apart",
-            *self._chunk_lines(),
+            *([chunks] if isinstance(self.source, DaskSource) else []),
             f"disk      at most {_bytes(self.label_bytes)} of staged labels in {stage}",
-            f"output    {target}, {_bytes(self.label_bytes)}{self._levels}",
+            f"output    {target}, {_bytes(self.label_bytes)}{coarser}",
         ]
         return "\n".join(lines)
 
@@ -420,7 +405,8 @@ def make_plan(image: Any, fn: Any, options: dict[str, Any]) -> RunPlan:
     given = RunOptions(**options)
     faults = Faults()
     with faults.caught():
-        _check_fn(fn)
+        if not callable(fn):
+            raise TypeError(f"fn is {fn!r}; it is a function from a tile to its labels, (ndarray) -> ndarray.")
     _check_simple_options(given, faults)
     source = None
     with faults.caught():
@@ -464,23 +450,16 @@ def warn_of_small_workers(plan: RunPlan) -> None:
 
 def warn_of_missing_halo(plan: RunPlan) -> None:
     """Warn where agreement is asked for, but the tiles share no halo."""
-    if plan.min_agreement is None:
-        return
     grid = plan.grid
     # Tiles of one plane have no halo across their seams on purpose.
     bare = [axis for axis in plan.merge_axes if not grid.halo[axis] and grid.tile_shape[axis] > 1]
     seams = [axis for axis in bare if grid.grid_shape[axis] > 1]
-    if seams:
+    if seams and plan.min_agreement is not None:
         names = ", ".join(plan.source.axes[axis] if plan.source.axes else str(axis) for axis in seams)
         warn_user(
             f'merge="agree" without a halo along axis {names}: agreement is measured on the planes that touch, '
             "which tells little. An overlap of about one object diameter is better; suggest_overlap finds one.",
         )
-
-
-def _check_fn(fn: Any) -> None:
-    if not callable(fn):
-        raise TypeError(f"fn is {fn!r}; it is a function from a tile to its labels, (ndarray) -> ndarray.")
 
 
 def _check_simple_options(options: RunOptions, faults: Faults) -> None:
@@ -574,8 +553,7 @@ class _Resolver:
 
     def resolve(self) -> dict[str, Any]:
         ndim = len(self.source.shape)
-        parts: dict[str, Any] = {"channel_axis": self.channel_axis, "merge_axes": (), "connectivity": 1}
-        parts |= {"bricks": None, "empty_threshold": None}
+        parts: dict[str, Any] = {"channel_axis": self.channel_axis}
         grid = self._grid()
         if grid is not None:
             with self.faults.caught():
@@ -646,11 +624,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (bool, str, type(None))):
         return value
     return operator.index(value) if hasattr(value, "__index__") else repr(value)
-
-
-def _runs(lengths: tuple[int, ...]) -> list[list[int]]:
-    """Write the lengths of the tiles of an axis as runs of ``[length, times]``."""
-    return [[n, len(list(group))] for n, group in itertools.groupby(lengths)]
 
 
 def _short_digest(text: str) -> str:

@@ -33,7 +33,7 @@ from blockbuster.resuming import Claim, claimed
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal
 from blockbuster.shown import escape_controls
-from blockbuster.stage.empty import Background, choose_empty_threshold
+from blockbuster.stage.empty import choose_empty_threshold
 from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
@@ -214,8 +214,7 @@ def tile_process(
         plan.execution.opened() as execution,
     ):
         report = RunReport(claim.plan.settings, claim.plan.tile_runs, installed_versions())
-        run = _Run(claim, fn, report, execution)
-        labels, report = run.labels()
+        labels, report = _Run(claim, fn, report, execution).labels()
     logger.info("%s", report)
     return (labels, report) if return_report else labels
 
@@ -265,7 +264,11 @@ class _Run:
 
     def _tile_call(self) -> TileCall:
         plan, options = self.plan, self.plan.options
-        threshold, background = self._threshold()
+        threshold, background = plan.empty_threshold, None
+        # A run that is continued keeps its own.
+        if options.skip_empty and threshold is None and not self.claim.resumes:
+            skips = options.on_error == "skip"
+            threshold, background = choose_empty_threshold(plan.source, plan.grid, skip_errors=skips)
         return TileCall(
             plan.grid,
             self.fn,
@@ -277,13 +280,6 @@ class _Run:
             skip_errors=options.on_error == "skip",
             one_at_a_time=bool(options.use_gpu),
         )
-
-    def _threshold(self) -> tuple[float | None, Background | None]:
-        """Choose the threshold of empty tiles; a run that is continued keeps its own."""
-        plan = self.plan
-        if not plan.options.skip_empty or plan.empty_threshold is not None or self.claim.resumes:
-            return plan.empty_threshold, None
-        return choose_empty_threshold(plan.source, plan.grid, skip_errors=plan.options.on_error == "skip")
 
     def _report_stage(self, outcome: StageOutcome) -> None:
         report = self.report
@@ -317,14 +313,16 @@ class _Run:
         """Join labels across seams and write the final ones."""
         plan, directory = self.plan, self.claim.directory
         options, place = plan.options, plan.place
-        arrays = ArrayFolder(directory)
+        axes = plan.source.axes
+        if axes is not None and len(axes) != outcome.staged.bricks.grid.ndim:
+            axes = axes.replace("c", "")  # fn took it away
         done = MergeProgress.read(directory) if self.claim.resumes else MergeProgress()
         if done.seams:
             self.report.resumed_from = "write"
         with Journal(directory) as journal:
             finished = FinishedStage(
                 outcome.staged,
-                arrays,
+                ArrayFolder(directory),
                 self.execution,
                 self.report,
                 bool(options.progress),
@@ -333,7 +331,6 @@ class _Run:
                 self.claim.run,
                 self.claim.check_locks,
             )
-            axes = self._label_axes(outcome.staged.bricks.grid.ndim)
             table = finished.match(sequential=bool(options.sequential_labels), axes=axes)
             if place is None:
                 return finished.to_numpy(table)
@@ -348,12 +345,6 @@ class _Run:
         import dask.array as da
 
         return da.from_array(labels, chunks=labels.shards or labels.chunks)
-
-    def _label_axes(self, ndim: int) -> str | None:
-        axes = self.plan.source.axes
-        if axes is None or len(axes) == ndim:
-            return axes
-        return axes.replace("c", "")
 
 
 def _describe_failed(failed: list[list[Any]]) -> str:

@@ -151,7 +151,7 @@ def _keep_growth(claim: Claim) -> None:
 @contextlib.contextmanager
 def throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
     """Make a stage that no later call could find, so that it is kept only when it was asked for."""
-    create_stage(plan.stage_path, _about(), PRIVATE)
+    create_stage(plan.stage_path, {"versions": installed_versions()}, PRIVATE)
     claim = Claim(plan, plan.stage_path)
     try:
         yield claim
@@ -163,7 +163,7 @@ def throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
 
 @contextlib.contextmanager
 def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
-    locks = {os.path.join(plan.stage_parent, _lock_name(plan.stage_path)): f"the stage {plan.stage_path}"}
+    locks = {plan.stage_path.removesuffix("stage") + "lock": f"the stage {plan.stage_path}"}
     if plan.place is not None:
         locks = {plan.place.lock_path: f"the output {plan.place.path}", **locks}
     held = []
@@ -173,10 +173,6 @@ def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
             held.append(stack.enter_context(hold_lock(path, what)))
         reach("locked")
         yield tuple(held)
-
-
-def _lock_name(stage_path: str) -> str:
-    return os.path.basename(stage_path).removesuffix("stage") + "lock"
 
 
 @dataclass(frozen=True)
@@ -189,16 +185,18 @@ class _Claimant:
     def claim(self) -> Claim:
         plan = self.plan
         function = identify_function(self.fn, plan.options.fn_version)
-        self._warn_of_unreadable(function.unreadable)
+        if function.unreadable:
+            warn_user(
+                f"this run will not be resumable, since a later call could not tell whether fn is the same: "
+                f"{', '.join(function.unreadable[:5])} cannot be read; pass fn_version, a string that stands for "
+                "it.",
+            )
         known: Fingerprint = {
             "format": FORMAT,
             "image": plan.source.identity(),
-            "fn": {**function.parts},
+            "fn": _parts_of(function),
             "frame": function.frame,
         }
-        if function.unreadable:
-            # Nothing equals a function that cannot be read.
-            known["fn"]["unreadable"] = uuid.uuid4().hex
         if plan.place is not None:
             report = self._finished_report(plan.place, known)
             if report is not None:
@@ -207,13 +205,6 @@ class _Claimant:
         claim = self._continued(known) or self._begun(known)
         function.growth.grown |= _grown_in(claim.directory)
         return dataclasses.replace(claim, growth=function.growth)
-
-    def _warn_of_unreadable(self, unreadable: tuple[str, ...]) -> None:
-        if unreadable:
-            warn_user(
-                f"this run will not be resumable, since a later call could not tell whether fn is the same: "
-                f"{', '.join(unreadable[:5])} cannot be read; pass fn_version, a string that stands for it.",
-            )
 
     def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
         """Give the report of an output that this very call would make; refuse any other that is there."""
@@ -342,7 +333,8 @@ class _Claimant:
                 raise FileExistsError(fault)
         fingerprint = _with_settings(known, plan)
         run = uuid.uuid4().hex
-        create_stage(plan.stage_path, {**_about(), "run": run, "fingerprint": fingerprint}, private_mode())
+        about = {"versions": installed_versions(), "run": run, "fingerprint": fingerprint}
+        create_stage(plan.stage_path, about, private_mode())
         reach("stage made")
         return Claim(plan, plan.stage_path, run, fingerprint)
 
@@ -420,10 +412,6 @@ def _with_settings(known: Fingerprint, plan: RunPlan) -> Fingerprint:
     settings["tiles"] = plan.tile_runs
     stored: Fingerprint = json.loads(json.dumps({**known, "settings": settings}))
     return stored
-
-
-def _about() -> dict[str, Any]:
-    return {"versions": installed_versions()}
 
 
 def _report_of(place: OutputPlace) -> tuple[RunReport | None, str]:

@@ -127,11 +127,10 @@ class OverlapAdvice:
         table = [TITLES, *(row.cells for row in self.rows)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         lines = ["  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in table]
-        marked = [
-            f"{line} <-" if i and self.rows[i - 1].overlap == self.overlap else line
-            for i, line in enumerate(lines)
-        ]
-        return "\n".join([self._title, *marked, self._conclusion])
+        for i, row in enumerate(self.rows, 1):
+            if row.overlap == self.overlap:
+                lines[i] += " <-"
+        return "\n".join([self._title, *lines, self._conclusion])
 
     def _repr_html_(self) -> str:
         rows = ["".join(f"<th>{title}</th>" for title in TITLES)] if self.rows else []

@@ -85,9 +85,7 @@ def estimate_empty_tiles(
         skip_empty=True,
         empty_threshold=threshold,
     )
-    source = plan.source
-    if plan.empty_threshold is None:
-        source = hold_small(source)
+    source = hold_small(plan.source) if plan.empty_threshold is None else plan.source
     with (
         progress_bar(progress, "look", plan.n_tiles) as advance,
         throwaway_stage(plan) as claim,

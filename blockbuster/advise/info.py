@@ -205,21 +205,23 @@ def inspect_path(
 
 def _inspect_collection(group: zarr.Group, root: Location, most: int | None) -> CollectionInfo:
     contents = find_images(group, root, most)
-    images = []
-    for path, what in contents.found:
-        known = (what, _made_by(root / path))
-        images.append(Entry(str(root / path), "; ".join(text for text in known if text)))
-    return CollectionInfo(str(root), contents.kind, tuple(images), contents.is_complete)
+    images = tuple(
+        Entry(str(root / path), "; ".join(filter(None, (what, _made_by(root / path)))))
+        for path, what in contents.found
+    )
+    return CollectionInfo(str(root), contents.kind, images, contents.is_complete)
 
 
 def _inspect_array(array: zarr.Array, root: Location, axes: str | None, auto: AutoTile) -> ImageInfo:
+    if axes is not None and len(axes) != array.ndim:
+        # A selected channel has no axis any more.
+        axes = "".join(map(str, getattr(array.metadata, "dimension_names", None) or ()))
     return ImageInfo(
         path=str(root),
         kind="zarr array",
         version="",
         zarr_format=array.metadata.zarr_format,
-        # A selected channel has no axis any more.
-        axes=axes if axes is None or len(axes) == array.ndim else _names(array),
+        axes=axes,
         units=(),
         dtype=str(array.dtype),
         channels=(),
@@ -275,10 +277,6 @@ def _find_labels(group: zarr.Group, root: Location) -> tuple[Entry, ...]:
         return ()
     places = [root / "labels" / inner_path(group, name) for name in names]
     return tuple(Entry(str(place), _made_by(place)) for place in places)
-
-
-def _names(array: zarr.Array) -> str:
-    return "".join(map(str, getattr(array.metadata, "dimension_names", None) or ()))
 
 
 def _made_by(place: Location) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,7 +97,9 @@ def suggest_overlap(
     >>> advice.overlap
     0
     """
-    halos = _check_candidates(candidates)
+    if isinstance(candidates, str) or np.ndim(candidates) != 1 or not len(candidates):
+        raise TypeError(f"candidates is {candidates!r}; it is a sequence of numbers of voxels, e.g. (0, 8, 16).")
+    halos = sorted({resolve_count(halo, f"candidates[{i}]", 0) for i, halo in enumerate(candidates)})
     least = resolve_fraction(target, "target")
     check_flag(progress, "progress")
     if merge not in ("touch", "agree"):
@@ -134,15 +136,22 @@ class _Trial:
         crop = self.crop
         pixels = self.plan.source.read(crop.box)
         expected = self._segment(pixels, crop.untiled, 0)
-        near = self._beside_seams(expected)
+        near = crop.beside_seams()
+        if near.ndim != expected.ndim:
+            # fn has dropped the channels, along which there are no seams.
+            near = near.take(0, self.plan.channel_axis)
         n_at_seams = len(labels_in(expected, near))
         rows: list[OverlapRow] = []
-        if n_at_seams:
-            for row in self._rows(pixels, expected, near, halos):
-                rows.append(row)
-                advance(1)
-                if row.score >= target:
-                    break
+        for halo in filter(crop.tells_of, halos if n_at_seams else ()):
+            start = time.perf_counter()
+            found = self._segment(pixels, crop.tile_shape, halo)
+            seconds = time.perf_counter() - start
+            score = score_labels(expected, found, near)
+            f1s = (score.f1(0.5), score.f1(0.9), score.near[0.9])
+            rows.append(OverlapRow(halo, *f1s, score.n_found, score.n_split, score.n_merged, seconds))
+            advance(1)
+            if rows[-1].score >= target:
+                break
         return OverlapAdvice(
             overlap=rows[-1].overlap if rows and rows[-1].score >= target else None,
             rows=tuple(rows),
@@ -153,22 +162,6 @@ class _Trial:
             target=target,
             left_out=tuple(halo for halo in halos if not crop.tells_of(halo)),
         )
-
-    def _rows(
-        self, pixels: np.ndarray, expected: np.ndarray, near: np.ndarray, halos: Sequence[int]
-    ) -> Iterator[OverlapRow]:
-        for halo in filter(self.crop.tells_of, halos):
-            start = time.perf_counter()
-            found = self._segment(pixels, self.crop.tile_shape, halo)
-            seconds = time.perf_counter() - start
-            score = score_labels(expected, found, near)
-            f1s = (score.f1(0.5), score.f1(0.9), score.near[0.9])
-            yield OverlapRow(halo, *f1s, score.n_found, score.n_split, score.n_merged, seconds)
-
-    def _beside_seams(self, labels: np.ndarray) -> np.ndarray:
-        near = self.crop.beside_seams()
-        # fn may have dropped the channels, along which there are no seams.
-        return near if near.ndim == labels.ndim else near.take(0, self.plan.channel_axis)
 
     def _segment(self, pixels: np.ndarray, tile: Sequence[int], halo: int) -> np.ndarray:
         """Label the part in tiles, with ids from 1 on."""
@@ -188,9 +181,3 @@ class _Trial:
                 sequential_labels=True,
             )
         return labels
-
-
-def _check_candidates(candidates: Any) -> list[int]:
-    if isinstance(candidates, str) or np.ndim(candidates) != 1 or not len(candidates):
-        raise TypeError(f"candidates is {candidates!r}; it is a sequence of numbers of voxels, e.g. (0, 8, 16).")
-    return sorted({resolve_count(halo, f"candidates[{i}]", 0) for i, halo in enumerate(candidates)})

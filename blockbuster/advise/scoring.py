@@ -8,6 +8,9 @@ import numpy as np
 
 __all__ = ["LabelScore", "ObjectOverlaps", "labels_in", "score_labels"]
 
+# 0.5 or more: above that an object matches one object at most, so that the matching is the best one.
+THRESHOLDS = (0.5, 0.9)
+
 
 @dataclass(frozen=True)
 class LabelScore:
@@ -74,12 +77,7 @@ class ObjectOverlaps:
         return self.shared / (self.sizes[self.expected] + self.found_sizes[self.found] - self.shared)
 
 
-def score_labels(
-    expected: np.ndarray,
-    found: np.ndarray,
-    near: np.ndarray | None = None,
-    thresholds: tuple[float, ...] = (0.5, 0.9),
-) -> LabelScore:
+def score_labels(expected: np.ndarray, found: np.ndarray, near: np.ndarray | None = None) -> LabelScore:
     """Match the objects of two label images.
 
     Parameters
@@ -89,8 +87,6 @@ def score_labels(
     near : ndarray of bool, of that shape, optional
         A place whose objects are scored by themselves too: found ones there count for precision, expected
         ones for recall. ``None``: all of the image.
-    thresholds : tuple of float
-        0.5 or more: above that an object matches one object at most, so that the matching is the best one.
 
     Examples
     --------
@@ -102,7 +98,7 @@ def score_labels(
     pairs = ObjectOverlaps.of(expected, found)
     place = np.ones(expected.shape, bool) if near is None else near
     there = labels_in(expected, place), labels_in(found, place)
-    matching = {least: pairs.iou > least for least in thresholds}
+    matching = {least: pairs.iou > least for least in THRESHOLDS}
     return LabelScore(
         n_expected=int(np.count_nonzero(pairs.sizes)),
         n_found=int(np.count_nonzero(pairs.found_sizes)),

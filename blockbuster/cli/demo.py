@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain
 
 __all__ = ["add_command"]
@@ -16,10 +16,8 @@ EXAMPLES = ("blockbuster demo --folder my-demo",)
 def add_command(commands: Any) -> None:
     """Describe the command."""
     summary = "segment a small image in tiles and compare with the untiled result"
-    parser = make_parser(commands, "demo", summary)
+    parser = make_parser(commands, "demo", summary, _run, EXAMPLES)
     parser.add_argument("--folder", default="blockbuster-demo", help="new folder for the results (%(default)s)")
-    parser.set_defaults(run=_run)
-    add_examples(parser, EXAMPLES)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json, say
 from blockbuster.cli.pictures import refuse_existing, write_new
 from blockbuster.cli.values import read_channel, read_tile_shape, read_voxels
@@ -34,9 +34,7 @@ def add_command(commands: Any) -> None:
     """Describe the command."""
     summary = "count the tiles that --skip-empty would skip"
     description = f"{summary}, and say at which threshold; this reads the image as such a run does"
-    parser = make_parser(commands, "estimate-empty", summary, description=description)
-    parser.set_defaults(run=_run)
-    add = parser.add_argument
+    add = make_parser(commands, "estimate-empty", summary, _run, EXAMPLES, description=description).add_argument
     add("image", metavar="PATH", help="path or URL of an OME-Zarr image or a zarr array")
     add("--tile-shape", type=read_tile_shape, metavar="N,N", help="voxels per axis, or auto (the image's chunks)")
     add(
@@ -52,7 +50,6 @@ def add_command(commands: Any) -> None:
     add("--picture", metavar="FILE", help="also draw the empty tiles to a new PNG file")
     add("--progress", action=argparse.BooleanOptionalAction, help="a progress bar (on a terminal)")
     add("--json", action="store_true", help="print what is found as JSON")
-    add_examples(parser, EXAMPLES)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -70,7 +67,7 @@ def _run(args: argparse.Namespace) -> int:
     try:
         progress = sys.stderr.isatty() if args.progress is None else args.progress
         found = estimate_empty_tiles(args.image, threshold=args.threshold, progress=progress, **options)
-        _print_as(found, as_json=args.json)
+        _print(found, as_json=args.json)
         if args.picture is not None:
             _draw(found, args.picture)
     except TileError as error:
@@ -82,30 +79,17 @@ def _run(args: argparse.Namespace) -> int:
     return DONE
 
 
-def _print_as(found: EmptyTiles, *, as_json: bool) -> None:
+def _print(found: EmptyTiles, *, as_json: bool) -> None:
     if as_json:
-        print_json(_as_dict(found))
-    else:
-        _print(found)
-
-
-def _print(found: EmptyTiles) -> None:
+        counts = {"threshold": found.threshold, "n_tiles": found.n_tiles, "n_empty": found.n_empty}
+        print_json(counts | {"grid": list(found.empty.shape), "empty": found.empty.tolist()})
+        return
     rows, columns = found.plane().shape
     if rows <= LARGEST_TEXT[0] and columns <= LARGEST_TEXT[1]:
         say(found)
         return
     say(str(found).partition("\n")[0])
     say(f"The grid of {rows} x {columns} tiles is too large to print; --picture FILE draws it.")
-
-
-def _as_dict(found: EmptyTiles) -> dict[str, Any]:
-    return {
-        "threshold": found.threshold,
-        "n_tiles": found.n_tiles,
-        "n_empty": found.n_empty,
-        "grid": list(found.empty.shape),
-        "empty": found.empty.tolist(),
-    }
 
 
 def _draw(found: EmptyTiles, file: str) -> None:

@@ -56,7 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["segment", "missing.zarr", "--fn", "threshold:9", "--write-to", "labels.zarr"])
     2
     """
-    given = _with_dashes(sys.argv[1:] if argv is None else argv)
+    given = sys.argv[1:] if argv is None else argv
+    # The names of arguments are accepted as Python spells them: --tile_shape is --tile-shape.
+    given = [re.sub(r"^--[^=]+", lambda name: name[0].replace("_", "-"), text) for text in given]
     args = build_parser().parse_args(given)
     args.to_continue = shlex.join(["blockbuster", *(word for word in given if word not in ANEW), "--resume"])
     with warnings.catch_warnings(), _signals_handled():
@@ -110,8 +112,3 @@ def _signals_handled() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _with_dashes(argv: Sequence[str]) -> list[str]:
-    """Accept the names of arguments as Python spells them: ``--tile_shape`` is ``--tile-shape``."""
-    return [re.sub(r"^--[^=]+", lambda name: name[0].replace("_", "-"), text) for text in argv]

@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
-from types import ModuleType
 from typing import Any
 
 from blockbuster.cli.values import read_number
@@ -57,11 +56,12 @@ class FnName:
 
     def load(self, *, use_gpu: bool) -> Any:
         """Import the user's function, or make that of a model."""
+        if self.kind not in PLUGINS:
+            return _import_function(self)
+        plugin = importlib.import_module(f"blockbuster.plugins.{self.kind}")
         if self.kind == "cellpose":
-            return _plugin(self.kind).cellpose_fn(self.value, gpu=use_gpu)
-        if self.kind == "stardist":
-            return _plugin(self.kind).stardist_fn(self.value)
-        return _import_function(self)
+            return plugin.cellpose_fn(self.value, gpu=use_gpu)
+        return plugin.stardist_fn(self.value)
 
 
 def fn_forms() -> str:
@@ -82,8 +82,6 @@ def read_fn_name(text: str) -> FnName:
         accepted = not colon
     elif kind in OURS:
         accepted = math.isfinite(_read_value(kind, value if colon else None))
-    elif kind in PLUGINS:
-        accepted = bool(value)
     else:
         accepted = bool(kind and value)
     if not accepted:
@@ -101,10 +99,6 @@ def _read_value(kind: str, value: str | None) -> float:
     if diameter < 1:
         raise argparse.ArgumentTypeError(rule)
     return diameter
-
-
-def _plugin(name: str) -> ModuleType:
-    return importlib.import_module(f"blockbuster.plugins.{name}")
 
 
 @contextlib.contextmanager
@@ -139,7 +133,12 @@ def _import_function(name: FnName) -> Any:
             f"--fn {name}: importing {name.kind} raised {type(error).__name__}: {error} "
             f"({last.filename}, line {last.lineno})"
         ) from error
-    return _find_function(module, name)
+    try:
+        return operator.attrgetter(name.value)(module)
+    except AttributeError:
+        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+        listed = f" It has: {', '.join(known[:MOST_LISTED])}." if known else " It has no functions."
+        raise ImportError(f"--fn {name}: {module.__name__} has no {name.value!r}.{listed}") from None
 
 
 def _refuse_name_of_installed(name: FnName, here: str) -> None:
@@ -164,12 +163,3 @@ def _what_is_missing(name: FnName, error: ModuleNotFoundError, here: str) -> str
         return f"{name.kind} needs a module that is not there: {error}."
     hint = f" Write {name.kind[:-3]}:{name.value}." if name.kind.endswith(".py") else ""
     return f"there is no module {name.kind!r} in {here} or among the installed packages.{hint}"
-
-
-def _find_function(module: ModuleType, name: FnName) -> Any:
-    try:
-        return operator.attrgetter(name.value)(module)
-    except AttributeError:
-        known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        listed = f" It has: {', '.join(known[:MOST_LISTED])}." if known else " It has no functions."
-        raise ImportError(f"--fn {name}: {module.__name__} has no {name.value!r}.{listed}") from None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from blockbuster.cli.messages import printable
@@ -26,7 +26,9 @@ def make_formatter(prog: str) -> argparse.HelpFormatter:
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=116)
 
 
-def make_parser(commands: Any, name: str, summary: str, **options: Any) -> argparse.ArgumentParser:
+def make_parser(
+    commands: Any, name: str, summary: str, run: Callable[..., int], examples: Sequence[str], **options: Any
+) -> argparse.ArgumentParser:
     """Add a command to the list of them."""
     description = options.pop("description", summary)
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -37,6 +39,8 @@ def make_parser(commands: Any, name: str, summary: str, **options: Any) -> argpa
         formatter_class=make_formatter,
         **options,
     )
+    parser.set_defaults(run=run)
+    add_examples(parser, examples)
     return parser
 
 

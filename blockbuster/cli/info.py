@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json, say
 from blockbuster.cli.values import read_channel
 
@@ -29,21 +29,14 @@ def add_command(commands: Any) -> None:
     """Describe the command."""
     summary = "show what lies at a path: axes, levels, channels, labels; the images in a plate"
     description = f"{summary};\nand which tile --tile-shape auto would choose"
-    parser = make_parser(commands, "info", summary, description=description)
-    parser.set_defaults(run=_run)
-    parser.add_argument("path", metavar="PATH", help="path or URL of a zarr array or group")
-    parser.add_argument(
-        "--channel",
-        type=read_channel,
-        default=0,
-        metavar="N",
-        help="for the tile: channel (0), or none: all of them",
-    )
-    parser.add_argument("--level", type=int, default=0, metavar="N", help="for the tile: pyramid level (0)")
-    parser.add_argument("--use-gpu", action="store_true", help="choose the tile by GPU memory")
-    parser.add_argument("--all", action="store_true", help="list all images of a plate, not the first few")
-    parser.add_argument("--json", action="store_true", help="print what is found as JSON")
-    add_examples(parser, EXAMPLES)
+    add = make_parser(commands, "info", summary, _run, EXAMPLES, description=description).add_argument
+    add("path", metavar="PATH", help="path or URL of a zarr array or group")
+    what = "for the tile: channel (0), or none: all of them"
+    add("--channel", type=read_channel, default=0, metavar="N", help=what)
+    add("--level", type=int, default=0, metavar="N", help="for the tile: pyramid level (0)")
+    add("--use-gpu", action="store_true", help="choose the tile by GPU memory")
+    add("--all", action="store_true", help="list all images of a plate, not the first few")
+    add("--json", action="store_true", help="print what is found as JSON")
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -65,12 +58,9 @@ def _run(args: argparse.Namespace) -> int:
 
 def _print(lines: Iterable[tuple[str, str]]) -> None:
     for name, text in lines:
-        say(f"{name:<{WIDTH}}{_one_line(text)}".rstrip())
-
-
-def _one_line(text: str) -> str:
-    """Write out what would begin a line of its own: a name from the metadata must not look like another entry."""
-    return text.replace("\n", "\\n").replace("\t", "\\t")
+        # A name from the metadata must not look like another entry.
+        one_line = text.replace("\n", "\\n").replace("\t", "\\t")
+        say(f"{name:<{WIDTH}}{one_line}".rstrip())
 
 
 def _collection_lines(found: CollectionInfo) -> Iterator[tuple[str, str]]:

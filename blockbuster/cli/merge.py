@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Any
 
-from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json, say
 from blockbuster.cli.values import read_at_least_one
 
@@ -21,9 +21,7 @@ EXAMPLES = (
 def add_command(commands: Any) -> None:
     """Describe the command."""
     summary = "merge the labels of a run with --keep-stage again, without running its function"
-    parser = make_parser(commands, "merge", summary)
-    parser.set_defaults(run=_run)
-    add = parser.add_argument
+    add = make_parser(commands, "merge", summary, _run, EXAMPLES).add_argument
     add("stage", metavar="STAGE", help="the stage that was kept: OUT.NAME.blockbuster-stage")
     add("--write-to", required=True, metavar="OUT", help="zarr group that takes the labels, new or not")
     add("--output-component", default="labels", metavar="NAME", help="name of the labels in OUT (%(default)s)")
@@ -34,7 +32,6 @@ def add_command(commands: Any) -> None:
     add("--workers", type=read_at_least_one, metavar="N", help="tasks that run at once (one per CPU)")
     add("--progress", action=argparse.BooleanOptionalAction, help="progress bars (on a terminal)")
     add("--json", action="store_true", help="print the number of objects as JSON")
-    add_examples(parser, EXAMPLES)
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from typing import Any, TextIO
+from typing import Any
 
 from blockbuster.shown import escape_controls, hide_secrets
 
@@ -47,8 +47,7 @@ def note(text: object) -> None:
 def complain(error: BaseException, status: int, kind: str = "") -> int:
     """Print what went wrong, without a traceback, and give the exit status."""
     text = "\n".join([kind + str(error), *getattr(error, "__notes__", ())])
-    text = re.sub(r"\b(overwrite|resume)=True\b", r"--\1", text)
-    note(text)
+    note(re.sub(r"\b(overwrite|resume)=True\b", r"--\1", text))
     return status
 
 
@@ -82,15 +81,7 @@ class Warnings:
     def __init__(self) -> None:
         self._printed: set[str] = set()
 
-    def show(
-        self,
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(self, message: Warning | str, *_args: object, **_options: object) -> None:
         """Take the place of `warnings.showwarning`."""
         text = str(message)
         if text not in self._printed:

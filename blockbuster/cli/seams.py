@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json, say
 from blockbuster.cli.pictures import write_new
 
@@ -25,15 +25,11 @@ EXAMPLES = (
 def add_command(commands: Any) -> None:
     """Describe the command."""
     summary = "show which labels touch at the seams between tiles, which are joined, and where to look"
-    parser = make_parser(commands, "seams", summary)
-    parser.set_defaults(run=_run)
-    parser.add_argument("path", metavar="PATH", help="zarr group that holds the labels")
-    parser.add_argument(
-        "--component", default="labels", metavar="NAME", help="labels in it, e.g. labels/cells (%(default)s)"
-    )
-    parser.add_argument("--picture", metavar="FILE", help="also draw the worst seams to a new PNG file")
-    parser.add_argument("--json", action="store_true", help="print the seams as JSON")
-    add_examples(parser, EXAMPLES)
+    add = make_parser(commands, "seams", summary, _run, EXAMPLES).add_argument
+    add("path", metavar="PATH", help="zarr group that holds the labels")
+    add("--component", default="labels", metavar="NAME", help="labels in it, e.g. labels/cells (%(default)s)")
+    add("--picture", metavar="FILE", help="also draw the worst seams to a new PNG file")
+    add("--json", action="store_true", help="print the seams as JSON")
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockbuster.cli.fn_names import FnName, fn_forms, modules_found_in
 from blockbuster.cli.functions import ThresholdAndLabel, ThresholdAndSplit
-from blockbuster.cli.help import add_examples, make_parser
+from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import (
     DONE,
     FAILED,
@@ -26,7 +26,6 @@ from blockbuster.cli.messages import (
     say,
     stdout_kept_free,
 )
-from blockbuster.cli.plan_text import plan_as_dict
 from blockbuster.cli.segment_options import add_options
 
 if TYPE_CHECKING:
@@ -54,13 +53,13 @@ def add_command(commands: Any) -> None:
         commands,
         "segment",
         summary,
+        _run,
+        EXAMPLES,
         description=f"{summary} (in brackets: what holds without an option)",
         usage=f"blockbuster segment IMAGE --fn FN --write-to OUT [options]\n{'':7}FN is {fn_forms()}",
         argument_default=argparse.SUPPRESS,
     )
-    parser.set_defaults(run=_run)
     add_options(parser)
-    add_examples(parser, EXAMPLES)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -95,7 +94,7 @@ class _Job:
         if not dry_run:
             return self._segment_or_complain(plan, fn)
         if self.as_json:
-            print_json(plan_as_dict(plan))
+            print_json(_plan_as_dict(plan))
         else:
             say(plan)
         return DONE
@@ -151,7 +150,13 @@ class _Job:
             if self.options.get("verbose"):
                 note(traceback.format_exc())
             return complain(error, FAILED, f"{type(error).__name__}: ")
-        self._print(plan, labels, report)
+        assert plan.place is not None
+        if self.as_json:
+            found = {"path": plan.place.path, "shape": labels.shape, "dtype": str(labels.dtype)}
+            print_json({"labels": found, **dataclasses.asdict(report)})
+        else:
+            say(report)
+            say(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
         return DONE
 
     @contextlib.contextmanager
@@ -176,14 +181,32 @@ class _Job:
         labels, report = tile_process(self.image, fn, **self.options, return_report=True)
         return labels, report
 
-    def _print(self, plan: RunPlan, labels: Any, report: RunReport) -> None:
-        assert plan.place is not None
-        if self.as_json:
-            found = {"path": plan.place.path, "shape": labels.shape, "dtype": str(labels.dtype)}
-            print_json({"labels": found, **dataclasses.asdict(report)})
-            return
-        say(report)
-        say(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
+
+def _plan_as_dict(plan: RunPlan) -> dict[str, Any]:
+    """Give what a run would read, hold and write: voxels and bytes, fit for JSON."""
+    grid, bricks, source = plan.grid, plan.bricks, plan.source
+    levels = plan.geometry.levels if plan.geometry is not None else ()
+    is_pyramid = plan.place is not None and plan.place.is_label_image
+    return {
+        "image": {
+            "name": source.name,
+            "shape": list(grid.shape),
+            "dtype": str(source.dtype),
+            "axes": source.axes,
+            "bytes": math.prod(int(n) for n in grid.shape) * source.dtype.itemsize,
+        },
+        "tiles": {"n": grid.n_tiles, "shape": list(grid.tile_shape), "grid": list(grid.grid_shape)},
+        "halo": list(grid.halo),
+        "tasks": {"n": bricks.n_bricks, "tiles": list(bricks.tiles_per_brick)},
+        "memory_bytes": plan.memory_bytes,
+        "stage": {"path": plan.stage_path, "bytes": plan.label_bytes},
+        "output": {
+            "path": None if plan.place is None else plan.place.path,
+            "bytes": plan.label_bytes,
+            "levels": len(levels) if is_pyramid else 1,
+        },
+        "settings": plan.settings,
+    }
 
 
 def _make_function(name: FnName, plan: RunPlan) -> ThresholdAndLabel | ThresholdAndSplit:

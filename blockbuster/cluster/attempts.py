@@ -153,7 +153,8 @@ def dead_attempts(directory: str) -> list[DeadAttempt]:
     found = []
     for name in _marks(folder):
         with contextlib.suppress(OSError, ValueError):
-            step, process = _read_mark(os.path.join(folder, name))
+            with open(os.path.join(folder, name), "rb") as file:
+                step, process = int(file.read(STEP_BYTES)), file.read().decode()
             if not _is_alive(process):
                 found.append((name.partition(".")[0], step, process))
     in_hand = Counter(process for _, _, process in found)
@@ -173,11 +174,6 @@ def _marks(folder: str) -> list[str]:
     with contextlib.suppress(FileNotFoundError):
         return sorted(name for name in os.listdir(folder) if name.endswith(SUFFIX))
     return []
-
-
-def _read_mark(path: str) -> tuple[int, str]:
-    with open(path, "rb") as file:
-        return int(file.read(STEP_BYTES)), file.read().decode()
 
 
 def _is_alive(process: str) -> bool:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import dask
@@ -42,6 +43,7 @@ NO_WORKERS = (
 )
 
 
+@dataclass(eq=False)
 class ClientRun:
     """Tasks on their way through a cluster.
 
@@ -59,19 +61,13 @@ class ClientRun:
         Explains what went wrong where workers die.
     """
 
-    def __init__(
-        self,
-        client: Any,
-        folder: TaskFolder,
-        handover: Handover,
-        region: Callable[[int], Any] | None,
-        watch: Any,
-    ) -> None:
-        self.client = client
-        self.folder = folder
-        self.handover = handover
-        self.region = region
-        self.watch = watch
+    client: Any
+    folder: TaskFolder
+    handover: Handover
+    region: Callable[[int], Any] | None
+    watch: Any
+
+    def __post_init__(self) -> None:
         self.prefix = f"blockbuster-{uuid.uuid4().hex[:12]}"
         self._under_way: dict[Any, int] = {}
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -173,11 +169,8 @@ class ClientRun:
         if threads:
             self._last_worker = now
         elif now > self._last_worker + SECONDS_WITHOUT_WORKERS:
-            self._explain_missing_workers()
-
-    def _explain_missing_workers(self) -> None:
-        error = self.watch.blame() if self._most_workers else None
-        if error is not None:
-            raise error
-        logger.warning(NO_WORKERS)
-        self._last_worker = time.monotonic()
+            error = self.watch.blame() if self._most_workers else None
+            if error is not None:
+                raise error
+            logger.warning(NO_WORKERS)
+            self._last_worker = time.monotonic()

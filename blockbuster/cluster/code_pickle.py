@@ -13,21 +13,17 @@ import pickle
 import types
 from collections import ChainMap
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from blockbuster.errors import TileError, error_text
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 __all__ = ["dump", "dumps"]
 
 
-class Writable(Protocol):
-    """A binary file, or anything that takes what is written to one."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take some bytes."""
-
-
-def dump(value: Any, file: Writable) -> None:
+def dump(value: Any, file: SupportsWrite[bytes]) -> None:
     """Write the pickle of a value, and with each function that cloudpickle takes apart the lines of its file.
 
     Parameters

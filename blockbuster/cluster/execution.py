@@ -155,45 +155,26 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
     get = _scheduler() or dask.threaded.get
     client = getattr(get, "__self__", None)
     if client is not None and hasattr(client, "nthreads"):
-        workers = _workers(client)
-        _refuse_in_process(client, workers)
-        n_threads = sum(worker["nthreads"] for worker in workers.values())
-        return Execution(
-            "distributed",
-            max(1, n_threads),
-            get,
-            client,
-            task_bytes=_task_bytes(workers),
-            n_processes=max(1, len(workers)),
-            worker_bytes=min(filter(None, (worker["memory_limit"] for worker in workers.values())), default=None),
-        )
+        return _execution_of_client(client, get)
     if get is get_sync:
         return Execution("synchronous", 1, get)
     pool = dask.config.get("pool", None)
     if one_at_a_time:
         return Execution("threads", N_TAKING_TURNS, dask.threaded.get, pool=pool)
-    kind, n_workers = _kind(get), _n_workers(pool)
-    return Execution(kind, n_workers, get, pool=pool, n_processes=None if kind == "threads" else n_workers)
+    workers = getattr(pool, "_max_workers", None) or _wanted.get() or dask.config.get("num_workers", None)
+    n_workers = int(workers or dask.system.CPU_COUNT)
+    if get is dask.threaded.get:
+        return Execution("threads", n_workers, get, pool=pool)
+    kind = "processes" if get is dask.multiprocessing.get else "other"
+    return Execution(kind, n_workers, get, pool=pool, n_processes=n_workers)
 
 
 def _scheduler() -> Callable[..., Any] | None:
     """Give the scheduler that dask would use, if it is not that of the collection."""
     # To look for a client dask imports distributed, which takes a second; who has a client has done so.
     if "distributed" in sys.modules or any(dask.config.get(name, None) for name in ("scheduler", "get")):
-        found: Callable[..., Any] | None = dask.base.get_scheduler()
-        return found
+        return dask.base.get_scheduler()
     return None
-
-
-def _kind(get: Callable[..., Any]) -> str:
-    if get is dask.threaded.get:
-        return "threads"
-    return "processes" if get is dask.multiprocessing.get else "other"
-
-
-def _n_workers(pool: Any) -> int:
-    workers = getattr(pool, "_max_workers", None) or _wanted.get() or dask.config.get("num_workers", None)
-    return int(workers or dask.system.CPU_COUNT)
 
 
 @contextlib.contextmanager
@@ -215,25 +196,27 @@ def with_workers(n_workers: int | None) -> Iterator[None]:
         _wanted.reset(token)
 
 
-def _workers(client: Any) -> dict[str, Any]:
-    """What the scheduler knows of every worker; some versions of dask give five unless asked for all."""
+def _execution_of_client(client: Any, get: Callable[..., Any]) -> Execution:
+    """See what workers a client has, and refuse them where they live in this process."""
+    # Some versions of dask give five workers unless asked for all.
     gives_some = "n_workers" in inspect.signature(client.scheduler_info).parameters
     found = client.scheduler_info(n_workers=-1) if gives_some else client.scheduler_info()
-    return dict(found["workers"])
-
-
-def _task_bytes(workers: dict[str, Any]) -> int | None:
-    limits = [
-        worker["memory_limit"] // worker["nthreads"] for worker in workers.values() if worker["memory_limit"]
-    ]
-    return min(limits, default=None)
-
-
-def _refuse_in_process(client: Any, workers: dict[str, Any]) -> None:
+    workers = dict(found["workers"])
     # One with a nanny is a process of its own, and may be too busy to answer.
     without = [address for address, worker in workers.items() if not worker.get("nanny")]
     if without and _process() in client.run(_process, workers=without).values():
         raise RuntimeError(IN_PROCESS_CLIENT)
+    n_threads = sum(worker["nthreads"] for worker in workers.values())
+    limited = [worker for worker in workers.values() if worker["memory_limit"]]
+    return Execution(
+        "distributed",
+        max(1, n_threads),
+        get,
+        client,
+        task_bytes=min((worker["memory_limit"] // worker["nthreads"] for worker in limited), default=None),
+        n_processes=max(1, len(workers)),
+        worker_bytes=min((worker["memory_limit"] for worker in limited), default=None),
+    )
 
 
 def _process() -> tuple[str, int]:

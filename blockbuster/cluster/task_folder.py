@@ -127,8 +127,7 @@ class TaskFolder:
         """
         path = self._file(number)
         _wait_for(path)
-        with open(path, "rb") as file:
-            data = file.read()
+        data = Path(path).read_bytes()
         os.unlink(path)
         try:
             return decode(data)
@@ -157,11 +156,10 @@ class _Hashing:
 @functools.lru_cache(maxsize=2)
 def _load(path: str, digest: str) -> Batch:
     try:
-        batch: Batch = pickle.loads(_read_batch(path, digest))
+        return pickle.loads(_read_batch(path, digest))
     except SystemExit as error:
         # It would end a worker, and then the process that waits for it.
         raise RuntimeError(ENDED.format(worker=_worker_name(), code=error.code)) from None
-    return batch
 
 
 def _read_batch(path: str, digest: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from blockbuster.merge.components import join_pairs
-from blockbuster.merge.merging import SeamMatch, match_seams, write_final_labels
-from blockbuster.merge.table import RemapTable
+from blockbuster.merge.merging import match_seams, write_final_labels
 
-__all__ = ["RemapTable", "SeamMatch", "join_pairs", "match_seams", "write_final_labels"]
+__all__ = ["join_pairs", "match_seams", "write_final_labels"]

@@ -6,7 +6,6 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -99,53 +98,40 @@ class _Match:
     open_brick: Callable[[Index], BrickFile]
     tile_pairs: TilePairs
 
-    @property
-    def staged(self) -> StagedLabels:
-        return self.job.staged
-
-    @cached_property
-    def file(self) -> BrickFile:
-        """What its task left."""
-        return self.open_brick(self.index)
-
-    @cached_property
-    def own(self) -> np.ndarray:
-        """Provisional ids of the brick's ids."""
-        return self.job.ids.all_of(self.index)
-
     def parts(self) -> Iterator[TouchingPairs]:
         """Iterate over the pairs inside the brick, and those with each brick behind."""
-        staged, ids = self.staged, self.job.ids
-        own = self.own[self.file.read("pairs") - 1]
+        staged, ids = self.job.staged, self.job.ids
+        file, own = self.open_brick(self.index), ids.all_of(self.index)
+        pairs = own[file.read("pairs") - 1]
         if staged.min_agreement is None:
-            yield TouchingPairs(own)
+            yield TouchingPairs(pairs)
         else:
-            yield TouchingPairs(own, self.file.read("agreement"), self.file.read("voxels"))
+            yield TouchingPairs(pairs, file.read("agreement"), file.read("voxels"))
         for step in self.tile_pairs.steps:
             other = tuple(i + d for i, d in zip(self.index, step, strict=True))
-            if not _inside(other, staged.bricks.grid_shape) or not ids.n_labels(other):
+            is_inside = all(0 <= i < n for i, n in zip(other, staged.bricks.grid_shape, strict=True))
+            if not is_inside or not ids.n_labels(other):
                 continue
             if staged.min_agreement is None:
-                pairs = self._touching(self.open_brick(other), step)
-                yield TouchingPairs(
-                    np.column_stack([self.own[pairs[:, 0] - 1], ids.provisional(other, pairs[:, 1])])
-                )
+                pairs = self._touching(file, self.open_brick(other), step)
+                yield TouchingPairs(np.column_stack([own[pairs[:, 0] - 1], ids.provisional(other, pairs[:, 1])]))
             else:
-                yield self._agreeing(self.open_brick(other), step)
+                yield self._agreeing(file, self.open_brick(other), step)
 
-    def _touching(self, other: BrickFile, step: Index) -> np.ndarray:
+    def _touching(self, file: BrickFile, other: BrickFile, step: Index) -> np.ndarray:
         """Match the face, edge or corner where two bricks meet, in ids within each brick."""
         across = _axis_across(step)
-        mine = _corner(self.file.read(f"border-{across}-1"), step, across)
+        mine = _corner(file.read(f"border-{across}-1"), step, across)
         theirs = _corner(other.read(f"border-{across}-0"), tuple(-d for d in step), across)
-        free = [axis for axis in self.staged.merge_axes if step[axis] == 0]
-        return collect_touching_pairs(mine, theirs, free, self.staged.connectivity - int(np.count_nonzero(step)))
+        staged = self.job.staged
+        free = [axis for axis in staged.merge_axes if step[axis] == 0]
+        return collect_touching_pairs(mine, theirs, free, staged.connectivity - int(np.count_nonzero(step)))
 
-    def _agreeing(self, other: BrickFile, step: Index) -> TouchingPairs:
+    def _agreeing(self, file: BrickFile, other: BrickFile, step: Index) -> TouchingPairs:
         """Compare the tiles that meet where two bricks do, in provisional ids."""
         offsets = self.job.ids.offsets
         across = _axis_across(step)
-        mine, theirs = self._strips(self.file, across, 1), self._strips(other, across, 0)
+        mine, theirs = self._strips(file, across, 1), self._strips(other, across, 0)
         strips, found = mine | theirs, []
         for tile, apart in itertools.product(strips, self.tile_pairs.steps):
             neighbour = tuple([i + d for i, d in zip(tile, apart, strict=True)])
@@ -158,15 +144,11 @@ class _Match:
         return TouchingPairs(best.pairs, best.values, best.voxels)
 
     def _strips(self, file: BrickFile, axis: int, side: int) -> dict[Index, TileStretches]:
-        grid, name = self.staged.bricks.grid, f"border-{axis}-{side}"
+        grid, name = self.job.staged.bricks.grid, f"border-{axis}-{side}"
         if f"{name}-tiles" not in file:
             return {}
         numbers, group = read_group(file, name, lambda numbers: strip_boxes(grid, numbers, axis, side))
         return dict(zip(map(grid.index, numbers.tolist()), group.tiles(), strict=True))
-
-
-def _inside(index: Index, shape: Index) -> bool:
-    return all(0 <= i < n for i, n in zip(index, shape, strict=True))
 
 
 def _axis_across(step: Index) -> int:

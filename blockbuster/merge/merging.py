@@ -12,7 +12,7 @@ from blockbuster.cluster import Execution, run_tasks
 from blockbuster.grid import TileGrid
 from blockbuster.merge.components import join_pairs
 from blockbuster.merge.matching import MatchJob, MatchResult, match_bricks
-from blockbuster.merge.remap import LabelTarget, RemapJob, VerifyBoxesJob, remap_box, remap_boxes, verify_box
+from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
 from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.merge.tally import SeamTally
@@ -223,7 +223,7 @@ def write_boxes(
         count(result[0])
 
     known = {number: checksum for number, checksum in (written or {}).items() if number < job.boxes.n_tiles}
-    verify = VerifyBoxesJob(job.boxes, job.target, known)
+    verify = job.boxes, job.target, known
     run_tasks(execution, verify_box, verify, sorted(known), directory=directory, on_result=take_verified)
     numbers = [number for number in range(job.boxes.n_tiles) if number not in finished]
     if known:

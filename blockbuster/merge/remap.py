@@ -10,18 +10,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.grid import Box, BrickGrid, Index, TileGrid
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import BrickFile, StagedLabels
 from blockbuster.seams.sections import read_groups
 
-__all__ = ["LabelTarget", "RemapJob", "VerifyBoxesJob", "cut_box", "remap_box", "remap_boxes", "verify_box"]
+__all__ = ["LabelTarget", "RemapJob", "cut_box", "remap_box", "remap_boxes", "verify_box"]
 
 STRIP_VOXELS = 2**23
-
-Index = tuple[int, ...]
-Box = tuple[slice, ...]
 
 
 class LabelTarget(Protocol):
@@ -144,19 +141,11 @@ def cut_box(box: Box, shard: Index) -> Iterator[Box]:
         yield slice(start, min(start + length, box[0].stop)), *box[1:]
 
 
-@dataclass(frozen=True)
-class VerifyBoxesJob:
-    """What the tasks that verify boxes share."""
-
-    boxes: TileGrid
-    target: LabelTarget
-    expected: dict[int, str]
-
-
-def verify_box(job: VerifyBoxesJob, number: int) -> tuple[int, bool]:
+def verify_box(job: tuple[TileGrid, LabelTarget, dict[int, str]], number: int) -> tuple[int, bool]:
     """Say whether what is stored of a box has the checksum that it should have."""
-    expected = job.expected[number]
-    return number, not expected or job.target.checksum(job.boxes.core(job.boxes.index(number))) == expected
+    boxes, target, expected = job
+    crc = expected[number]
+    return number, not crc or target.checksum(boxes.core(boxes.index(number))) == crc
 
 
 def _table(job: RemapJob, index: Index) -> np.ndarray:

@@ -88,7 +88,10 @@ class SeamTally:
         if not len(found.pairs):
             return tally
         tiles = ids.tile_numbers(found.pairs)
-        kinds = _kinds(tiles, grid)
+        indices = np.stack(np.unravel_index(tiles, grid.grid_shape))
+        apart = indices[:, :, 0] != indices[:, :, 1]
+        # The axis across which two tiles meet; the number of axes for edges and corners.
+        kinds = np.where(apart.sum(axis=0) == 1, np.argmax(apart, axis=0), grid.ndim)
         is_joined = found.is_joined(min_agreement)
         tally.touching += np.bincount(kinds, minlength=grid.ndim + 1)
         tally.joined += np.bincount(kinds[is_joined], minlength=grid.ndim + 1)
@@ -115,13 +118,6 @@ class SeamTally:
             if n
         ]
         return axes, [dataclasses.replace(seam, name=kinds[int(seam.name)]) for seam in self.worst]
-
-
-def _kinds(tiles: np.ndarray, grid: TileGrid) -> np.ndarray:
-    """Give the axis across which each pair of tiles meets; the number of axes for edges and corners."""
-    indices = np.stack(np.unravel_index(tiles, grid.grid_shape))
-    apart = indices[:, :, 0] != indices[:, :, 1]
-    return np.where(apart.sum(axis=0) == 1, np.argmax(apart, axis=0), grid.ndim)
 
 
 def _badness(seam: WorstSeam) -> tuple[int, int, list[list[int]]]:

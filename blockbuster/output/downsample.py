@@ -92,9 +92,8 @@ class Coarsening:
         ndarray of int
             Each voxel has the label of most voxels of its block, see `vote`.
         """
-        firsts = [part.start for part in self.fine_box(box)]
-        parts = enumerate(zip(box, firsts, strict=True))
-        starts = [self._starts(axis, part) - first for axis, (part, first) in parts]
+        fine = self.fine_box(box)
+        starts = [self._starts(axis, part) - fine[axis].start for axis, part in enumerate(box)]
         return vote(labels, starts, self.blocks)
 
     def _starts(self, axis: int, part: slice) -> np.ndarray:

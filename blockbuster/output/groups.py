@@ -180,8 +180,7 @@ class _Overlay(LocalStore):
     async def set(self, key: str, value: Any) -> None:
         self.written[key] = value.to_bytes()
 
-    async def set_if_not_exists(self, key: str, value: Any) -> None:
-        self.written[key] = value.to_bytes()
+    set_if_not_exists = set
 
 
 def _consolidate(folder: str, hidden: str = "") -> dict[str, bytes]:

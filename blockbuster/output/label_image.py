@@ -87,7 +87,5 @@ def warn_of_transformations_left_out(place: OutputPlace | None, geometry: Geomet
 def _level_of(geometry: Geometry, shape: tuple[int, ...]) -> int | None:
     """Find the level of which something of `shape` was made."""
     plain = geometry.without_channel()
-    for number, (whole, level) in enumerate(zip(geometry.levels, plain.levels, strict=True)):
-        if shape in (whole.shape, level.shape):
-            return number
-    return None
+    pairs = enumerate(zip(geometry.levels, plain.levels, strict=True))
+    return next((number for number, (whole, level) in pairs if shape in (whole.shape, level.shape)), None)

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import re
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +171,9 @@ def default_stage_parent(image: str | None, place: OutputPlace | None) -> str:
     if place is not None:
         return os.path.dirname(place.store)
     if image is not None:
-        beside = os.path.dirname(_outermost_store(image))
+        # Links are not followed: a user's folder of links to images is where the user can write.
+        above = [str(folder) for folder in Path(image).parents if zarr_node(folder) in ("array", "group")]
+        beside = os.path.dirname([image, *above][-1])
         if os.access(beside, os.W_OK | os.X_OK):
             return beside
     return tempfile.gettempdir()
@@ -273,24 +274,12 @@ def _check_apart(path: str, name: str, image: str, *, inside_allowed: bool) -> N
 
 def _refuse_nodes(folder: str, name: str, path: str, kinds: tuple[str, ...]) -> None:
     """Refuse a path where a folder is a part of a zarr store that the path would spoil."""
-    for parent in _upwards(folder):
-        kind = "image" if is_ome_image(parent) else zarr_node(Path(parent))
+    real = Path(os.path.realpath(folder))
+    for parent in (real, *real.parents):
+        kind = "image" if is_ome_image(str(parent)) else zarr_node(parent)
         if kind in kinds:
             what = "OME-Zarr image" if kind == "image" else f"zarr {kind}"
             raise ValueError(f"{name}: {path} lies in the {what} {parent}; give a path outside of it.")
-
-
-def _outermost_store(image: str) -> str:
-    """Climb from an array to the zarr store that it is a part of."""
-    # Links are not followed: a user's folder of links to images is where the user can write.
-    above = [str(folder) for folder in Path(image).parents if zarr_node(folder) in ("array", "group")]
-    return above[-1] if above else image
-
-
-def _upwards(folder: str) -> Iterator[str]:
-    """Iterate over a folder and those above it, links followed."""
-    real = Path(os.path.realpath(folder))
-    yield from map(str, (real, *real.parents))
 
 
 def _check_writable(folder: str, name: str) -> None:

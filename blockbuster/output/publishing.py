@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import shutil
 import tempfile
@@ -128,7 +129,7 @@ class OutputPlace:
     def fault(self, *, overwrite: bool) -> str:
         """Say why the labels cannot be written here; empty when they can."""
         partial = self.partial
-        if os.path.lexists(partial) and not (_is_partial_of(self, partial) or _is_abandoned(partial)):
+        if os.path.lexists(partial) and not (_is_partial_of(self) or _is_abandoned(partial)):
             return f"write_to: {_IN_THE_WAY.format(partial)}"
         store = Path(self.store)
         if not os.path.lexists(store) or _is_empty_folder(store):
@@ -209,10 +210,7 @@ def partial_output(
     Whatever happens inside the block, the target holds either what it held before or the complete
     new array.
     """
-
-    def create(store: str) -> None:
-        _create_output(store, place, layout)
-
+    create = functools.partial(_create_output, place=place, layout=layout)
     with _partial_folder(place, run, create if continues else None) as (store, path, continued):
         if not continued:
             create(store)
@@ -258,7 +256,17 @@ def finish_publishing(place: OutputPlace) -> None:
 
 def clear_partial(place: OutputPlace) -> None:
     """Put an array that went aside back where nothing took its place, and remove what an earlier run left."""
-    _recover(place, place.partial)
+    partial = place.partial
+    if _is_abandoned(partial):
+        clear_abandoned(partial)
+    if not os.path.lexists(partial):
+        return
+    if not _is_partial_of(place):
+        raise FileExistsError(_IN_THE_WAY.format(partial))
+    _put_back(place)
+    check_removable(partial, keep=[place.path])
+    _discard_replaced(partial)
+    remove_entries(partial, OWN)
 
 
 @contextlib.contextmanager
@@ -273,23 +281,21 @@ def _partial_folder(
     # A task that outlives a run which failed does not know the name of the next run's store.
     store = os.path.join(partial, f"store-{run[:12]}")
     path = os.path.join(store, *place.component.split("/"))
-    continued = (
-        create is not None and _is_partial_of(place, partial, run) and _has_metadata_of(create, store, place)
-    )
+    continued = create is not None and _is_partial_of(place, run) and _has_metadata_of(create, store, place)
     if not continued:
-        _recover(place, partial)
+        clear_partial(place)
         make_marked_folder(partial, MARK, _mark(place, run), private_mode())
         reach("partial made")
     try:
         yield store, path, continued
         with publishing_alone(place.groups):
-            _publish(place, partial, store, path)
-            _recover(place, partial)
+            _publish(place, store, path)
+            clear_partial(place)
     except BaseException:
         if run:
-            _put_back(place, partial)
+            _put_back(place)
         else:
-            _recover(place, partial)
+            clear_partial(place)
         raise
 
 
@@ -340,20 +346,23 @@ def _create_array(group: zarr.Group, name: str, layout: ArrayLayout) -> None:
     group.create_array(name, shape=layout.shape, dtype=layout.dtype, **options)
 
 
-def _publish(place: OutputPlace, partial: str, store: str, path: str) -> None:
+def _publish(place: OutputPlace, store: str, path: str) -> None:
     """Move the finished labels to their place; what lies there goes aside first."""
-    aside = os.path.join(partial, REPLACED)
+    aside = os.path.join(place.partial, REPLACED)
     fault = place.fault(overwrite=place.replaces or os.path.lexists(aside))
     if fault:
         raise FileExistsError(f"While the labels were computed, their place was taken. {fault}")
-    _remove_unfinished_files(path)
+    # What zarr was writing when a process was killed.
+    for pattern in ("*.partial", f"{WRITING}*"):
+        for unfinished in Path(path).rglob(pattern):
+            unfinished.unlink()
     flush_folder(store)
     reach("output flushed")
     source, target = _topmost_missing(place, store)
     if os.path.lexists(place.path):
         os.rename(place.path, aside)
         # Should the power be cut, it is known where the old array is.
-        flush_path(partial)
+        flush_path(place.partial)
         reach("old output aside")
     os.rename(source, target)
     flush_path(os.path.dirname(target))
@@ -371,27 +380,6 @@ def _topmost_missing(place: OutputPlace, store: str) -> tuple[str, str]:
     return os.path.join(store, name), os.path.join(place.store, name)
 
 
-def _remove_unfinished_files(folder: str) -> None:
-    """Remove what zarr was writing when a process was killed."""
-    for pattern in ("*.partial", f"{WRITING}*"):
-        for path in Path(folder).rglob(pattern):
-            path.unlink()
-
-
-def _recover(place: OutputPlace, partial: str) -> None:
-    """Put an array that went aside back where nothing took its place, and remove the rest."""
-    if _is_abandoned(partial):
-        clear_abandoned(partial)
-    if not os.path.lexists(partial):
-        return
-    if not _is_partial_of(place, partial):
-        raise FileExistsError(_IN_THE_WAY.format(partial))
-    _put_back(place, partial)
-    check_removable(partial, keep=[place.path])
-    _discard_replaced(partial)
-    remove_entries(partial, OWN)
-
-
 def _discard_replaced(partial: str) -> None:
     """Remove an array that was overwritten, with all that lies in it."""
     aside, discarded = (os.path.join(partial, name) for name in (REPLACED, DISCARDED))
@@ -402,9 +390,9 @@ def _discard_replaced(partial: str) -> None:
         shutil.rmtree(discarded)
 
 
-def _put_back(place: OutputPlace, partial: str) -> None:
+def _put_back(place: OutputPlace) -> None:
     """Put an array that went aside back where nothing took its place."""
-    aside = os.path.join(partial, REPLACED)
+    aside = os.path.join(place.partial, REPLACED)
     if os.path.isdir(aside) and not os.path.lexists(place.path):
         os.rename(aside, place.path)
 
@@ -418,8 +406,9 @@ def _is_abandoned(partial: str) -> bool:
     return os.path.lexists(partial) and not is_foreign(partial) and is_abandoned(partial)
 
 
-def _is_partial_of(place: OutputPlace, partial: str, run: str | None = None) -> bool:
-    """Say whether a folder is what an earlier run of this output, or just this run, left."""
+def _is_partial_of(place: OutputPlace, run: str | None = None) -> bool:
+    """Say whether what lies beside the output is what an earlier run of it, or just this run, left."""
+    partial = place.partial
     mark = Path(partial, MARK)
     # Nobody else may look into a folder of another user's run.
     if not os.path.isdir(partial) or os.path.islink(partial) or is_foreign(partial) or not mark.is_file():

@@ -12,6 +12,8 @@ __all__ = ["coarse_chunks", "group_shards", "label_chunks"]
 
 SHARD_VOXELS = 2**22
 CHUNK_VOXELS = 2**18
+# Most of what a task writes at once.
+GROUP_VOXELS = 4 * CHUNK_VOXELS
 SMALL_FACTORS = (2, 3, 5, 7)
 Index = tuple[int, ...]
 
@@ -36,7 +38,12 @@ def label_chunks(grid: TileGrid) -> tuple[Index, Index]:
     >>> label_chunks(TileGrid.regular((16384, 16384), (256, 256), (0, 0)))
     ((512, 512), (2048, 2048))
     """
-    shard = _shrink(_grow(grid), 4 * SHARD_VOXELS)
+    # Planes stay planes, unless they are too small for a file.
+    wide = [axis for axis, length in enumerate(grid.tile_shape) if length > 1]
+    shard = _double(grid.tile_shape, grid.shape, wide, SHARD_VOXELS)
+    if _voxels(shard) < CHUNK_VOXELS:
+        shard = _double(shard, grid.shape, range(grid.ndim - 1, -1, -1), SHARD_VOXELS)
+    shard = _shrink(shard, 4 * SHARD_VOXELS)
     return _shrink(shard, CHUNK_VOXELS), shard
 
 
@@ -79,7 +86,7 @@ def coarse_chunks(shape: Index, shard: Index, blocks: Index) -> tuple[Index, Ind
     return chunk, tuple(min(length // unit * unit, n) for length, unit, n in pairs)
 
 
-def group_shards(shape: Index, shard: Index, most_voxels: int = 4 * CHUNK_VOXELS) -> Index:
+def group_shards(shape: Index, shard: Index) -> Index:
     """Choose how many shards a task writes at once.
 
     Examples
@@ -87,28 +94,18 @@ def group_shards(shape: Index, shard: Index, most_voxels: int = 4 * CHUNK_VOXELS
     >>> group_shards((2816, 2816), (512, 512))
     (1024, 1024)
     """
-    box = list(shard)
-    while 2 * _voxels(box) <= most_voxels:
-        open_axes = [axis for axis, length in enumerate(box) if length < shape[axis]]
+    return _double(shard, shape, range(len(shard)), GROUP_VOXELS // 2 + 1)
+
+
+def _double(lengths: Index, shape: Index, axes: Sequence[int], least_voxels: int) -> Index:
+    """Double a box along the shortest of some axes until it has so many voxels, or goes as far as `shape`."""
+    box = list(lengths)
+    while _voxels(box) < least_voxels:
+        open_axes = [axis for axis in axes if box[axis] < shape[axis]]
         if not open_axes:
             break
         box[min(open_axes, key=lambda axis: box[axis])] *= 2
     return tuple(box)
-
-
-def _grow(grid: TileGrid) -> Index:
-    """Double the tile along its shorter sides up to the size of a shard; planes stay planes."""
-    shard = list(grid.tile_shape)
-    wide = [axis for axis, length in enumerate(shard) if length > 1]
-    for axes in (wide, range(grid.ndim - 1, -1, -1)):
-        while _voxels(shard) < SHARD_VOXELS:
-            open_axes = [axis for axis in axes if shard[axis] < grid.shape[axis]]
-            if not open_axes:
-                break
-            shard[min(open_axes, key=lambda axis: shard[axis])] *= 2
-        if _voxels(shard) >= CHUNK_VOXELS:
-            break
-    return tuple(shard)
 
 
 def _shrink(lengths: Index, most_voxels: int) -> Index:

@@ -118,14 +118,8 @@ def plot_run(
     grid = _grid_of(report, opened) or _planned_grid(
         image, opened, tile_shape=tile_shape, overlap=overlap, channel=channel, level=level, axes=axes
     )
-    figure, panels = pyplot.subplots(
-        1,
-        len(layers),
-        figsize=_size(view, len(layers), TITLE + LEGEND),
-        dpi=100,
-        layout="constrained",
-        squeeze=False,
-    )
+    n, size = len(layers), _size(view, len(layers), TITLE + LEGEND)
+    figure, panels = pyplot.subplots(1, n, figsize=size, dpi=100, layout="constrained", squeeze=False)
     keys = _draw_tiles(panels[0, 0], opened, view, grid, _skipped_array(skipped, grid), report)
     if found is not None:
         keys += _draw_labels(panels[0, 1], found, view, grid, report, opened)
@@ -323,8 +317,7 @@ def _set_title(ax: Any, what: str, image: Image, picture: Picture, view: View) -
         parts.append(f"{picture.level} level{'s' * (picture.level > 1)} coarser")
     if picture.step > 1:
         parts.append(f"every {picture.step}{ENDINGS.get(picture.step, 'th')} pixel")
-    lines = textwrap.wrap(", ".join(parts), LETTERS)
-    ax.set_title("\n".join(lines), fontsize=FONT_SIZE + 1, loc="left")
+    ax.set_title(textwrap.fill(", ".join(parts), LETTERS), fontsize=FONT_SIZE + 1, loc="left")
 
 
 def _draw_tiles(
@@ -348,14 +341,10 @@ def _draw_tiles(
         style: dict[str, Any] = {"facecolor": "none", "edgecolor": HATCH, "hatch": "////", "linewidth": 0}
         ax.add_collection(PolyCollection(_skipped_boxes(skipped, grid, view), **style), autolim=False)
         keys.append(Patch(label="skipped tile", **style))
-    _set_title(ax, _tiles_title(grid, skipped, report), image, picture, view)
-    return keys
-
-
-def _tiles_title(grid: TileGrid, skipped: np.ndarray | None, report: RunReport | None) -> str:
-    text = f"image, {' x '.join(map(str, grid.grid_shape))} tiles"
     n_skipped = report.n_skipped if report is not None else 0 if skipped is None else int(skipped.sum())
-    return f"{text}, {n_skipped} skipped" if n_skipped else text
+    title = f"image, {' x '.join(map(str, grid.grid_shape))} tiles"
+    _set_title(ax, f"{title}, {n_skipped} skipped" if n_skipped else title, image, picture, view)
+    return keys
 
 
 def _thickness(rows: Sequence[int], columns: Sequence[int]) -> float:
@@ -375,15 +364,8 @@ def _halo_patch(grid: TileGrid, view: View) -> Any:
 
     middles = (*view.at, *((part.start + part.stop) // 2 for part in (view.rows, view.columns)))
     rows, columns = grid.region(_tile_at(grid, middles))[-2:]
-    return Rectangle(
-        (columns.start, rows.start),
-        columns.stop - columns.start,
-        rows.stop - rows.start,
-        fill=False,
-        edgecolor=GRID,
-        linestyle="--",
-        linewidth=1.2,
-    )
+    place = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
+    return Rectangle(*place, fill=False, edgecolor=GRID, linestyle="--", linewidth=1.2)
 
 
 def _tile_at(grid: TileGrid, voxel: Iterable[int]) -> tuple[int, ...]:
@@ -409,6 +391,7 @@ def _draw_labels(
     """Draw labels in colours, and seams by what happened there; give the keys to that."""
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
 
     rows, columns = (_cuts(grid, axis, part) for axis, part in ((-2, view.rows), (-1, view.columns)))
     picture = read_picture(labels, view, rows=rows, columns=columns, exact=True)
@@ -426,7 +409,11 @@ def _draw_labels(
     for state, width in ((NOTHING, _thickness(rows, columns)), (JOINED, 1.8), (APART, 2.4)):
         lines = LineCollection(pieces[state], colors=[colours[state]], linewidths=width, capstyle="butt")
         ax.add_collection(lines, autolim=False)
-    return [_key(state, text) for state, text in STATES.items()]
+    # As they look on the dark background of labels.
+    return [
+        Patch(facecolor=colours[state], edgecolor="black", linewidth=0.8, label=text)
+        for state, text in STATES.items()
+    ]
 
 
 def _show_labels(
@@ -445,13 +432,6 @@ def _show_labels(
     outlines = outlines and longest <= 2 * LEAST_PIXELS
     pixels = paint_labels(picture.pixels, image, alpha=alpha, outlines=outlines, zoom=zoom)
     _show(ax, pixels, picture, view, interpolation="auto" if outlines else "nearest")
-
-
-def _key(state: int, text: str) -> Any:
-    """Draw a seam in the legend as it looks on the dark background of labels."""
-    from matplotlib.patches import Patch
-
-    return Patch(facecolor=SEAM_COLOURS[state] / 255, edgecolor="black", linewidth=0.8, label=text)
 
 
 def _seam_pieces(picture: Picture, view: View) -> dict[int, list[list[tuple[int, int]]]]:

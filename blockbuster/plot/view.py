@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -107,10 +107,10 @@ class Picture:
 
     pixels: np.ndarray
     extent: tuple[float, float, float, float]
-    level: int = 0
-    step: int = 1
-    beside_rows: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
-    beside_columns: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+    level: int
+    step: int
+    beside_rows: dict[int, tuple[np.ndarray, np.ndarray]]
+    beside_columns: dict[int, tuple[np.ndarray, np.ndarray]]
 
 
 def open_image(image: Any, *, channel: int | None = 0, level: int = 0, axes: str | None = None) -> Image:
@@ -125,10 +125,16 @@ def open_image(image: Any, *, channel: int | None = 0, level: int = 0, axes: str
 
 def open_labels(labels: Any, image: Image | None = None) -> Image:
     """Open labels, which may lie in the array ``labels`` of a path, and see that they are those of an image."""
+    import zarr
+
+    from blockbuster.source.location import locate, open_node
+
     if isinstance(labels, str | os.PathLike):
         inside = os.path.join(os.path.expanduser(os.fspath(labels)), "labels")
-        if any(os.path.isfile(os.path.join(inside, name)) for name in (".zarray", "zarr.json")):
-            labels = inside if _is_bare_group(labels) else labels
+        has_array = any(os.path.isfile(os.path.join(inside, name)) for name in (".zarray", "zarr.json"))
+        # Not of an image, which is a group as well.
+        if has_array and isinstance(open_node(locate(labels)), zarr.Group) and read_geometry(labels) is None:
+            labels = inside
     found = open_image(labels)
     if found.levels[0].dtype.kind not in "iu":
         raise TypeError(f"labels have dtype {found.levels[0].dtype}; they must be integers, 0 for background.")
@@ -144,16 +150,6 @@ def open_labels(labels: Any, image: Image | None = None) -> Image:
     return found
 
 
-def _is_bare_group(path: Any) -> bool:
-    """Whether a group is no image itself."""
-    import zarr
-
-    from blockbuster.source.location import locate, open_node
-
-    node = open_node(locate(path))
-    return isinstance(node, zarr.Group) and read_geometry(path) is None
-
-
 def choose_view(image: Image, plane: Any = None, region: Any = None) -> View:
     """Choose what is drawn: the middle plane where none is named, and all of it where no region is.
 
@@ -165,9 +161,7 @@ def choose_view(image: Image, plane: Any = None, region: Any = None) -> View:
     shape = image.shape
     if len(shape) < 2:
         raise ValueError(f"image has shape {shape}; it must have at least two axes to be drawn.")
-    at = _plane_indices(shape[:-2], plane)
-    rows, columns = _region_slices(shape[-2:], region)
-    return View(at, rows, columns)
+    return View(_plane_indices(shape[:-2], plane), *_region_slices(shape[-2:], region))
 
 
 def _plane_indices(lengths: tuple[int, ...], plane: Any) -> tuple[int, ...]:
@@ -201,7 +195,8 @@ def _region_slices(lengths: tuple[int, ...], region: Any) -> tuple[slice, slice]
 
 def limit_view(view: View, *images: Image) -> View:
     """Keep to the middle of a view of which too much would have to be read."""
-    if all(_n_read(image, view) <= MOST_VOXELS for image in images):
+    boxes = (_scaled(image, _choose_level(image, view), view)[-2:] for image in images)
+    if all(math.prod(part.stop - part.start for part in box) <= MOST_VOXELS for box in boxes):
         return view
     height, width = view.sides
     shorter = min(height, width, math.isqrt(MOST_VOXELS))
@@ -216,10 +211,6 @@ def _middle(part: slice, length: int) -> slice:
     length = min(length, part.stop - part.start)
     start = (part.start + part.stop - length) // 2
     return slice(start, start + length)
-
-
-def _n_read(image: Image, view: View) -> int:
-    return math.prod(part.stop - part.start for part in _scaled(image, _choose_level(image, view), view)[-2:])
 
 
 def _choose_level(image: Image, view: View) -> int:
@@ -262,18 +253,31 @@ def read_picture(
     number = 0 if exact and height * width <= MOST_VOXELS else _choose_level(image, view)
     box = _scaled(image, number, view)
     step = max(1, *(-(-(part.stop - part.start) // MOST_PIXELS) for part in box[-2:]))
-    lines = _Lines(box, rows, columns) if number == 0 else _Lines(box, (), ())
+    cuts = [
+        [cut for cut in given if number == 0 and part.start < cut < part.stop]
+        for given, part in zip((rows, columns), box[-2:], strict=True)
+    ]
+    # The rows and columns of voxels on either side of seams, in pieces from band to band.
+    lines: list[dict[int, list[np.ndarray]]] = [{i: [] for cut in each for i in (cut - 1, cut)} for each in cuts]
     sampled = []
     for start, band in _bands(image, number, box, step):
         sampled.append(band[::step, ::step])
-        lines.take(start, band)
+        for row, pieces in lines[0].items():
+            if start <= row < start + len(band):
+                pieces.append(band[row - start].copy())
+        for column, pieces in lines[1].items():
+            pieces.append(band[:, column - box[-1].start].copy())
+    beside = [
+        {cut: (np.concatenate(found[cut - 1]), np.concatenate(found[cut])) for cut in each}
+        for each, found in zip(cuts, lines, strict=True)
+    ]
     pixels = np.concatenate(sampled)
     scales = [fine / coarse for fine, coarse in zip(image.shape[-2:], image.shape_of(number)[-2:], strict=True)]
     top, left = (part.start * scale for part, scale in zip(box[-2:], scales, strict=True))
     bottom, right = (
         (part.start + n * step) * scale for part, n, scale in zip(box[-2:], pixels.shape, scales, strict=True)
     )
-    return Picture(pixels, (left, right, bottom, top), number, step, *lines.beside())
+    return Picture(pixels, (left, right, bottom, top), number, step, *beside)
 
 
 def _bands(image: Image, number: int, box: Box, step: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -291,31 +295,3 @@ def _bands(image: Image, number: int, box: Box, step: int) -> Iterator[tuple[int
         pixels = image.read(number, (*before, slice(start, stop), columns))
         yield start, pixels.reshape(stop - start, -1)
         start = stop
-
-
-class _Lines:
-    """The lines of voxels on either side of seams, put together while bands of rows go by."""
-
-    def __init__(self, box: Box, rows: Sequence[int], columns: Sequence[int]) -> None:
-        whole_rows, whole_columns = box[-2:]
-        self._left = whole_columns.start
-        self._cuts = tuple(
-            [cut for cut in cuts if part.start < cut < part.stop]
-            for cuts, part in ((rows, whole_rows), (columns, whole_columns))
-        )
-        self._rows: dict[int, np.ndarray] = {}
-        self._columns: dict[int, list[np.ndarray]] = {i: [] for cut in self._cuts[1] for i in (cut - 1, cut)}
-
-    def take(self, start: int, band: np.ndarray) -> None:
-        """Keep what is wanted of a band of rows."""
-        for row in {i for cut in self._cuts[0] for i in (cut - 1, cut)}:
-            if start <= row < start + len(band):
-                self._rows[row] = band[row - start].copy()
-        for column, parts in self._columns.items():
-            parts.append(band[:, column - self._left].copy())
-
-    def beside(self) -> tuple[dict[int, tuple[np.ndarray, np.ndarray]], dict[int, tuple[np.ndarray, np.ndarray]]]:
-        """Give the two lines of each seam, by its first row or column behind."""
-        whole = {column: np.concatenate(parts) for column, parts in self._columns.items()}
-        of_rows = {cut: (self._rows[cut - 1], self._rows[cut]) for cut in self._cuts[0]}
-        return of_rows, {cut: (whole[cut - 1], whole[cut]) for cut in self._cuts[1]}

@@ -228,15 +228,17 @@ def cellpose_fn(
     version = _installed_version()
     _check_diameter(diameter)
     models = _import_models(version)
-    name = f"Cellpose {version}"
     ignored = IGNORED_BY_4 if _major(version) > 3 else set()
-    check_keywords(eval_kwargs, models.CellposeModel.eval, name, NO_LABELS | ignored)
-    _check_channels(eval_kwargs.get("channels"))
+    check_keywords(eval_kwargs, models.CellposeModel.eval, f"Cellpose {version}", NO_LABELS | ignored)
+    channels: Any = eval_kwargs.get("channels")
+    found = np.ravel(channels).tolist()
+    if channels is not None and (len(found) != 2 or not all(isinstance(i, int) and i >= 0 for i in found)):
+        raise ValueError(f"channels is {channels!r}; it is [cells, nuclei], counted from 1; 0 is all, or none.")
     return CellposeFn(_find_model(model, models, version), gpu, diameter, dict(eval_kwargs), version)
 
 
 def _installed_version() -> str:
-    version = installed_version("cellpose", ["cellpose", "torch"], "cellpose")
+    version = installed_version("cellpose", ["cellpose", "torch"])
     if int(version.partition(".")[0]) < 3:
         raise ImportError(f"Cellpose {version} is too old; python -m pip install 'blockbuster-tiles[cellpose]'")
     return version
@@ -290,11 +292,3 @@ def _check_diameter(diameter: Any) -> None:
         raise TypeError(f"diameter is {diameter!r}; it is a number of pixels, or None for the model's own.")
     if not (math.isfinite(diameter) and float(diameter) > 0):
         raise ValueError(f"diameter is {diameter!r}; it is positive, or None for the model's own.")
-
-
-def _check_channels(channels: Any) -> None:
-    if channels is None:
-        return
-    found = np.ravel(channels).tolist()
-    if len(found) != 2 or not all(isinstance(i, int) and i >= 0 for i in found):
-        raise ValueError(f"channels is {channels!r}; it is [cells, nuclei], counted from 1; 0 is all, or none.")

@@ -125,17 +125,15 @@ def file_stamp(paths: Iterable[str]) -> tuple[tuple[int, int], ...]:
     return tuple(stamps)
 
 
-def installed_version(distribution: str, modules: Iterable[str], extra: str) -> str:
+def installed_version(distribution: str, modules: Iterable[str]) -> str:
     """Give the version of a model's package.
 
     Parameters
     ----------
     distribution : str
-        Its name.
+        Its name, and that of the extra of blockbuster-tiles that installs it.
     modules : iterable of str
         What it needs to be imported.
-    extra : str
-        The extra of blockbuster-tiles that installs all of these.
 
     Raises
     ------
@@ -146,7 +144,7 @@ def installed_version(distribution: str, modules: Iterable[str], extra: str) -> 
     if missing:
         raise ImportError(
             f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
-            f"python -m pip install 'blockbuster-tiles[{extra}]'",
+            f"python -m pip install 'blockbuster-tiles[{distribution}]'",
             name=missing[0],
         )
     return importlib.metadata.version(distribution)

@@ -109,10 +109,8 @@ class StarDistFn:
         """List in how many parts per axis to predict, from what is wanted to ever more."""
         first = self.predict_kwargs.get("n_tiles")
         least = [1] * self.n_dim if first is None else list(first)
-        more: list[tuple[int, ...] | None] = [first]
-        for factor in (2, 4, 8, MOST_PARTS):
-            more.append((*least[:-2], least[-2] * factor, least[-1] * factor))
-        return more
+        more = [(*least[:-2], least[-2] * factor, least[-1] * factor) for factor in (2, 4, 8, MOST_PARTS)]
+        return [first, *more]
 
     def _evaluate(self, model: Any, image: np.ndarray, n_tiles: tuple[int, ...] | None) -> np.ndarray:
         # A copy, since StarDist adds to what it is given, and this function must stay what it is.
@@ -181,7 +179,7 @@ def stardist_fn(
 
 
 def _installed_version() -> str:
-    return installed_version("stardist", ["stardist", "tensorflow"], "stardist")
+    return installed_version("stardist", ["stardist", "tensorflow"])
 
 
 def _classes() -> dict[int, Any]:
@@ -279,10 +277,7 @@ def _normalize(image: np.ndarray, rule: tuple[Any, ...] | None) -> np.ndarray:
         raise ValueError(f"normalize has {len(rule[1])} pairs, but the tile has {image.shape[-1]} channels.")
     for i in range(image.shape[-1]):
         low, high = _range(image[..., i], i, rule)
-        if low < high:
-            scaled[..., i] = (image[..., i].astype(np.float64) - low) / (high - low)
-        else:
-            scaled[..., i] = 0
+        scaled[..., i] = (image[..., i].astype(np.float64) - low) / (high - low) if low < high else 0
     return scaled
 
 

@@ -135,7 +135,10 @@ def draw_histogram(seams: SeamReport) -> str:
     if not any(counts):
         return ""
     threshold = seams.min_agreement or 0.0
-    marks = [_doubtful(), *_bars(counts, threshold), *_scale(), *_threshold(threshold)]
+    left, right = _x(LEAST_DOUBTFUL), _x(MOST_DOUBTFUL)
+    place = f"x='{left:.2f}' y='{TOP}' width='{right - left:.2f}' height='{HEIGHT - BOTTOM - TOP}'"
+    doubtful = f"<rect class='doubtful' {place} opacity='0.1'/>"
+    marks = [doubtful, *_bars(counts, threshold), *_scale(), *_threshold(threshold)]
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' "
         f"height='{HEIGHT}' style='max-width:100%;height:auto' role='img' "
@@ -146,13 +149,6 @@ def draw_histogram(seams: SeamReport) -> str:
 
 def _x(agreement: float) -> float:
     return SIDE + (WIDTH - 2 * SIDE) * agreement
-
-
-def _doubtful() -> str:
-    left, right = _x(LEAST_DOUBTFUL), _x(MOST_DOUBTFUL)
-    height = HEIGHT - BOTTOM - TOP
-    place = f"x='{left:.2f}' y='{TOP}' width='{right - left:.2f}' height='{height}'"
-    return f"<rect class='doubtful' {place} opacity='0.1'/>"
 
 
 def _bars(counts: Sequence[int], threshold: float) -> Iterator[str]:

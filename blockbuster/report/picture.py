@@ -13,7 +13,7 @@ import numpy as np
 from blockbuster.pictures import JOINED, SEAM_COLOURS, draw_seams, paint_labels
 from blockbuster.report.seams import SeamReport, WorstSeam
 
-__all__ = ["SeamCrop", "draw_crop", "draw_sheet", "encode_png", "read_crop", "read_crops"]
+__all__ = ["SeamCrop", "draw_crop", "draw_sheet", "encode_png", "place_window", "read_crop", "read_crops"]
 
 MOST_PICTURES = 4
 # Voxels along the longer side of a crop, and how many times the shorter side it is at most: a stack of few planes
@@ -100,9 +100,9 @@ def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
     if labels.ndim != len(seam.at) or labels.ndim < 2 or np.any(np.array(seam.at) >= labels.shape):
         return None
     first, second = _plane(seam)
-    rows, columns = _windows(
-        (seam.at[first], seam.at[second]), (int(labels.shape[first]), int(labels.shape[second]))
-    )
+    lengths = (int(labels.shape[first]), int(labels.shape[second]))
+    most = min(LONGEST_SIDE, MOST_ELONGATED * min(lengths))
+    rows, columns = place_window((seam.at[first], seam.at[second]), lengths, (most, most))
     box: list[int | slice] = list(seam.at)
     box[first], box[second] = rows, columns
     names = getattr(labels.metadata, "dimension_names", None) or [f"axis {axis}" for axis in range(labels.ndim)]
@@ -130,13 +130,11 @@ def _cut(seam: WorstSeam, axis: int, start: int = 0) -> int | None:
     return None if one == other else seam.at[axis] + (one < other) - start
 
 
-def _windows(at: tuple[int, int], lengths: tuple[int, int]) -> tuple[slice, slice]:
-    """Choose what to show around a voxel, inside the image."""
-    most = min(LONGEST_SIDE, MOST_ELONGATED * min(lengths))
-    sides = [min(length, most) for length in lengths]
+def place_window(at: Sequence[int], lengths: Sequence[int], most: Sequence[int]) -> list[slice]:
+    """Choose what to show around a voxel, inside the image and not longer than `most` along each axis."""
+    sides = list(map(min, lengths, most))
     starts = [max(0, min(i - side // 2, n - side)) for i, side, n in zip(at, sides, lengths, strict=True)]
-    rows, columns = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-    return rows, columns
+    return [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
 
 
 def draw_crop(crop: SeamCrop) -> np.ndarray:

@@ -9,8 +9,8 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,7 +143,11 @@ class RunReport:
         for name, value in found.items():
             if empty.get(name) is not None and type(value) is not type(empty[name]):
                 raise ValueError(f"{name} is of type {type(value).__name__}")
-        report.seams = SeamReport.from_dict(found["seams"] if "seams" in found else _seams_of_old(found))
+        if "seams" in found:
+            report.seams = SeamReport.from_dict(found["seams"])
+        elif n_pairs := found.get("n_pairs", 0):
+            # It is from before seams were told apart, when all that touched were joined.
+            report.seams = SeamReport(axes=[AxisSeams("all axes", n_pairs, n_pairs)])
         return report
 
     @property
@@ -151,10 +155,6 @@ class RunReport:
         """What became of the tiles that did not fail."""
         text = f"{self.n_run} run, {self.n_skipped} empty"
         return text if self.empty_threshold is None else f"{text} (maximum <= {self.empty_threshold:g})"
-
-    @property
-    def _refused(self) -> str:
-        return f", {self.seams.refused} refused" if self.seams.merge == "agree" else ""
 
     def grid_of(self, shape: tuple[int, ...]) -> TileGrid | None:
         """Give the tiles of the run.
@@ -185,30 +185,27 @@ class RunReport:
 
     def _rows(self) -> list[tuple[str, str]]:
         """What a reader wants to know, in words."""
-        seconds = ", ".join(f"{phase} {s:.2f}" for phase, s in self.seconds.items())
+        refused = f", {self.seams.refused} refused" if self.seams.merge == "agree" else ""
         rows = [
             ("objects", str(self.n_objects)),
             ("tiles", f"{self.n_tiles}: {self._tiles}"),
             ("failed", f"{self.n_failed}: " + ", ".join(str(tuple(tile)) for tile, _ in self.failed[:5])),
             ("tried again", f"{self.n_retried} times"),
             ("continued", f"from {self.resumed_from}, {self.n_resumed} tiles were finished"),
-            ("seams", f"{self.n_pairs} pairs of labels touch{self._refused}"),
-            ("seconds", seconds),
+            ("seams", f"{self.n_pairs} pairs of labels touch{refused}"),
+            ("seconds", ", ".join(f"{phase} {s:.2f}" for phase, s in self.seconds.items())),
         ]
         shown = {"failed": self.n_failed, "tried again": self.n_retried, "continued": self.resumed_from}
         return [(name, text) for name, text in rows if text and shown.get(name, True)]
-
-    def _details(self) -> list[tuple[str, str]]:
-        """Settings and versions, in words."""
-        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        rows = [*((name, str(value)) for name, value in self.settings.items()), ("versions", versions)]
-        return [(name, text) for name, text in rows if text]
 
     def _repr_html_(self) -> str:
         # Drawing needs more than reading and printing a report.
         from blockbuster.report.notebook import report_as_html
 
-        return report_as_html(self._rows(), self._details(), self.seams, self.labels_path, self.grid_of)
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        rows = [*((name, str(value)) for name, value in self.settings.items()), ("versions", versions)]
+        details = [(name, text) for name, text in rows if text]
+        return report_as_html(self._rows(), details, self.seams, self.labels_path, self.grid_of)
 
     def __str__(self) -> str:
         text = f"{self.n_tiles} tiles: {self._tiles}; {self.n_objects} objects"
@@ -276,13 +273,6 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     return report
 
 
-def _seams_of_old(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the seams of a report from before they were told apart, when all that touched were joined."""
-    n_pairs = found.get("n_pairs", 0)
-    axes = [AxisSeams("all axes", n_pairs, n_pairs)] if n_pairs else []
-    return dataclasses.asdict(SeamReport(axes=axes))
-
-
 def installed_versions() -> dict[str, str]:
     """Give the versions of Python and of the packages that take part in a run."""
     return dict(_versions())
@@ -292,8 +282,6 @@ def installed_versions() -> dict[str, str]:
 def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in PACKAGES:
-        try:
+        with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
     return versions

@@ -10,6 +10,7 @@ import numpy as np
 
 from blockbuster.grid import TileGrid
 from blockbuster.pictures import draw_seams, paint_labels
+from blockbuster.report.picture import place_window
 from blockbuster.report.seams import SeamReport
 
 __all__ = ["GridOf", "Thumbnail", "read_thumbnail"]
@@ -92,9 +93,10 @@ def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thum
         return None
     grid = grid_of(array.shape)
     edges = (np.empty(0, int), np.empty(0, int)) if grid is None else grid.edges[-2:]
+    starts = [part.start for part in at if isinstance(part, slice)]
     rows, columns = (
         [int(cut - start) for cut in cuts if start < cut < start + n]
-        for cuts, start, n in zip(edges, _starts(at), labels.shape, strict=True)
+        for cuts, start, n in zip(edges, starts, labels.shape, strict=True)
     )
     return Thumbnail(labels, at, rows, columns)
 
@@ -104,11 +106,4 @@ def _window(shape: tuple[int, ...], seams: SeamReport) -> tuple[slice | int, ...
     middle = [n // 2 for n in shape]
     found = [seam.at for seam in seams.worst[:1] if len(seam.at) == len(shape)]
     at = found[0] if found and np.all(np.array(found[0]) < shape) else middle
-    sides = [min(n, most) for n, most in zip(shape[-2:], (MOST_ROWS, MOST_COLUMNS), strict=True)]
-    starts = [max(0, min(i - side // 2, n - side)) for i, side, n in zip(at[-2:], sides, shape[-2:], strict=True)]
-    plane = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
-    return (*at[:-2], *plane)
-
-
-def _starts(at: tuple[slice | int, ...]) -> list[int]:
-    return [part.start for part in at if isinstance(part, slice)]
+    return (*at[:-2], *place_window(at[-2:], shape[-2:], (MOST_ROWS, MOST_COLUMNS)))

@@ -144,7 +144,7 @@ def clear_abandoned(path: str | os.PathLike[str]) -> None:
     """Remove a folder that `is_abandoned`, and nothing else."""
     if is_abandoned(path):
         for name in os.listdir(path):
-            _unlink(os.path.join(path, name))
+            Path(path, name).unlink(missing_ok=True)
         os.rmdir(path)
 
 
@@ -244,15 +244,10 @@ def _remove_entry(path: str) -> None:
     if os.path.islink(path):
         return
     if not os.path.isdir(path):
-        _unlink(path)
+        Path(path).unlink(missing_ok=True)
         return
     for parent, _, names in os.walk(path, topdown=False):
         for name in filter(OWN_INSIDE.fullmatch, names):
-            _unlink(os.path.join(parent, name))
+            Path(parent, name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             os.rmdir(parent)
-
-
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)

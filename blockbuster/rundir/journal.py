@@ -52,15 +52,11 @@ class Journal:
     def __init__(self, directory: str) -> None:
         self.path = os.path.join(directory, JOURNAL)
         self._file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | O_NOFOLLOW, 0o666)
-        self._end_torn_line()
-
-    def _end_torn_line(self) -> None:
-        size = os.fstat(self._file).st_size
-        if not size:
-            return
-        os.lseek(self._file, size - 1, os.SEEK_SET)
-        if os.read(self._file, 1) != b"\n":
-            self._write(b"\n")
+        # A line that was torn is not to take the next one with it.
+        if os.fstat(self._file).st_size:
+            os.lseek(self._file, -1, os.SEEK_END)
+            if os.read(self._file, 1) != b"\n":
+                self._write(b"\n")
 
     def append(self, record: dict[str, Any]) -> None:
         """Add a record."""
@@ -76,15 +72,11 @@ class Journal:
         """Have the system write the journal to the disk."""
         os.fsync(self._file)
 
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._file)
-
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self.close()
+        os.close(self._file)
 
 
 def read_journal(directory: str | os.PathLike[str], key: str = "") -> Iterator[dict[str, Any]]:

@@ -35,6 +35,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from blockbuster.rundir.durable import full_disk_explained
 from blockbuster.sealed import parse_object
@@ -51,16 +52,6 @@ READ_BYTES = 2**16
 DEAD = -1
 # On NFS an open file that another host removes fails with the last of them.
 GONE = (errno.ENOENT, errno.EISDIR, errno.ESTALE)
-TYPES: dict[str, tuple[type, ...]] = {
-    "owner": (str,),
-    "host": (str,),
-    "boot_id": (str, type(None)),
-    "namespace": (str, type(None)),
-    "pid": (int,),
-    "start_time": (int, float, type(None)),
-    "since": (str,),
-    "what": (str,),
-}
 
 _logger = logging.getLogger("blockbuster")
 
@@ -194,6 +185,9 @@ class _Holder:
     what: str
 
 
+TYPES = {name: get_args(kind) or (kind,) for name, kind in get_type_hints(_Holder).items()}
+
+
 @dataclass(frozen=True)
 class _Found:
     """What lies at the path of a lock; its modification time is in ns."""
@@ -294,17 +288,13 @@ def _create(lock: RunLock, path: str) -> None:
 @contextlib.contextmanager
 def _temporary(lock: RunLock) -> Iterator[str]:
     """Give the path of a complete lock file under another name, which is removed."""
-    name = _sibling(lock.path)
+    # By such a name `_sweep` knows a file for ours.
+    name = f"{lock.path}-{secrets.token_hex(8)}"
     try:
         _write_new(name, lock.content)
         yield name
     finally:
-        _unlink(name)
-
-
-def _sibling(path: str) -> str:
-    """Name a file that `_sweep` knows for ours."""
-    return f"{path}-{secrets.token_hex(8)}"
+        Path(name).unlink(missing_ok=True)
 
 
 def _write_new(path: str, data: bytes) -> None:
@@ -322,23 +312,19 @@ def _write_new(path: str, data: bytes) -> None:
             raise
 
 
-def _unlink(path: str) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(path)
-
-
 def _is_stale(lock: RunLock, found: _Found) -> bool:
     """Say whether a run that ended, or died, left what lies there."""
-    if found.holder is None:
+    mine, other = lock.holder, found.holder
+    if other is None:
         return found.torn and _age(lock, found) > STALE_SECONDS
-    if _is_near(lock.holder, found.holder):
-        alive = _is_alive(found.holder)
+    if _is_near(mine, other):
+        alive = _is_alive(other)
         if alive is not None:
             return not alive
-    age = _age(lock, found)
+    age, boots = _age(lock, found), {mine.boot_id, other.boot_id}
+    is_other_boot = mine.host == other.host and None not in boots and len(boots) == 2
     # A heartbeat after this host was booted is not from before: another host has its name.
-    rebooted = _is_other_boot(lock.holder, found.holder) and age > _uptime()
-    return rebooted or age > STALE_SECONDS
+    return (is_other_boot and age > _uptime()) or age > STALE_SECONDS
 
 
 def _age(lock: RunLock, found: _Found) -> float:
@@ -351,10 +337,6 @@ def _is_near(mine: _Holder, other: _Holder) -> bool:
     """Say whether a pid of the other means the same process here."""
     known = mine.boot_id is not None and (mine.namespace is not None or sys.platform != "linux")
     return known and (mine.host, mine.boot_id, mine.namespace) == (other.host, other.boot_id, other.namespace)
-
-
-def _is_other_boot(mine: _Holder, other: _Holder) -> bool:
-    return mine.host == other.host and None not in (mine.boot_id, other.boot_id) and mine.boot_id != other.boot_id
 
 
 def _is_alive(holder: _Holder) -> bool | None:
@@ -464,7 +446,7 @@ def _take_away(lock: RunLock, path: str, found: _Found) -> bool:
 
 def _unlink_stale(lock: RunLock, path: str) -> None:
     try:
-        _unlink(path)
+        Path(path).unlink(missing_ok=True)
     except PermissionError as error:
         raise PermissionError(
             error.errno,
@@ -488,7 +470,7 @@ def _remove_ours(lock: RunLock, path: str) -> bool:
     found = _look(path)
     ours = found is not None and found.raw == lock.content
     if ours:
-        _unlink(path)
+        Path(path).unlink(missing_ok=True)
     return ours
 
 

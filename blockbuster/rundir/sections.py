@@ -47,7 +47,8 @@ class SectionWriter:
 
     def add(self, name: str, array: np.ndarray) -> None:
         """Take an array of non-negative integers, or of floats."""
-        narrow = array.astype(_narrowest(array), copy=False)
+        dtype = array.dtype if array.dtype.kind == "f" else np.min_scalar_type(int(array.max(initial=0)))
+        narrow = array.astype(dtype, copy=False)
         data = narrow.tobytes()
         if len(data) > MOST_PLAIN_BYTES:
             data = min(data, CODEC.encode(data), key=len)
@@ -61,12 +62,6 @@ class SectionWriter:
         header = json.dumps(self._header).encode()
         numbers = [n.to_bytes(NUMBER_BYTES, "little") for n in (len(header), crc32(header))]
         return b"".join([MAGIC, *numbers, header, *self._stored])
-
-
-def _narrowest(array: np.ndarray) -> np.dtype:
-    if array.dtype.kind == "f":
-        return array.dtype
-    return np.min_scalar_type(int(array.max(initial=0)))
 
 
 class SectionFile:

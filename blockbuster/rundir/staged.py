@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.grid import BrickGrid, Index, TileGrid
 from blockbuster.rundir.durable import checksum_files, checksum_parts, replaced_file, write_atomically
 from blockbuster.rundir.folder import has_finished_work
 from blockbuster.rundir.sections import SectionFile, SectionWriter
@@ -29,7 +29,6 @@ SUFFIX = ".tiles"
 PATIENCE_SECONDS = 60.0
 REPAIR = "run again with resume=True, which repeats the task that wrote it."
 ANEW = "damaged or missing, without which nothing of the stage can be read; pass overwrite=True to start anew."
-Index = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -147,9 +146,9 @@ class StagedLabels:
             file.write(data)
         return checksum_parts([data])
 
-    def checksum(self, index: Index, n_labels: int) -> str:
-        """CRC-32 over the file of a brick; empty if it is not there, or has no labels."""
-        return checksum_files([self._file(index)]) if n_labels else ""
+    def checksum(self, index: Index) -> str:
+        """CRC-32 over the file of a brick; empty if it is not there."""
+        return checksum_files([self._file(index)])
 
     def open_brick(self, index: Index) -> BrickFile:
         """Open the file of a brick, as soon as it is visible here.

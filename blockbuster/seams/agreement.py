@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,9 +67,7 @@ def neighbour_steps(ndim: int, axes: Sequence[int], connectivity: int) -> list[I
     >>> neighbour_steps(2, axes=(0, 1), connectivity=2)
     [(0, 1), (1, -1), (1, 0), (1, 1)]
     """
-    choices = [(-1, 0, 1) if axis in axes else (0,) for axis in range(ndim)]
-    steps = itertools.product(*choices)
-    return [step for step in steps if step > (0,) * ndim and np.count_nonzero(step) <= connectivity]
+    return [step for step in neighbour_shifts(ndim, axes, connectivity) if step > (0,) * ndim]
 
 
 @dataclass(frozen=True)

@@ -79,6 +79,4 @@ def neighbour_shifts(ndim: int, axes: Sequence[int], max_steps: int) -> Iterator
     [(0, -1), (0, 0), (0, 1)]
     """
     choices = [(-1, 0, 1) if axis in axes else (0,) for axis in range(ndim)]
-    for shift in itertools.product(*choices):
-        if np.count_nonzero(shift) <= max_steps:
-            yield shift
+    return (shift for shift in itertools.product(*choices) if np.count_nonzero(shift) <= max_steps)

@@ -157,7 +157,9 @@ class StretchFinder:
         length = labels.shape[-1]
         changes = np.empty(max(1, length), np.int32)
         begin, count = 0, 0
-        for part in _volumes(labels) if labels.size else ():
+        volumes = labels[(None,) * (3 - labels.ndim)]
+        for index in itertools.product(*map(range, volumes.shape[:-3])) if labels.size else ():
+            part = volumes[index]
             row, n_rows = 0, part.shape[0] * part.shape[1]
             own = rows[begin : begin + n_rows + 1]
             while row < n_rows:
@@ -165,13 +167,10 @@ class StretchFinder:
                 if row < n_rows:
                     if 2 * count >= len(table):
                         return None
-                    self._make_room(int(own[row]), length)
+                    narrow, self._room = self._room, np.empty((2 * len(self._room) + length, 3), np.int32)
+                    self._room[: own[row]] = narrow[: own[row]]
             begin += n_rows
         return count
-
-    def _make_room(self, n: int, more: int) -> None:
-        narrow, self._room = self._room, np.empty((2 * len(self._room) + more, 3), np.int32)
-        self._room[:n] = narrow[:n]
 
 
 def border_stretches(
@@ -223,19 +222,16 @@ def _border_places(
                 face = list(inner[:-1])
                 face[axis] = slice(at, at + 1)
                 places[tuple(face)] = FACE
-    middle = _middle(shape, inner, depths)
-    places[middle[:-1]] |= MIDDLE if middle[-1].stop else 0
-    window, unseen = np.array(ends[-1]), np.array([middle[-1].start, middle[-1].stop])
-    return np.ravel(places), window, np.array(depths[-1]) > 0, unseen
-
-
-def _middle(shape: Sequence[int], inner: Sequence[slice], depths: Sequence[tuple[int, int]]) -> Box:
-    """What no neighbour sees, from the region's origin; empty where there is nothing of the kind."""
+    # What no neighbour sees, from the region's origin.
     middle = tuple(
         slice(part.start + low if low else 0, part.stop - high if high else length)
         for length, part, (low, high) in zip(shape, inner, depths, strict=True)
     )
-    return middle if all(part.start < part.stop for part in middle) else (slice(0, 0),) * len(middle)
+    unseen = [0, 0]
+    if all(part.start < part.stop for part in middle):
+        places[middle[:-1]] |= MIDDLE
+        unseen = [middle[-1].start, middle[-1].stop]
+    return np.ravel(places), np.array(ends[-1]), np.array(depths[-1]) > 0, np.array(unseen)
 
 
 @dataclass(frozen=True)
@@ -339,12 +335,3 @@ def as_unsigned(labels: np.ndarray) -> np.ndarray:
     if labels.dtype.itemsize == size and labels.dtype.isnative:
         return labels.view(f"u{size}")
     return labels.astype(f"u{size}")
-
-
-def _volumes(array: np.ndarray) -> Iterator[np.ndarray]:
-    """Iterate in C order over views with three axes."""
-    if array.ndim < 3:
-        yield array[(None,) * (3 - array.ndim)]
-        return
-    for index in itertools.product(*(range(n) for n in array.shape[:-3])):
-        yield array[index]

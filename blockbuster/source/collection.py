@@ -87,10 +87,12 @@ def find_images(group: zarr.Group, location: Location, most: int | None = MAX_LI
     """
     kind, listing = _describe_kind(group)
     visitor = _Visitor(None if most is None else MOST_OPENED)
+    # One more than are listed, to know whether there are more.
+    enough = None if most is None else most + 1
     with store_faults_explained(location.url, f"image {location}"):
-        found = _some(listing(group, visitor), most)
+        found = list(islice(listing(group, visitor), enough))
         if not found and not visitor.is_tired:
-            found = _some(_walk(group, location, MAX_DEPTH, visitor), most)
+            found = list(islice(_walk(group, location, MAX_DEPTH, visitor), enough))
     is_complete = not visitor.is_tired and (most is None or len(found) <= most)
     return Collection(kind, tuple(found[:most]), is_complete)
 
@@ -106,11 +108,6 @@ def describe_contents(group: zarr.Group, location: Location) -> str:
     ]
     more = [] if contents.is_complete else ["..."]
     return "\n  ".join([f"{contents.kind}; give the path of one image or array inside:", *listed, *more])
-
-
-def _some(found: Iterable[Found], most: int | None) -> list[Found]:
-    """Take one more than are listed, to know whether there are more."""
-    return list(islice(found, None if most is None else most + 1))
 
 
 def _describe_kind(group: zarr.Group) -> tuple[str, Callable[[zarr.Group, _Visitor], Iterator[Found]]]:
@@ -150,11 +147,8 @@ def _images_of_bioformats2raw(group: zarr.Group, visitor: _Visitor) -> Iterator[
     described = visitor.open(group, "OME")
     series = ome_attributes(described).get("series") if isinstance(described, zarr.Group) else None
     if isinstance(series, list):
-        return _images_at(group, [inner_path(group, path) for path in series], visitor)
-    return _numbered_images(group, visitor)
-
-
-def _numbered_images(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:
+        yield from _images_at(group, [inner_path(group, path) for path in series], visitor)
+        return
     number = 0
     while not visitor.is_tired and isinstance(image := visitor.open(group, str(number)), zarr.Group):
         yield str(number), _fault(image)

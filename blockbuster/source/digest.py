@@ -171,14 +171,10 @@ def _add_voxels(digest: "hashlib._Hash", pixels: np.ndarray) -> None:
 
 def _chunk_lines(folder: str, prefix: str) -> Iterator[str]:
     with os.scandir(folder) as entries:
-        found = sorted((entry for entry in entries if _may_hold_chunks(entry.name)), key=lambda entry: entry.name)
-    for entry in found:
+        found = [entry for entry in entries if entry.name[0] != "." and not entry.name.endswith(OTHER_SUFFIXES)]
+    for entry in sorted(found, key=lambda entry: entry.name):
         if entry.is_dir():
             yield from _chunk_lines(entry.path, f"{prefix}{entry.name}/")
         else:
             status = entry.stat()
             yield f"{prefix}{entry.name}\0{status.st_size}\0{status.st_mtime_ns}\0"
-
-
-def _may_hold_chunks(name: str) -> bool:
-    return not name.startswith(".") and not name.endswith(OTHER_SUFFIXES)

@@ -110,8 +110,7 @@ class Geometry:
     def ratio(self, number: int) -> tuple[float, ...]:
         """Per axis how many voxels of a level one of the next is long."""
         fine, coarse = self.levels[number : number + 2]
-        lengths = zip(fine.shape, coarse.shape, strict=True)
-        by_shape = tuple(n / max(1, m) for n, m in lengths)
+        by_shape = tuple(n / max(1, m) for n, m in zip(fine.shape, coarse.shape, strict=True))
         if fine.scale is None or coarse.scale is None:
             return by_shape
         by_scale = tuple(b / a if a else 0.0 for a, b in zip(fine.scale, coarse.scale, strict=True))
@@ -160,7 +159,8 @@ def read_geometry(image: Any) -> Geometry | None:
         LevelGeometry(open_level(group, path).shape, part)
         for path, part in zip(described.levels, parts[1:], strict=True)
     ]
-    return Geometry(described.version, _axes(found["axes"]), tuple(levels), parts[0], tuple(left_out))
+    axes = tuple(dict(axis) if isinstance(axis, dict) else {"name": str(axis)} for axis in found["axes"])
+    return Geometry(described.version, axes, tuple(levels), parts[0], tuple(left_out))
 
 
 def open_level(group: zarr.Group, path: str) -> zarr.Array:
@@ -182,10 +182,6 @@ def open_level(group: zarr.Group, path: str) -> zarr.Array:
         raise ValueError(f"{name_of_group(group)}: its metadata name a level {path!r}, {fault}. {REMEDY}")
     check_form(array, f"{name_of_group(group)}, {path!r}")
     return array
-
-
-def _axes(stated: Sequence[Any]) -> tuple[dict[str, Any], ...]:
-    return tuple(dict(axis) if isinstance(axis, dict) else {"name": str(axis)} for axis in stated)
 
 
 def _transformations(stated: dict[str, Any], n_axes: int) -> Transformations:

@@ -36,13 +36,7 @@ class NumpySource:
            [8, 9]])
     """
 
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    axes: str | None
-    chunks: tuple[tuple[int, ...], ...]
-    read_unit: tuple[int, ...]
     path: str | None = None
-    name: str
     kind: str = "numpy"
     in_memory: bool = True
     sampled: bool = False
@@ -78,7 +72,7 @@ class NumpySource:
         self.shape = image.shape
         self.dtype = native_dtype(image.dtype)
         self.axes = axes
-        self.chunks = tuple((length,) for length in image.shape)
+        self.chunks: tuple[tuple[int, ...], ...] = tuple((length,) for length in image.shape)
         self.read_unit = (1,) * image.ndim
 
 

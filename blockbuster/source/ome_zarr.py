@@ -1,7 +1,7 @@
 """OME-NGFF metadata (0.1 to 0.5) of a zarr group: axes, pyramid levels, channel names."""
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,8 @@ from blockbuster.source.location import LONGEST_NAME_BYTES, name_of_group
 # of space axes whose names are not letters, counted from the last axis
 SPACE_LETTERS = "xyzwvu"
 TYPE_LETTERS = {"time": "t", "channel": "c"}
+# not t or c, which mean something
+FREE_LETTERS = "abdefghijklmnopqrsuvwxyz"
 ASSUMED_AXES = "tczyx"
 # A third number corrects the text of a specification, not its metadata; what follows "-dev" names a writer.
 KNOWN_VERSION = re.compile(r"(0\.[1-5])(\.\d+|-dev.*)?")
@@ -121,10 +123,13 @@ def axis_letters(axes: list[Any]) -> str:
     """
     names = [str(axis.get("name", "") if isinstance(axis, dict) else axis).lower() for axis in axes]
     types = [_axis_type(axis, name) for axis, name in zip(axes, names, strict=True)]
-    letters = dict(_space_letters([(i, names[i]) for i in range(len(axes)) if types[i] == "space"]))
+    space = [i for i, kind in enumerate(types) if kind == "space"]
+    letters = dict(zip(space, _space_letters([names[i] for i in space]), strict=True))
     for i, kind in enumerate(types):
         if kind != "space":
-            letters[i] = _free_letter(TYPE_LETTERS.get(kind, ""), names[i], letters.values())
+            by_name = "".join(letter for letter in names[i] if letter in FREE_LETTERS)
+            candidates = TYPE_LETTERS.get(kind, "") + by_name + FREE_LETTERS
+            letters[i] = next(letter for letter in candidates if letter not in letters.values())
     return "".join(letters[i] for i in range(len(axes)))
 
 
@@ -207,18 +212,10 @@ def _axis_type(axis: Any, name: str) -> str:
     return str(stated) if stated else by_name.get(name, "space")
 
 
-def _space_letters(axes: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    places = [letter for letter, _ in zip(SPACE_LETTERS, axes, strict=False)][::-1]
+def _space_letters(names: list[str]) -> Sequence[str]:
+    places = SPACE_LETTERS[: len(names)][::-1]
     wanted = [
         name if len(name) == 1 and "a" <= name <= "z" and name not in "tc" else place
-        for (_, name), place in zip(axes, places, strict=True)
+        for name, place in zip(names, places, strict=True)
     ]
-    letters = wanted if len(set(wanted)) == len(wanted) else places
-    return ((i, letter) for (i, _), letter in zip(axes, letters, strict=True))
-
-
-def _free_letter(preferred: str, name: str, taken: Collection[str]) -> str:
-    # not t or c, which mean something
-    alphabet = "abdefghijklmnopqrsuvwxyz"
-    candidates = preferred + "".join(letter for letter in name if letter in alphabet) + alphabet
-    return next(letter for letter in candidates if letter not in taken)
+    return wanted if len(set(wanted)) == len(wanted) else places

@@ -15,7 +15,7 @@ from blockbuster.source.collection import describe_contents
 from blockbuster.source.dask_source import DaskSource
 from blockbuster.source.location import Location, locate, open_node
 from blockbuster.source.numpy_source import NumpySource
-from blockbuster.source.ome_zarr import OmeImage, read_ome_image
+from blockbuster.source.ome_zarr import read_ome_image
 from blockbuster.source.protocol import Source, check_axes, check_index
 from blockbuster.source.zarr_source import ZarrSource, locate_array
 
@@ -129,12 +129,18 @@ def open_zarr_path(
     level = check_index("level", level)
     root = locate(path)
     node = open_node(root)
-    if isinstance(node, zarr.Array):
-        return _open_plain_array(node, root, channel, level, axes)
-    ome = read_ome_image(node)
-    if ome is None:
-        raise ValueError(f"image {root} is {describe_contents(node, root)}")
-    return _open_ome_image(ome, root, channel, level, axes)
+    if isinstance(node, zarr.Group):
+        location, array, stated, channels = _open_level(node, root, level)
+    elif level:
+        raise ValueError(
+            f"level is {level}; {root} is a zarr array, which has no levels. Leave level at 0, or give the "
+            "path of the OME-Zarr image."
+        )
+    else:
+        location, array, stated, channels = root, node, _dimension_letters(node), ()
+    letters = _reconcile_axes(axes, stated, array, str(root))
+    selected = _select_channel(array, letters, channel, channels, str(root))
+    return ZarrSource(array, location=location, path=root.local_path, axes=letters, channel=selected)
 
 
 def _open_zarr_array(array: zarr.Array, axes: str | None) -> ZarrSource:
@@ -146,24 +152,16 @@ def _open_zarr_array(array: zarr.Array, axes: str | None) -> ZarrSource:
     return ZarrSource(array, location=location, path=location.local_path if location else None, axes=letters)
 
 
-def _open_plain_array(
-    array: zarr.Array, root: Location, channel: int | None, level: int, axes: str | None
-) -> ZarrSource:
-    if level:
-        raise ValueError(
-            f"level is {level}; {root} is a zarr array, which has no levels. Leave level at 0, or give the "
-            "path of the OME-Zarr image."
-        )
-    letters = _reconcile_axes(axes, _dimension_letters(array), array, str(root))
-    selected = _select_channel(array, letters, channel, (), str(root))
-    return ZarrSource(array, location=root, path=root.local_path, axes=letters, channel=selected)
-
-
-def _open_ome_image(
-    ome: OmeImage, root: Location, channel: int | None, level: int, axes: str | None
-) -> ZarrSource:
+def _open_level(
+    group: zarr.Group, root: Location, level: int
+) -> tuple[Location, zarr.Array, str | None, tuple[str, ...]]:
+    """Open a level of an OME-Zarr image; give its axes and the names of channels as the metadata have them."""
+    ome = read_ome_image(group)
+    if ome is None:
+        raise ValueError(f"image {root} is {describe_contents(group, root)}")
     if level >= len(ome.levels):
-        raise ValueError(f"level is {level}; {root} has {len(ome.levels)}: {_list_levels(ome, root)}.")
+        shapes = (f"{i} ({path!r}, shape {_open_array(root / path).shape})" for i, path in enumerate(ome.levels))
+        raise ValueError(f"level is {level}; {root} has {len(ome.levels)}: {', '.join(shapes)}.")
     location = root / ome.levels[level]
     array = _open_array(location)
     stated = ome.axes_of(array.shape)
@@ -172,9 +170,7 @@ def _open_ome_image(
             f"image {root}: its metadata give axes {stated!r}, but {ome.levels[level]!r} has shape "
             f"{array.shape}. Correct them, or pass dask.array.from_zarr({str(location)!r})."
         )
-    letters = _reconcile_axes(axes, stated, array, str(root))
-    selected = _select_channel(array, letters, channel, ome.channels, str(root))
-    return ZarrSource(array, location=location, path=root.local_path, axes=letters, channel=selected)
+    return location, array, stated, ome.channels
 
 
 def _open_array(location: Location) -> zarr.Array:
@@ -182,13 +178,6 @@ def _open_array(location: Location) -> zarr.Array:
         case zarr.Array() as array:
             return array
     raise ValueError(f"image {location} is a zarr group, not the array that should be there.")
-
-
-def _list_levels(ome: OmeImage, root: Location) -> str:
-    shapes = (_open_array(root / path).shape for path in ome.levels)
-    return ", ".join(
-        f"{i} ({path!r}, shape {shape})" for i, (path, shape) in enumerate(zip(ome.levels, shapes, strict=True))
-    )
 
 
 def _dimension_letters(array: zarr.Array) -> str | None:

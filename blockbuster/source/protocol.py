@@ -159,15 +159,11 @@ def check_length(lengths: tuple[int, ...], what: str, name: str) -> None:
     if len(lengths) > MOST_AXES:
         raise ValueError(f"image ({name}) has {len(lengths)} axes; at most {MOST_AXES} can be read.")
     if math.prod(lengths) > MOST_VOXELS:
+        # Python refuses to write numbers of more than 4300 digits.
+        shown = ", ".join(str(n) if n < 10**30 else "over 10^30" for n in lengths)
         raise ValueError(
-            f"image ({name}) has {what} {_in_short(lengths)}, more voxels than can be counted; its metadata are "
-            "damaged."
+            f"image ({name}) has {what} ({shown}), more voxels than can be counted; its metadata are damaged."
         )
-
-
-def _in_short(lengths: tuple[int, ...]) -> str:
-    # Python refuses to write numbers of more than 4300 digits.
-    return f"({', '.join(str(n) if n < 10**30 else 'over 10^30' for n in lengths)})"
 
 
 def check_axes(axes: str | None, shape: tuple[int, ...], name: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +97,8 @@ class ZarrSource:
         self._channel = channel
         self._stored = (array.shape, array.dtype)
         self.path = path
-        self.name = _name(array, location, channel)
+        where = show_url(str(location or array.store_path))
+        self.name = where if channel is None else f"{where}, channel {channel[1]}"
         self.shape: tuple[int, ...] = self._without_channel(array.shape)
         check_pixels(self.shape, array.dtype, self.name)
         self.dtype: np.dtype[Any] = native_dtype(array.dtype)
@@ -110,9 +110,7 @@ class ZarrSource:
     def read(self, region: tuple[slice, ...]) -> np.ndarray:
         """Return `region` (one slice per axis) as an array of the caller's own."""
         array, selection = self._opened(), self._with_channel(region)
-        pixels: Any = None
-        if self._folder is not None:
-            pixels = read_chunk_files(array, self._folder, selection)
+        pixels: Any = None if self._folder is None else read_chunk_files(array, self._folder, selection)
         if pixels is None:
             pixels = self._read_with_zarr(array, selection)
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
@@ -120,8 +118,9 @@ class ZarrSource:
     def _read_with_zarr(self, array: zarr.Array, selection: tuple[slice | int, ...]) -> Any:
         if self._folder is not None:
             check_chunk_files(array, self._folder, selection)
+        url = self._location.url if self._location else str(array.store_path)
         try:
-            with store_faults_explained(self._url, f"image {self.name}"):
+            with store_faults_explained(url, f"image {self.name}"):
                 return array[selection]
         except Exception as error:
             file = find_unreadable_chunk(array, self._folder, selection) if self._folder is not None else ""
@@ -154,8 +153,9 @@ class ZarrSource:
         array = self._opened()
         metadata = digest_text(json.dumps(array.metadata.to_dict(), sort_keys=True, default=str))
         if self.in_memory:
-            parts = (self.read(region) for region in self._chunk_regions())
-            return {**form, "metadata": metadata, "content": digest_content(parts)}
+            edges = [itertools.accumulate(lengths, initial=0) for lengths in self.chunks]
+            chunks = itertools.product(*([slice(*pair) for pair in itertools.pairwise(axis)] for axis in edges))
+            return {**form, "metadata": metadata, "content": digest_content(map(self.read, chunks))}
         url = show_url(str(self._location or array.store_path))
         return {**form, "metadata": metadata, "url": url, **_identify_zip(array)}
 
@@ -206,14 +206,6 @@ class ZarrSource:
     @property
     def _folder(self) -> str | None:
         return None if self._location is None else self._location.local_path
-
-    @property
-    def _url(self) -> str:
-        return self._location.url if self._location else str(self._opened().store_path)
-
-    def _chunk_regions(self) -> Iterator[tuple[slice, ...]]:
-        edges = [itertools.accumulate(lengths, initial=0) for lengths in self.chunks]
-        return itertools.product(*([slice(*pair) for pair in itertools.pairwise(axis)] for axis in edges))
 
     def _without_channel(self, per_axis: tuple[Any, ...]) -> tuple[Any, ...]:
         if self._channel is None:
@@ -302,8 +294,3 @@ def _identify_folder(folder: str) -> dict[str, Any]:
         "metadata": digest_metadata_files(folder),
         "content": digest_chunk_files(folder),
     }
-
-
-def _name(array: zarr.Array, location: Location | None, channel: tuple[int, int] | None) -> str:
-    where = show_url(str(location or array.store_path))
-    return where if channel is None else f"{where}, channel {channel[1]}"

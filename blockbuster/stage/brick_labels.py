@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from functools import cached_property
-from typing import Protocol
 
 import numpy as np
 
-from blockbuster.grid import Index, TileGrid, relative_box
+from blockbuster.grid import Index, relative_box
 from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.agreement import Agreements, TilePairs, compare_pieces
@@ -42,21 +41,17 @@ class BrickLabels:
         self._sections = SectionWriter()
         self._finder = StretchFinder()
         self._seams: BrickSeams = (_Touching if staged.min_agreement is None else _Agreeing)(staged, brick)
-        self._tiles: list[TileStretches] = []
-        self._indices: list[Index] = []
-        self._firsts: list[int] = []
+        self._held: list[tuple[TileStretches, Index, int]] = []
         self._n_groups = self._n_voxels = 0
 
     def add(self, tile: Index, labels: np.ndarray) -> int:
         """Take what fn returned for a tile with its halo, and say how many labels its core has."""
         own, count = self._seams.take(tile, labels, self.n_labels, self._finder)
         if count:
-            self._tiles.append(own)
-            self._indices.append(tile)
-            self._firsts.append(self.n_labels)
+            self._held.append((own, tile, self.n_labels))
             self.n_labels += count
             self._n_voxels += math.prod(own.shape)
-            if self._n_voxels >= GROUP_VOXELS or len(self._tiles) >= GROUP_TILES:
+            if self._n_voxels >= GROUP_VOXELS or len(self._held) >= GROUP_TILES:
                 self._close_group()
         return count
 
@@ -66,29 +61,34 @@ class BrickLabels:
 
     def sections(self) -> SectionWriter:
         """Give all that is to be kept of the brick, once its last tile was taken."""
-        if self._tiles:
+        if self._held:
             self._close_group()
         self._sections.add("groups", np.array(self._n_groups))
         self._seams.write(self._sections)
         return self._sections
 
     def _close_group(self) -> None:
-        numbers = np.ravel_multi_index(np.array(self._indices).T, self._grid.grid_shape)
-        group = StretchGroup.of(self._tiles, self._grid.cores(numbers))
+        tiles, indices, firsts = zip(*self._held, strict=True)
+        numbers = np.ravel_multi_index(np.array(indices).T, self._grid.grid_shape)
+        group = StretchGroup.of(tiles, self._grid.cores(numbers))
         write_group(self._sections, f"group-{self._n_groups}", numbers, group)
-        self._seams.draw(numbers, group, np.array(self._firsts), self.n_labels)
+        self._seams.draw(numbers, group, np.array(firsts), self.n_labels)
         self._n_groups += 1
         self._n_voxels = 0
-        self._tiles, self._indices, self._firsts = [], [], []
+        self._held = []
 
 
-class BrickSeams(Protocol):
+class BrickSeams:
     """What a merge rule learns of the seams of a brick while its labels are in memory."""
+
+    def __init__(self, staged: StagedLabels, brick: Index) -> None:
+        self.staged, self.brick, self.grid = staged, brick, staged.bricks.grid
 
     def take(
         self, tile: Index, labels: np.ndarray, first: int, finder: StretchFinder
     ) -> tuple[TileStretches, int]:
         """Find the stretches of a tile's core, and how many labels it has; `first` is added to ids later."""
+        raise NotImplementedError
 
     def pass_over(self, tile: Index) -> None:
         """Take note of a tile without labels."""
@@ -98,22 +98,18 @@ class BrickSeams(Protocol):
 
     def write(self, sections: SectionWriter) -> None:
         """Write pairs that touch inside the brick, and what its neighbours need."""
+        raise NotImplementedError
 
 
-class _Touching:
+class _Touching(BrickSeams):
     """For labels that are joined where they touch, the outermost planes of tiles are all there is to know."""
-
-    def __init__(self, staged: StagedLabels, brick: Index) -> None:
-        self.staged, self.brick = staged, brick
-        self.core = staged.bricks.core(brick)
-        self.has_halo = any(staged.bricks.grid.halo)
 
     @cached_property
     def planes(self) -> dict[int, np.ndarray]:
         """Across each axis, the low and the high plane of each layer of tiles, one after another."""
-        planes = {}
+        planes, core = {}, self.staged.bricks.core(self.brick)
         for axis in self.staged.merge_axes:
-            shape = [part.stop - part.start for part in self.core]
+            shape = [part.stop - part.start for part in core]
             tiles = self.staged.bricks.tiles(self.brick)[axis]
             shape[axis] = 2 * (tiles.stop - tiles.start)
             planes[axis] = np.zeros(shape, np.int32)
@@ -122,22 +118,21 @@ class _Touching:
     def take(
         self, tile: Index, labels: np.ndarray, first: int, finder: StretchFinder
     ) -> tuple[TileStretches, int]:
-        grid = self.staged.bricks.grid
-        core = grid.core(tile)
-        return finder.find(labels[relative_box(core, grid.grow(core))] if self.has_halo else labels, core)
-
-    def pass_over(self, tile: Index) -> None:
-        pass
+        core = self.grid.core(tile)
+        if any(self.grid.halo):
+            labels = labels[relative_box(core, self.grid.grow(core))]
+        return finder.find(labels, core)
 
     def draw(self, numbers: np.ndarray, group: StretchGroup, firsts: np.ndarray, n_labels: int) -> None:
         bricks, table, n = self.staged.bricks, np.arange(n_labels + 1, dtype=np.int32), len(numbers)
-        layers = np.unravel_index(numbers, bricks.grid.grid_shape)
+        origin = [part.start for part in bricks.core(self.brick)]
+        layers = np.unravel_index(numbers, self.grid.grid_shape)
         tiles = np.concatenate([np.arange(n), np.arange(n)])
         for axis, planes in self.planes.items():
             cut = group.boxes[tiles]
             cut[:n, axis, 1] = cut[:n, axis, 0] + 1
             cut[n:, axis, 0] = cut[n:, axis, 1] - 1
-            places = cut[:, :, 0] - [part.start for part in self.core]
+            places = cut[:, :, 0] - origin
             places[:n, axis] = 2 * (layers[axis] - bricks.tiles(self.brick)[axis].start)
             places[n:, axis] = places[:n, axis] + 1
             group.place(firsts, tiles, cut, places, table, planes)
@@ -156,19 +151,15 @@ class _Touching:
         sections.add("pairs", unique_pairs(np.sort(np.concatenate(found), axis=1)))
 
 
-class _Agreeing:
+class _Agreeing(BrickSeams):
     """Labels that must agree are compared as soon as both tiles are there; a tile is kept no longer than that."""
 
     def __init__(self, staged: StagedLabels, brick: Index) -> None:
-        self.staged, self.brick = staged, brick
+        super().__init__(staged, brick)
         self.waiting: dict[Index, tuple[TileStretches, int]] = {}
         self.leaving: dict[Index, list[Index]] = {}
         self.found: list[np.ndarray] = []
         self.strips: dict[Side, dict[int, TileStretches]] = {}
-
-    @property
-    def grid(self) -> TileGrid:
-        return self.staged.bricks.grid
 
     @cached_property
     def tile_pairs(self) -> TilePairs:
@@ -208,9 +199,6 @@ class _Agreeing:
         for before in self.leaving.pop(tile, ()):
             del self.waiting[before]
 
-    def draw(self, numbers: np.ndarray, group: StretchGroup, firsts: np.ndarray, n_labels: int) -> None:
-        pass
-
     def write(self, sections: SectionWriter) -> None:
         found = Agreements.of_pieces(self.found)
         sections.add("pairs", found.pairs)
@@ -235,8 +223,7 @@ class _Agreeing:
         stretches, first = self.waiting[tile]
         found = compare_pieces(self.tile_pairs.of(tile, step), stretches, other, self.tile_pairs.strides)
         if len(found):
-            found[:, 0] += first
-            found[:, 1] += other_first
+            found[:, :2] += [first, other_first]
             self.found.append(found)
 
     def _outer_sides(self, tile: Index) -> list[Side]:

@@ -15,7 +15,6 @@ BRICK_VOXELS = 2**24
 # Rather fewer bricks for each worker than everything decoded several times.
 BRICKS_PER_WORKER = (4, 2, 1)
 MOST_READ_COST = 2.0
-Index = tuple[int, ...]
 
 
 def choose_bricks(
@@ -87,16 +86,13 @@ def _grow_bricks(
     """Double the brick along one axis after the other as long as it stays within the limit."""
     counts = [1] * grid.ndim
     while True:
-        wider = [_doubled(counts, axis) for axis in range(grid.ndim) if counts[axis] < grid.grid_shape[axis]]
+        short = [axis for axis in range(grid.ndim) if counts[axis] < grid.grid_shape[axis]]
+        wider = [[*counts[:axis], 2 * counts[axis], *counts[axis + 1 :]] for axis in short]
         wider = [c for c in wider if _fits(grid, c, most_voxels, most_tiles)]
         wider = [c for c in wider if most_units is None or _n_units(grid, read_unit, c) <= most_units]
         if not wider:
             return BrickGrid(grid, tuple(min(c, max(1, n)) for c, n in zip(counts, grid.grid_shape, strict=True)))
         counts = min(wider, key=lambda c: (_read_cost(grid, read_unit, c), max(_extent(grid, c))))
-
-
-def _doubled(counts: list[int], axis: int) -> list[int]:
-    return counts[:axis] + [2 * counts[axis]] + counts[axis + 1 :]
 
 
 def _extent(grid: TileGrid, counts: Sequence[int]) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -22,13 +21,12 @@ __all__ = [
     "find_changed_pixels",
     "find_finished_tasks",
     "read_samples",
-    "read_task",
     "read_task_records",
     "task_record",
 ]
 
 Record = dict[str, Any]
-# Start and stop of a region along each axis, and the digest of its pixels: fit for JSON.
+# Start and stop of a region along each axis, and the digest of its pixels: [[[0, 4], [8, 9]], "5d1e9c20"].
 Sample = list[Any]
 
 
@@ -54,21 +52,6 @@ def task_record(result: BrickResult) -> Record:
     return record
 
 
-def read_task(record: Record) -> BrickResult:
-    """Give a finished task back from its record, without the errors of its tiles."""
-    return BrickResult(
-        record["task"],
-        np.asarray(record["counts"], np.int64),
-        maxima=list(record["maxima"]),
-        n_retried=record.get("retried", 0),
-        fn_seconds=record["fn"],
-        checksum=record["crc"],
-        pixels=record.get("pixels", ""),
-        pixels_tile=record.get("pixels_tile"),
-        in_pieces=record.get("in_pieces"),
-    )
-
-
 def read_task_records(directory: str) -> dict[int, Record]:
     """Read the last record of each task from the journal, ``counts`` as an array of int64, ``maxima`` as a tuple.
 
@@ -86,35 +69,24 @@ def read_task_records(directory: str) -> dict[int, Record]:
     return records
 
 
-@dataclass(frozen=True)
-class VerifyJob:
-    """What the tasks that verify bricks share."""
-
-    staged: StagedLabels
-    expected: dict[int, tuple[int, str]]
-
-
-def verify_brick(job: VerifyJob, number: int) -> tuple[int, bool]:
-    """Say whether the files of a brick are there and have the checksum of the journal."""
-    n_labels, checksum = job.expected[number]
-    return number, job.staged.checksum(job.staged.bricks.index(number), n_labels) == checksum
+def verify_brick(job: tuple[StagedLabels, dict[int, str]], number: int) -> tuple[int, bool]:
+    """Say whether the file of a brick that has labels is there and has the checksum of the journal."""
+    staged, expected = job
+    crc = expected[number]
+    return number, not crc or staged.checksum(staged.bricks.index(number)) == crc
 
 
-def find_finished_tasks(
-    job: StageJob, directory: str, execution: Execution, on_task: Callable[[int], Any]
-) -> dict[int, Record]:
+def find_finished_tasks(job: StageJob, execution: Execution, on_tiles: Callable[[int], Any]) -> dict[int, Record]:
     """Find the tasks that need not run again.
 
     Parameters
     ----------
     job : StageJob
         What the tasks share.
-    directory : str
-        The stage directory.
     execution : Execution
         Where to verify what they left.
-    on_task : callable
-        Called with the number of each task that is whole.
+    on_tiles : callable
+        Called with the number of tiles of each task that is whole.
 
     Returns
     -------
@@ -126,7 +98,7 @@ def find_finished_tasks(
     -----
     Reads every staged file once, as it is stored.
     """
-    records = read_task_records(directory)
+    records = read_task_records(job.staged.path)
     if not job.call.skip_errors:
         records = {number: record for number, record in records.items() if "failed" not in record}
     whole: dict[int, Record] = {}
@@ -135,12 +107,10 @@ def find_finished_tasks(
         number, is_whole = verified
         if is_whole:
             whole[number] = records[number]
-            on_task(number)
+            on_tiles(job.bricks.n_tiles(job.bricks.index(number)))
 
-    expected = {number: (int(record["counts"].sum()), record["crc"]) for number, record in records.items()}
-    numbers = sorted(expected)
-    verify = VerifyJob(job.staged, expected)
-    run_tasks(execution, verify_brick, verify, numbers, directory=directory, on_result=take)
+    verify = job.staged, {number: record["crc"] for number, record in records.items()}
+    run_tasks(execution, verify_brick, verify, sorted(records), directory=job.staged.path, on_result=take)
     return whole
 
 
@@ -153,34 +123,24 @@ def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
         The stage directory.
     grid : TileGrid
         Its tiles.
+
+    Returns
+    -------
+    list of Sample
+        Of the first and the last finished brick, and of the two with most labels: the corners of a mosaic are
+        often padding, which is the same in every image.
     """
     records = {number: record for number, record in read_task_records(directory).items() if record.get("pixels")}
     if records:
-        return choose_samples(BrickGrid(grid, tuple(read_layout(directory)["image"]["tiles_per_brick"])), records)
-    probes = read_journal(directory, "probe")
-    return [region_sample(grid.region(grid.index(probe["probe"])), probe["pixels"]) for probe in probes]
-
-
-def region_sample(region: tuple[slice, ...], digest: str) -> Sample:
-    """Return the sample of a region.
-
-    >>> region_sample((slice(0, 4), slice(8, 9)), "5d1e9c20")
-    [[[0, 4], [8, 9]], '5d1e9c20']
-    """
-    return [[[part.start, part.stop] for part in region], digest]
-
-
-def choose_samples(bricks: BrickGrid, records: dict[int, Record]) -> list[Sample]:
-    """Return samples of the first and the last finished brick, and of the two with most labels.
-
-    Notes
-    -----
-    The corners of a mosaic are often padding, which is the same in every image.
-    """
-    numbers = sorted(records)
-    fullest = sorted(numbers, key=lambda number: -int(records[number]["counts"].sum()))
-    chosen = dict.fromkeys([*numbers[:1], *fullest[:2], *numbers[-1:]])
-    return [region_sample(_sampled_region(bricks, records[n]), records[n]["pixels"]) for n in chosen]
+        bricks = BrickGrid(grid, tuple(read_layout(directory)["image"]["tiles_per_brick"]))
+        numbers = sorted(records)
+        fullest = sorted(numbers, key=lambda number: -int(records[number]["counts"].sum()))
+        chosen = dict.fromkeys([*numbers[:1], *fullest[:2], *numbers[-1:]])
+        found = [(_sampled_region(bricks, records[n]), records[n]["pixels"]) for n in chosen]
+    else:
+        probes = read_journal(directory, "probe")
+        found = [(grid.region(grid.index(probe["probe"])), probe["pixels"]) for probe in probes]
+    return [[[[part.start, part.stop] for part in region], digest] for region, digest in found]
 
 
 def _sampled_region(bricks: BrickGrid, record: Record) -> tuple[slice, ...]:

@@ -26,11 +26,6 @@ BYTES_PER_TILE = 64
 BYTES_PER_KEY = 5_000
 
 
-def sample_bytes(sampled_voxels: int, itemsize: int) -> int:
-    """Bound what Otsu's threshold of a sample takes: copies, in float64 where pixels are of no small integer."""
-    return (6 + 5 * itemsize) * sampled_voxels
-
-
 def peak_bytes(
     *,
     region_voxels: int,
@@ -100,6 +95,7 @@ def peak_bytes(
     stage += WAITING_BYTES_PER_VOXEL * waiting_voxels + APART_BYTES_PER_VOXEL * apart_voxels
     task = max(stage, REMAP_BYTES_PER_VOXEL * box_voxels)
     tasks = (n_at_once + 1) * task if n_at_once else 0
-    tasks = max(tasks, sample_bytes(sampled_voxels, itemsize))
+    # Otsu's threshold of a sample: copies, in float64 where pixels are of no small integer.
+    tasks = max(tasks, (6 + 5 * itemsize) * sampled_voxels)
     known = BYTES_PER_TASK * n_tasks + BYTES_PER_TILE * n_tiles + BYTES_PER_KEY * n_keys
     return BASE_BYTES + tasks + known + held_bytes

@@ -13,7 +13,7 @@ from blockbuster.errors import TileError, ends_process
 from blockbuster.grid import Box, BrickGrid, relative_box
 from blockbuster.source import DaskSource, Source
 from blockbuster.stage.empty import EmptyTiles, threshold_of_pixels
-from blockbuster.stage.sample import PiecesOfBricks, choose_pieces, cut_pieces, finite_pixels
+from blockbuster.stage.sample import choose_pieces, cut_pieces, finite_pixels, put_pieces
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile, unreadable
 from blockbuster.stage.staging import find_unreadable, share_source
 
@@ -73,7 +73,7 @@ def find_empty_tiles(
     source = share_source(source, execution, directory)
     boxes = choose_pieces(source) if threshold is None else []
     job = _LookJob(SavedRegions() if isinstance(source, DaskSource) else source, bricks, boxes)
-    sample = PiecesOfBricks(boxes, source.dtype)
+    pieces = [np.empty([part.stop - part.start for part in box], source.dtype) for box in boxes]
     maxima = np.zeros(bricks.grid.grid_shape, source.dtype)
 
     def take(look: _Look) -> None:
@@ -83,12 +83,12 @@ def find_empty_tiles(
         index = bricks.index(look.number)
         tiles = bricks.tiles(index)
         maxima[tiles] = look.maxima.reshape(maxima[tiles].shape)
-        sample.put(bricks.core(index), look.parts)
+        put_pieces(pieces, boxes, bricks.core(index), look.parts)
         on_tiles(look.maxima.size)
 
     _look_at_bricks(source, job, directory, execution, take)
     if threshold is None:
-        threshold, _ = threshold_of_pixels(finite_pixels(sample.pieces))
+        threshold, _ = threshold_of_pixels(finite_pixels(pieces))
     # Numbers of Python are compared exactly, integers of 64 bits with a float too.
     empty = np.array([maximum <= threshold for maximum in maxima.ravel().tolist()], bool)
     return EmptyTiles(threshold, empty.reshape(maxima.shape), maxima)

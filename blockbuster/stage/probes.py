@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from blockbuster.errors import TileError
+from blockbuster.grid import Box
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.source import pixel_digest
@@ -17,9 +16,6 @@ from blockbuster.stage.saved import RegionReader
 from blockbuster.stage.task import TileCall, try_tile
 
 __all__ = ["Probe", "ProbeJob", "keep_probe", "kept_probes", "probe_tile"]
-
-Index = tuple[int, ...]
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -111,21 +107,13 @@ def keep_probe(probe: Probe, directory: str, journal: Journal) -> None:
 
 def kept_probes(directory: str) -> list[Probe]:
     """Give back the probes of an earlier run whose files are whole."""
-    arrays = ArrayFolder(directory)
-    records = {record["probe"]: record for record in read_journal(directory) if "probe" in record}
-    return [_load(arrays, record) for record in records.values() if _is_whole(arrays, record)]
-
-
-def _load(arrays: ArrayFolder, record: dict[str, Any]) -> Probe:
-    labels = np.array(arrays.load(_name(record["probe"])))
-    return Probe(
-        record["probe"], labels, seconds=record["fn"], n_retried=record["retried"], pixels=record["pixels"]
-    )
-
-
-def _is_whole(arrays: ArrayFolder, record: dict[str, Any]) -> bool:
-    name = _name(record["probe"])
-    return os.path.exists(arrays.file(name)) and arrays.checksum(name) == record["crc"]
+    arrays, probes = ArrayFolder(directory), []
+    records = {record["probe"]: record for record in read_journal(directory, "probe")}
+    for number, record in records.items():
+        if arrays.checksum(_name(number)) == record["crc"]:
+            labels, pixels = np.array(arrays.load(_name(number))), record["pixels"]
+            probes.append(Probe(number, labels, seconds=record["fn"], n_retried=record["retried"], pixels=pixels))
+    return probes
 
 
 def _name(number: int) -> str:

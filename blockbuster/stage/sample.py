@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,11 +15,11 @@ __all__ = [
     "SAMPLE_PIECES",
     "SAMPLE_VOXELS",
     "Chunks",
-    "PiecesOfBricks",
     "choose_pieces",
     "cut_pieces",
     "finite_pixels",
     "hold_small",
+    "put_pieces",
     "read_boxes",
     "read_boxes_by_tiles",
     "sample_pixels",
@@ -79,25 +78,12 @@ def finite_pixels(pieces: Sequence[np.ndarray]) -> np.ndarray:
     return pixels[np.isfinite(pixels)] if pixels.dtype.kind == "f" else pixels
 
 
-class PiecesOfBricks:
-    """Pieces of an image that are put together from parts, as bricks of it are read anyway.
-
-    Parameters
-    ----------
-    boxes : sequence of tuple of slice
-        Where the pieces lie.
-    dtype : numpy.dtype
-        Of the image.
-    """
-
-    def __init__(self, boxes: Sequence[Box], dtype: np.dtype[Any]) -> None:
-        self.boxes = boxes
-        self.pieces = [np.empty([part.stop - part.start for part in box], dtype) for box in boxes]
-
-    def put(self, core: Box, parts: Sequence[np.ndarray]) -> None:
-        """Take what `cut_pieces` found in a brick."""
-        for (number, common), pixels in zip(_shared(self.boxes, core), parts, strict=True):
-            self.pieces[number][relative_box(common, self.boxes[number])] = pixels
+def put_pieces(
+    pieces: Sequence[np.ndarray], boxes: Sequence[Box], core: Box, parts: Sequence[np.ndarray]
+) -> None:
+    """Put what `cut_pieces` found in a brick into the pieces of an image that lie in some boxes."""
+    for (number, common), pixels in zip(_shared(boxes, core), parts, strict=True):
+        pieces[number][relative_box(common, boxes[number])] = pixels
 
 
 def cut_pieces(boxes: Sequence[Box], core: Box, pixels: np.ndarray, whole: Box) -> list[np.ndarray]:
@@ -192,7 +178,8 @@ def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
         groups.setdefault(_key(chunks, box, number), []).append(number)
     found: dict[int, np.ndarray] = {}
     for numbers in groups.values():
-        whole = _least_box([boxes[number] for number in numbers])
+        ends = zip(*(boxes[number] for number in numbers), strict=True)
+        whole = tuple(slice(min(p.start for p in parts), max(p.stop for p in parts)) for parts in ends)
         pixels = source.read(whole)
         for number in numbers:
             found[number] = pixels[relative_box(boxes[number], whole)].copy() if len(numbers) > 1 else pixels
@@ -238,8 +225,3 @@ def _key(chunks: Chunks, box: Box, number: int) -> tuple[int, ...]:
     around = [chunks.around(axis, part.start) for axis, part in enumerate(box)]
     inside = all(part.stop <= chunk.stop for part, chunk in zip(box, around, strict=True))
     return tuple(chunk.start for chunk in around) if inside else (-1, number)
-
-
-def _least_box(boxes: Sequence[Box]) -> Box:
-    ends = zip(*boxes, strict=True)
-    return tuple(slice(min(p.start for p in parts), max(p.stop for p in parts)) for parts in ends)

@@ -10,13 +10,11 @@ from typing import Protocol
 import numpy as np
 
 from blockbuster.errors import TileError
-from blockbuster.grid import Index, TileGrid, relative_box
+from blockbuster.grid import Box, Index, TileGrid, relative_box
 from blockbuster.npy import load_npy, write_npy
 from blockbuster.rundir.durable import replaced_file
 
 __all__ = ["RegionReader", "SavedRegions", "read_tile", "unreadable"]
-
-Box = tuple[slice, ...]
 
 
 class RegionReader(Protocol):
@@ -24,7 +22,6 @@ class RegionReader(Protocol):
 
     def read(self, region: Box) -> np.ndarray:
         """Read a region."""
-        ...
 
 
 def read_tile(read: Callable[[Box], np.ndarray], grid: TileGrid, tile: Index) -> np.ndarray:

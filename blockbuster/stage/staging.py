@@ -14,7 +14,7 @@ import numpy as np
 from blockbuster.cluster import Execution, clear_attempts, run_tasks
 from blockbuster.errors import TileError, ends_process
 from blockbuster.failpoints import reach
-from blockbuster.grid import BrickGrid
+from blockbuster.grid import BrickGrid, Index
 from blockbuster.identity import Growth
 from blockbuster.npy import write_npy
 from blockbuster.rundir.arrays import ArrayFolder
@@ -38,7 +38,6 @@ logger = logging.getLogger("blockbuster")
 MOST_FN_SECONDS_PER_TASK = 10.0
 SLOW_FN_SECONDS = 0.2
 MOST_TILES_LOOKED_AT = 64
-Index = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -178,8 +177,10 @@ class _Stage:
         probes, self.bricks, drops = _probe(self, fixed_bricks)
         self.call = dataclasses.replace(self.call, drops_channels=drops)
         axis = self.call.channel_axis if drops else None
-        joined_axes = label_axes(merge_axes, axis)
-        label_bricks = _label_bricks(self.bricks, axis)
+        joined_axes, label_bricks = label_axes(merge_axes, axis), self.bricks
+        if axis is not None:
+            counts = self.bricks.tiles_per_brick
+            label_bricks = BrickGrid(self.bricks.grid.without_axis(axis), counts[:axis] + counts[axis + 1 :])
         staged = StagedLabels(self.directory, label_bricks, joined_axes, connectivity, min_agreement)
         image = {
             "tile_lengths": self.bricks.grid.lengths,
@@ -225,7 +226,7 @@ class _Stage:
             marked=not self.execution.in_process,
         )
         tally = Tally(self.bricks, self.journal, verbose, on_tiles, self.growth)
-        finished = self._finished_tasks(job, on_tiles)
+        finished = find_finished_tasks(job, self.execution, on_tiles)
         for record in finished.values():
             tally.add_record(record)
         n_resumed = sum(len(record["counts"]) for record in finished.values())
@@ -253,12 +254,6 @@ class _Stage:
             failed=sorted(tally.failed),
             samples=read_samples(self.directory, grid) if job.sampled else [],
         )
-
-    def _finished_tasks(self, job: StageJob, on_tiles: Callable[[int], Any]) -> dict[int, dict[str, Any]]:
-        def count(number: int) -> None:
-            on_tiles(self.bricks.n_tiles(self.bricks.index(number)))
-
-        return find_finished_tasks(job, self.directory, self.execution, count)
 
     def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:
         """Run bricks; pixels of a dask image enter the tasks through the graph."""
@@ -412,10 +407,3 @@ def _probe(stage: _Stage, fixed_bricks: bool) -> tuple[list[Probe], BrickGrid, b
         seconds = max(1e-9, min(probe.seconds for probe in good))
         bricks = limit_bricks(bricks, int(min(MOST_FN_SECONDS_PER_TASK / seconds, most_tiles)))
     return found, bricks, drops
-
-
-def _label_bricks(bricks: BrickGrid, dropped: int | None) -> BrickGrid:
-    if dropped is None:
-        return bricks
-    counts = bricks.tiles_per_brick
-    return BrickGrid(bricks.grid.without_axis(dropped), counts[:dropped] + counts[dropped + 1 :])

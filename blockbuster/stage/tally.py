@@ -5,27 +5,28 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from blockbuster.errors import format_slices
 from blockbuster.failpoints import reach
-from blockbuster.grid import BrickGrid
+from blockbuster.grid import BrickGrid, Index
 from blockbuster.identity import Growth
 from blockbuster.rundir.journal import Journal
-from blockbuster.stage.finished import read_task, task_record
+from blockbuster.stage.finished import task_record
 from blockbuster.stage.task import BrickResult
 
 __all__ = ["Tally"]
 
 logger = logging.getLogger("blockbuster")
 
-Index = tuple[int, ...]
 # Things that fn appends to, of which the names go into each record.
 MAX_REPEATED = 8
 
 
+@dataclass
 class Tally:
     """Journal the results of bricks as they arrive, and add them up.
 
@@ -43,20 +44,14 @@ class Tally:
         What fn may append to.
     """
 
-    def __init__(
-        self,
-        bricks: BrickGrid,
-        journal: Journal,
-        verbose: bool,
-        on_tiles: Callable[[int], Any],
-        growth: Growth,
-    ) -> None:
-        self.bricks = bricks
-        self.journal = journal
-        self.verbose = verbose
-        self.on_tiles = on_tiles
-        self.growth = growth
-        self.counts = np.zeros(bricks.grid.grid_shape, np.int64)
+    bricks: BrickGrid
+    journal: Journal
+    verbose: bool
+    on_tiles: Callable[[int], Any]
+    growth: Growth
+
+    def __post_init__(self) -> None:
+        self.counts = np.zeros(self.bricks.grid.grid_shape, np.int64)
         self.n_finished = 0
         self.n_skipped = 0
         self._maxima: list[np.ndarray] = []
@@ -85,26 +80,24 @@ class Tally:
             grown = self.growth.grown
         self.journal.append({**record, "grown": grown} if grown else record)
         reach("task journalled")
-        self._count(result, record)
+        self.add_record({**record, "counts": result.counts, "fn": result.fn_seconds})
         self.on_tiles(len(result.counts))
 
     def add_record(self, record: dict[str, Any]) -> None:
-        """Take a brick that an earlier run finished."""
-        self._count(read_task(record), record)
-
-    def _count(self, result: BrickResult, record: dict[str, Any]) -> None:
-        index = self.bricks.index(result.number)
+        """Count what the record of a finished brick says, the counts of its tiles as an array."""
+        index, counts = self.bricks.index(record["task"]), record["counts"]
         tiles = self.bricks.tiles(index)
-        self.counts[tiles] = result.counts.reshape(self.counts[tiles].shape)
+        self.counts[tiles] = counts.reshape(self.counts[tiles].shape)
         self.n_finished += 1
-        self.n_skipped += len(result.maxima)
+        self.n_skipped += len(record["maxima"])
         # A list would take four times as much.
-        self._maxima.append(np.array(result.maxima))
-        self.n_retried += result.n_retried
-        self.fn_seconds += result.fn_seconds
-        if result.counts.any():
-            has_two_ids = self.in_pieces is None or result.in_pieces is None
-            self.in_pieces = None if has_two_ids else self.in_pieces or result.in_pieces
+        self._maxima.append(np.array(record["maxima"]))
+        self.n_retried += record.get("retried", 0)
+        self.fn_seconds += record["fn"]
+        if counts.any():
+            in_pieces = record.get("in_pieces")
+            has_two_ids = self.in_pieces is None or in_pieces is None
+            self.in_pieces = None if has_two_ids else self.in_pieces or in_pieces
         self.failed += record.get("failed", [])
         if self.verbose:
             self._log(index)

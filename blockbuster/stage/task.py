@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import sys
 import time
@@ -15,7 +14,7 @@ import numpy as np
 
 from blockbuster.cluster import RunStoppedError, StopCheck, take_turns
 from blockbuster.errors import TileError, ends_process, error_text
-from blockbuster.grid import BrickGrid, TileGrid, relative_box
+from blockbuster.grid import Box, BrickGrid, Index, TileGrid, relative_box
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.seams.labels import keep_positions_apart
 from blockbuster.source import pixel_digest
@@ -39,8 +38,6 @@ NO_CHANNEL = (
     'e.g. axes="yxc", and pass channel=None.'
 )
 CHANNEL_RULE = " With channel=None, labels have the channel axis for all tiles or for none."
-Index = tuple[int, ...]
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -370,6 +367,8 @@ class _BrickTask:
             return None
 
     def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:
+        call = self.job.call
+        watch = MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))
         for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
             index = self.job.label_index(tile)
             self.attempt.at(i)
@@ -379,8 +378,8 @@ class _BrickTask:
                 continue
             result.counts[i] = self.labels.add(index, found)
             if result.counts[i]:
-                self.mask_watch.look(found, int(result.counts[i]))
-        result.in_pieces = self.mask_watch.in_pieces
+                watch.look(found, int(result.counts[i]))
+        result.in_pieces = watch.in_pieces
 
     def _label_tile(
         self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult
@@ -401,7 +400,7 @@ class _BrickTask:
             return None
 
     def _try_tile(self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
-        with self.turns:
+        with take_turns(self.job.call.one_at_a_time):
             # The run may have ended, also while this tile waited.
             self.job.stop_check.pass_on()
             outcome = try_tile(self.job.call, tile, self._reader(i, pixels, result))
@@ -427,14 +426,5 @@ class _BrickTask:
         return read
 
     @cached_property
-    def turns(self) -> contextlib.AbstractContextManager[Any]:
-        return take_turns(self.job.call.one_at_a_time)
-
-    @cached_property
     def labels(self) -> BrickLabels:
         return BrickLabels(self.job.staged, self.job.label_index(self.index))
-
-    @cached_property
-    def mask_watch(self) -> MaskWatch:
-        call = self.job.call
-        return MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))

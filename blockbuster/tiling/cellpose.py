@@ -173,11 +173,6 @@ def _largest_tile(image: Shape, least: Shape, halo: int, voxels: int, most: int,
     minimum = ((1, *least)[-3], max(least[-2:]))
     balanced = voxels_for_balance(image, n_running, most, minimum)
     tile = plan_tile_shape(image, 1, voxels, max_voxels=balanced, halo=halo, whole_halo=True, minimum=minimum)
-    return _widen(tile, least)
-
-
-def _widen(tile: Shape, least: Shape) -> Shape:
-    """Lengthen the last axes to `least`."""
     n_leading = len(tile) - len(least)
     return (*tile[:n_leading], *map(max, tile[n_leading:], least))
 
@@ -185,10 +180,9 @@ def _widen(tile: Shape, least: Shape) -> Shape:
 def _warn_of_memory(
     tile: Shape, needed: int, memory: NetworkMemory, budget: MemoryBudget, execution: Execution
 ) -> None:
-    if execution.n_processes is None:
-        remedy = "a smaller batch_size"
-    else:
-        remedy = "fewer workers with more memory, or a smaller batch_size"
+    remedy = "a smaller batch_size"
+    if execution.n_processes is not None:
+        remedy = f"fewer workers with more memory, or {remedy}"
     logger.warning(
         "memory may not suffice for Cellpose: a tile of %s, the least that is of use, takes %.1f GiB with a halo "
         "of %d diameters, beside a network of %.1f GiB, and loading that %.1f GiB, in each of %d processes (free "

@@ -128,7 +128,9 @@ def auto_tile_shape(
             tile = plan_tile_shape(image, voxel_bytes, budget.tile_bytes, max_voxels=most)
         reason = f"{budget}; at most {most} voxels a tile"
     if verbose:
-        _log_choice(tile, image, voxel_bytes, reason)
+        needed = _format_bytes(region_voxels(tile, tuple(max(1, n) for n in image)) * voxel_bytes)
+        message = "tile %s for an image of %s: %s with its halo, at %d bytes per voxel (%s)"
+        logger.info(message, tile, image, needed, voxel_bytes, reason)
     return tile
 
 
@@ -527,12 +529,6 @@ def _count_workers() -> int:
     from dask.system import CPU_COUNT
 
     return max(1, int(config.get("num_workers", None) or CPU_COUNT))
-
-
-def _log_choice(tile: Shape, image: Shape, voxel_bytes: int, reason: str) -> None:
-    needed = _format_bytes(region_voxels(tile, tuple(max(1, n) for n in image)) * voxel_bytes)
-    message = "tile %s for an image of %s: %s with its halo, at %d bytes per voxel (%s)"
-    logger.info(message, tile, image, needed, voxel_bytes, reason)
 
 
 def _format_bytes(n_bytes: int) -> str:

@@ -47,18 +47,15 @@ class NetworkMemory:
     def tile_bytes(self, voxels: int, fit: TileFit) -> int:
         """Estimate the bytes that a tile of so many voxels takes, halo included, beside the model."""
         running = fit.batch_size * self.square + voxels * self._flows(fit)
-        return max(running, self.kept + voxels * self._masks(fit))
+        return max(running, self.kept + voxels * (fit.voxel_bytes + self.masks))
 
     def most_voxels(self, n_bytes: int, fit: TileFit) -> int:
         """Count the voxels of the largest tile, halo included, that so many bytes hold beside the model."""
         running = (n_bytes - fit.batch_size * self.square) // self._flows(fit)
-        return max(0, min(running, (n_bytes - self.kept) // self._masks(fit)))
+        return max(0, min(running, (n_bytes - self.kept) // (fit.voxel_bytes + self.masks)))
 
     def _flows(self, fit: TileFit) -> int:
         return fit.voxel_bytes + math.ceil(self.flows * fit.enlargement())
-
-    def _masks(self, fit: TileFit) -> int:
-        return fit.voxel_bytes + self.masks
 
 
 @dataclass(frozen=True)
