@@ -13,25 +13,22 @@ import pickle
 import types
 from collections import ChainMap
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from blockbuster.errors import TileError, error_text
-
-if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
 
 __all__ = ["dump", "dumps"]
 
 
-def dump(value: Any, file: SupportsWrite[bytes]) -> None:
+def dump(value: Any, file: Any) -> None:
     """Write the pickle of a value, and with each function that cloudpickle takes apart the lines of its file.
 
     Parameters
     ----------
     value : object
         What to pickle.
-    file : binary file
-        Where to; `pickle.load` reads it in any process that can import blockbuster.
+    file : object
+        Takes bytes by ``write``; `pickle.load` reads them in any process that can import blockbuster.
 
     Notes
     -----
