@@ -2,7 +2,7 @@
 
 A task that is sent to a worker is a path, a digest and a number. Its result does not wait in the worker's memory,
 where it is lost with the worker or cannot be had while fn holds the GIL: it lies in the folder, and a task that a
-scheduler repeats finds it there.
+scheduler repeats finds it there, or an empty file where it was taken already.
 
 Whoever else can write to the folder cannot have code of theirs run. What the tasks share is a pickle, and a
 worker reads it only if it has the digest that came with the task; results are plain data.
@@ -104,7 +104,7 @@ class TaskFolder:
             return _load(self.path, self.digest)
 
     def has_result(self, number: int) -> bool:
-        """Whether a task was finished before."""
+        """Whether a task was finished before, its result taken or not."""
         return os.path.exists(self._file(number))
 
     def keep(self, number: int, result: Any) -> None:
@@ -118,7 +118,9 @@ class TaskFolder:
             os.replace(new, self._file(number))
 
     def take(self, number: int) -> Any:
-        """Take the result of a finished task out of the folder.
+        """Take the result of a finished task, and leave an empty file in its place.
+
+        A scheduler that hears of a worker's death before it hears that the result was taken repeats the task.
 
         Raises
         ------
@@ -128,7 +130,7 @@ class TaskFolder:
         path = self._file(number)
         _wait_for(path)
         data = Path(path).read_bytes()
-        os.unlink(path)
+        os.truncate(path, 0)
         try:
             return decode(data)
         except ValueError as error:

@@ -66,7 +66,13 @@ def test_a_task_that_is_repeated_finds_its_result(tmp_path):
     run_kept_task(folder.path, folder.digest, 5)
     assert batch.function.__closure__[0].cell_contents == [5]
     assert folder.take(5)["counts"].tolist() == [0, 1, 2, 3, 4]
-    assert sorted(os.listdir(folder.path)) == ["batch.pickle"]
+    # The scheduler may not know yet that it was taken.
+    run_kept_task(folder.path, folder.digest, 5)
+    assert batch.function.__closure__[0].cell_contents == [5]
+    assert {name: os.path.getsize(f"{folder.path}/{name}") for name in os.listdir(folder.path)} == {
+        "batch.pickle": os.path.getsize(f"{folder.path}/batch.pickle"),
+        "5.result": 0,
+    }
     folder.remove()
     # A task that outlives its run has nowhere to leave its result.
     folder.keep(6, "late")
