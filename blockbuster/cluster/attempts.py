@@ -23,6 +23,8 @@ __all__ = ["Attempt", "DeadAttempt", "clear_attempts", "dead_attempts"]
 ATTEMPTS = "attempts"
 SUFFIX = ".attempt"
 STEP_BYTES = 12
+# Of the flags of a process, in include/linux/sched.h.
+PF_EXITING = 0x4
 
 
 class DeadAttempt(NamedTuple):
@@ -109,26 +111,34 @@ class Attempt:
     def __enter__(self) -> Self:
         if self.directory is None:
             return self
+        before = self._dead_before(self.directory)
+        self._before = Counter(attempt.step for attempt in before if attempt.alone)
+        # A task that waits for its turn has no mark yet: it is not what the process dies of meanwhile.
+        self._stack.enter_context(_turns.turn(alone=bool(before)))
         # Where the folder was removed, the run has ended, and the task will see that.
         with contextlib.suppress(FileNotFoundError):
-            n_before = self._mark(os.path.join(self.directory, ATTEMPTS))
-            dead = dead_attempts(self.directory) if n_before else []
-            before = [attempt for attempt in dead if attempt.task == self.task]
-            self._before = Counter(attempt.step for attempt in before if attempt.alone)
-            self._stack.enter_context(_turns.turn(alone=bool(before)))
+            self._mark(self.directory)
         return self
 
-    def _mark(self, folder: str) -> int:
-        """Make the first file that is not there, and say how many are."""
+    def _path_of(self, directory: str, number: int) -> str:
+        return os.path.join(directory, ATTEMPTS, f"{self.task}.{number}{SUFFIX}")
+
+    def _dead_before(self, directory: str) -> list[DeadAttempt]:
+        """Read the marks of those that died of this task; with the first mark they begin."""
+        if not os.path.lexists(self._path_of(directory, 0)):
+            return []
+        return [attempt for attempt in dead_attempts(directory) if attempt.task == self.task]
+
+    def _mark(self, directory: str) -> None:
+        """Make the first file that is not there."""
         number = 0
         while self._file is None:
-            self._path = os.path.join(folder, f"{self.task}.{number}{SUFFIX}")
+            self._path = self._path_of(directory, number)
             try:
                 self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
             except FileExistsError:
                 number += 1
         os.pwrite(self._file, b"%-*d" % (STEP_BYTES, -1) + _process_name().encode(), 0)
-        return number
 
     def at(self, step: int) -> None:
         """Mark that a step begins."""
@@ -186,9 +196,19 @@ def _is_alive(process: str) -> bool:
     import psutil
 
     try:
-        return bool(psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE)
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE and not _is_exiting(pid)
     except (psutil.Error, OverflowError):
         return False
+
+
+def _is_exiting(pid: str) -> bool:
+    """Whether Linux is removing a process: others hear that its connections are closed before it is a zombie."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return False
+    return bool(int(fields[6]) & PF_EXITING)
 
 
 def _process_name() -> str:
