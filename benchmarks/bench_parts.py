@@ -16,10 +16,10 @@ from benchmarks.runs import on_threads
 from benchmarks.settings import is_small
 from benchmarks.tissue import voronoi_labels
 from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.kernels.stretches import StretchFinder, StretchGroup
 from blockbuster.merge import join_pairs
 from blockbuster.rundir.sections import SectionFile, SectionWriter
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.seams.stretches import StretchFinder, StretchGroup
 from blockbuster.source import open_source
 from blockbuster.stage.brick_labels import BrickLabels
 

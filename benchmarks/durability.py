@@ -33,7 +33,7 @@ from benchmarks.runs import N_THREADS, run_engine, seconds_of
 from benchmarks.settings import Setting, is_small, settings
 from benchmarks.table import format_table, verdict
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.identity import FunctionIdentity, Growth
+from blockbuster.identity.function import FunctionIdentity, Growth
 from blockbuster.output import publishing
 from blockbuster.rundir.journal import JOURNAL, Journal
 from blockbuster.stage.finished import read_task_records
@@ -127,10 +127,10 @@ PARTS: dict[str, dict[str, Any]] = {
     "looking for staged files": {"blockbuster.rundir.staged._wait_for": _nothing},
     "fingerprint": {
         "blockbuster.source.zarr_source.ZarrSource.identity": lambda source: {},
-        "blockbuster.resuming.identify_function": lambda fn, version: FunctionIdentity({}),
+        "blockbuster.run.claim.identify_function": lambda fn, version: FunctionIdentity({}),
     },
     "locks": {
-        "blockbuster.resuming.hold_lock": _no_lock,
+        "blockbuster.run.claim.hold_lock": _no_lock,
         "blockbuster.output.publishing.hold_lock": _no_lock,
     },
     "flushing": {"blockbuster.output.publishing.flush_folder": _nothing},
@@ -139,7 +139,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "blockbuster.rundir.staged.write_atomically": write_plainly,
         "blockbuster.rundir.staged.replaced_file": plain_file,
         "blockbuster.output.targets.replaced_file": plain_file,
-        "blockbuster.finish.write_atomically": write_plainly,
+        "blockbuster.run.finish.write_atomically": write_plainly,
     },
 }
 

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blockbuster.advise import estimate_empty_tiles, intensity_percentiles, suggest_overlap
     from blockbuster.errors import TileError
-    from blockbuster.local_cluster import make_local_cluster
+    from blockbuster.execution.local_cluster import make_local_cluster
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
-    from blockbuster.plan import RunPlan, plan_run
     from blockbuster.process import tile_process
     from blockbuster.report import RunReport, read_report
+    from blockbuster.run.plan import RunPlan, plan_run
     from blockbuster.source import load_ome_zarr
     from blockbuster.tiling import auto_tile_shape, auto_tile_shape_cellpose
 
@@ -40,7 +40,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
-    "RunPlan": "plan",
+    "RunPlan": "run.plan",
     "RunReport": "report",
     "TileError": "errors",
     "auto_tile_shape": "tiling",
@@ -48,8 +48,8 @@ _HOMES = {
     "estimate_empty_tiles": "advise",
     "intensity_percentiles": "advise",
     "load_ome_zarr": "source",
-    "make_local_cluster": "local_cluster",
-    "plan_run": "plan",
+    "make_local_cluster": "execution.local_cluster",
+    "plan_run": "run.plan",
     "read_report": "report",
     "relabel_sequential_zarr": "native",
     "suggest_overlap": "advise",

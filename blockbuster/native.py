@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import zarr
 
-from blockbuster.cluster import find_execution, with_workers
-from blockbuster.finish import FinishedStage
+from blockbuster.execution import find_execution, with_workers
 from blockbuster.grid import TileGrid
-from blockbuster.jit import in_native_order
-from blockbuster.options import check_choice, resolve_count, resolve_fraction
+from blockbuster.kernels.jit import in_native_order
 from blockbuster.output.label_image import geometry_of_labels, warn_of_transformations_left_out
 from blockbuster.output.paths import check_groups, resolve_place
 from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_image, replaced_output
 from blockbuster.process import tile_process
 from blockbuster.report import REPORT, RunReport, read_report
+from blockbuster.run.finish import FinishedStage
+from blockbuster.run.options import check_choice, resolve_count, resolve_fraction
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.folder import is_stage

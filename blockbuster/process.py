@@ -14,25 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.chunks import open_labels
-from blockbuster.cluster import Execution
-from blockbuster.errors import warn_user
-from blockbuster.finish import FinishedStage, MergeProgress, progress_bar
+from blockbuster.compat import open_labels
+from blockbuster.errors import escape_controls, warn_user
+from blockbuster.execution import Execution
 from blockbuster.output.label_image import warn_of_transformations_left_out
 from blockbuster.output.publishing import OutputPlace
-from blockbuster.plan import (
+from blockbuster.report import RunReport, installed_versions
+from blockbuster.run.claim import Claim, claimed
+from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar
+from blockbuster.run.plan import (
     RunPlan,
     make_plan,
     warn_of_missing_halo,
     warn_of_repeated_chunks,
     warn_of_small_workers,
 )
-from blockbuster.preflight import refuse_in_starting_worker, warn_of_little_room
-from blockbuster.report import RunReport, installed_versions
-from blockbuster.resuming import Claim, claimed
+from blockbuster.run.preflight import refuse_in_starting_worker, warn_of_little_room
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal
-from blockbuster.shown import escape_controls
 from blockbuster.stage.empty import choose_empty_threshold
 from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import StageOutcome, stage_labels

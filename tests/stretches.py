@@ -3,7 +3,7 @@
 import numpy as np
 from hypothesis import strategies as st
 
-from blockbuster.seams.stretches import StretchFinder, StretchGroup, TileStretches, border_stretches
+from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches, border_stretches
 
 DTYPES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"]
 shapes = st.lists(st.integers(1, 6), min_size=1, max_size=5).map(tuple)

@@ -44,7 +44,7 @@ def test_the_page_on_design_has_the_layers_of_the_contract():
 @pytest.mark.parametrize(
     ("module", "line", "broken"),
     [
-        ("grid.py", "import blockbuster.plan", "blockbuster.grid -> blockbuster.plan"),
+        ("grid.py", "import blockbuster.run.plan", "blockbuster.grid -> blockbuster.run.plan"),
         ("merge/table.py", "from blockbuster.stage import task", "blockbuster.merge.table -> blockbuster.stage"),
         ("new_module.py", "", "blockbuster.new_module"),
     ],

@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 import blockbuster
-from blockbuster.plan import RunOptions
+from blockbuster.run.plan import RunOptions
 
 HEAVY = ["cupy", "dask", "distributed", "numba", "ome_zarr", "psutil", "scipy", "skimage", "tqdm", "zarr"]
 # The signature of tile_process as it was specified: what users rely on.
@@ -64,8 +64,8 @@ def test_name_loads_its_own_module_alone():
         "blockbuster.report",
         "blockbuster.report.run",
         "blockbuster.report.seams",
-        "blockbuster.sealed",
-        "blockbuster.shown",
+        "blockbuster.identity.sealed",
+        "blockbuster.identity",
     }
     assert sorted(loaded.intersection(HEAVY)) == []
 

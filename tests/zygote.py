@@ -236,10 +236,10 @@ def import_all():
     import blockbuster.native
     import blockbuster.process  # noqa: F401
     from blockbuster.grid import BrickGrid, TileGrid
+    from blockbuster.kernels.stretches import StretchFinder, StretchGroup
     from blockbuster.merge import join_pairs
     from blockbuster.report import installed_versions
     from blockbuster.rundir.staged import StagedLabels
-    from blockbuster.seams.stretches import StretchFinder, StretchGroup
     from blockbuster.stage.brick_labels import BrickLabels
 
     installed_versions()

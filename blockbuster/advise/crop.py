@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockbuster.grid import Box, Index, TileGrid
-from blockbuster.plan import RunPlan
+from blockbuster.run.plan import RunPlan
 from blockbuster.stage.sample import Chunks, read_boxes
 
 __all__ = ["Crop", "choose_crop"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from blockbuster.finish import progress_bar
-from blockbuster.options import check_flag
-from blockbuster.plan import plan_run
-from blockbuster.preflight import refuse_in_starting_worker
-from blockbuster.resuming import throwaway_stage
+from blockbuster.run.claim import throwaway_stage
+from blockbuster.run.finish import progress_bar
+from blockbuster.run.options import check_flag
+from blockbuster.run.plan import plan_run
+from blockbuster.run.preflight import refuse_in_starting_worker
 from blockbuster.stage.empty import EmptyTiles
 from blockbuster.stage.looking import find_empty_tiles
 from blockbuster.stage.sample import hold_small

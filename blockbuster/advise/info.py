@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import zarr
 
-from blockbuster.plan import plan_run
 from blockbuster.report import read_report
+from blockbuster.run.plan import plan_run
 from blockbuster.source.collection import find_images
 from blockbuster.source.geometry import Geometry, open_level, read_geometry
 from blockbuster.source.location import Location, locate, open_node

@@ -14,10 +14,10 @@ from blockbuster.advise.answer import OverlapAdvice, OverlapRow
 from blockbuster.advise.crop import Crop, choose_crop
 from blockbuster.advise.scoring import labels_in, score_labels
 from blockbuster.errors import unsaid
-from blockbuster.finish import progress_bar
-from blockbuster.options import check_flag, resolve_count, resolve_fraction
-from blockbuster.plan import RunPlan, plan_run
 from blockbuster.process import tile_process
+from blockbuster.run.finish import progress_bar
+from blockbuster.run.options import check_flag, resolve_count, resolve_fraction
+from blockbuster.run.plan import RunPlan, plan_run
 from blockbuster.stage.sample import hold_small
 
 __all__ = ["OverlapAdvice", "OverlapRow", "suggest_overlap"]

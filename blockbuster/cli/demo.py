@@ -21,7 +21,7 @@ def add_command(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from blockbuster.demo import run_demo
+    from blockbuster.cli.demonstration import run_demo
 
     try:
         return DONE if run_demo(args.folder) else FAILED

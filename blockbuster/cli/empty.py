@@ -55,7 +55,7 @@ def add_command(commands: Any) -> None:
 def _run(args: argparse.Namespace) -> int:
     from blockbuster.advise import estimate_empty_tiles
     from blockbuster.errors import TileError
-    from blockbuster.plan import plan_run
+    from blockbuster.run.plan import plan_run
 
     options = {name: getattr(args, name) for name in ("tile_shape", "overlap", "channel", "level")}
     try:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from blockbuster.shown import escape_controls, hide_secrets
+from blockbuster.errors import escape_controls, hide_secrets
 
 __all__ = [
     "DONE",

@@ -29,8 +29,8 @@ from blockbuster.cli.messages import (
 from blockbuster.cli.segment_options import add_options
 
 if TYPE_CHECKING:
-    from blockbuster.plan import RunPlan
     from blockbuster.report import RunReport
+    from blockbuster.run.plan import RunPlan
 
 __all__ = ["add_command"]
 
@@ -104,7 +104,7 @@ class _Job:
 
     def _plan(self) -> tuple[RunPlan, Callable[..., Any] | None]:
         """Check all arguments; give the user's function, or None for one of ours."""
-        from blockbuster.plan import plan_run
+        from blockbuster.run.plan import plan_run
 
         fn = None if self.fn_name.is_ours else self.fn_name.load(use_gpu=bool(self.options.get("use_gpu")))
         given = {} if fn is None else {"fn": fn}

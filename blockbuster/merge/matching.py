@@ -10,14 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockbuster.grid import Index
+from blockbuster.kernels.agreement import Agreements, TilePairs, compare_pieces
+from blockbuster.kernels.pairs import collect_touching_pairs
+from blockbuster.kernels.sections import read_group
+from blockbuster.kernels.stretches import TileStretches
+from blockbuster.kernels.strips import strip_boxes
 from blockbuster.merge.table import BrickIds
 from blockbuster.merge.tally import SeamTally, TouchingPairs
 from blockbuster.rundir.staged import BrickFile, StagedLabels
-from blockbuster.seams.agreement import Agreements, TilePairs, compare_pieces
-from blockbuster.seams.pairs import collect_touching_pairs
-from blockbuster.seams.sections import read_group
-from blockbuster.seams.stretches import TileStretches
-from blockbuster.seams.strips import strip_boxes
 
 __all__ = ["MatchJob", "MatchResult", "match_bricks"]
 

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from blockbuster.cluster import Execution, run_tasks
+from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import TileGrid
+from blockbuster.kernels.pairs import NO_PAIRS
 from blockbuster.merge.components import join_pairs
 from blockbuster.merge.matching import MatchJob, MatchResult, match_bricks
 from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
@@ -19,7 +20,6 @@ from blockbuster.merge.tally import SeamTally
 from blockbuster.report import SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.seams.pairs import NO_PAIRS
 
 __all__ = ["SeamMatch", "match_seams", "write_boxes", "write_final_labels"]
 

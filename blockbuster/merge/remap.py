@@ -11,10 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid
+from blockbuster.kernels.sections import read_groups
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import BrickFile, StagedLabels
-from blockbuster.seams.sections import read_groups
 
 __all__ = ["LabelTarget", "RemapJob", "cut_box", "remap_box", "remap_boxes", "verify_box"]
 

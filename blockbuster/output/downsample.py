@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockbuster.jit import in_native_order, kernel, kernel_part
+from blockbuster.kernels.jit import in_native_order, kernel, kernel_part
 
 __all__ = ["Coarsening", "mode_of_blocks", "mode_of_pairs", "vote"]
 

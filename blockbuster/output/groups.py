@@ -19,7 +19,7 @@ import zarr
 from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
-from blockbuster.quiet import muted
+from blockbuster.errors import muted
 from blockbuster.rundir.durable import read_object, sweep_unfinished, write_durably
 
 __all__ = ["EnclosingGroups", "zarr_node"]

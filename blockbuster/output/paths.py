@@ -9,10 +9,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from blockbuster.errors import show_url
 from blockbuster.output.groups import zarr_node
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.rundir.durable import read_object
-from blockbuster.shown import show_url
 from blockbuster.source.location import LONGEST_NAME_BYTES, LONGEST_PATH_BYTES, MOST_SHOWN, has_long_name
 
 __all__ = [

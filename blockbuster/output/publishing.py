@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 import zarr
 
-from blockbuster.failpoints import reach
+from blockbuster.identity.owners import is_foreign, private_mode
 from blockbuster.output.groups import EnclosingGroups, zarr_node
 from blockbuster.output.layout import ArrayLayout, OutputLayout
-from blockbuster.ownership import is_foreign, private_mode
 from blockbuster.report import FINEST
 from blockbuster.rundir.durable import (
     METADATA_BYTES,
@@ -27,6 +26,7 @@ from blockbuster.rundir.durable import (
     full_disk_explained,
     read_object,
 )
+from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.folder import (
     check_removable,
     clear_abandoned,

@@ -18,9 +18,8 @@ from numcodecs import Zstd
 from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore, StorePath
 
-from blockbuster.chunks import chunk_keys
+from blockbuster.compat import chunk_keys, load_npy
 from blockbuster.grid import relative_box
-from blockbuster.npy import load_npy
 from blockbuster.rundir.durable import checksum_files, full_disk_explained, replaced_file
 
 __all__ = ["ArrayTarget", "NpyTarget", "ZarrTarget"]

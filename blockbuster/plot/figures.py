@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 
 from blockbuster.grid import TileGrid
-from blockbuster.pictures import APART, JOINED, NOTHING, SEAM_COLOURS, paint_labels, seam_states, to_grey
-from blockbuster.plan import plan_run
 from blockbuster.plot.view import (
     Image,
     Picture,
@@ -22,6 +20,8 @@ from blockbuster.plot.view import (
     read_picture,
 )
 from blockbuster.report import RunReport
+from blockbuster.report.colours import APART, JOINED, NOTHING, SEAM_COLOURS, paint_labels, seam_states, to_grey
+from blockbuster.run.plan import plan_run
 
 __all__ = ["plot_run", "show_labels", "show_tiles"]
 

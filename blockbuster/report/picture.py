@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockbuster.pictures import JOINED, SEAM_COLOURS, draw_seams, paint_labels
+from blockbuster.report.colours import JOINED, SEAM_COLOURS, draw_seams, paint_labels
 from blockbuster.report.seams import SeamReport, WorstSeam
 
 __all__ = ["SeamCrop", "draw_crop", "draw_sheet", "encode_png", "place_window", "read_crop", "read_crops"]
@@ -94,7 +94,7 @@ def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
 
 def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
     """Read the labels around a seam; None where they have no such voxel, or one axis only."""
-    from blockbuster.chunks import open_labels
+    from blockbuster.compat import open_labels
 
     labels = open_labels(labels_path)
     if labels.ndim != len(seam.at) or labels.ndim < 2 or np.any(np.array(seam.at) >= labels.shape):

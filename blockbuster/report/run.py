@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blockbuster.errors import show_url
+from blockbuster.identity.sealed import seal, unseal
 from blockbuster.report.seams import AxisSeams, SeamReport
-from blockbuster.sealed import seal, unseal
-from blockbuster.shown import show_url
 
 if TYPE_CHECKING:
     from blockbuster.grid import TileGrid

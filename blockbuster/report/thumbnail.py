@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockbuster.grid import TileGrid
-from blockbuster.pictures import draw_seams, paint_labels
+from blockbuster.report.colours import draw_seams, paint_labels
 from blockbuster.report.picture import place_window
 from blockbuster.report.seams import SeamReport
 
@@ -78,7 +78,7 @@ def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thum
     -----
     Reads the chunks that 180 x 270 voxels touch, nothing else.
     """
-    from blockbuster.chunks import open_labels
+    from blockbuster.compat import open_labels
 
     if not os.path.isdir(labels_path):
         return None

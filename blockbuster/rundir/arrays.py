@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from blockbuster.npy import load_npy, write_npy
+from blockbuster.compat import load_npy, write_npy
 from blockbuster.rundir.durable import checksum_files, replaced_file
 
 __all__ = ["ArrayFolder"]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from blockbuster.sealed import parse_object
+from blockbuster.identity.sealed import parse_object
 
 __all__ = [
     "METADATA_BYTES",

@@ -29,9 +29,9 @@ from pathlib import Path
 from typing import Any
 
 from blockbuster.errors import warn_user
+from blockbuster.identity.sealed import seal, unseal
 from blockbuster.rundir.durable import WRITING, read_object, write_durably
 from blockbuster.rundir.journal import JOURNAL, read_journal
-from blockbuster.sealed import seal, unseal
 
 __all__ = [
     "FORMAT",

@@ -16,9 +16,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from blockbuster.ownership import O_NOFOLLOW
+from blockbuster.identity.owners import O_NOFOLLOW
+from blockbuster.identity.sealed import parse_object
 from blockbuster.rundir.durable import full_disk_explained
-from blockbuster.sealed import parse_object
 
 __all__ = ["JOURNAL", "Journal", "read_journal"]
 

@@ -37,8 +37,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from blockbuster.identity.sealed import parse_object
 from blockbuster.rundir.durable import full_disk_explained
-from blockbuster.sealed import parse_object
 
 __all__ = ["RunLock", "hold_lock"]
 

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from blockbuster.grid import BrickGrid, Index, TileGrid
+from blockbuster.identity.sealed import seal, unseal
 from blockbuster.rundir.durable import checksum_files, checksum_parts, replaced_file, write_atomically
 from blockbuster.rundir.folder import has_finished_work
 from blockbuster.rundir.sections import SectionFile, SectionWriter
-from blockbuster.sealed import seal, unseal
 
 __all__ = ["BrickFile", "StagedLabels", "read_layout"]
 

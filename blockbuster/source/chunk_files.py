@@ -10,7 +10,7 @@ import zarr
 from numcodecs import get_codec
 from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
 
-from blockbuster.chunks import chunk_boxes, chunk_keys
+from blockbuster.compat import chunk_boxes, chunk_keys
 from blockbuster.grid import common_box, relative_box
 
 __all__ = ["check_chunk_files", "find_unreadable_chunk", "read_chunk_files", "undecodable"]

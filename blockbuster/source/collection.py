@@ -10,7 +10,7 @@ from itertools import islice
 import zarr
 from fsspec.core import url_to_fs
 
-from blockbuster.shown import escape_controls
+from blockbuster.errors import escape_controls
 from blockbuster.source.location import MAX_LISTED, Location, store_faults_explained
 from blockbuster.source.ome_zarr import inner_path, ome_attributes, unknown_version
 

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import zarr
 from fsspec.core import url_to_fs
 
-from blockbuster.shown import hide_secrets, show_url
+from blockbuster.errors import hide_secrets, show_url
 from blockbuster.source.advice import advise_on_file
 
 # One of them lies in every array and group.

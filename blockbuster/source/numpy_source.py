@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.npy import load_npy
+from blockbuster.compat import load_npy
 from blockbuster.source.digest import digest_content, identify_file
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
 

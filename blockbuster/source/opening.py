@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
-from blockbuster.shown import escape_controls, show_url
+from blockbuster.errors import escape_controls, show_url
 from blockbuster.source.advice import advise_on_object
 from blockbuster.source.collection import describe_contents
 from blockbuster.source.dask_source import DaskSource

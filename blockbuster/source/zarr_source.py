@@ -13,7 +13,7 @@ import zarr
 from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
-from blockbuster.shown import show_url
+from blockbuster.errors import show_url
 from blockbuster.source.chunk_files import (
     check_chunk_files,
     find_unreadable_chunk,

@@ -8,13 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from blockbuster.grid import Index, relative_box
+from blockbuster.kernels.agreement import Agreements, TilePairs, compare_pieces
+from blockbuster.kernels.pairs import NO_PAIRS, collect_touching_pairs, unique_pairs
+from blockbuster.kernels.sections import write_group
+from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches, border_stretches
+from blockbuster.kernels.strips import cut_strip, strip_boxes
 from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.seams.agreement import Agreements, TilePairs, compare_pieces
-from blockbuster.seams.pairs import NO_PAIRS, collect_touching_pairs, unique_pairs
-from blockbuster.seams.sections import write_group
-from blockbuster.seams.stretches import StretchFinder, StretchGroup, TileStretches, border_stretches
-from blockbuster.seams.strips import cut_strip, strip_boxes
 
 __all__ = ["BrickLabels"]
 

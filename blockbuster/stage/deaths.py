@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from blockbuster.cluster import Attempt, TaskWatch, dead_attempts
 from blockbuster.errors import TileError, format_slices
+from blockbuster.execution import Attempt, TaskWatch, dead_attempts
 from blockbuster.grid import BrickGrid, Index, TileGrid
 
 __all__ = ["BRICK", "OUTSIDE", "PROBE", "StageWatch", "TileAttempt"]

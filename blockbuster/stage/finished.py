@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.cluster import Execution, run_tasks
 from blockbuster.errors import format_slices
+from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.rundir.journal import read_journal
 from blockbuster.rundir.staged import StagedLabels, read_layout

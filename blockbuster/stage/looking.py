@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.cluster import Execution, run_tasks
 from blockbuster.errors import TileError, ends_process
+from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import Box, BrickGrid, relative_box
 from blockbuster.source import DaskSource, Source
 from blockbuster.stage.empty import EmptyTiles, threshold_of_pixels

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockbuster.kernels.sections import read_groups
 from blockbuster.rundir.folder import FORMAT, is_stage, read_manifest
 from blockbuster.rundir.staged import StagedLabels, read_layout
-from blockbuster.seams.sections import read_groups
 from blockbuster.stage.finished import read_task_records
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import Protocol
 
 import numpy as np
 
+from blockbuster.compat import load_npy, write_npy
 from blockbuster.errors import TileError
 from blockbuster.grid import Box, Index, TileGrid, relative_box
-from blockbuster.npy import load_npy, write_npy
 from blockbuster.rundir.durable import replaced_file
 
 __all__ = ["RegionReader", "SavedRegions", "read_tile", "unreadable"]

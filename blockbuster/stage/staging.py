@@ -11,14 +11,14 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.cluster import Execution, clear_attempts, run_tasks
+from blockbuster.compat import write_npy
 from blockbuster.errors import TileError, ends_process
-from blockbuster.failpoints import reach
+from blockbuster.execution import Execution, clear_attempts, run_tasks
 from blockbuster.grid import BrickGrid, Index
-from blockbuster.identity import Growth
-from blockbuster.npy import write_npy
+from blockbuster.identity.function import Growth
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import replaced_file
+from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.journal import Journal
 from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import DaskSource, NpyFileSource, Source

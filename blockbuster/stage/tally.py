@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import format_slices
-from blockbuster.failpoints import reach
 from blockbuster.grid import BrickGrid, Index
-from blockbuster.identity import Growth
+from blockbuster.identity.function import Growth
+from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.journal import Journal
 from blockbuster.stage.finished import task_record
 from blockbuster.stage.task import BrickResult

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.cluster import RunStoppedError, StopCheck, take_turns
 from blockbuster.errors import TileError, ends_process, error_text
+from blockbuster.execution import RunStoppedError, StopCheck, take_turns
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid, relative_box
+from blockbuster.kernels.positions import keep_positions_apart
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.seams.labels import keep_positions_apart
 from blockbuster.source import pixel_digest
 from blockbuster.stage.brick_labels import BrickLabels
 from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from numpy.typing import DTypeLike
 
-from blockbuster.cluster.execution import Execution, find_execution
+from blockbuster.execution.execution import Execution, find_execution
 from blockbuster.tiling.heuristics import (
     MemoryBudget,
     check_dtype,

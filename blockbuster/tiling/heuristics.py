@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from blockbuster.tiling.memory import ram_limits, vram_bytes_or_warn
+from blockbuster.execution.memory import ram_limits, vram_bytes_or_warn
 from blockbuster.tiling.network import NETWORK_SIDE, TileFit, network_memory
 
 __all__ = [

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 import blockbuster
 from blockbuster.cli import ThresholdAndLabel, ThresholdAndSplit
-from blockbuster.identity import identify_function
+from blockbuster.identity.function import identify_function
 
 DIAMETER = 20
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import cases
 
-from blockbuster.cluster import find_execution
+from blockbuster.execution import find_execution
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge import match_seams, remap, write_final_labels
 from blockbuster.output.storage import label_chunks

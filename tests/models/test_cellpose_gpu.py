@@ -15,9 +15,9 @@ import tifffile
 import zarr
 
 from blockbuster import auto_tile_shape_cellpose, make_local_cluster, tile_process
+from blockbuster.execution.memory import free_vram_bytes, visible_gpus
 from blockbuster.plugins import unload_models
 from blockbuster.plugins.cellpose import cellpose_fn
-from blockbuster.tiling.memory import free_vram_bytes, visible_gpus
 from blockbuster.tiling.network import TileFit, network_memory
 
 pytestmark = [

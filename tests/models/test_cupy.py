@@ -2,7 +2,7 @@
 
 import pytest
 
-from blockbuster.tiling.memory import free_vram_bytes, visible_gpus, vram_bytes_or_warn
+from blockbuster.execution.memory import free_vram_bytes, visible_gpus, vram_bytes_or_warn
 
 
 @pytest.mark.skipif(bool(visible_gpus()), reason="this machine has an NVIDIA GPU")

@@ -11,7 +11,7 @@ from pages import DOCS, blocks
 from skimage.measure import label
 
 from blockbuster import intensity_percentiles, tile_process
-from blockbuster.identity import identify_function
+from blockbuster.identity.function import identify_function
 
 MODELS = DOCS / "models.md"
 

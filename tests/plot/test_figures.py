@@ -13,8 +13,8 @@ from matplotlib.collections import LineCollection, PolyCollection
 from matplotlib.colors import to_rgb
 
 from blockbuster import RunReport, estimate_empty_tiles, read_report, tile_process
-from blockbuster.pictures import PALETTE, SEAM_COLOURS, colour_labels
 from blockbuster.plot import plot_run, show_labels, show_tiles
+from blockbuster.report.colours import PALETTE, SEAM_COLOURS, colour_labels
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import standins
 from scipy import ndimage
 
 from blockbuster import TileError, tile_process
-from blockbuster.identity import differing_parts, identify_function
+from blockbuster.identity.function import differing_parts, identify_function
 from blockbuster.plugins.cellpose import cellpose_fn
 
 

@@ -9,7 +9,7 @@ import standins
 from scipy import ndimage
 
 from blockbuster import TileError, intensity_percentiles, tile_process
-from blockbuster.identity import differing_parts, identify_function
+from blockbuster.identity.function import differing_parts, identify_function
 from blockbuster.plugins.stardist import stardist_fn
 
 

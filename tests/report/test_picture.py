@@ -8,8 +8,8 @@ import pytest
 import zarr
 from PIL import Image
 
-from blockbuster.pictures import paint_labels
 from blockbuster.report import SeamReport, WorstSeam
+from blockbuster.report.colours import paint_labels
 from blockbuster.report.picture import SeamCrop, draw_crop, draw_sheet, encode_png, read_crop, read_crops
 
 SEAM = (255, 255, 255)

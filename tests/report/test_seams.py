@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockbuster import RunReport
+from blockbuster.identity.sealed import seal
 from blockbuster.report import N_BINS, AxisSeams, SeamReport, WorstSeam
-from blockbuster.sealed import seal
 
 counts = st.integers(0, 10**12)
 fractions = st.floats(0, 1)

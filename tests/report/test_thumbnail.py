@@ -7,8 +7,8 @@ import pytest
 import zarr
 
 from blockbuster.grid import TileGrid
-from blockbuster.pictures import SEAM_COLOURS
 from blockbuster.report import SeamReport, WorstSeam
+from blockbuster.report.colours import SEAM_COLOURS
 from blockbuster.report.thumbnail import read_thumbnail
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, ZstdCodec
 
-from blockbuster.chunks import chunk_boxes
+from blockbuster.compat import chunk_boxes
 from blockbuster.source import open_source
 from blockbuster.source.chunk_files import read_chunk_files
 

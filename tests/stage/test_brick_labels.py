@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from strategies import Unsteady
 
 from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.kernels.strips import strip_box
 from blockbuster.merge.matching import MatchJob, match_bricks
 from blockbuster.merge.table import BrickIds
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.seams.strips import strip_box
 from blockbuster.stage import brick_labels
 from blockbuster.stage.brick_labels import BrickLabels
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from strategies import cases, given_as
 
 from blockbuster import TileError, estimate_empty_tiles
-from blockbuster.cluster import find_execution
+from blockbuster.execution import find_execution
 from blockbuster.grid import TileGrid
 from blockbuster.source import open_source
 from blockbuster.stage import sample

@@ -9,7 +9,7 @@ import zarr
 from brick_files import staged_labels
 
 from blockbuster import TileError, tile_process
-from blockbuster.cluster import find_execution
+from blockbuster.execution import find_execution
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.source import open_source

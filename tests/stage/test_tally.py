@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.identity import Growth
+from blockbuster.identity.function import Growth
 from blockbuster.rundir.journal import Journal
 from blockbuster.stage.footprint import BYTES_PER_TASK, BYTES_PER_TILE
 from blockbuster.stage.tally import Tally

@@ -1,0 +1,23 @@
+"""Where tasks run: dask's configured scheduler, or the workers of an active client."""
+
+from blockbuster.execution.attempts import Attempt, clear_attempts, dead_attempts
+from blockbuster.execution.execution import Execution, find_execution, with_workers
+from blockbuster.execution.running import TaskWatch, most_keys, run_tasks
+from blockbuster.execution.stopping import RunStoppedError, StopCheck
+from blockbuster.execution.turns import ONE_AT_A_TIME, take_turns
+
+__all__ = [
+    "ONE_AT_A_TIME",
+    "Attempt",
+    "Execution",
+    "RunStoppedError",
+    "StopCheck",
+    "TaskWatch",
+    "clear_attempts",
+    "dead_attempts",
+    "find_execution",
+    "most_keys",
+    "run_tasks",
+    "take_turns",
+    "with_workers",
+]

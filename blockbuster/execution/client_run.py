@@ -1,0 +1,176 @@
+"""Run tasks on the workers of a dask client, a few per thread at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import queue
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import dask
+from distributed import Future, KilledWorker
+
+from blockbuster.execution.handover import Handover
+from blockbuster.execution.patience import patient_scheduler
+from blockbuster.execution.task_folder import TaskFolder, run_kept_task
+
+__all__ = ["ClientRun"]
+
+logger = logging.getLogger("blockbuster")
+
+# Enough that a worker finds its next task waiting, and few enough that workers that come later get theirs.
+TASKS_PER_THREAD = 4
+LEAST_TASKS = 8
+SECONDS_BETWEEN_LOOKS = 1.0
+SECONDS_BETWEEN_COUNTS = 5.0
+# After a worker that died, its nanny starts another, within seconds or, on a busy host or a slow disk, a minute.
+SECONDS_WITHOUT_WORKERS = 120.0
+MOST_TIMES_SENT = 3
+
+CLUSTER_LOST = (
+    "the dask cluster is gone: its client was closed or restarted, or lost the connection to the scheduler, "
+    "before the tasks were finished"
+)
+NO_WORKERS = (
+    "the dask cluster has no workers at present; waiting for some, without limit (to give up after a time, set "
+    "distributed.scheduler.no-workers-timeout)"
+)
+
+
+@dataclass(eq=False)
+class ClientRun:
+    """Tasks on their way through a cluster.
+
+    Parameters
+    ----------
+    client : distributed.Client
+        Its workers run the tasks.
+    folder : TaskFolder
+        What they share, and where they leave their results.
+    handover : Handover
+        Takes each result.
+    region : callable or None
+        Gives the dask array of a task's pixels, or ``None``.
+    watch : TaskWatch
+        Explains what went wrong where workers die.
+    """
+
+    client: Any
+    folder: TaskFolder
+    handover: Handover
+    region: Callable[[int], Any] | None
+    watch: Any
+
+    def __post_init__(self) -> None:
+        self.prefix = f"blockbuster-{uuid.uuid4().hex[:12]}"
+        self._under_way: dict[Any, int] = {}
+        self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._times_sent: Counter[int] = Counter()
+        self._window = LEAST_TASKS
+        self._most_workers = 0
+        self._last_count = 0.0
+        self._last_worker = time.monotonic()
+
+    def run(self, numbers: Sequence[int]) -> None:
+        """Run the tasks; at an error, or Ctrl-C, take back those that have not begun."""
+        waiting = iter(numbers)
+        with patient_scheduler(self.client, self.prefix):
+            try:
+                self._look_at_cluster()
+                self._send(list(itertools.islice(waiting, self._window)))
+                while self._under_way:
+                    self._take_ended()
+                    self._look_at_cluster()
+                    n_room = max(0, self._window - len(self._under_way))
+                    self._send(list(itertools.islice(waiting, n_room)))
+            finally:
+                self._cancel()
+
+    def _cancel(self) -> None:
+        # Known by their keys: Ctrl-C may come between the sending of tasks and the note that they are under way.
+        keys = [key for key in list(self.client.futures) if str(key).startswith(self.prefix)]
+        # The connection may be what failed.
+        with contextlib.suppress(Exception):
+            self.client.cancel([Future(key, self.client) for key in keys])
+
+    def _send(self, numbers: list[int]) -> None:
+        if not numbers:
+            return
+        self._times_sent.update(numbers)
+        keys = [f"{self.prefix}-{number}-{self._times_sent[number]}" for number in numbers]
+        if self.region is None:
+            paths, digests = [self.folder.path] * len(numbers), [self.folder.digest] * len(numbers)
+            futures = self.client.map(run_kept_task, paths, digests, numbers, key=keys, pure=False)
+        else:
+            futures = self.client.compute([self._with_pixels(*task) for task in zip(keys, numbers, strict=True)])
+        for future, number in zip(futures, numbers, strict=True):
+            self._under_way[future] = number
+            future.add_done_callback(self._ended.put)
+
+    def _with_pixels(self, key: str, number: int) -> Any:
+        assert self.region is not None
+        pixels = self.region(number)
+        arguments = [] if pixels is None else [pixels]
+        task = (self.folder.path, self.folder.digest, number)
+        return dask.delayed(run_kept_task)(*task, *arguments, dask_key_name=key)
+
+    def _take_ended(self) -> None:
+        """Wait a while for tasks to end, and take those that did."""
+        for future in list(self._wait()):
+            number = self._under_way.pop(future)
+            # One whose worker died after it had ended is lost, but its result lies in the folder.
+            if future.status != "finished" and not (future.status == "lost" and self.folder.has_result(number)):
+                self._take_failed(future, number)
+                continue
+            future.release()
+            # Kept of those under way alone: there may be millions.
+            del self._times_sent[number]
+            self.handover.take(number, self.folder.take(number))
+
+    def _wait(self) -> Iterator[Any]:
+        with contextlib.suppress(queue.Empty):
+            yield self._ended.get(timeout=SECONDS_BETWEEN_LOOKS)
+            while True:
+                yield self._ended.get_nowait()
+
+    def _take_failed(self, future: Any, number: int) -> None:
+        if future.status != "error":
+            raise RuntimeError(f"{CLUSTER_LOST} (the task is {future.status})")
+        error = future.exception()
+        if not isinstance(error, KilledWorker):
+            raise error
+        # It need not be the task's fault: all that waited at a worker that dies are counted as suspects. One
+        # that kills its worker finds the marks of those that tried before it, and says so.
+        logger.warning("workers died that had %s: %s", self.watch.describe(number), error)
+        if self._times_sent[number] < MOST_TIMES_SENT:
+            self._send([number])
+            return
+        raise self.watch.blame() or RuntimeError(
+            f"workers died again and again that had {self.watch.describe(number)}: {error}"
+        ) from error
+
+    def _look_at_cluster(self) -> None:
+        """See now and then how many workers there are."""
+        if self.client.status not in ("running", "connecting"):
+            raise RuntimeError(CLUSTER_LOST)
+        now = time.monotonic()
+        if now < self._last_count + SECONDS_BETWEEN_COUNTS or self.client.status != "running":
+            return
+        self._last_count = now
+        threads = self.client.nthreads()
+        self._window = max(LEAST_TASKS, TASKS_PER_THREAD * sum(threads.values()))
+        self._most_workers = max(self._most_workers, len(threads))
+        if threads:
+            self._last_worker = now
+        elif now > self._last_worker + SECONDS_WITHOUT_WORKERS:
+            error = self.watch.blame() if self._most_workers else None
+            if error is not None:
+                raise error
+            logger.warning(NO_WORKERS)
+            self._last_worker = time.monotonic()

@@ -1,0 +1,253 @@
+"""Agreement: how far two tiles predict the same where both have looked."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from blockbuster.grid import Box, Index, TileGrid
+from blockbuster.kernels.comparing import compare_tiles
+from blockbuster.kernels.pairs import neighbour_shifts
+from blockbuster.kernels.stretches import TileStretches, row_numbers
+
+__all__ = ["Agreements", "TilePair", "TilePairs", "compare_pieces", "rows_before"]
+
+FIRST_PIECES = 64
+Face = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Agreements:
+    """Labels that touch across seams, and how far the two tiles agree on them.
+
+    Parameters
+    ----------
+    pairs : (n, 2) ndarray of int64
+        Ids of the two labels.
+    values : (n,) ndarray of float64
+        Agreement, 0 to 1.
+    voxels : (n,) ndarray of int64
+        A voxel of the first label where they touch, as its position in the image in C order.
+    """
+
+    pairs: np.ndarray
+    values: np.ndarray
+    voxels: np.ndarray
+
+    @classmethod
+    def of_pieces(cls, found: Sequence[np.ndarray]) -> Agreements:
+        """Give every pair of labels the agreement of its best pieces.
+
+        Parameters
+        ----------
+        found : sequence of (n, 5) int64 arrays
+            As `compare_pieces` gives them.
+        """
+        pieces = np.concatenate([NO_PIECES, *found])
+        values = pieces[:, 2] / pieces[:, 3]
+        order = np.lexsort((-values, pieces[:, 1], pieces[:, 0]))
+        pairs = pieces[order, :2]
+        is_first = np.ones(len(order), bool)
+        is_first[1:] = np.any(pairs[1:] != pairs[:-1], axis=1)
+        best = order[is_first]
+        return cls(pieces[best, :2], values[best], pieces[best, 4])
+
+
+NO_PIECES = np.empty((0, 5), np.int64)
+
+
+def neighbour_steps(ndim: int, axes: Sequence[int], connectivity: int) -> list[Index]:
+    """List the steps to neighbouring tiles, each pair of tiles once: to those behind.
+
+    Examples
+    --------
+    >>> neighbour_steps(2, axes=(0, 1), connectivity=2)
+    [(0, 1), (1, -1), (1, 0), (1, 1)]
+    """
+    return [step for step in neighbour_shifts(ndim, axes, connectivity) if step > (0,) * ndim]
+
+
+@dataclass(frozen=True)
+class TilePair:
+    """Two neighbouring tiles from the origins of what they show to each other.
+
+    Parameters
+    ----------
+    boxes : pair of tuple of slice
+        What each tile shows to the other, in voxels of the image: for both the intersection of the regions
+        that fn saw. Where the tiles have no halo across the seam, the outermost plane of each.
+    faces : pair of tuple of (start, stop)
+        The voxels of each tile's core that lie at the seam, from the origin of its box.
+    free : tuple of int
+        Axes along which a neighbour may be one voxel aside.
+    n_aside : int
+        Along how many of them at once.
+    connectivity : int
+        Which voxels of a piece are neighbours.
+    is_seen : bool
+        Whether there is something that both predicted, or two faces to compare.
+    """
+
+    boxes: tuple[Box, Box]
+    faces: tuple[Face, Face]
+    free: Index
+    n_aside: int
+    connectivity: int
+    is_seen: bool
+
+    @property
+    def shape(self) -> Index:
+        """Voxels per axis of both boxes."""
+        return tuple([part.stop - part.start for part in self.boxes[0]])
+
+
+class TilePairs:
+    """The pairs of neighbouring tiles of a grid.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles of the label image.
+    axes : sequence of int
+        The axes along which labels may be joined.
+    connectivity : int
+        Along how many axes two voxels may differ and still be neighbours.
+
+    Examples
+    --------
+    >>> pairs = TilePairs(TileGrid.regular((40, 40), (20, 20), (4, 2)), axes=(0, 1), connectivity=2)
+    >>> pairs.of((0, 0), (1, 0)).boxes[0]
+    (slice(16, 24, None), slice(0, 22, None))
+    """
+
+    def __init__(self, grid: TileGrid, axes: Sequence[int], connectivity: int) -> None:
+        self.grid = grid
+        self.axes = tuple(axes)
+        self.connectivity = connectivity
+        self.steps = neighbour_steps(grid.ndim, axes, connectivity)
+        self.strides = tuple([int(np.prod(grid.shape[axis + 1 :], dtype=np.int64)) for axis in range(grid.ndim)])
+        self._parts: dict[tuple[int, int, int], tuple[slice, slice, tuple[int, int], tuple[int, int]]] = {}
+
+    def of(self, tile: Index, step: Index) -> TilePair:
+        """Describe what a tile and the neighbour at `step` from it see of each other."""
+        parts = [self._along(axis, i, d) for axis, (i, d) in enumerate(zip(tile, step, strict=True))]
+        mine, theirs, face, other_face = zip(*parts, strict=True)
+        n_bare = sum([d != 0 and not depth for d, depth in zip(step, self.grid.halo, strict=True)])
+        free = tuple([axis for axis in self.axes if not step[axis]])
+        n_aside = self.connectivity - sum(map(abs, step))
+        return TilePair((mine, theirs), (face, other_face), free, n_aside, self.connectivity, n_bare < 2)
+
+    def _along(self, axis: int, i: int, d: int) -> tuple[slice, slice, tuple[int, int], tuple[int, int]]:
+        """Along one axis: what the tiles show to each other, and their faces in it."""
+        if (axis, i, d) not in self._parts:
+            halo, edges = self.grid.halo[axis], self.grid.edges[axis]
+            cores = [slice(int(edges[k]), int(edges[k + 1])) for k in (i, i + d)]
+            ends = [_end(core, toward) for core, toward in zip(cores, (d, -d), strict=True)]
+            low, high = max(c.start for c in cores) - halo, min(c.stop for c in cores) + halo
+            seen = slice(max(0, low), min(self.grid.shape[axis], high))
+            boxes = ends if d and not halo else [seen, seen]
+            faces = [(e.start - box.start, e.stop - box.start) for e, box in zip(ends, boxes, strict=True)]
+            self._parts[axis, i, d] = (boxes[0], boxes[1], faces[0], faces[1])
+        return self._parts[axis, i, d]
+
+
+def _end(core: slice, toward: int) -> slice:
+    """Cut a core down to the plane that faces a neighbour; all of it where the neighbour is beside it."""
+    if not toward:
+        return core
+    return slice(core.stop - 1, core.stop) if toward > 0 else slice(core.start, core.start + 1)
+
+
+def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: Index) -> np.ndarray:
+    """Find the labels of two tiles that touch across their seam, and measure how far they agree, piece by piece.
+
+    Parameters
+    ----------
+    pair : TilePair
+        The tiles.
+    a, b : TileStretches
+        Their labels, at least those that touch the seam between them, at least in the boxes of `pair`.
+    strides : tuple of int
+        Voxels from one place to the next along each axis of the label image.
+
+    Returns
+    -------
+    (n, 5) ndarray of int64
+        For each two pieces that touch: the ids in the stretches of `a` and `b`, voxels in common, voxels in
+        either, and a voxel of `a` where they touch. A piece is a connected component of a label in what both
+        tiles see. Nothing is in common where nothing was seen by both.
+
+    Notes
+    -----
+    Time and memory grow with the number of stretches in what both tiles see.
+    """
+    facing = _facing_rows(pair.shape, pair.faces, pair.free, pair.n_aside)
+    beside = rows_before(pair.shape, pair.connectivity)
+    positions = row_positions(pair.shape, strides)
+    n = FIRST_PIECES
+    while True:
+        found = np.empty((n, 5), np.int64)
+        n = compare_tiles(a.seen(pair.boxes[0]), b.seen(pair.boxes[1]), facing, beside, positions, found)
+        if n <= len(found):
+            break
+    found = found[:n]
+    found[:, 4] += sum([part.start * stride for part, stride in zip(pair.boxes[0], strides, strict=True)])
+    if not pair.is_seen:
+        found[:, 2] = 0
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def _facing_rows(
+    shape: Index, faces: tuple[Face, Face], free: Index, n_aside: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Give rows that face each other across the seam, with the voxels a neighbour may be aside, and where."""
+    last = len(shape) - 1
+    pairs = [np.empty((0, 3), np.int64)]
+    for shift in neighbour_shifts(last, [axis for axis in free if axis < last], n_aside):
+        a = _shifted_rows(shape, faces[0], [-s for s in shift])
+        b = _shifted_rows(shape, faces[1], shift)
+        is_wide = last in free and np.count_nonzero(shift) < n_aside
+        pairs.append(np.column_stack([a, b, np.full(len(a), is_wide)]))
+    return np.concatenate(pairs), np.array([face[-1] for face in faces])
+
+
+def _shifted_rows(shape: Index, face: Face, shift: Sequence[int]) -> np.ndarray:
+    """Number the rows of a face that have a neighbour on the other side after a shift."""
+    parts = [
+        slice(start + max(0, s), stop - max(0, -s)) for (start, stop), s in zip(face[:-1], shift, strict=True)
+    ]
+    return row_numbers(shape, [*parts, slice(0, 0)])
+
+
+@functools.lru_cache(maxsize=64)
+def rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the neighbours of each row that come before it, and by how many voxels a neighbour may be aside."""
+    lengths = shape[:-1]
+    shifts = [
+        s for s in neighbour_shifts(len(lengths), range(len(lengths)), connectivity) if s < (0,) * len(lengths)
+    ]
+    numbers = np.arange(int(np.prod(lengths, dtype=np.int64))).reshape(lengths)
+    before = np.full((*lengths, len(shifts)), -1, np.int64)
+    for m, shift in enumerate(shifts):
+        to = tuple(slice(max(0, -s), n - max(0, s)) for s, n in zip(shift, lengths, strict=True))
+        origin = tuple(slice(max(0, s), n - max(0, -s)) for s, n in zip(shift, lengths, strict=True))
+        before[..., m][to] = numbers[origin]
+    slack = [int(np.count_nonzero(shift) < connectivity) for shift in shifts]
+    return before.reshape(numbers.size, len(shifts)), np.array(slack, np.int64)
+
+
+@functools.lru_cache(maxsize=64)
+def row_positions(shape: Index, strides: tuple[int, ...]) -> np.ndarray:
+    """Give the position of each row of a box in an image with such strides, from that of the first.
+
+    Examples
+    --------
+    >>> row_positions((2, 3, 9), (10_000, 100, 1)).tolist()
+    [0, 100, 200, 10000, 10100, 10200]
+    """
+    steps = [np.arange(n) * stride for n, stride in zip(shape[:-1], strides, strict=False)]
+    return np.ravel(functools.reduce(np.add.outer, steps, np.zeros((), np.int64)))

@@ -1,0 +1,456 @@
+"""What a run finds on disk: a stage to continue, a finished output, or things that are in the way."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from blockbuster.errors import warn_user
+from blockbuster.identity.function import FunctionIdentity, Growth, differing_parts, identify_function
+from blockbuster.identity.owners import (
+    SHARE,
+    is_foreign,
+    is_open_to_others,
+    private_mode,
+    refuse_foreign,
+    refuse_links,
+)
+from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
+from blockbuster.report import RunReport, installed_versions, read_report
+from blockbuster.run.plan import RunPlan
+from blockbuster.rundir.durable import make_folders
+from blockbuster.rundir.failpoints import reach
+from blockbuster.rundir.folder import (
+    FORMAT,
+    MANIFEST,
+    PRIVATE,
+    check_free,
+    clear_abandoned,
+    create_stage,
+    has_finished_work,
+    is_stage,
+    read_manifest,
+    remove_stage,
+)
+from blockbuster.rundir.journal import Journal, read_journal
+from blockbuster.rundir.lock import RunLock, hold_lock
+from blockbuster.stage.finished import find_changed_pixels, read_samples
+
+__all__ = ["Claim", "claimed", "throwaway_stage"]
+
+logger = logging.getLogger("blockbuster")
+
+REMEDY = (
+    "Give what the earlier run was given, or pass overwrite=True instead of resume=True to start anew, or give "
+    "another write_to or stage_dir."
+)
+OPEN_STAGE = (
+    "other users can write to the stage {path}, and what they change there goes into the labels. Close it with "
+    "chmod go-w, or, where a group works on it together, set {share}=group in the environment."
+)
+VOUCH = (
+    "the code of fn is the same: if fn itself has changed what differs, pass fn_version, any text that stands "
+    "for it, to go on"
+)
+DIGEST = re.compile("[0-9a-f]{8,}")
+Fingerprint = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a run has for itself while it holds its locks.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        The plan, with the tiles of the run that is continued.
+    directory : str
+        The stage directory.
+    run : str
+        Name of the run, the same for all calls that continue it; empty for one that cannot be continued.
+    fingerprint : dict
+        The image, the function and the settings.
+    resumes : bool
+        Whether the stage holds finished work.
+    finished : RunReport or None
+        Report of an output that is complete already.
+    locks : tuple of RunLock
+        What keeps other runs away.
+    growth : Growth
+        What fn may append to, and what an earlier process of the run saw it append to.
+    """
+
+    plan: RunPlan
+    directory: str
+    run: str = ""
+    fingerprint: Fingerprint = field(default_factory=dict)
+    resumes: bool = False
+    finished: RunReport | None = None
+    locks: tuple[RunLock, ...] = ()
+    growth: Growth = field(default_factory=Growth)
+
+    def check_locks(self) -> None:
+        """Raise if another run took a lock over, because this one seemed dead for long."""
+        for lock in self.locks:
+            lock.check()
+
+
+@contextlib.contextmanager
+def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
+    """Hold the output and the stage of a run, and leave behind what the next call needs.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        What will be done.
+    fn : callable
+        The function, to tell it from that of an earlier run.
+
+    Yields
+    ------
+    Claim
+
+    Raises
+    ------
+    RuntimeError
+        If another process makes the same output now.
+    FileExistsError
+        If the output is there, an unfinished stage is there and `resume` was not asked for, or something of
+        others lies at either place.
+    ValueError
+        If the stage is that of another image, function or setting, or holds a symbolic link.
+    PermissionError
+        If another user made the stage.
+    """
+    if not plan.is_resumable:
+        with throwaway_stage(plan) as claim:
+            yield claim
+        return
+    with _locked(plan) as locks:
+        claim = dataclasses.replace(_Claimant(plan, fn).claim(), locks=locks)
+        try:
+            yield claim
+        except BaseException as error:
+            _keep_growth(claim)
+            error.add_note(_how_to_continue(claim))
+            raise
+        _clear_up(claim)
+
+
+def _keep_growth(claim: Claim) -> None:
+    """Journal what fn appended to after the last task was, so that a later call knows that it was fn."""
+    with contextlib.suppress(OSError, RuntimeError):
+        claim.check_locks()  # or the stage may be another run's by now
+        grown = claim.growth.look()
+        if grown and has_finished_work(claim.directory):
+            with Journal(claim.directory) as journal:
+                journal.append({"grown": grown})
+
+
+@contextlib.contextmanager
+def throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
+    """Make a stage that no later call could find, so that it is kept only when it was asked for."""
+    create_stage(plan.stage_path, {"versions": installed_versions()}, PRIVATE)
+    claim = Claim(plan, plan.stage_path)
+    try:
+        yield claim
+    except BaseException:
+        remove_stage(claim.directory)
+        raise
+    _clear_up(claim)
+
+
+@contextlib.contextmanager
+def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
+    locks = {plan.stage_path.removesuffix("stage") + "lock": f"the stage {plan.stage_path}"}
+    if plan.place is not None:
+        locks = {plan.place.lock_path: f"the output {plan.place.path}", **locks}
+    held = []
+    with contextlib.ExitStack() as stack:
+        for path, what in sorted(locks.items()):
+            make_folders(os.path.dirname(path))
+            held.append(stack.enter_context(hold_lock(path, what)))
+        reach("locked")
+        yield tuple(held)
+
+
+@dataclass(frozen=True)
+class _Claimant:
+    """A run that looks at what is there."""
+
+    plan: RunPlan
+    fn: Callable[..., Any]
+
+    def claim(self) -> Claim:
+        plan = self.plan
+        function = identify_function(self.fn, plan.options.fn_version)
+        if function.unreadable:
+            warn_user(
+                f"this run will not be resumable, since a later call could not tell whether fn is the same: "
+                f"{', '.join(function.unreadable[:5])} cannot be read; pass fn_version, a string that stands for "
+                "it.",
+            )
+        known: Fingerprint = {
+            "format": FORMAT,
+            "image": plan.source.identity(),
+            "fn": _parts_of(function),
+            "frame": function.frame,
+        }
+        if plan.place is not None:
+            report = self._finished_report(plan.place, known)
+            if report is not None:
+                self._finish_clearing(plan.place, known)
+                return Claim(plan, plan.stage_path, finished=report)
+        claim = self._continued(known) or self._begun(known)
+        function.growth.grown |= _grown_in(claim.directory)
+        return dataclasses.replace(claim, growth=function.growth)
+
+    def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
+        """Give the report of an output that this very call would make; refuse any other that is there."""
+        report, reason = _report_of(place) if self.plan.options.resume else (None, "")
+        differences = [reason]
+        if report is not None:
+            differences = self._differences(report.fingerprint, known, report.grown)
+            if report.n_failed and self.plan.options.on_error == "raise":
+                differences.append(f"{report.n_failed} tiles failed and were skipped")
+            if not differences:
+                changed = find_changed_pixels(self.plan.source, report.samples)
+                differences += [changed] if changed else []
+            if not differences:
+                return report
+        fault = place.fault(overwrite=place.replaces or (self.plan.options.resume and place.waits_for_swap))
+        if fault and self.plan.options.resume and os.path.lexists(place.path):
+            fault += f" It is not what this call would make: {'; '.join(differences)}."
+        if fault:
+            raise FileExistsError(fault)
+        return None
+
+    def _finish_clearing(self, place: OutputPlace, known: Fingerprint) -> None:
+        """Remove what a process could not remove any more that was killed as it ended."""
+        finish_publishing(place)
+        path = self.plan.stage_path
+        if not os.path.lexists(path) or is_foreign(path):
+            return
+        clear_abandoned(path)
+        if not is_stage(path) or self.plan.options.keep_stage:
+            return
+        is_own = False
+        # One that is damaged may be of another run.
+        with contextlib.suppress(OSError):
+            is_own = not self._stage_differences(read_manifest(path), known)
+        if is_own or not has_finished_work(path):
+            remove_stage(path, keep=_must_stay(self.plan))
+
+    def _differences(self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]) -> list[str]:
+        plan = self.plan.with_tiles(old.get("settings", {}).get("tiles", []))
+        parts, may_vouch = self._fn_before(old, known, grown)
+        found = find_differences(old, _with_settings({**known, "fn": parts}, plan))
+        if found and may_vouch and all(text.startswith("fn: ") for text in found):
+            found.append(VOUCH)
+        return found
+
+    def _fn_before(
+        self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]
+    ) -> tuple[dict[str, str], bool]:
+        """Give the parts of fn as they were when a run began, as far as it can be told that fn changed them.
+
+        Besides, say whether `fn_version`, which was not given, could stand for the rest.
+        """
+        before, now = old.get("fn", {}), known["fn"]
+        if before == now or "fn_version" in before:
+            return now, False
+        function = identify_function(self.fn, before=grown)
+        may_vouch = "unreadable" not in before and function.frame == old.get("frame")
+        if not may_vouch or self.plan.options.fn_version is None:
+            return _parts_of(function), may_vouch
+        changed = differing_parts(before, function.parts)
+        logger.info("fn_version is given for the first time: fn is taken for the same, though %s differ", changed)
+        return before, False
+
+    def _continued(self, known: Fingerprint) -> Claim | None:
+        """Continue a stage with finished work, or see that nothing is in the way of a new one."""
+        path, options = self.plan.stage_path, self.plan.options
+        if os.path.lexists(path):
+            refuse_foreign(path)
+        clear_abandoned(path)
+        if not os.path.lexists(path):
+            return None
+        if not is_stage(path):
+            raise FileExistsError(_obstacle(path))
+        refuse_links(path)
+        # Even where no task is finished, fn need not see the tiles again that it was timed with.
+        if (options.overwrite and not options.resume) or not any(read_journal(path)):
+            remove_stage(path, keep=_must_stay(self.plan))
+            return None
+        manifest = read_manifest(path)
+        differences = self._stage_differences(manifest, known)
+        if options.resume and not differences:
+            differences = self._pixel_differences(manifest)
+        if options.resume and not differences:
+            if is_open_to_others(path):
+                warn_user(OPEN_STAGE.format(path=path, share=SHARE))
+            plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
+            if plan.place is not None and plan.place.waits_for_swap:
+                # The run was allowed to replace the old array, and had begun to.
+                plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
+            fingerprint = _vouched_for(path, _fingerprint_of(path, manifest), known)
+            return Claim(plan, path, manifest["run"], fingerprint, resumes=True)
+        if not has_finished_work(path):
+            remove_stage(path, keep=_must_stay(self.plan))
+            return None
+        if not options.resume:
+            raise FileExistsError(
+                f"{path} holds finished work of an earlier run; pass resume=True to continue it, or "
+                "overwrite=True to start anew."
+            )
+        raise ValueError(
+            f"{path} is the stage of another run and is not continued: {'; '.join(differences)}. {REMEDY}"
+        )
+
+    def _stage_differences(self, manifest: dict[str, Any], known: Fingerprint) -> list[str]:
+        if manifest.get("format") != FORMAT:
+            return [f"the format of the stage was {manifest.get('format')}, is {FORMAT}"]
+        path = self.plan.stage_path
+        return self._differences(_fingerprint_of(path, manifest), known, _grown_in(path))
+
+    def _pixel_differences(self, manifest: dict[str, Any]) -> list[str]:
+        """Say where the pixels are not those that the earlier run was shown."""
+        if not self.plan.source.sampled:
+            return []
+        plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
+        changed = find_changed_pixels(plan.source, read_samples(plan.stage_path, plan.bricks.grid))
+        return [changed] if changed else []
+
+    def _begun(self, known: Fingerprint) -> Claim:
+        plan = self.plan
+        if plan.place is not None:
+            clear_partial(plan.place)
+            check_free(plan.place.sibling("partial"))
+            # An array that was put aside may be back, and files of others may be in the way.
+            fault = plan.place.fault(overwrite=plan.place.replaces)
+            if fault:
+                raise FileExistsError(fault)
+        fingerprint = _with_settings(known, plan)
+        run = uuid.uuid4().hex
+        about = {"versions": installed_versions(), "run": run, "fingerprint": fingerprint}
+        create_stage(plan.stage_path, about, private_mode())
+        reach("stage made")
+        return Claim(plan, plan.stage_path, run, fingerprint)
+
+
+def _parts_of(function: FunctionIdentity) -> dict[str, str]:
+    """Give the parts of a function, which nothing equals if it cannot be read."""
+    return {**function.parts, **({"unreadable": uuid.uuid4().hex} if function.unreadable else {})}
+
+
+def _grown_in(path: str) -> dict[str, int]:
+    """Read what fn was seen to append to by those who worked on a stage, and the size that it had at first."""
+    grown: dict[str, int] = {}
+    for record in read_journal(path, "grown"):
+        grown = record["grown"] | grown
+    return grown
+
+
+def _fingerprint_of(path: str, manifest: dict[str, Any]) -> Fingerprint:
+    """Give the fingerprint that a stage began with, and the `fn_version` that stands for fn since."""
+    fingerprint: Fingerprint = dict(manifest.get("fingerprint", {}))
+    for record in read_journal(path, "vouched"):
+        fingerprint["fn"] = record["vouched"]
+    return fingerprint
+
+
+def _vouched_for(path: str, old: Fingerprint, known: Fingerprint) -> Fingerprint:
+    """Journal the `fn_version` that is given for the first time, which stands for fn from now on."""
+    if "fn_version" not in known["fn"] or "fn_version" in old["fn"]:
+        return old
+    with Journal(path) as journal:
+        journal.append({"vouched": known["fn"]})
+    return {**old, "fn": known["fn"]}
+
+
+def _obstacle(path: str) -> str:
+    text = f"{path} is in the way and not from blockbuster; move it elsewhere."
+    manifest = os.path.join(path, MANIFEST)
+    return f"{text} {manifest} is damaged, or of something else." if os.path.lexists(manifest) else text
+
+
+def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:
+    """Name the fields in which two fingerprints differ, with both values where they say something.
+
+    Examples
+    --------
+    >>> find_differences({"settings": {"halo": [8]}}, {"settings": {"halo": [9]}})
+    ['halo was [8], is [9]']
+    """
+    if old.get("format") != new.get("format"):
+        # What earlier versions wrote of the same image and function may be another text.
+        return [f"the format of its fingerprint was {old.get('format')}, is {new.get('format')}"]
+    found: list[str] = []
+    for section in ("image", "fn", "settings"):
+        before, after = old.get(section, {}), new.get(section, {})
+        names = [name for name in differing_parts(before, after) if name != "tiles"]
+        found += [_difference(section, name, before.get(name), after.get(name)) for name in names]
+    tiles = [fingerprint.get("settings", {}).get("tiles") for fingerprint in (old, new)]
+    if not found and tiles[0] != tiles[1]:
+        found.append("the lengths of the tiles differ")
+    return found
+
+
+def _difference(section: str, name: str, before: Any, after: Any) -> str:
+    label = name if section == "settings" else f"{section}: {name}"
+    if name == "unreadable":
+        return "fn: it cannot be read, and nothing tells whether it is the same"
+    if any(isinstance(value, str) and DIGEST.search(value) for value in (before, after)):
+        return f"{label} differs"
+    return f"{label} was {before}, is {after}"
+
+
+def _with_settings(known: Fingerprint, plan: RunPlan) -> Fingerprint:
+    """Add the settings, and give all as it comes back from a file: lists for tuples."""
+    settings = {name: value for name, value in plan.settings.items() if name != "image"}
+    settings["tiles"] = plan.tile_runs
+    stored: Fingerprint = json.loads(json.dumps({**known, "settings": settings}))
+    return stored
+
+
+def _report_of(place: OutputPlace) -> tuple[RunReport | None, str]:
+    """Read the report of an output, or say why there is none."""
+    try:
+        return read_report(place.store, place.component), ""
+    except OSError:
+        return None, f"{place.path} was not written by blockbuster"
+    except ValueError as error:
+        return None, str(error).removesuffix(".")
+
+
+def _must_stay(plan: RunPlan) -> list[str]:
+    paths = [plan.source.path, plan.place.path if plan.place else None]
+    return [path for path in paths if path]
+
+
+def _how_to_continue(claim: Claim) -> str:
+    if claim.finished is not None:
+        return "The labels were complete already."
+    partial = claim.plan.place.sibling("partial") if claim.plan.place else ""
+    kept = claim.directory + (f" and {partial}" if os.path.isdir(partial) else "")
+    if not has_finished_work(claim.directory):
+        return f"The stage is kept in {kept}; no task was finished, and the next call starts anew."
+    return (
+        f"The stage is kept in {kept}; call again with resume=True to continue from what is finished, or with "
+        "overwrite=True to start anew."
+    )
+
+
+def _clear_up(claim: Claim) -> None:
+    """Remove the stage of a run that is complete, unless it is to be kept."""
+    if claim.finished is None and not claim.plan.options.keep_stage:
+        remove_stage(claim.directory, keep=_must_stay(claim.plan))
+    reach("stage removed")

@@ -1,0 +1,256 @@
+"""From a finished stage to final labels: match the seams, write, publish."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from blockbuster.errors import muted, warn_user
+from blockbuster.execution import Execution
+from blockbuster.kernels.jit import told_of_compiling
+from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
+from blockbuster.merge.remap import LabelTarget
+from blockbuster.merge.table import RemapTable
+from blockbuster.output.layout import ArrayLayout, OutputLayout, label_array, label_image
+from blockbuster.output.publishing import OutputPlace, partial_output
+from blockbuster.output.pyramid import LevelJob, PyramidTarget, fill_level_box, n_along
+from blockbuster.output.storage import label_chunks
+from blockbuster.output.targets import ArrayTarget, NpyTarget, ZarrTarget
+from blockbuster.report import FINEST, REPORT, RunReport, SeamReport
+from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.durable import write_atomically
+from blockbuster.rundir.failpoints import reach
+from blockbuster.rundir.journal import Journal, read_journal
+from blockbuster.rundir.staged import StagedLabels
+from blockbuster.source.geometry import Geometry
+
+__all__ = ["TABLE", "FinishedStage", "MergeProgress", "progress_bar"]
+
+logger = logging.getLogger("blockbuster")
+
+COMPILING = "compiling, once on this machine"
+# What the remap table is kept in.
+TABLE = ("counts", "offsets", "border", "roots", "numbers")
+
+
+@dataclass
+class MergeProgress:
+    """How far an earlier run came with the merge of the same stage.
+
+    Parameters
+    ----------
+    seams : dict
+        Record of the matched seams; empty where they are not matched.
+    boxes : dict
+        Per level of the labels the boxes that were written, with their checksums.
+    """
+
+    seams: dict[str, Any] = field(default_factory=dict)
+    boxes: dict[int, dict[int, str]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, directory: str) -> MergeProgress:
+        """Read the journal: what was merged before a task of the stage ran again does not count."""
+        progress = cls()
+        for record in read_journal(directory):
+            if "task" in record:
+                progress = cls()
+            elif "seams" in record:
+                progress = cls(record["seams"])
+            elif "box" in record:
+                progress.boxes.setdefault(record.get("level", 0), {})[record["box"]] = record["crc"]
+        return progress
+
+
+@dataclass
+class FinishedStage:
+    """A stage whose bricks are all there.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        The stage; it is only read.
+    arrays : ArrayFolder
+        Holds ``counts``; takes what the tasks of the merge share.
+    execution : Execution
+        Where to run.
+    report : RunReport
+        Takes what the merge came to.
+    progress : bool
+        Show progress bars.
+    journal : Journal or None
+        Takes a record of what is merged, so that it need not be done again.
+    done : MergeProgress
+        What an earlier run merged.
+    run : str
+        Name of the run; empty for one that cannot be resumed.
+    check : callable
+        Called before the output is published; raises if this run may not do so any more.
+    """
+
+    staged: StagedLabels
+    arrays: ArrayFolder
+    execution: Execution
+    report: RunReport
+    progress: bool = False
+    journal: Journal | None = None
+    done: MergeProgress = field(default_factory=MergeProgress)
+    run: str = ""
+    check: Callable[[], Any] = bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the label image."""
+        return self.staged.bricks.grid.shape
+
+    @property
+    def storage(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Chunk and shard of the label image."""
+        return label_chunks(self.staged.bricks.grid)
+
+    def match(self, *, sequential: bool, axes: str | None = None) -> RemapTable:
+        """Join labels across seams; `axes` names those of the labels."""
+        with self.report.timed("seams"), self._bar("match seams") as advance:
+            if self.done.seams and self.arrays.checksum(*TABLE) == self.done.seams["crc"]:
+                table, seams = RemapTable.load(self.arrays), SeamReport.from_dict(self.done.seams["report"])
+                advance(self.staged.bricks.grid.n_tiles)
+            else:
+                found = match_seams(
+                    self.staged, self.arrays, self.execution, sequential=sequential, on_done=advance
+                )
+                table, seams = found.table, found.report(self.staged, axes)
+                self.done = MergeProgress()
+                crc = self.arrays.checksum(*TABLE)
+                self._record({"seams": {"crc": crc, "report": dataclasses.asdict(seams)}})
+        reach("seams matched")
+        self.report.n_objects, self.report.seams = table.n_objects, seams
+        if seams.runaway:
+            warn_user(seams.runaway)
+        return table
+
+    def publish(
+        self, table: RemapTable, place: OutputPlace, axes: str | None, geometry: Geometry | None = None
+    ) -> None:
+        """Write the labels to a zarr array, or to a label image, that becomes visible once it is complete."""
+        array = ArrayLayout(self.shape, table.dtype, *self.storage, tuple(axes) if axes else None)
+        if place.is_label_image:
+            assert geometry is not None
+            layout = label_image(array, geometry, os.path.basename(place.path))
+        else:
+            layout = label_array(array, geometry)
+        with partial_output(place, layout, run=self.run, continues=bool(self.done.boxes)) as path:
+            finest = os.path.join(path, FINEST) if place.is_label_image else path
+            target: LabelTarget = ZarrTarget(finest, place.partial)
+            if layout.steps:
+                target = PyramidTarget.of_levels(path, layout, place.partial)
+            self._write(target, table.dtype)
+            self._write_levels(path, layout, place.partial)
+            write_atomically(os.path.join(finest, REPORT), self.report.to_json().encode())
+            reach("output complete")
+            if self.journal is not None:
+                self.journal.flush()
+            self.check()
+
+    def to_numpy(self, table: RemapTable) -> np.ndarray:
+        """Write the labels to memory; other processes write to a file that all can map."""
+        labels = np.zeros(self.shape, table.dtype)
+        if self.execution.in_process:
+            self._write(ArrayTarget(labels), table.dtype)
+            return labels
+        self.arrays.save("labels", labels)
+        self._write(NpyTarget(self.arrays.file("labels")), table.dtype)
+        return np.array(self.arrays.load("labels"))
+
+    def _write(self, target: LabelTarget, dtype: np.dtype) -> None:
+        with self.report.timed("write"), self._bar("write labels") as advance:
+            write_final_labels(
+                self.staged,
+                self.arrays,
+                target,
+                self.storage[1],
+                self.execution,
+                dtype,
+                written=self.done.boxes.get(0),
+                on_box=_pass_by if isinstance(target, ArrayTarget | NpyTarget) else self._keep_boxes(0),
+                on_done=advance,
+            )
+
+    def _write_levels(self, path: str, layout: OutputLayout, unfinished: str) -> None:
+        """Write the levels of a label image that are not written together with its finest one."""
+        jobs = {
+            number: LevelJob.of_level(path, layout, number, unfinished)
+            for number in range(1 + n_along(layout), len(layout.arrays))
+        }
+        if not jobs:
+            return
+        n_boxes = sum(job.boxes.n_tiles for job in jobs.values())
+        with (
+            self.report.timed("pyramid"),
+            progress_bar(self.progress, "coarser levels", n_boxes, "box") as advance,
+        ):
+            for number, job in jobs.items():
+                write_boxes(
+                    fill_level_box,
+                    job,
+                    self.execution,
+                    self.arrays.path,
+                    written=self.done.boxes.get(number),
+                    on_box=self._keep_boxes(number),
+                    on_done=lambda _: advance(1),
+                )
+
+    def _keep_boxes(self, level: int) -> Callable[[int, str], None]:
+        """Keep a record of each box of a level that is written."""
+
+        def keep(number: int, checksum: str) -> None:
+            reach("box written")
+            self._record({"box": number, "crc": checksum, **({"level": level} if level else {})})
+            reach("box journalled")
+
+        return keep
+
+    def _record(self, record: dict[str, Any]) -> None:
+        if self.journal is not None:
+            self.journal.append(record)
+
+    def _bar(self, name: str) -> contextlib.AbstractContextManager[Callable[[int], Any]]:
+        return progress_bar(self.progress, name, self.staged.bricks.grid.n_tiles)
+
+
+def _pass_by(_number: int, _checksum: str) -> None:
+    """Keep no record of a box in memory, which is lost with the process."""
+    reach("box written")
+
+
+@contextlib.contextmanager
+def progress_bar(shown: bool, name: str, total: int, unit: str = "tile") -> Iterator[Callable[[int], Any]]:
+    """Show progress, or nothing; and where kernels are compiled, which nobody expects, that this happens once."""
+    if not shown:
+        with told_of_compiling(_log_compiling):
+            yield bool
+        return
+    from tqdm import TqdmWarning
+
+    # Without ipywidgets tqdm shows its text bar in a notebook and complains; the bar is enough.
+    with muted(TqdmWarning):
+        from tqdm.auto import tqdm
+    with (
+        tqdm(total=total, desc=name, unit=unit) as bar,
+        told_of_compiling(lambda begins: bar.set_postfix_str(COMPILING if begins else "")),
+    ):
+        yield bar.update
+
+
+@functools.cache
+def _log_compiling(begins: bool) -> None:
+    """Say it once in each process."""
+    if begins:
+        logger.info(COMPILING)

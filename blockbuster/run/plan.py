@@ -1,0 +1,646 @@
+"""RunPlan: every argument checked and resolved before a byte is written."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import itertools
+import math
+import operator
+import os
+import uuid
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from blockbuster.errors import ends_process, error_text, unsaid, warn_user
+from blockbuster.execution import Execution, find_execution, most_keys
+from blockbuster.execution.memory import vram_bytes_or_warn
+from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.merge.remap import remap_boxes
+from blockbuster.output.label_image import geometry_of_labels
+from blockbuster.output.paths import (
+    check_stage_dir,
+    default_stage_parent,
+    resolve_component,
+    resolve_output,
+)
+from blockbuster.output.publishing import OutputPlace
+from blockbuster.output.storage import label_chunks
+from blockbuster.run.options import (
+    Faults,
+    check_choice,
+    check_flag,
+    resolve_connectivity,
+    resolve_count,
+    resolve_fraction,
+    resolve_halo,
+    resolve_merge_axes,
+    resolve_threshold,
+    resolve_tile_lengths,
+)
+from blockbuster.source import DaskSource, Source, open_as_others, open_source
+from blockbuster.source.geometry import Geometry
+from blockbuster.stage.bricks import bricks_of, choose_bricks
+from blockbuster.stage.footprint import peak_bytes
+from blockbuster.stage.sample import SAMPLE_VOXELS
+from blockbuster.tiling import auto_tile_shape
+from blockbuster.tiling.heuristics import worker_tile_bytes
+
+__all__ = [
+    "RunOptions",
+    "RunPlan",
+    "make_plan",
+    "plan_run",
+    "warn_of_missing_halo",
+    "warn_of_repeated_chunks",
+]
+
+MOST_CHUNK_READS = 2.0
+# dask pauses a worker that is fuller.
+MOST_OF_WORKER = 0.8
+MOST_NAME_LETTERS = 60
+# Of a dask image, whose every chunk is a key or more of a graph: several tasks to a graph.
+MOST_CHUNKS_PER_TASK = 512
+# A client has at most four for each thread of its workers, and eight at least.
+TASKS_ON_CLIENT_PER_WORKER = 8
+NO_GPU = "use_gpu=True, but CuPy"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """The keyword arguments of `tile_process`, as they were given."""
+
+    tile_shape: Any = None
+    overlap: Any = 0
+    channel: Any = 0
+    level: Any = 0
+    use_gpu: bool = False
+    compute: bool = False
+    progress: bool = False
+    write_to: Any = None
+    output_component: str = "labels"
+    sequential_labels: bool = False
+    skip_empty: bool = False
+    empty_threshold: Any = None
+    stage_dir: Any = None
+    keep_stage: bool = False
+    verbose: bool = False
+    axes: str | None = None
+    merge: str = "touch"
+    min_agreement: float = 0.3
+    connectivity: Any = None
+    merge_axes: Any = None
+    resume: bool = False
+    fn_version: str | None = None
+    overwrite: bool = False
+    retries: Any = 0
+    on_error: str = "raise"
+    tiles_per_task: Any = None
+    return_report: bool = False
+
+
+FLAGS = [field.name for field in dataclasses.fields(RunOptions) if field.type == "bool"]
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """What a run will do.
+
+    Parameters
+    ----------
+    source : Source
+        The image.
+    options : RunOptions
+        The arguments as given.
+    bricks : BrickGrid
+        Tiles of the image and the tasks they are grouped into; smaller tasks are used when fn
+        turns out to be slow.
+    channel_axis : int or None
+        The axis that fn may drop.
+    merge_axes : tuple of int
+        Axes of the image along which labels are joined.
+    connectivity : int
+        Which neighbours across a seam touch.
+    empty_threshold : float or None
+        As given; ``None`` with ``skip_empty``: one is chosen from a sample when the run begins.
+    place : OutputPlace or None
+        Where the labels will be written.
+    stage_parent : str
+        Folder that will hold the stage.
+    execution : Execution
+        Where tasks run.
+    geometry : Geometry or None
+        Axes, units and scales of the labels, and of the levels of a label image; ``None`` where they are not
+        known, or nothing is written.
+
+    Examples
+    --------
+    >>> print(plan_run(np.zeros((100, 100), "uint16"), tile_shape=(50, 50), overlap=8))
+    image     NumPy array (100, 100) uint16, 20 kB
+    tiles     4 of 50 x 50, 2 x 2, halo 8 x 8
+    tasks     4 of 1 x 1 tiles
+    memory    at most 345 MB in all, fn's own apart
+    disk      at most 40 kB of staged labels in a temporary folder
+    output    NumPy array, 40 kB
+    """
+
+    source: Source
+    options: RunOptions
+    bricks: BrickGrid
+    channel_axis: int | None
+    merge_axes: tuple[int, ...]
+    connectivity: int
+    empty_threshold: float | None
+    place: OutputPlace | None
+    stage_parent: str
+    execution: Execution
+    geometry: Geometry | None = None
+
+    @property
+    def grid(self) -> TileGrid:
+        """The tiles."""
+        return self.bricks.grid
+
+    @property
+    def n_tiles(self) -> int:
+        """Number of tiles."""
+        return self.grid.n_tiles
+
+    @property
+    def joined_axes(self) -> tuple[int, ...]:
+        """The axes across whose seams labels are joined: none with ``merge="none"``."""
+        return () if self.options.merge == "none" else self.merge_axes
+
+    @property
+    def apart_axes(self) -> tuple[int, ...]:
+        """The axes along which every position has objects of its own."""
+        return tuple(axis for axis in range(self.grid.ndim) if axis not in self.merge_axes)
+
+    @property
+    def min_agreement(self) -> float | None:
+        """How far two tiles must agree on labels that touch; ``None``: not at all."""
+        return float(self.options.min_agreement) if self.options.merge == "agree" else None
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether a later call can find the stage: its place comes from `write_to` or `stage_dir`."""
+        return self.place is not None or self.options.stage_dir is not None
+
+    @functools.cached_property
+    def stage_path(self) -> str:
+        """The stage directory; of its own for a run that a later call could not find."""
+        return os.path.join(self.stage_parent, self._stage_name() + ".blockbuster-stage")
+
+    def _stage_name(self) -> str:
+        if self.place is not None:
+            name = os.path.basename(self.place.sibling("stage")).removesuffix(".blockbuster-stage")
+            if os.path.realpath(self.stage_parent) == os.path.realpath(os.path.dirname(self.place.store)):
+                return name
+            # Outputs of one name in many folders may share a folder for their stages.
+            return f"{name[:MOST_NAME_LETTERS]}.{_short_digest(self.place.path)}"
+        if self.options.stage_dir is None:
+            return f"blockbuster-{uuid.uuid4().hex[:12]}"
+        source, options = self.source, self.options
+        image = source.path or f"{source.kind} {source.shape} {source.dtype}"
+        key = repr((image, _plain(options.channel), _plain(options.level), options.output_component))
+        name = os.path.basename(source.path or source.kind)[:MOST_NAME_LETTERS]
+        return f"{name}.{options.output_component.replace('/', '.')[:MOST_NAME_LETTERS]}.{_short_digest(key)}"
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bound on the resident memory of all processes of the run; what fn allocates comes on top.
+
+        With the distributed scheduler, workers on other machines are counted as well.
+        """
+        n_workers = self.execution.n_workers
+        if self.execution.in_process:
+            return self._peak_bytes(n_at_once=n_workers)
+        return self._peak_bytes(n_at_once=0) + n_workers * self.worker_bytes
+
+    @property
+    def worker_bytes(self) -> int:
+        """Bound on the resident memory of a process that runs one task at a time; fn's comes on top."""
+        return self._peak_bytes(n_at_once=1, drives=False)
+
+    def _peak_bytes(self, *, n_at_once: int, drives: bool = True) -> int:
+        grid = self.grid
+        lengths = list(zip(self.bricks.brick_shape, grid.halo, grid.shape, strict=True))
+        boxes = remap_boxes(self.bricks, label_chunks(grid)[1])
+        box = [min(n, length) for n, length in zip(boxes.tile_shape, grid.shape, strict=True)]
+        n_tasks = max(self.bricks.n_bricks, boxes.n_tiles)
+        samples = drives and self.options.skip_empty and self.empty_threshold is None
+        held = self.source.dtype.itemsize * _product(grid.shape) if self.source.kind == "numpy" else 0
+        held += self.label_bytes if self.place is None or self.options.compute else 0
+        seen = self._seen_shape
+        return peak_bytes(
+            region_voxels=_product(min(n, brick + 2 * halo) for brick, halo, n in lengths),
+            core_voxels=_product(self.bricks.brick_shape),
+            # The levels of a label image that are written with the finest one are half of it at most.
+            box_voxels=_product(box) * 3 // 2 if self._coarse_shapes else _product(box),
+            itemsize=self.source.dtype.itemsize,
+            n_at_once=min(n_at_once, n_tasks),
+            waiting_voxels=self._waiting_voxels,
+            # Of a tile whose labels get an id for each position along some axes.
+            apart_voxels=_product(seen) if any(seen[axis] > 1 for axis in self.apart_axes) else 0,
+            n_tasks=n_tasks if drives else 0,
+            n_tiles=self.n_tiles if drives else 0,
+            n_keys=self._n_keys if drives else 0,
+            sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
+            held_bytes=held if drives else 0,
+        )
+
+    @functools.cached_property
+    def _n_keys(self) -> int:
+        """How many keys of a dask image's graph dask knows at once: some thousands, or those of one task."""
+        n_bricks = self.bricks.n_bricks
+        if not isinstance(self.source, DaskSource) or not n_bricks:
+            return 0
+        n_keys = self.source.n_keys(self.bricks.region(self.bricks.index(n_bricks // 2)))
+        if self.execution.client is not None:
+            return n_keys * min(n_bricks, TASKS_ON_CLIENT_PER_WORKER * self.execution.n_workers)
+        return most_keys(n_keys, n_bricks, self.execution.n_workers)
+
+    @property
+    def _waiting_voxels(self) -> int:
+        """Voxels of the tiles that wait in a brick until they are compared with their last neighbour."""
+        if self.min_agreement is None:
+            return 0
+        counts = self.bricks.tiles_per_brick
+        n_waiting = sum(_product(counts[axis + 1 :]) for axis in self.joined_axes if counts[axis] > 1)
+        return n_waiting * _product(self._seen_shape)
+
+    @property
+    def _seen_shape(self) -> tuple[int, ...]:
+        """The largest tile with its halo."""
+        lengths = zip(self.grid.tile_shape, self.grid.halo, self.grid.shape, strict=True)
+        return tuple(min(n, tile + 2 * halo) for tile, halo, n in lengths)
+
+    @property
+    def label_bytes(self) -> int:
+        """Size of the labels as int32."""
+        return 4 * int(np.prod(self.grid.shape, dtype=np.int64))
+
+    @property
+    def chunk_reads(self) -> float:
+        """How often a chunk of a dask image is computed, on average; 1 for other images."""
+        if not isinstance(self.source, DaskSource):
+            return 1.0
+        bricks = self.bricks
+        return self.source.chunk_reads([bricks.region(bricks.index(n)) for n in range(bricks.n_bricks)])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings that decide the labels, for the manifest and the report."""
+        options = self.options
+        settings = {
+            "image": self.source.name,
+            "level": _plain(options.level),
+            "channel": _plain(options.channel),
+            "axes": self.source.axes,
+            "tile_shape": self.grid.tile_shape,
+            "halo": self.grid.halo,
+            "skip_empty": bool(options.skip_empty),
+            "empty_threshold": self.empty_threshold,
+            "merge": options.merge,
+            "connectivity": self.connectivity,
+            "merge_axes": self.merge_axes,
+            "sequential_labels": bool(options.sequential_labels),
+        }
+        return settings | ({"min_agreement": self.min_agreement} if options.merge == "agree" else {})
+
+    @property
+    def tile_runs(self) -> list[list[list[int]]]:
+        """Per axis the lengths of the tiles, as runs of ``[length, times]``."""
+        return [[[n, len(list(run))] for n, run in itertools.groupby(lengths)] for lengths in self.grid.lengths]
+
+    def with_tiles(self, runs: list[list[list[int]]]) -> RunPlan:
+        """Take the tiles of an earlier run where their shape was to be chosen."""
+        chosen = self.options.tile_shape == "auto" or callable(self.options.tile_shape)
+        # Before they are written out: what a report says may be of any length.
+        if not chosen or tuple(sum(n * times for n, times in axis) for axis in runs) != self.grid.shape:
+            return self
+        lengths = tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs)
+        halo = resolve_halo(self.options.overlap, lengths, self.source.axes, self.channel_axis)
+        grid = TileGrid(lengths, halo)
+        return dataclasses.replace(self, bricks=_choose_bricks(grid, self.source, self.execution))
+
+    @property
+    def _coarse_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the levels that a label image has besides its finest one."""
+        if self.place is None or not self.place.is_label_image or self.geometry is None:
+            return []
+        return [level.shape for level in self.geometry.for_labels(self.grid.ndim).levels[1:]]
+
+    @property
+    def output_bytes(self) -> int:
+        """Size of all that is written for good, as int32 and before compression."""
+        return self.label_bytes + 4 * sum(map(_product, self._coarse_shapes))
+
+    def __str__(self) -> str:
+        grid = self.grid
+        shape = tuple(int(n) for n in grid.shape)
+        image_bytes = int(np.prod(shape, dtype=np.int64)) * self.source.dtype.itemsize
+        target = self.place.path if self.place else "NumPy array"
+        stage = "a temporary folder" if self.place is None else self.stage_parent
+        chunks = f"chunks    each computed {self.chunk_reads:.2f} times on average"
+        n_coarser = len(self._coarse_shapes)
+        levels = f"{n_coarser} coarser level{'s' * (n_coarser > 1)} of a label image"
+        coarser = f", and {levels}, {_bytes(self.output_bytes)} in all" if n_coarser else ""
+        lines = [
+            f"image     {self.source.name} {shape} {self.source.dtype}, {_bytes(image_bytes)}",
+            f"tiles     {grid.n_tiles} of {_by(grid.tile_shape)}, {_by(grid.grid_shape)}, halo {_by(grid.halo)}",
+            f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
+            f"memory    at most {_bytes(self.memory_bytes)} in all, fn's own apart",
+            *([chunks] if isinstance(self.source, DaskSource) else []),
+            f"disk      at most {_bytes(self.label_bytes)} of staged labels in {stage}",
+            f"output    {target}, {_bytes(self.label_bytes)}{coarser}",
+        ]
+        return "\n".join(lines)
+
+
+def plan_run(image: Any, **options: Any) -> RunPlan:
+    """Check the arguments of `tile_process` and say what it would do; nothing is written.
+
+    Parameters
+    ----------
+    image : path, dask array, numpy.ndarray or zarr.Array
+        As in `tile_process`.
+    **options
+        As in `tile_process`. fn may be left out.
+
+    Returns
+    -------
+    RunPlan
+        Print it.
+
+    Raises
+    ------
+    TypeError, ValueError, OSError
+        All faults of the arguments, in one message.
+    RuntimeError
+        If a dask client is active whose workers live in this process.
+
+    Notes
+    -----
+    Reads metadata of the image, no pixels.
+
+    Examples
+    --------
+    >>> plan_run(np.zeros((100, 100)), tile_shape=(50, 50)).n_tiles
+    4
+    """
+    # fn is only looked at, so any function will do in its place.
+    plan = make_plan(image, options.pop("fn", np.zeros_like), options)
+    warn_of_repeated_chunks(plan)
+    return plan
+
+
+def make_plan(image: Any, fn: Any, options: dict[str, Any]) -> RunPlan:
+    """Check and resolve all arguments."""
+    given = RunOptions(**options)
+    faults = Faults()
+    with faults.caught():
+        if not callable(fn):
+            raise TypeError(f"fn is {fn!r}; it is a function from a tile to its labels, (ndarray) -> ndarray.")
+    _check_simple_options(given, faults)
+    source = None
+    with faults.caught():
+        source = open_source(image, channel=given.channel, level=given.level, axes=given.axes)
+    parts = _resolve_paths(given, source.path if source else None, faults)
+    if source is None:
+        faults.raise_all()
+    assert source is not None
+    resolver = _Resolver(source, given, find_execution(one_at_a_time=bool(given.use_gpu)), faults)
+    parts |= resolver.resolve()
+    with faults.caught():
+        parts["geometry"] = geometry_of_labels(parts["place"], image, given.level, source.shape, path=source.path)
+    faults.raise_all()
+    plan = RunPlan(source=source, options=given, execution=resolver.execution, **parts)
+    _check_picklable(fn, plan.execution)
+    _check_sendable(plan)
+    return plan
+
+
+def warn_of_repeated_chunks(plan: RunPlan) -> None:
+    """Warn where tasks compute the chunks of a dask image several times."""
+    if plan.chunk_reads > MOST_CHUNK_READS:
+        warn_user(
+            f"every chunk of the dask image is computed {plan.chunk_reads:.1f} times on average, once for each "
+            "task that touches it; choose tiles that are multiples of the chunks, rechunk the image, or store it "
+            "as zarr first.",
+        )
+
+
+def warn_of_small_workers(plan: RunPlan) -> None:
+    """Warn where a task takes more than a worker of the cluster has for it."""
+    limit, task = plan.execution.task_bytes, plan.worker_bytes
+    if limit and task > MOST_OF_WORKER * limit:
+        warn_user(
+            f"a task takes up to {_bytes(task)} besides what fn allocates, and the workers of the dask cluster "
+            f"have {_bytes(limit)} for each of their threads: dask pauses a worker at 0.8 of its limit and "
+            "restarts it at 0.95. Pass a smaller tiles_per_task, smaller tiles, or give the workers more memory "
+            "or fewer threads.",
+        )
+
+
+def warn_of_missing_halo(plan: RunPlan) -> None:
+    """Warn where agreement is asked for, but the tiles share no halo."""
+    grid = plan.grid
+    # Tiles of one plane have no halo across their seams on purpose.
+    bare = [axis for axis in plan.merge_axes if not grid.halo[axis] and grid.tile_shape[axis] > 1]
+    seams = [axis for axis in bare if grid.grid_shape[axis] > 1]
+    if seams and plan.min_agreement is not None:
+        names = ", ".join(plan.source.axes[axis] if plan.source.axes else str(axis) for axis in seams)
+        warn_user(
+            f'merge="agree" without a halo along axis {names}: agreement is measured on the planes that touch, '
+            "which tells little. An overlap of about one object diameter is better; suggest_overlap finds one.",
+        )
+
+
+def _check_simple_options(options: RunOptions, faults: Faults) -> None:
+    """Check what depends on nothing else."""
+    checks: list[tuple[Callable[..., Any], str, tuple[Any, ...]]] = [
+        *((check_flag, name, ()) for name in FLAGS),
+        (check_choice, "merge", (("touch", "agree", "none"),)),
+        (check_choice, "on_error", (("raise", "skip"),)),
+        (resolve_fraction, "min_agreement", ()),
+        (resolve_count, "retries", (0,)),
+    ]
+    if options.tiles_per_task is not None:
+        checks.append((resolve_count, "tiles_per_task", (1,)))
+    for check, name, rule in checks:
+        with faults.caught():
+            check(getattr(options, name), name, *rule)
+    with faults.caught():
+        if options.fn_version is not None and not isinstance(options.fn_version, str):
+            raise TypeError(f"fn_version is {options.fn_version!r}; it is a string that stands for fn, or None.")
+
+
+def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> dict[str, Any]:
+    """Find out where the output and the stage go."""
+    parts: dict[str, Any] = {"place": None, "stage_parent": ""}
+    with faults.caught():
+        if options.write_to is None:
+            resolve_component(options.output_component)
+        else:
+            # Whether labels that are there already are those of this very run is seen later.
+            may_exist = bool(options.overwrite) or bool(options.resume)
+            place = resolve_output(options.write_to, options.output_component, image, overwrite=may_exist)
+            parts["place"] = dataclasses.replace(place, replaces=bool(options.overwrite))
+    with faults.caught():
+        if options.resume is True and options.write_to is None and options.stage_dir is None:
+            raise ValueError("resume=True needs write_to or stage_dir: without them no stage can be found again.")
+    with faults.caught():
+        if options.stage_dir is None:
+            parts["stage_parent"] = default_stage_parent(image, parts["place"])
+        else:
+            parts["stage_parent"] = check_stage_dir(options.stage_dir, image, parts["place"])
+    return parts
+
+
+def _check_picklable(fn: Any, execution: Execution) -> None:
+    if execution.in_process:
+        return
+    import cloudpickle
+
+    try:
+        cloudpickle.dumps(fn)
+    except BaseException as error:
+        if ends_process(error):
+            raise
+        name = getattr(fn, "__qualname__", repr(fn))
+        raise TypeError(
+            f"fn {name} cannot be pickled, which {execution.kind} workers need: {error_text(error)}. "
+            "Create what it names inside the function, or run on threads."
+        ) from error
+
+
+def _check_sendable(plan: RunPlan) -> None:
+    """Refuse an image that only this process has open; what lies in its memory is stored for the others."""
+    source = plan.source
+    if plan.execution.in_process or source.in_memory or not plan.bricks.n_bricks:
+        return
+    first = plan.bricks.region(plan.bricks.index(0))
+    sent = dict(source.region(first).__dask_graph__()) if isinstance(source, DaskSource) else source
+    try:
+        open_as_others(sent)
+    except Exception as error:
+        raise TypeError(
+            f"image ({source.name}) cannot be opened by other processes, as {plan.execution.kind} workers are: "
+            f"{type(error).__name__}: {error_text(error)}. Run on threads, store it as zarr, or make it a "
+            "dask array whose tasks open the file themselves (dask.array.map_blocks, dask.delayed)."
+        ) from None
+
+
+@dataclass
+class _Resolver:
+    """Turn options into tiles and tasks, keeping every fault."""
+
+    source: Source
+    options: RunOptions
+    execution: Execution
+    faults: Faults
+
+    @property
+    def channel_axis(self) -> int | None:
+        axes = self.source.axes or ""
+        return axes.index("c") if self.options.channel is None and "c" in axes else None
+
+    def resolve(self) -> dict[str, Any]:
+        ndim = len(self.source.shape)
+        parts: dict[str, Any] = {"channel_axis": self.channel_axis}
+        grid = self._grid()
+        if grid is not None:
+            with self.faults.caught():
+                parts["bricks"] = self._bricks(grid)
+        with self.faults.caught():
+            parts["merge_axes"] = resolve_merge_axes(
+                self.options.merge_axes, self.source.axes, ndim, self.channel_axis
+            )
+        with self.faults.caught():
+            parts["connectivity"] = resolve_connectivity(self.options.connectivity, ndim, self.options.merge)
+        with self.faults.caught():
+            parts["empty_threshold"] = self._empty_threshold()
+        return parts
+
+    def _grid(self) -> TileGrid | None:
+        """Make the grid; None, and the faults of both arguments, where it cannot be made."""
+        lengths = halo = None
+        with self.faults.caught():
+            lengths = self._tile_lengths()
+        # The halo is checked even where the tile shape is at fault.
+        tiles = lengths or tuple((n,) for n in self.source.shape)
+        with self.faults.caught():
+            halo = resolve_halo(self.options.overlap, tiles, self.source.axes, self.channel_axis)
+        return None if lengths is None or halo is None else TileGrid(lengths, halo)
+
+    def _tile_lengths(self) -> tuple[tuple[int, ...], ...]:
+        source = self.source
+        by_gpu = self.options.use_gpu is True and vram_bytes_or_warn() is not None
+        auto = functools.partial(auto_tile_shape, use_gpu=by_gpu, verbose=bool(self.options.verbose))
+        if self.execution.task_bytes and not by_gpu:
+            auto.keywords["target_bytes"] = worker_tile_bytes(source.dtype, self.execution.task_bytes)
+        # A `tile_shape` function that looks for the GPU itself would warn a second time.
+        is_said = self.options.use_gpu is True and not by_gpu
+        with unsaid(NO_GPU) if is_said else contextlib.nullcontext():
+            return resolve_tile_lengths(
+                self.options.tile_shape,
+                source.shape,
+                source.dtype,
+                source.chunks,
+                source.axes,
+                self.channel_axis,
+                auto,
+            )
+
+    def _bricks(self, grid: TileGrid) -> BrickGrid:
+        if self.options.tiles_per_task is not None:
+            n_tiles = resolve_count(self.options.tiles_per_task, "tiles_per_task", 1)
+            return bricks_of(grid, self.source.read_unit, n_tiles)
+        if self.options.use_gpu and self.execution.client is None:
+            return bricks_of(grid, self.source.read_unit, 1)
+        return _choose_bricks(grid, self.source, self.execution)
+
+    def _empty_threshold(self) -> float | None:
+        if not self.options.skip_empty:
+            return None
+        if self.source.dtype.kind == "c":
+            raise TypeError(f"skip_empty needs an image of real numbers; this one is {self.source.dtype}.")
+        return resolve_threshold(self.options.empty_threshold)
+
+
+def _choose_bricks(grid: TileGrid, source: Source, execution: Execution) -> BrickGrid:
+    most_units = MOST_CHUNKS_PER_TASK if isinstance(source, DaskSource) else None
+    return choose_bricks(grid, source.read_unit, execution.n_workers, most_units=most_units)
+
+
+def _plain(value: Any) -> Any:
+    """Make what was given fit for JSON: a number of any kind, None, or for an array anything."""
+    if isinstance(value, (bool, str, type(None))):
+        return value
+    return operator.index(value) if hasattr(value, "__index__") else repr(value)
+
+
+def _short_digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+
+
+def _product(numbers: Iterable[int]) -> int:
+    return math.prod(int(n) for n in numbers)
+
+
+def _by(numbers: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in numbers)
+
+
+def _bytes(n: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"

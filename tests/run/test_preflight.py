@@ -1,0 +1,150 @@
+"""Room on the disk is looked at before fn runs (F7), and so is where the call comes from (F27)."""
+
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import dask
+import numpy as np
+import pytest
+from interrupted import EXPECTED, IMAGE, Labeller, segment
+from outcomes import refused
+
+from blockbuster import plan_run, tile_process
+from blockbuster.run.preflight import warn_of_little_room
+
+N_VOXELS = 200 * 300
+OPTIONS = {"tile_shape": (50, 50)}
+
+
+def failing(pixels):
+    raise AssertionError("fn ran")
+
+
+def plan(image=None, **options):
+    return plan_run(np.zeros((200, 300), "uint16") if image is None else image, **OPTIONS, **options)
+
+
+@pytest.fixture
+def free(monkeypatch):
+    """Say how many bytes every file system has left."""
+
+    def set_free(n_bytes):
+        monkeypatch.setattr("blockbuster.run.preflight.free_bytes", lambda folder: n_bytes)
+
+    return set_free
+
+
+def test_enough_room_is_passed_over_in_silence(free, tmp_path):
+    # Staged labels of two bytes, and the output of four.
+    free(6 * N_VOXELS)
+    warn_of_little_room(plan(write_to=tmp_path / "out.zarr"))
+    free(2 * N_VOXELS)
+    warn_of_little_room(plan())
+
+
+@pytest.mark.parametrize(("options", "n_bytes"), [({"write_to": "out.zarr"}, 6 * N_VOXELS), ({}, 2 * N_VOXELS)])
+def test_F7_a_warning_with_both_numbers_says_that_labels_may_not_fit(options, n_bytes, free, folder):
+    free(n_bytes - 1)
+    with pytest.warns(UserWarning, match="may not fit") as caught:
+        warn_of_little_room(plan(**options))
+    assert f"has {n_bytes - 1:,} bytes free" in str(caught[0].message)
+    assert f"up to {n_bytes:,} before compression" in str(caught[0].message)
+    assert len(caught) == 1
+
+
+def test_F7_the_warning_points_at_the_call_and_the_run_goes_on(free, tmp_path):
+    free(10)
+    with pytest.warns(UserWarning, match="may not fit") as caught, dask.config.set(scheduler="synchronous"):
+        labels = tile_process(
+            IMAGE, Labeller(tmp_path / "labeller"), tile_shape=(10, 11), overlap=1, fn_version="1"
+        )
+    assert caught[0].filename == __file__
+    np.testing.assert_array_equal(labels, EXPECTED)
+
+
+def test_F7_a_run_that_certainly_does_not_fit_is_refused_before_fn_runs(free, folder):
+    image = np.zeros((200, 300), "uint16")
+    free(2 * N_VOXELS - 1)
+    with (
+        dask.config.set(scheduler="processes"),
+        refused(OSError, f"{2 * N_VOXELS - 1:,} bytes free", f"stores {2 * N_VOXELS:,} there", folder=folder),
+    ):
+        # Where fn ran, its error would come instead.
+        tile_process(image, failing, write_to="out.zarr", **OPTIONS)
+
+
+def test_needs_on_one_file_system_are_added_up_and_those_on_others_are_not(free, tmp_path):
+    device = os.stat(tmp_path).st_dev
+    other = [path for path in ("/dev/shm", "/tmp") if os.path.isdir(path) and os.stat(path).st_dev != device]
+    if not other:
+        pytest.skip("there is no second file system here")
+    options = {"write_to": tmp_path / "out.zarr", "stage_dir": f"{other[0]}/blockbuster-test"}
+    free(4 * N_VOXELS)
+    warn_of_little_room(plan(**options))
+    free(4 * N_VOXELS - 1)
+    with pytest.warns(UserWarning, match=f"{tmp_path} has .* up to {4 * N_VOXELS:,} ") as caught:
+        warn_of_little_room(plan(**options))
+    assert len(caught) == 1
+    assert not os.path.exists("/dev/shm/blockbuster-test")
+
+
+def test_F27_a_call_from_a_worker_that_imports_the_main_script_is_refused(monkeypatch, tmp_path):
+    fn = Labeller(tmp_path / "labeller")
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with refused(RuntimeError, 'if __name__ == "__main__":', folder=tmp_path):
+        segment(fn, write_to=tmp_path / "out.zarr")
+    assert fn.calls == {}
+
+
+SCRIPT = """
+import os, sys, warnings
+import dask, numpy as np
+from scipy import ndimage
+from blockbuster import tile_process
+
+def fn(tile):
+    return ndimage.label(tile)[0]
+
+if __name__ == "__main__":
+    dask.config.set(scheduler="synchronous")
+    image = np.zeros((1000, 1500), "uint8")
+    image[100:900, 700:720] = 1
+    options = {"tile_shape": (500, 500), "write_to": "full/out.zarr"}
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        labels = tile_process(image, fn, **options)
+    print("warned", *caught)
+    assert np.array_equal(labels, image)
+    dask.config.set(scheduler="processes", num_workers=1)
+    try:
+        tile_process(image.astype("uint16"), fn, overwrite=True, **options)
+    except OSError as error:
+        print("refused", error)
+    print(sorted(os.listdir("full")))
+"""
+
+
+def test_F7_room_is_that_of_the_file_system_of_the_stage_and_the_output(tmp_path):
+    command = f"mount -t tmpfs -o size=2m tmpfs full && exec '{sys.executable}' script.py"
+    (tmp_path / "full").mkdir()
+    (tmp_path / "script.py").write_text(SCRIPT)
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    mount = "mount -t tmpfs -o size=2m tmpfs full"
+    if (
+        not shutil.which("unshare")
+        or subprocess.run([*unshare, mount], cwd=tmp_path, capture_output=True).returncode
+    ):
+        pytest.skip("this system lets nobody mount a file system in a namespace of their own")
+    done = subprocess.run([*unshare, command], cwd=tmp_path, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    warned, denied, listed = done.stdout.splitlines()
+    assert "up to 9,000,000 before compression" in warned
+    assert "may not fit" in warned
+    assert denied.startswith("refused ")
+    assert "stores 3,000,000 there" in denied
+    assert listed == "['out.zarr']"
+    assert Path(tmp_path, "full").is_dir()
