@@ -31,9 +31,9 @@ __all__ = ["Row", "main", "measure"]
 
 TITLES = ["setting", "objects", "loop s", "blockbuster s", "ratio", "by pairs", "at most", "verdict"]
 MEMORY_TITLES = ["setting", "peak memory MB", "at most", "verdict"]
-LEAST_TITLES = ["setting", "read s", "fn s", "write s", "sum s", "blockbuster s"]
+MIN_TITLES = ["setting", "read s", "fn s", "write s", "sum s", "blockbuster s"]
 DEFAULT_REPEATS = 5
-MOST_LEAST_REPEATS = 3
+MAX_MIN_REPEATS = 3
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def measure(number: int, setting: Setting, data: Path, *, small: bool, repeats: 
             loop.append(seconds_of(lambda: plain_loop(path, setting)))
             shutil.rmtree(folder / "labels.zarr", ignore_errors=True)
             engine.append(seconds_of(lambda: reports.append(run_engine(path, setting, folder))))
-        least = least_seconds(path, setting, folder, min(repeats, MOST_LEAST_REPEATS))
+        least = least_seconds(path, setting, folder, min(repeats, MAX_MIN_REPEATS))
     peak = measure_peak_memory(path, number, small=small)
     return Row(setting, loop[1:], engine[1:], least, peak, asdict(reports[-1]))
 
@@ -122,7 +122,7 @@ def _memory_cells(row: Row) -> list[str]:
 
 def least_table(rows: list[Row]) -> str:
     """Lay out the parts that cannot be left out."""
-    return format_table(LEAST_TITLES, [_least_cells(row) for row in rows])
+    return format_table(MIN_TITLES, [_least_cells(row) for row in rows])
 
 
 def _least_cells(row: Row) -> list[str]:

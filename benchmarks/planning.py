@@ -45,7 +45,7 @@ class Costs:
 
 COSTS = Costs()
 PHASES = 3
-MOST_DRIVER_BYTES = 256e9
+MAX_DRIVER_BYTES = 256e9
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class Plan:
     def first_bottleneck(self) -> str:
         """What limits the run."""
         seconds = self.seconds()
-        if self.driver_bytes() > MOST_DRIVER_BYTES:
+        if self.driver_bytes() > MAX_DRIVER_BYTES:
             return "memory of the driver"
         return max(seconds, key=lambda resource: seconds[resource])
 

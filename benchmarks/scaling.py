@@ -39,7 +39,7 @@ __all__ = ["Load", "Outcome", "main", "measure"]
 BLOCK = 1024
 TILE_RATIO = TASK_RATIO = 1.2
 TILE_BYTES = 600.0
-MOST_SECONDS = 300.0
+MAX_SECONDS = 300.0
 SETTLE_SECONDS = 0.2
 
 
@@ -210,7 +210,7 @@ def tile_rows(sizes: Sizes, scheduler: str, data: Path, *, judged: bool) -> list
         verdicts = {
             verdict(ratio, TILE_RATIO if judged and last else None),
             verdict(growth, TILE_BYTES if judged and last else None),
-            verdict(outcome.seconds, MOST_SECONDS if judged and last else None),
+            verdict(outcome.seconds, MAX_SECONDS if judged and last else None),
         }
         memory = [f"{outcome.peak_bytes / 1e6:.0f}", f"{growth:.0f}"]
         rows.append(

@@ -42,7 +42,7 @@ MERGES = ("touch", "agree")
 HALOS = (0.25, 0.5, 1.0, 2.0)
 SMALL_HALOS = (0.5, 1.0)
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-LEAST_STABLE = 0.9995
+MIN_STABLE = 0.9995
 NAMES = ["image", "tile", "halo", "voxels", "objects", "stable"]
 SCORES = ["F1@0.5", "F1@0.9", "split", "merged", "runaway"]
 TITLES = NAMES + [f"{merge} {score}" for merge in MERGES for score in SCORES]
@@ -129,7 +129,7 @@ def measure_case(case: Case, halos: tuple[float, ...]) -> Iterator[Row]:
     whole = case.fn(image)
     diameter = diameter_of(whole)
     for tile in case.tiles:
-        stable = stability(image, case.fn, whole, tile, round(diameter)) >= LEAST_STABLE
+        stable = stability(image, case.fn, whole, tile, round(diameter)) >= MIN_STABLE
         for halo in halos:
             overlap = max(1, round(halo * diameter))
             fn = Remembered(case.fn)

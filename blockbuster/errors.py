@@ -33,7 +33,7 @@ URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(?:[^\s'\"<>`]|['\"](?=[\w%@/+
 # Between the parts of a chain such as ``zip://a.zarr::https://host/b.zip``; an IPv6 address has colons, too.
 CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::|$))")
 # Shorter ones occur by chance in words and numbers.
-SHORTEST_SECRET = 4
+MIN_SECRET = 4
 # All but line feed and tab: what moves the cursor, changes colours, or turns the direction of writing, and halves
 # of characters, which cannot be encoded.
 CONTROLS = re.compile(
@@ -110,7 +110,7 @@ def _secrets(url: str) -> Iterator[str]:
         # A secret key with a slash in it is taken apart by those who take it for a path.
         for secret in (user, *user.split(":", 1), *re.split("[:/]", user), query, *values):
             forms = {form for text in (secret, unquote(secret)) for form in (text, repr(text)[1:-1])}
-            yield from (form for form in forms if len(form) >= SHORTEST_SECRET)
+            yield from (form for form in forms if len(form) >= MIN_SECRET)
 
 
 _categories: ContextVar[tuple[type[Warning], ...]] = ContextVar("muted", default=())
@@ -182,7 +182,7 @@ def format_slices(slices: tuple[slice, ...]) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Give the message of an exception, which may be of the user's own making and fail at this too."""
+    """Return the message of an exception, which may be of the user's own making and fail at this too."""
     try:
         return hide_secrets(str(error))
     except Exception:
@@ -206,7 +206,7 @@ def _brief_traceback(error: BaseException, seen: tuple[BaseException, ...] = ())
 
 
 def ends_process(error: BaseException) -> bool:
-    """Say whether an exception is meant for the whole process, not for what was being done when it was raised.
+    """Return whether an exception is meant for the whole process, not for what was being done when it was raised.
 
     Parameters
     ----------

@@ -29,7 +29,7 @@ def relative_box(part: Sequence[slice], whole: Sequence[slice]) -> Box:
 
 
 def common_box(one: Sequence[slice], other: Sequence[slice]) -> Box:
-    """Give what two boxes have in common; along an axis where that is nothing, the stop is not after the start.
+    """Return what two boxes have in common; along an axis where that is nothing, the stop is not after the start.
 
     Examples
     --------
@@ -48,7 +48,7 @@ class _Grid:
         raise NotImplementedError
 
     def index(self, number: int) -> Index:
-        """Give the index of the element with this number; quicker than NumPy for one."""
+        """Return the index of the element with this number; quicker than NumPy for one."""
         index, rest = [], int(number)
         for length in reversed(self.grid_shape):
             rest, i = divmod(rest, length)
@@ -56,14 +56,14 @@ class _Grid:
         return tuple(reversed(index))
 
     def number(self, index: Index) -> int:
-        """Give the number of the element with this index."""
+        """Return the number of the element with this index."""
         number = 0
         for i, length in zip(index, self.grid_shape, strict=True):
             number = number * length + int(i)
         return number
 
     def has_neighbour(self, index: Index, axis: int, side: int) -> bool:
-        """Say whether there is an element on the low (0) or high (1) side."""
+        """Return whether there is an element on the low (0) or high (1) side."""
         return index[axis] < self.grid_shape[axis] - 1 if side else index[axis] > 0
 
 
@@ -137,11 +137,11 @@ class TileGrid(_Grid):
         return tuple(max(axis, default=1) for axis in self.lengths)
 
     def core(self, index: Index) -> Box:
-        """Give the tile without its halo."""
+        """Return the tile without its halo."""
         return tuple([slice(cuts[i], cuts[i + 1]) for cuts, i in zip(self.cuts, index, strict=True)])
 
     def region(self, index: Index) -> Box:
-        """Give the tile with its halo, clamped to the image: what ``fn`` sees."""
+        """Return the tile with its halo, clamped to the image: what ``fn`` sees."""
         return self.grow(self.core(index))
 
     def grow(self, box: Box) -> Box:
@@ -158,7 +158,7 @@ class TileGrid(_Grid):
         return itertools.product(*(range(n) for n in self.grid_shape))
 
     def cores(self, numbers: np.ndarray) -> np.ndarray:
-        """Give start and stop along each axis of some tiles, without halo.
+        """Return start and stop along each axis of some tiles, without halo.
 
         Parameters
         ----------
@@ -226,17 +226,17 @@ class BrickGrid(_Grid):
         return tuple(longest)
 
     def tiles(self, index: Index) -> Box:
-        """Give the brick's tiles as slices into the tile grid."""
+        """Return the brick's tiles as slices into the tile grid."""
         parts = zip(index, self.tiles_per_brick, self.grid.grid_shape, strict=True)
         return tuple([slice(i * step, min(n, (i + 1) * step)) for i, step, n in parts])
 
     def core(self, index: Index) -> Box:
-        """Give the brick in voxels, without halo."""
+        """Return the brick in voxels, without halo."""
         tiles = zip(self.grid.cuts, self.tiles(index), strict=True)
         return tuple([slice(cuts[part.start], cuts[part.stop]) for cuts, part in tiles])
 
     def region(self, index: Index) -> Box:
-        """Give the brick with the halo of its outer tiles, clamped to the image."""
+        """Return the brick with the halo of its outer tiles, clamped to the image."""
         return self.grid.grow(self.core(index))
 
     def tile_indices(self, index: Index) -> Iterator[Index]:

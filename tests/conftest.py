@@ -17,14 +17,14 @@ from hypothesis import HealthCheck, settings
 
 # A run flushes what must outlive a power cut, and a test of many runs would wait for the disk most of its time.
 # A folder in memory gets the same calls. Whoever sets TMPDIR chooses another place, such as a disk.
-MEMORY, LEAST_BYTES_IN_MEMORY = "/dev/shm", 4 * 2**30
+MEMORY, MIN_BYTES_IN_MEMORY = "/dev/shm", 4 * 2**30
 
 
 def has_room(folder):
     """Whether a folder is a file system of its own, with room for what tests write, commands too."""
     is_usable = os.path.ismount(folder) and os.access(folder, os.W_OK)
     is_usable = is_usable and not os.statvfs(folder).f_flag & os.ST_NOEXEC
-    return is_usable and shutil.disk_usage(folder).free >= LEAST_BYTES_IN_MEMORY
+    return is_usable and shutil.disk_usage(folder).free >= MIN_BYTES_IN_MEMORY
 
 
 if "TMPDIR" not in os.environ and has_room(MEMORY):

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 
 from blockbuster import tile_process
 
-MOST_TILES = 48
+MAX_TILES = 48
 LONGEST = {1: 97, 2: 31, 3: 13, 4: 7}
 PRIMES = [2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97]
-LARGEST_LABEL = 12
+MAX_LABEL = 12
 NAMES = [("uint8", 255), ("uint16", 2**16 - 1), ("int32", 24), ("int64", 2**62), ("uint64", 2**62)]
 DENSITIES = [0.02, 0.2, 0.35, 0.5, 0.65, 0.9, 1.0]
 
@@ -92,7 +92,7 @@ def shapes(draw, ndims=(1, 2, 3, 4)):
 
 
 @st.composite
-def tile_shapes(draw, shape, most_tiles=MOST_TILES):
+def tile_shapes(draw, shape, most_tiles=MAX_TILES):
     """Tiles of any size, also such that the last has one voxel, and larger than the image."""
     tile = [draw(st.one_of(st.just(max(1, n - 1)), st.integers(1, n + 3))) for n in shape]
     while math.prod(counts := [-(-n // t) for n, t in zip(shape, tile, strict=True)]) > most_tiles:
@@ -108,7 +108,7 @@ def wide_shapes(draw, ndims=(1, 2, 3, 4)):
 
 
 @st.composite
-def small_tile_shapes(draw, shape, most_tiles=MOST_TILES // 2):
+def small_tile_shapes(draw, shape, most_tiles=MAX_TILES // 2):
     """Tiles that cut an image along every axis, as far as it is long enough."""
     tile = [draw(st.integers(min(2, n), max(min(2, n), n // 2))) for n in shape]
     while math.prod(counts := [-(-n // t) for n, t in zip(shape, tile, strict=True)]) > most_tiles:
@@ -189,12 +189,12 @@ class Unsteady:
         if self.cuts:
             axis = random.integers(tile.ndim)
             place = np.indices(tile.shape)[axis] < random.integers(tile.shape[axis] + 1)
-            labels += np.where((labels > 0) & (labels % 2 == random.integers(2)) & place, LARGEST_LABEL, 0)
+            labels += np.where((labels > 0) & (labels % 2 == random.integers(2)) & place, MAX_LABEL, 0)
         labels = np.where(random.random(tile.shape) < self.noise, random.integers(0, 4, tile.shape), labels)
         return self._rename(labels, random).astype(self.dtype)
 
     def _rename(self, labels, random):
-        n_names = 2 * LARGEST_LABEL
+        n_names = 2 * MAX_LABEL
         if self.largest > 2**32:
             names = np.cumsum(random.integers(1, self.largest // n_names, n_names))
         else:
@@ -289,7 +289,7 @@ def tissue_cases(draw, ndims=(1, 2, 3, 4)):
         seed=draw(st.integers(0, 2**32 - 1)),
         stored=draw(st.sampled_from([False, False, True])),
         tissue=draw(st.sampled_from(["soup", "mask", "cells"])),
-        n_cells=draw(st.integers(1, LARGEST_LABEL)),
+        n_cells=draw(st.integers(1, MAX_LABEL)),
         fn=draw(unsteady_functions()),
         merge_axes=draw(st.one_of(st.none(), subsets(letters))),
         min_agreement=draw(st.sampled_from([0.3, 0.1, 0.5, 1, 0])),

@@ -14,10 +14,10 @@ from blockbuster.stage.sample import Chunks, read_boxes
 
 __all__ = ["Crop", "choose_crop"]
 
-MOST_VOXELS = 2**26
-MOST_VOXELS_TO_WIDEN = 2**23
-MOST_TILES_TO_WIDEN = 4
-MOST_PLACES = 32
+MAX_VOXELS = 2**26
+MAX_VOXELS_TO_WIDEN = 2**23
+MAX_TILES_TO_WIDEN = 4
+MAX_PLACES = 32
 GLANCE_VOXELS = 2**16
 
 
@@ -53,7 +53,7 @@ class Crop:
         return tuple(n if tile > 1 else 1 for n, tile in zip(self.shape, self.tile_shape, strict=True))
 
     def tells_of(self, halo: int) -> bool:
-        """Say whether a halo leaves something that tiles do not see; else they agree whatever fn does."""
+        """Return whether a halo leaves something that tiles do not see; else they agree whatever fn does."""
         seen = all(self.tile_shape[axis] + halo >= self.shape[axis] for axis in self.seam_axes)
         return self.is_whole or not seen
 
@@ -99,7 +99,7 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
 def _shorten_tiles(grid: TileGrid, axes: tuple[int, ...]) -> TileGrid:
     """Halve tiles of which even two along each axis are too much to segment at once."""
     tile = list(grid.tile_shape)
-    while math.prod(tile) * 2 ** len(axes) > MOST_VOXELS:
+    while math.prod(tile) * 2 ** len(axes) > MAX_VOXELS:
         longest = max(axes, key=lambda axis: tile[axis])
         if tile[longest] < 4:
             break
@@ -115,14 +115,14 @@ def _count_tiles(grid: TileGrid, axes: tuple[int, ...], largest_halo: int) -> li
     wanted = {
         axis: min(
             grid.grid_shape[axis],
-            max(MOST_TILES_TO_WIDEN, 2 + math.ceil(2 * largest_halo / grid.tile_shape[axis])),
+            max(MAX_TILES_TO_WIDEN, 2 + math.ceil(2 * largest_halo / grid.tile_shape[axis])),
         )
         for axis in axes
     }
     for _, axis in itertools.product(range(2, max(wanted.values())), axes):
         wider = [count + (i == axis) for i, count in enumerate(counts)]
         n_voxels = math.prod(n * tile for n, tile in zip(wider, grid.tile_shape, strict=True))
-        if wider[axis] <= wanted[axis] and n_voxels <= MOST_VOXELS_TO_WIDEN:
+        if wider[axis] <= wanted[axis] and n_voxels <= MAX_VOXELS_TO_WIDEN:
             counts = wider
     return counts
 
@@ -132,7 +132,7 @@ def _boxes(grid: TileGrid, counts: list[int]) -> list[Box]:
     n_places = [n - count + 1 for n, count in zip(grid.grid_shape, counts, strict=True)]
     total = math.prod(n_places)
     # A step near the golden section does not fall into the grid's rhythm.
-    places = sorted({int((k + 0.5) * 0.6180339887 % 1 * total) for k in range(min(total, MOST_PLACES))})
+    places = sorted({int((k + 0.5) * 0.6180339887 % 1 * total) for k in range(min(total, MAX_PLACES))})
     boxes = []
     for place in places:
         ends = zip(grid.edges, np.unravel_index(place, n_places), counts, strict=True)
@@ -155,7 +155,7 @@ def _glance(chunks: Chunks, box: Box) -> Box:
 
 
 def _contrast(pixels: np.ndarray) -> float:
-    """Give the standard deviation of the finite ones."""
+    """Return the standard deviation of the finite ones."""
     finite = pixels[np.isfinite(pixels)]
     if finite.dtype.kind != "c":
         finite = finite.astype(np.float64)

@@ -26,7 +26,7 @@ def estimate_empty_tiles(
     level: int = 0,
     progress: bool = False,
 ) -> EmptyTiles:
-    """Say exactly which tiles ``skip_empty`` would skip, and at which threshold.
+    """Return exactly which tiles ``skip_empty`` would skip, and at which threshold.
 
     Parameters
     ----------

@@ -17,7 +17,7 @@ from blockbuster.source.ome_zarr import inner_path, ome_attributes, read_ome_ima
 
 __all__ = ["AutoTile", "CollectionInfo", "Entry", "ImageInfo", "LevelInfo", "inspect_path"]
 
-MOST_IMAGES = 24
+MAX_IMAGES = 24
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,9 @@ def inspect_path(
     channel: int | None = 0,
     level: int = 0,
     use_gpu: bool = False,
-    most: int | None = MOST_IMAGES,
+    most: int | None = MAX_IMAGES,
 ) -> ImageInfo | CollectionInfo:
-    """Say what lies at a path.
+    """Return what lies at a path.
 
     Parameters
     ----------

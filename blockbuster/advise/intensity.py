@@ -17,7 +17,7 @@ __all__ = ["intensity_percentiles"]
 
 
 def intensity_percentiles(image: Any, q: Any = (1, 99.8), *, channel: int | None = 0, level: int = 0) -> Any:
-    """Give percentiles of the intensities of a whole image.
+    """Return percentiles of the intensities of a whole image.
 
     A function that stretches each tile to its own range sees the same cell differently in two tiles, which is
     the main reason why they disagree at seams. Compute the range once, and give it to fn.

@@ -143,7 +143,7 @@ def haematoxylin_channel(photo: np.ndarray) -> np.ndarray:
 
 
 def same_partition(one: np.ndarray, other: np.ndarray) -> bool:
-    """Say whether two label images show the same objects, whatever their ids.
+    """Return whether two label images show the same objects, whatever their ids.
 
     Parameters
     ----------

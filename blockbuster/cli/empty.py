@@ -24,9 +24,9 @@ EXAMPLES = (
     "blockbuster estimate-empty image.zarr --tile-shape auto --json",
 )
 # A larger grid is not printed as text: rows and columns.
-LARGEST_TEXT = (60, 110)
+MAX_TEXT = (60, 110)
 # In pixels: of a picture's longer side at least, and of a tile at most.
-LEAST_SIDE, MOST_TILE = 640, 64
+MIN_SIDE, MAX_TILE = 640, 64
 EMPTY, FULL, LINE = (235, 235, 240), (62, 41, 120), (255, 255, 255)
 
 
@@ -85,7 +85,7 @@ def _print(found: EmptyTiles, *, as_json: bool) -> None:
         print_json(counts | {"grid": list(found.empty.shape), "empty": found.empty.tolist()})
         return
     rows, columns = found.plane().shape
-    if rows <= LARGEST_TEXT[0] and columns <= LARGEST_TEXT[1]:
+    if rows <= MAX_TEXT[0] and columns <= MAX_TEXT[1]:
         say(found)
         return
     say(str(found).partition("\n")[0])
@@ -102,7 +102,7 @@ def _picture(plane: np.ndarray) -> np.ndarray:
     """Draw a square for each tile, the paler the more of those behind it are empty."""
     import numpy as np
 
-    side = max(1, min(MOST_TILE, LEAST_SIDE // max(plane.shape)))
+    side = max(1, min(MAX_TILE, MIN_SIDE // max(plane.shape)))
     fraction = plane.repeat(side, axis=0).repeat(side, axis=1)[..., np.newaxis]
     picture = np.round(fraction * EMPTY + (1 - fraction) * FULL).astype(np.uint8)
     if side > 3:

@@ -23,7 +23,7 @@ __all__ = ["DIAMETER", "FnName", "fn_forms", "modules_found_in", "read_fn_name"]
 DIAMETER = 20.0
 OURS = ("otsu", "threshold", "watershed")
 PLUGINS = ("cellpose", "stardist")
-MOST_LISTED = 12
+MAX_LISTED = 12
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _import_function(name: FnName) -> Any:
         return operator.attrgetter(name.value)(module)
     except AttributeError:
         known = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-        listed = f" It has: {', '.join(known[:MOST_LISTED])}." if known else " It has no functions."
+        listed = f" It has: {', '.join(known[:MAX_LISTED])}." if known else " It has no functions."
         raise ImportError(f"--fn {name}: {module.__name__} has no {name.value!r}.{listed}") from None
 
 

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def make_formatter(prog: str) -> argparse.HelpFormatter:
-    """Give the layout of all pages of help."""
+    """Return the layout of all pages of help."""
     return argparse.RawDescriptionHelpFormatter(prog, max_help_position=34, width=116)
 
 

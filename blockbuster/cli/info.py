@@ -40,9 +40,9 @@ def add_command(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from blockbuster.advise.info import MOST_IMAGES, CollectionInfo, inspect_path
+    from blockbuster.advise.info import MAX_IMAGES, CollectionInfo, inspect_path
 
-    most = None if args.all else MOST_IMAGES
+    most = None if args.all else MAX_IMAGES
     try:
         found = inspect_path(args.path, channel=args.channel, level=args.level, use_gpu=args.use_gpu, most=most)
     except (TypeError, ValueError, KeyError, OSError, ImportError, RuntimeError) as error:

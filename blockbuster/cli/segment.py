@@ -183,7 +183,7 @@ class _Job:
 
 
 def _plan_as_dict(plan: RunPlan) -> dict[str, Any]:
-    """Give what a run would read, hold and write: voxels and bytes, fit for JSON."""
+    """Return what a run would read, hold and write: voxels and bytes, fit for JSON."""
     grid, bricks, source = plan.grid, plan.bricks, plan.source
     levels = plan.geometry.levels if plan.geometry is not None else ()
     is_pyramid = plan.place is not None and plan.place.is_label_image

@@ -2,7 +2,7 @@
 
 from blockbuster.execution.attempts import Attempt, clear_attempts, dead_attempts
 from blockbuster.execution.execution import Execution, find_execution, with_workers
-from blockbuster.execution.running import TaskWatch, most_keys, run_tasks
+from blockbuster.execution.running import TaskWatch, max_keys, run_tasks
 from blockbuster.execution.stopping import RunStoppedError, StopCheck
 from blockbuster.execution.turns import ONE_AT_A_TIME, take_turns
 
@@ -16,7 +16,7 @@ __all__ = [
     "clear_attempts",
     "dead_attempts",
     "find_execution",
-    "most_keys",
+    "max_keys",
     "run_tasks",
     "take_turns",
     "with_workers",

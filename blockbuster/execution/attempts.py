@@ -187,7 +187,7 @@ def _marks(folder: str) -> list[str]:
 
 
 def _is_alive(process: str) -> bool:
-    """Whether a process runs, as far as that can be known from here."""
+    """Return whether a process runs, as far as that can be known from here."""
     host, pid, _ = process.rsplit("-", 2)
     if process == _process_name():
         return True
@@ -202,7 +202,7 @@ def _is_alive(process: str) -> bool:
 
 
 def _is_exiting(pid: str) -> bool:
-    """Whether Linux is removing a process: others hear that its connections are closed before it is a zombie."""
+    """Return whether Linux is removing a process, whose connections are closed before it is a zombie."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

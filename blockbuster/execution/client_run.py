@@ -26,12 +26,12 @@ logger = logging.getLogger("blockbuster")
 
 # Enough that a worker finds its next task waiting, and few enough that workers that come later get theirs.
 TASKS_PER_THREAD = 4
-LEAST_TASKS = 8
+MIN_TASKS = 8
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_COUNTS = 5.0
 # After a worker that died, its nanny starts another, within seconds or, on a busy host or a slow disk, a minute.
 SECONDS_WITHOUT_WORKERS = 120.0
-MOST_TIMES_SENT = 3
+MAX_TIMES_SENT = 3
 
 CLUSTER_LOST = (
     "the dask cluster is gone: its client was closed or restarted, or lost the connection to the scheduler, "
@@ -72,7 +72,7 @@ class ClientRun:
         self._under_way: dict[Any, int] = {}
         self._ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._times_sent: Counter[int] = Counter()
-        self._window = LEAST_TASKS
+        self._window = MIN_TASKS
         self._most_workers = 0
         self._last_count = 0.0
         self._last_worker = time.monotonic()
@@ -148,7 +148,7 @@ class ClientRun:
         # It need not be the task's fault: all that waited at a worker that dies are counted as suspects. One
         # that kills its worker finds the marks of those that tried before it, and says so.
         logger.warning("workers died that had %s: %s", self.watch.describe(number), error)
-        if self._times_sent[number] < MOST_TIMES_SENT:
+        if self._times_sent[number] < MAX_TIMES_SENT:
             self._send([number])
             return
         raise self.watch.blame() or RuntimeError(
@@ -164,7 +164,7 @@ class ClientRun:
             return
         self._last_count = now
         threads = self.client.nthreads()
-        self._window = max(LEAST_TASKS, TASKS_PER_THREAD * sum(threads.values()))
+        self._window = max(MIN_TASKS, TASKS_PER_THREAD * sum(threads.values()))
         self._most_workers = max(self._most_workers, len(threads))
         if threads:
             self._last_worker = now

@@ -170,7 +170,7 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
 
 
 def _scheduler() -> Callable[..., Any] | None:
-    """Give the scheduler that dask would use, if it is not that of the collection."""
+    """Return the scheduler that dask would use, if it is not that of the collection."""
     # To look for a client dask imports distributed, which takes a second; who has a client has done so.
     if "distributed" in sys.modules or any(dask.config.get(name, None) for name in ("scheduler", "get")):
         return dask.base.get_scheduler()

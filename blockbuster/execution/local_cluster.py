@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["make_local_cluster"]
 
 # A worker that has imported everything takes 235 MB before its first tile.
-LEAST_WORKER_BYTES = 10**9
+MIN_WORKER_BYTES = 10**9
 LOOPBACK = "127.0.0.1"
 # Left to this process: the scheduler, the tables of the merge.
 DRIVER_SHARE = 0.1
@@ -125,7 +125,7 @@ def make_local_cluster(
         threads_per_worker = 2
     memory_bytes = int((1 - DRIVER_SHARE) * free_ram_bytes())
     if n_workers is None:
-        n_workers = max(1, min(_n_cpus() // threads_per_worker, memory_bytes // LEAST_WORKER_BYTES))
+        n_workers = max(1, min(_n_cpus() // threads_per_worker, memory_bytes // MIN_WORKER_BYTES))
     if memory_limit == "auto":
         memory_limit = memory_bytes // n_workers
     kwargs = {**_at_home(kwargs), "worker_class": _nanny(gpus), **kwargs}

@@ -228,7 +228,7 @@ def vram_bytes_or_warn() -> int | None:
 
 
 def _ask_cupy(device: int | None) -> tuple[int | None, str]:
-    """Give a device's free bytes, or None and what is missing."""
+    """Return a device's free bytes, or None and what is missing."""
     install = "python -m pip install 'blockbuster-tiles[gpu-cuda12]'"
     try:
         import cupy

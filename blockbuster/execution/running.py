@@ -19,12 +19,12 @@ from blockbuster.execution.handover import Handover
 from blockbuster.execution.stopping import allow_tasks, ask_to_stop
 from blockbuster.execution.task_folder import Batch, TaskFolder, run_task
 
-__all__ = ["TaskWatch", "most_keys", "run_tasks"]
+__all__ = ["TaskWatch", "max_keys", "run_tasks"]
 
 # dask holds 3 to 5 kB for each key of a graph. Between two graphs a worker may wait for another's last task.
 KEYS_PER_GRAPH = 4096
 # For each worker, however many keys they have.
-LEAST_TASKS_PER_GRAPH = 2
+MIN_TASKS_PER_GRAPH = 2
 # For each worker, where results are known only when the whole graph is done.
 TASKS_WITHOUT_WORD = 4
 
@@ -43,7 +43,7 @@ class TaskWatch:
         return f"task {number}"
 
     def blame(self) -> BaseException | None:
-        """Give the error that explains why workers died, where it can be told."""
+        """Return the error that explains why workers died, where it can be told."""
         return None
 
 
@@ -123,9 +123,9 @@ def run_tasks(
             folder.remove()
 
 
-def most_keys(keys_per_task: int, n_tasks: int, n_workers: int) -> int:
+def max_keys(keys_per_task: int, n_tasks: int, n_workers: int) -> int:
     """Bound how many keys of pixels are in a graph, where no client runs it."""
-    least = LEAST_TASKS_PER_GRAPH * n_workers * keys_per_task
+    least = MIN_TASKS_PER_GRAPH * n_workers * keys_per_task
     return min(n_tasks * keys_per_task, max(KEYS_PER_GRAPH + keys_per_task, least))
 
 
@@ -137,7 +137,7 @@ def _graphs(
 ) -> Iterator[tuple[dict[Any, Any], dict[Any, int]]]:
     """Cut the tasks into graphs, each with the numbers of its tasks by their keys, and made when it is needed."""
     most_tasks = KEYS_PER_GRAPH if execution.tells_at_once else TASKS_WITHOUT_WORD * execution.n_workers
-    least_tasks = LEAST_TASKS_PER_GRAPH * execution.n_workers
+    least_tasks = MIN_TASKS_PER_GRAPH * execution.n_workers
     name = f"blockbuster-{uuid.uuid4().hex}"
     graph: dict[Any, Any] = {}
     number_of: dict[Any, int] = {}

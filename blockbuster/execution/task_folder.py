@@ -93,7 +93,7 @@ class TaskFolder:
         shutil.rmtree(self.path, ignore_errors=True)
 
     def batch(self) -> Batch:
-        """Give what the tasks share; read once per process.
+        """Return what the tasks share; read once per process.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class TaskFolder:
             return _load(self.path, self.digest)
 
     def has_result(self, number: int) -> bool:
-        """Whether a task was finished before, its result taken or not."""
+        """Return whether a task was finished before, its result taken or not."""
         return os.path.exists(self._file(number))
 
     def keep(self, number: int, result: Any) -> None:

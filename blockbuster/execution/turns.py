@@ -15,7 +15,7 @@ _turn = threading.Lock()
 
 
 def take_turns(wanted: bool) -> contextlib.AbstractContextManager[Any]:
-    """Give what only one thread of this process can be in, where that is wanted here or by the environment.
+    """Return what only one thread of this process can be in, where that is wanted here or by the environment.
 
     Examples
     --------

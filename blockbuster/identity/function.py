@@ -35,12 +35,12 @@ from blockbuster.errors import muted
 
 __all__ = ["FunctionIdentity", "Growth", "differing_parts", "identify_function"]
 
-MOST_OBJECTS = 100_000
-MOST_WATCHED = {"file": 100, "container": 250}
-MOST_ROUNDS = 64
-LONGEST_TEXT = 80
+MAX_OBJECTS = 100_000
+MAX_WATCHED = {"file": 100, "container": 250}
+MAX_ROUNDS = 64
+MAX_TEXT = 80
 BLOCK_BYTES = 2**20
-LONGEST_PATH = 1024
+MAX_PATH = 1024
 # A text that is no file yet may be the path of one if it has a separator or a suffix.
 PATH_LIKE = re.compile(r"[/\\]|\.\w+\Z")
 # The size of a file that is not there.
@@ -157,7 +157,7 @@ class FunctionIdentity:
 def identify_function(
     fn: Any, fn_version: str | None = None, *, before: Mapping[str, int] = MappingProxyType({})
 ) -> FunctionIdentity:
-    """Say what a function is, so that a later run can tell whether it was given the same one.
+    """Return what a function is, so that a later run can tell whether it was given the same one.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ def _digest(*parts: Any) -> str:
 
 
 def _shorten(text: str) -> str:
-    return text if len(text) <= LONGEST_TEXT else _digest(text)
+    return text if len(text) <= MAX_TEXT else _digest(text)
 
 
 class _Content(NamedTuple):
@@ -280,13 +280,13 @@ class _Files:
     def __init__(self, before: Mapping[str, int]) -> None:
         self.before = before
         self.growth = Growth()
-        self.room = dict(MOST_WATCHED)
+        self.room = dict(MAX_WATCHED)
         self.digests: dict[str, str] = {}
 
     def add(self, text: str) -> bool:
         """Note the content of a file, if the text is the path of one; false if it cannot be read."""
         name = f"file {text}"
-        if name not in self.growth.looks and text not in self.digests and 0 < len(text) <= LONGEST_PATH:
+        if name not in self.growth.looks and text not in self.digests and 0 < len(text) <= MAX_PATH:
             size = _file_size(text)
             if size != ABSENT or PATH_LIKE.search(text):
                 self._watch("file", name, size, functools.partial(_file_size, text))
@@ -299,7 +299,7 @@ class _Files:
         return self.digests.get(text) != "unreadable"
 
     def as_before(self, name: str, value: Any) -> Any:
-        """Give a container, or a copy of it that is as long as it was."""
+        """Return a container, or a copy of it that is as long as it was."""
         is_watched = self._watch("container", name, len(value), functools.partial(len, value))
         size = self.before.get(name) if is_watched else None
         if size is None or size >= len(value):
@@ -345,7 +345,7 @@ class _Notes:
 
 
 def _file_size(path: str) -> int:
-    """Give the size of a regular file in bytes; what is none has no size."""
+    """Return the size of a regular file in bytes; what is none has no size."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -425,12 +425,12 @@ class _Graph:
         return " > ".join(names if len(names) <= 6 else [*names[:3], "...", *names[-2:]])
 
     def _link(self, child: Any, node: int, name: str) -> int | str:
-        """Give the number of a value, or the text of a plain one."""
+        """Return the number of a value, or the text of a plain one."""
         if type(child) in PLAIN:
             return _read_plain(child, self.notes[node]).label
         if id(child) not in self.nodes:
-            if len(self.values) == MOST_OBJECTS:
-                self.notes[node].unreadable.append(f"fn (more than {MOST_OBJECTS} objects)")
+            if len(self.values) == MAX_OBJECTS:
+                self.notes[node].unreadable.append(f"fn (more than {MAX_OBJECTS} objects)")
                 return "not read"
             self.nodes[id(child)] = len(self.values)
             self.values.append(child)
@@ -438,7 +438,7 @@ class _Graph:
         return self.nodes[id(child)]
 
     def versions(self, nodes: Iterable[int]) -> dict[str, str]:
-        """Give the versions of what is installed that these values are made of."""
+        """Return the versions of what is installed that these values are made of."""
         return dict(sorted(version for node in nodes for version in self.notes[node].versions.items()))
 
     def unreadable(self) -> tuple[str, ...]:
@@ -497,7 +497,7 @@ def _digest_all(described: Sequence[_Described]) -> dict[int, str]:
 def _digest_cycle(members: Mapping[int, _Described], digests: dict[int, str]) -> dict[int, str]:
     """Digest values that reach each other: again and again, until no round tells more of them apart."""
     found, n_found = dict.fromkeys(members, ""), 0
-    for _ in range(MOST_ROUNDS):
+    for _ in range(MAX_ROUNDS):
         if len(set(found.values())) == n_found:
             break
         n_found, known = len(set(found.values())), ChainMap(found, digests)
@@ -650,7 +650,7 @@ def _read_partial(value: functools.partial, notes: _Notes) -> _Content:
 
 
 def _takes_any_keyword(function: Any) -> bool:
-    """Say whether a function may see the order of the keywords that it is given."""
+    """Return whether a function may see the order of the keywords that it is given."""
     code = getattr(function, "__code__", None)
     return code is None or bool(code.co_flags & inspect.CO_VARKEYWORDS)
 
@@ -811,7 +811,7 @@ def _state(state: Any, instance: Mapping[str, Any], kind: type) -> Iterator[tupl
 
 
 def _instance_state(value: Any) -> dict[str, Any]:
-    """Give the attributes of an object, those in slots as well."""
+    """Return the attributes of an object, those in slots as well."""
     slots = [
         name
         for kind in type(value).__mro__
@@ -846,7 +846,7 @@ def _read_named(value: Any, name: str, notes: _Notes) -> _Content:
 
 
 def _refer(value: Any, notes: _Notes) -> str | None:
-    """Give the name under which an installed distribution or Python itself has a value."""
+    """Return the name under which an installed distribution or Python itself has a value."""
     module, name = _claimed_place(value)
     # A decorator may have given a user's function the name of the installed one that it wraps.
     homes = [module, value.__globals__.get("__name__")] if type(value) is types.FunctionType else [module]
@@ -862,7 +862,7 @@ def _refer(value: Any, notes: _Notes) -> str | None:
 
 
 def _claimed_place(value: Any) -> tuple[Any, Any]:
-    """Give the module and the name in it that a value claims; ``random.random`` is a hidden object's method."""
+    """Return the module and the name in it that a value claims; ``random.random`` is a hidden object's method."""
     holder = getattr(value, "__self__", None)
     if holder is None or isinstance(holder, type | types.ModuleType):
         return getattr(value, "__module__", None), getattr(value, "__qualname__", None)
@@ -1003,7 +1003,7 @@ def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
 
 @functools.cache
 def _owner(module: str) -> tuple[str, str]:
-    """Say what a module is part of: ``"python"``, an installed package and its version, or nothing ("")."""
+    """Return what a module is part of: ``"python"``, an installed package and its version, or nothing ("")."""
     top = module.partition(".")[0]
     if top == __package__:
         return top, str(vars(sys.modules[top])["__version__"])
@@ -1020,7 +1020,7 @@ def _owner(module: str) -> tuple[str, str]:
 
 
 def _is_installed(place: Path, module: str) -> bool:
-    """Tell what pip has installed from the user's own files, which an editable install points to."""
+    """Return whether pip installed a file; an editable install points to the user's own files."""
     if {"site-packages", "dist-packages"} & set(place.parts):
         return True
     depth = module.count(".") + (place.stem == "__init__")
@@ -1028,7 +1028,7 @@ def _is_installed(place: Path, module: str) -> bool:
 
 
 def _version(package: str) -> str:
-    """Give the version of the distribution that holds a package; empty if there is none."""
+    """Return the version of the distribution that holds a package; empty if there is none."""
     try:
         return str(importlib.metadata.version(DISTRIBUTIONS.get(package, package)))
     except importlib.metadata.PackageNotFoundError:

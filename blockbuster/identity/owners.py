@@ -28,7 +28,7 @@ O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def private_mode() -> int:
-    """Give the mode of a stage's folders: the user's alone, or the group's too where the environment asks for it.
+    """Return the mode of a stage's folders: for the user, or where the environment asks for it the group too.
 
     Raises
     ------
@@ -68,7 +68,7 @@ def refuse_foreign(path: str | os.PathLike[str]) -> None:
 
 
 def is_foreign(path: str | os.PathLike[str]) -> bool:
-    """Say whether somebody else made a folder, and the environment does not trust it.
+    """Return whether somebody else made a folder, and the environment does not trust it.
 
     Notes
     -----
@@ -86,7 +86,7 @@ def is_foreign(path: str | os.PathLike[str]) -> bool:
 
 
 def _owner_of_new(path: str | os.PathLike[str]) -> int:
-    """Give the owner of what this process makes beside a path: some file systems have users of their own."""
+    """Return the owner of what this process makes beside a path: some file systems have users of their own."""
     try:
         with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as file:
             return os.fstat(file.fileno()).st_uid
@@ -129,6 +129,6 @@ def refuse_links(path: str | os.PathLike[str]) -> None:
 
 
 def is_open_to_others(path: str | os.PathLike[str]) -> bool:
-    """Say whether other users may write to a folder, where the environment does not ask for it."""
+    """Return whether other users may write to a folder, where the environment does not ask for it."""
     mode = stat.S_IMODE(os.stat(path).st_mode)
     return hasattr(os, "geteuid") and bool(mode & 0o022 & ~private_mode())

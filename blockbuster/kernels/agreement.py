@@ -39,7 +39,7 @@ class Agreements:
 
     @classmethod
     def of_pieces(cls, found: Sequence[np.ndarray]) -> Agreements:
-        """Give every pair of labels the agreement of its best pieces.
+        """Return every pair of labels the agreement of its best pieces.
 
         Parameters
         ----------
@@ -204,7 +204,7 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
 def _facing_rows(
     shape: Index, faces: tuple[Face, Face], free: Index, n_aside: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Give rows that face each other across the seam, with the voxels a neighbour may be aside, and where."""
+    """Return rows that face each other across the seam, with the voxels a neighbour may be aside, and where."""
     last = len(shape) - 1
     pairs = [np.empty((0, 3), np.int64)]
     for shift in neighbour_shifts(last, [axis for axis in free if axis < last], n_aside):
@@ -225,7 +225,7 @@ def _shifted_rows(shape: Index, face: Face, shift: Sequence[int]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
-    """Give the neighbours of each row that come before it, and by how many voxels a neighbour may be aside."""
+    """Return the neighbours of each row that come before it, and by how many voxels a neighbour may be aside."""
     lengths = shape[:-1]
     shifts = [
         s for s in neighbour_shifts(len(lengths), range(len(lengths)), connectivity) if s < (0,) * len(lengths)
@@ -242,7 +242,7 @@ def rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarray
 
 @functools.lru_cache(maxsize=64)
 def row_positions(shape: Index, strides: tuple[int, ...]) -> np.ndarray:
-    """Give the position of each row of a box in an image with such strides, from that of the first.
+    """Return the position of each row of a box in an image with such strides, from that of the first.
 
     Examples
     --------

@@ -162,7 +162,7 @@ def clip_stretches(whole, taken, window, rows, stretches):
 
 @kernel_part
 def stretches_within(whole, start, stop):
-    """Give where the stretches of each row begin and end that reach into a window, as (n_rows, 2) int64."""
+    """Return where the stretches of each row begin and end that reach into a window, as (n_rows, 2) int64."""
     rows, stretches = whole
     found = np.empty((len(rows) - 1, 2), np.int64)
     for row in range(len(found)):
@@ -235,7 +235,7 @@ def collect_contacts(a, b, row_pairs, windows, contacts):
 
 @kernel_part
 def find_root(parents, i):
-    """Give the root of an element of a disjoint set, and shorten the way to it."""
+    """Return the root of an element of a disjoint set, and shorten the way to it."""
     while parents[i] != i:
         parents[i] = parents[parents[i]]
         i = parents[i]

@@ -18,7 +18,7 @@ HALF = np.uint64(0xFFFFFFFF)
 
 @kernel_part
 def find_place(table, label):
-    """Give the place of a label in a hash table, or the free place where it would be."""
+    """Return the place of a label in a hash table, or the free place where it would be."""
     mask = np.uint64(len(table) - 1)
     mixed = (label & HALF) * LOW_FACTOR ^ (label >> np.uint64(32)) * HIGH_FACTOR
     place = (mixed ^ (mixed >> np.uint64(32))) & mask

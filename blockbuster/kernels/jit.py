@@ -58,7 +58,7 @@ def told_of_compiling(tell: Callable[[bool], Any]) -> Iterator[None]:
 
 
 def in_native_order(array: np.ndarray) -> np.ndarray:
-    """Give an array in this machine's byte order, the only one that kernels know; a copy where it is another.
+    """Return an array in this machine's byte order, the only one that kernels know; a copy where it is another.
 
     Examples
     --------

@@ -11,11 +11,11 @@ from blockbuster.kernels.stretches import StretchFinder, StretchGroup, as_unsign
 
 __all__ = ["keep_positions_apart"]
 
-MOST_SPARSE = 1024
+MAX_SPARSE = 1024
 
 
 def keep_positions_apart(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
-    """Give labels ids that differ from position to position along some axes.
+    """Make ids of labels differ from position to position along some axes.
 
     Parameters
     ----------
@@ -54,10 +54,10 @@ def keep_positions_apart(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
 
 def _as_dense(labels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Give labels, or where their ids are sparse others that tell them apart as well, and the largest of them."""
+    """Return labels, or others as good where their ids are sparse, and the largest of them."""
     labels = as_unsigned(np.ascontiguousarray(labels))
     largest = int(labels.max(initial=0))
-    if largest <= 2 * labels.size + MOST_SPARSE:
+    if largest <= 2 * labels.size + MAX_SPARSE:
         return labels, largest
     box = tuple(slice(0, n) for n in labels.shape)
     tile, count = StretchFinder().find(labels, box)

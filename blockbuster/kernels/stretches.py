@@ -58,7 +58,7 @@ class TileStretches:
         return tuple([part.stop - part.start for part in self.box])
 
     def seen(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Give what kernels take of a box inside this one: rows and stretches, the box's rows, and its window."""
+        """Return what kernels take of a box inside this one: rows and stretches, its own rows and window."""
         ends = [(cut.start - own.start, cut.stop - own.start) for cut, own in zip(box, self.box, strict=True)]
         return self.rows, self.stretches, *_rows_and_window(self.shape, tuple(ends))
 
@@ -90,7 +90,7 @@ class TileStretches:
 
 @functools.lru_cache(maxsize=256)
 def _rows_and_window(shape: Index, ends: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Give rows and window of a part of a box; most tiles of a grid show the same to each other."""
+    """Return rows and window of a part of a box; most tiles of a grid show the same to each other."""
     return row_numbers(shape, [slice(*pair) for pair in ends]), np.array(ends[-1])
 
 
@@ -212,7 +212,7 @@ def border_stretches(
 def _border_places(
     shape: Index, ends: tuple[tuple[int, int], ...], depths: tuple[tuple[int, int], ...]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Say what each row is to the neighbours, and what they see of it."""
+    """Return what each row is to the neighbours, and what they see of it."""
     inner = [slice(*pair) for pair in ends]
     places = np.zeros(shape[:-1], np.uint8)
     places[tuple(inner[:-1])] = INSIDE
@@ -275,7 +275,7 @@ class StretchGroup:
             yield TileStretches(tuple([slice(*ends) for ends in box]), rows - rows[0], stretches)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Give numbers that repeat from row to row, and compress well: stretches per row, gap, length and id."""
+        """Return numbers that repeat from row to row and compress well: stretches per row, gap, length, id."""
         start, stop, ids = self.stretches.T
         gaps = start.copy()
         gaps[1:] -= stop[:-1]
@@ -285,7 +285,7 @@ class StretchGroup:
 
     @classmethod
     def from_columns(cls, boxes: np.ndarray, columns: Mapping[str, np.ndarray]) -> StretchGroup:
-        """Give a group back from its `columns`."""
+        """Return a group back from its `columns`."""
         counts, gaps, lengths, ids = (columns[name] for name in COLUMNS)
         rows = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         ends = np.concatenate([[0], np.cumsum(gaps.astype(np.int64) + lengths)])

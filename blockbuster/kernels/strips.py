@@ -11,7 +11,7 @@ __all__ = ["cut_strip", "strip_box", "strip_boxes"]
 
 
 def strip_box(grid: TileGrid, tile: Index, axis: int, side: int) -> Box:
-    """Give what a tile and any of its neighbours across a seam both see, in voxels of the image.
+    """Return what a tile and any of its neighbours across a seam both see, in voxels of the image.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ def strip_box(grid: TileGrid, tile: Index, axis: int, side: int) -> Box:
 
 
 def strip_boxes(grid: TileGrid, numbers: np.ndarray, axis: int, side: int) -> np.ndarray:
-    """Give `strip_box` of tiles by their numbers, as start and stop along each axis."""
+    """Return `strip_box` of tiles by their numbers, as start and stop along each axis."""
     boxes = [strip_box(grid, grid.index(number), axis, side) for number in numbers.tolist()]
     return np.array([[(part.start, part.stop) for part in box] for box in boxes], np.int64)
 

@@ -23,7 +23,7 @@ __all__ = ["MatchJob", "MatchResult", "match_bricks"]
 
 # For each worker, so that all end at about the same time; and bricks at most, so that it is seen how far it is.
 TASKS_PER_WORKER = 16
-MOST_BRICKS = 64
+MAX_BRICKS = 64
 # Files whose beginnings a task keeps, since a brick is the neighbour of several.
 FILES_KEPT = 64
 
@@ -49,7 +49,7 @@ class MatchJob:
     @classmethod
     def for_workers(cls, staged: StagedLabels, ids: BrickIds, n_workers: int) -> MatchJob:
         """Have a task match many bricks where there are many, since most have little to match."""
-        return cls(staged, ids, min(MOST_BRICKS, 1 + staged.bricks.n_bricks // (TASKS_PER_WORKER * n_workers)))
+        return cls(staged, ids, min(MAX_BRICKS, 1 + staged.bricks.n_bricks // (TASKS_PER_WORKER * n_workers)))
 
     @property
     def n_tasks(self) -> int:

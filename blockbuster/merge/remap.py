@@ -142,14 +142,14 @@ def cut_box(box: Box, shard: Index) -> Iterator[Box]:
 
 
 def verify_box(job: tuple[TileGrid, LabelTarget, dict[int, str]], number: int) -> tuple[int, bool]:
-    """Say whether what is stored of a box has the checksum that it should have."""
+    """Return whether what is stored of a box has the checksum that it should have."""
     boxes, target, expected = job
     crc = expected[number]
     return number, not crc or target.checksum(boxes.core(boxes.index(number))) == crc
 
 
 def _table(job: RemapJob, index: Index) -> np.ndarray:
-    """Give the final id of each label of a brick."""
+    """Return the final id of each label of a brick."""
     table = np.zeros(job.ids.n_labels(index) + 1, job.dtype)
     table[1:] = job.table.final_ids(job.ids.all_of(index))
     return table

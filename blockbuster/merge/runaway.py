@@ -11,10 +11,10 @@ from blockbuster.merge.table import BrickIds
 __all__ = ["ObjectSizes", "describe_runaway", "object_sizes"]
 
 # Fewer labels than this are looked through by eye.
-LEAST_LABELS = 50
+MIN_LABELS = 50
 # A long object is one label, or a few branches, in each of the tiles that it crosses.
-LEAST_LABELS_PER_TILE = 3.0
-LEAST_TIMES_MEDIAN = 10.0
+MIN_LABELS_PER_TILE = 3.0
+MIN_TIMES_MEDIAN = 10.0
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def object_sizes(border: np.ndarray, roots: np.ndarray, ids: BrickIds) -> Object
 
 
 def describe_runaway(sizes: ObjectSizes, n_objects: int, merge: str) -> str:
-    """Say that an object looks like many that were fused, and what to do; empty where none does.
+    """Describe an object that looks like many that were fused, and what to do; empty where none does.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def describe_runaway(sizes: ObjectSizes, n_objects: int, merge: str) -> str:
     largest = int(np.argmax(sizes.n_labels))
     n_labels, n_tiles = int(sizes.n_labels[largest]), int(sizes.n_tiles[largest])
     median = _median_of_others(sizes.n_labels, largest, n_objects)
-    if n_labels < max(LEAST_LABELS, LEAST_LABELS_PER_TILE * n_tiles, LEAST_TIMES_MEDIAN * median):
+    if n_labels < max(MIN_LABELS, MIN_LABELS_PER_TILE * n_tiles, MIN_TIMES_MEDIAN * median):
         return ""
     cure = 'use merge="agree", with an overlap of about one object diameter'
     if merge == "agree":

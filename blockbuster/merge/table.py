@@ -91,7 +91,7 @@ class RemapTable:
 
     @classmethod
     def load(cls, arrays: ArrayFolder) -> RemapTable:
-        """Give a kept table back."""
+        """Return a kept table back."""
         n_provisional, sequential, start = arrays.load("numbers").tolist()
         border, roots = arrays.load("border"), arrays.load("roots")
         return cls(border, roots, n_provisional, bool(sequential), start)
@@ -123,7 +123,7 @@ class BrickIds:
         return cls(bricks, counts, offsets)
 
     def tile_numbers(self, provisional: np.ndarray) -> np.ndarray:
-        """Give the number, in C order, of the tile that each provisional id is from."""
+        """Return the number, in C order, of the tile that each provisional id is from."""
         # Of tiles without labels, which have the offset of the next one, the last is found.
         return np.searchsorted(self.offsets.ravel(), provisional - 1, side="right") - 1
 
@@ -140,7 +140,7 @@ class BrickIds:
         return firsts[tuple(i - part.start for i, part in zip(places, tiles, strict=True))]
 
     def all_of(self, index: tuple[int, ...]) -> np.ndarray:
-        """Give the provisional ids of a brick's ids 1..n, int64."""
+        """Return the provisional ids of a brick's ids 1..n, int64."""
         tiles = self.bricks.tiles(index)
         counts = self.counts[tiles].ravel()
         starts = np.cumsum(counts) - counts
@@ -148,5 +148,5 @@ class BrickIds:
         return shift + np.arange(1, len(shift) + 1)
 
     def provisional(self, index: tuple[int, ...], ids: np.ndarray) -> np.ndarray:
-        """Give the provisional ids of some of a brick's ids."""
+        """Return the provisional ids of some of a brick's ids."""
         return self.all_of(index)[ids - 1]

@@ -10,11 +10,11 @@ import numpy as np
 
 from blockbuster.grid import Index, TileGrid
 from blockbuster.merge.table import BrickIds
-from blockbuster.report import LEAST_DOUBTFUL, MOST_DOUBTFUL, N_BINS, AxisSeams, WorstSeam
+from blockbuster.report import MAX_DOUBTFUL, MIN_DOUBTFUL, N_BINS, AxisSeams, WorstSeam
 
 __all__ = ["SeamTally", "TouchingPairs"]
 
-MOST_WORST = 4
+MAX_WORST = 4
 CORNERS = "edges and corners"
 
 
@@ -49,7 +49,7 @@ class TouchingPairs:
         return cls(pairs, agreement, np.concatenate([part.voxels for part in parts if part.voxels is not None]))
 
     def is_joined(self, min_agreement: float | None) -> np.ndarray:
-        """Say which pairs are one object."""
+        """Return which pairs are one object."""
         if min_agreement is None or self.agreement is None:
             return np.ones(len(self.pairs), bool)
         return self.agreement >= min_agreement
@@ -106,10 +106,10 @@ class SeamTally:
         self.touching += other.touching
         self.joined += other.joined
         self.histogram += other.histogram
-        self.worst = sorted([*self.worst, *other.worst], key=_badness)[:MOST_WORST]
+        self.worst = sorted([*self.worst, *other.worst], key=_badness)[:MAX_WORST]
 
     def named(self, names: Sequence[str]) -> tuple[list[AxisSeams], list[WorstSeam]]:
-        """Give the counts with the names of the axes; kinds of seams at which nothing touches are left out."""
+        """Return the counts with the names of the axes; kinds of seams at which nothing touches are left out."""
         kinds = [*names, CORNERS]
         measured = bool(self.histogram.any())
         axes = [
@@ -138,12 +138,12 @@ def _worst_seams(
     _, first, seams = np.unique(tiles[:, 0] * grid.n_tiles + tiles[:, 1], return_index=True, return_inverse=True)
     doubt = np.zeros(len(tiles), bool)
     if found.agreement is not None:
-        doubt = (found.agreement >= LEAST_DOUBTFUL) & (found.agreement < MOST_DOUBTFUL)
+        doubt = (found.agreement >= MIN_DOUBTFUL) & (found.agreement < MAX_DOUBTFUL)
     n_touching = np.bincount(seams)
     n_doubtful, n_joined = (np.bincount(seams, weights=which).astype(int) for which in (doubt, is_joined))
     order = np.lexsort((tiles[first, 1], tiles[first, 0], -n_joined, -n_doubtful))
     worst = []
-    for seam in order[:MOST_WORST].tolist():
+    for seam in order[:MAX_WORST].tolist():
         pair = [grid.index(int(number)) for number in tiles[first[seam]]]
         at, agreement = _seam_middle(pair, grid), None
         if found.agreement is not None and found.voxels is not None and min_agreement is not None:
@@ -168,7 +168,7 @@ def _worst_seams(
 
 
 def _seam_middle(pair: list[Index], grid: TileGrid) -> list[int]:
-    """Give a voxel of the first tile in the middle of the seam to the second."""
+    """Return a voxel of the first tile in the middle of the seam to the second."""
     middle = []
     for a, b in zip(*(grid.core(tile) for tile in pair), strict=True):
         if a.stop == b.start:

@@ -54,7 +54,7 @@ class Coarsening:
         return all(map(self._is_even, range(len(self.fine))))
 
     def _is_even(self, axis: int) -> bool:
-        """Say whether the level is a half (a third, ...) of the finer one, rounded up or down.
+        """Return whether the level is a half (a third, ...) of the finer one, rounded up or down.
 
         Some writers then state a scale such as 61 / 30. Taken at its word it would shift the last blocks by a
         part of a coarse voxel, and no box could be coarsened without its neighbours.
@@ -63,7 +63,7 @@ class Coarsening:
         return abs(self.fine[axis] - block * self.coarse[axis]) < block
 
     def fine_box(self, box: Box) -> Box:
-        """Give the fine voxels that a box of coarse ones is made of; it is not empty."""
+        """Return the fine voxels that a box of coarse ones is made of; it is not empty."""
         starts = [self._starts(axis, part)[[0, -1]] for axis, part in enumerate(box)]
         return tuple(
             slice(int(first), min(int(last) + block, n))
@@ -71,7 +71,7 @@ class Coarsening:
         )
 
     def coarse_box(self, box: Box) -> Box:
-        """Give the coarse voxels whose blocks begin in a box of whole blocks; even levels only. May be empty."""
+        """Return the coarse voxels whose blocks begin in a box of whole blocks; even levels only."""
         return tuple(
             slice(min(-(-part.start // block), n), min(-(-part.stop // block), n))
             for part, block, n in zip(box, self.blocks, self.coarse, strict=True)
@@ -97,7 +97,7 @@ class Coarsening:
         return vote(labels, starts, self.blocks)
 
     def _starts(self, axis: int, part: slice) -> np.ndarray:
-        """Give the first fine voxel of each block; uneven ones lie in the middle of the coarse voxel."""
+        """Return the first fine voxel of each block; uneven ones lie in the middle of the coarse voxel."""
         ratio, block = self.ratio[axis], self.blocks[axis]
         if self._is_even(axis):
             return np.arange(part.start, part.stop) * block
@@ -196,7 +196,7 @@ def _vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int
 
 
 def _lie_in_pairs(labels: np.ndarray, starts: np.ndarray, blocks: Sequence[int]) -> bool:
-    """Say whether each row of blocks is made of two or four rows of pairs, as it is where levels are halved."""
+    """Return whether each row of blocks is two or four rows of pairs, as it is where levels are halved."""
     is_paired = labels.itemsize == 4 and labels.shape[-1] % 2 == 0 and blocks[-1] == 2
     return is_paired and math.prod(blocks) in (4, 8) and np.array_equal(starts, np.arange(0, 2 * len(starts), 2))
 
@@ -290,7 +290,7 @@ def mode_of_pairs(pairs, rows, offsets, out):
 
 @kernel_part
 def _heaviest(labels):
-    """Give the first of the most frequent labels of a tuple; background weighs a little less."""
+    """Return the first of the most frequent labels of a tuple; background weighs a little less."""
     best = labels[0]
     most = -1
     for i in range(len(labels)):

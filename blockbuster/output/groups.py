@@ -31,7 +31,7 @@ CONSOLIDATED = ("zarr.json", ".zmetadata")
 
 
 def zarr_node(path: Path) -> str:
-    """Say what lies at a path: ``"array"``, ``"group"``, ``"other"``, or nothing."""
+    """Describe what lies at a path: ``"array"``, ``"group"``, ``"other"``, or nothing."""
     if not os.path.lexists(path):
         return ""
     if (path / "zarr.json").is_file():
@@ -79,7 +79,7 @@ class EnclosingGroups:
         return min([self.store, *filter(_is_consolidated, self.folders)], key=len)
 
     def fault(self) -> str:
-        """Say what would keep their metadata from being written; empty if nothing."""
+        """Describe what would keep their metadata from being written; empty if nothing."""
         try:
             if self.lists_labels:
                 self._listing()
@@ -121,7 +121,7 @@ class EnclosingGroups:
         return hashlib.sha256(os.path.relpath(self.store, folder).encode()).hexdigest()[:12]
 
     def _listing(self) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-        """Give the file that lists labels, what it holds, and what it will hold."""
+        """Return the file that lists labels, what it holds, and what it will hold."""
         parent, name = os.path.split(self.path)
         file = Path(parent, ".zattrs" if self.zarr_format == 2 else "zarr.json")
         document = read_object(file) if file.exists() else {}
@@ -184,7 +184,7 @@ class _Overlay(LocalStore):
 
 
 def _consolidate(folder: str, hidden: str = "") -> dict[str, bytes]:
-    """Give the file that holds the consolidated metadata of a group, as it must be now."""
+    """Return the file that holds the consolidated metadata of a group, as it must be now."""
     store = _Overlay(Path(folder), hidden)
     # That zarr may change them, and that files of others lie in the group, is no news to the user.
     with muted(ZarrUserWarning):

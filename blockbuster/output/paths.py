@@ -13,7 +13,7 @@ from blockbuster.errors import show_url
 from blockbuster.output.groups import zarr_node
 from blockbuster.output.publishing import OutputPlace
 from blockbuster.rundir.durable import read_object
-from blockbuster.source.location import LONGEST_NAME_BYTES, LONGEST_PATH_BYTES, MOST_SHOWN, has_long_name
+from blockbuster.source.location import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_SHOWN, has_long_name
 
 __all__ = [
     "check_groups",
@@ -26,7 +26,7 @@ __all__ = [
 
 URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 # Two names are left to what lies inside.
-LONGEST_STORE_BYTES = LONGEST_PATH_BYTES - 2 * LONGEST_NAME_BYTES
+MAX_STORE_BYTES = MAX_PATH_BYTES - 2 * MAX_NAME_BYTES
 COMPONENT_RULE = "it is the name of an array inside write_to, e.g. 'labels' or 'run1/labels'"
 
 
@@ -69,10 +69,10 @@ def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
     place = OutputPlace(store, component)
     place = dataclasses.replace(place, is_label_image=holds_ome_labels(place))
     longest = max([os.path.basename(place.sibling("partial")), *component.split("/")], key=len)
-    if len(os.fsencode(longest)) > LONGEST_NAME_BYTES:
+    if len(os.fsencode(longest)) > MAX_NAME_BYTES:
         raise ValueError(
             f"write_to and output_component give the name {longest!r}, which is longer than the "
-            f"{LONGEST_NAME_BYTES} bytes that file systems allow; choose shorter names."
+            f"{MAX_NAME_BYTES} bytes that file systems allow; choose shorter names."
         )
     return place
 
@@ -141,7 +141,7 @@ def check_groups(place: OutputPlace) -> None:
 
 
 def holds_ome_labels(place: OutputPlace) -> bool:
-    """Say whether a place is that of a label image inside an OME-Zarr image."""
+    """Return whether a place is that of a label image inside an OME-Zarr image."""
     parent, _, name = place.component.partition("/")
     return parent == "labels" and bool(name) and "/" not in name and is_ome_image(place.store)
 
@@ -167,7 +167,7 @@ def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None
 
 
 def default_stage_parent(image: str | None, place: OutputPlace | None) -> str:
-    """Give the folder beside the output, else beside the store of the image, else for temporary files."""
+    """Return the folder beside the output, else beside the store of the image, else for temporary files."""
     if place is not None:
         return os.path.dirname(place.store)
     if image is not None:
@@ -180,7 +180,7 @@ def default_stage_parent(image: str | None, place: OutputPlace | None) -> str:
 
 
 def is_ome_image(store: str) -> bool:
-    """Say whether a folder holds the metadata of an OME-Zarr image."""
+    """Return whether a folder holds the metadata of an OME-Zarr image."""
     stated = [
         read_object(Path(store, ".zattrs")),
         (read_object(Path(store, "zarr.json")) or {}).get("attributes"),
@@ -213,14 +213,14 @@ def _check_lengths(path: str, name: str) -> None:
     """Refuse a path that cannot be made, before it is looked for."""
     if has_long_name(path):
         raise ValueError(
-            f"{name} is {path[:MOST_SHOWN]!r}..., with a name that is longer than the {LONGEST_NAME_BYTES} bytes "
+            f"{name} is {path[:MAX_SHOWN]!r}..., with a name that is longer than the {MAX_NAME_BYTES} bytes "
             "that file systems allow; choose shorter names."
         )
-    if len(os.fsencode(path)) > LONGEST_STORE_BYTES:
+    if len(os.fsencode(path)) > MAX_STORE_BYTES:
         raise ValueError(
-            f"{name} is {path[:MOST_SHOWN]!r}..., a path of {len(os.fsencode(path)):,} bytes; with the names of "
+            f"{name} is {path[:MAX_SHOWN]!r}..., a path of {len(os.fsencode(path)):,} bytes; with the names of "
             f"files inside it would be longer than file systems allow. Choose one of at most "
-            f"{LONGEST_STORE_BYTES:,}."
+            f"{MAX_STORE_BYTES:,}."
         )
 
 
@@ -240,7 +240,7 @@ def _absolute(path: Path) -> str:
 
 
 def _is_mount_point(path: str) -> bool:
-    """Say whether another file system begins here, which an output cannot be renamed into."""
+    """Return whether another file system begins here, which an output cannot be renamed into."""
     if os.path.ismount(path):
         return True
     try:
@@ -258,7 +258,7 @@ def _own_folders() -> set[str]:
 
 
 def _holds(folder: str, path: str) -> bool:
-    """Say whether a path is a folder or lies in it, links followed."""
+    """Return whether a path is a folder or lies in it, links followed."""
     folder, path = os.path.realpath(folder), os.path.realpath(path)
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
 

@@ -127,7 +127,7 @@ class OutputPlace:
         return EnclosingGroups(self.store, self.path, self.zarr_format, self.is_label_image)
 
     def fault(self, *, overwrite: bool) -> str:
-        """Say why the labels cannot be written here; empty when they can."""
+        """Describe why the labels cannot be written here; empty when they can."""
         partial = self.partial
         if os.path.lexists(partial) and not (_is_partial_of(self) or _is_abandoned(partial)):
             return f"write_to: {_IN_THE_WAY.format(partial)}"
@@ -167,7 +167,7 @@ class OutputPlace:
 
 
 def is_label_image(path: Path) -> bool:
-    """Say whether a group has the metadata of an OME-NGFF label image."""
+    """Return whether a group has the metadata of an OME-NGFF label image."""
     stated = read_object(path / ".zattrs") or (read_object(path / "zarr.json") or {}).get("attributes")
     if isinstance(stated, dict) and isinstance(stated.get("ome"), dict):
         stated = stated["ome"]
@@ -182,7 +182,7 @@ def _is_empty_folder(path: Path) -> bool:
 def partial_output(
     place: OutputPlace, layout: OutputLayout, *, run: str = "", continues: bool = False
 ) -> Iterator[str]:
-    """Give the folder of labels that are not visible yet, and publish them when the block ends well.
+    """Return the folder of labels that are not visible yet, and publish them when the block ends well.
 
     Parameters
     ----------
@@ -219,7 +219,7 @@ def partial_output(
 
 @contextlib.contextmanager
 def replaced_output(place: OutputPlace) -> Iterator[str]:
-    """Give the folder of an empty array with the metadata of an existing one, to take its place.
+    """Return the folder of an empty array with the metadata of an existing one, to take its place.
 
     Parameters
     ----------
@@ -273,7 +273,7 @@ def clear_partial(place: OutputPlace) -> None:
 def _partial_folder(
     place: OutputPlace, run: str, create: Callable[[str], None] | None = None
 ) -> Iterator[tuple[str, str, bool]]:
-    """Give a store beside the target and the labels' path in it, and publish them at the end.
+    """Return a store beside the target and the labels' path in it, and publish them at the end.
 
     With `create`, which writes empty labels into a store, go on with what the run left.
     """
@@ -300,7 +300,7 @@ def _partial_folder(
 
 
 def _has_metadata_of(create: Callable[[str], None], store: str, place: OutputPlace) -> bool:
-    """Say whether the metadata of a store are what `create` writes: damaged ones would be published."""
+    """Return whether the metadata of a store are what `create` writes: damaged ones would be published."""
     with tempfile.TemporaryDirectory(prefix=WRITING, dir=os.path.dirname(store)) as folder:
         fresh = os.path.join(folder, "store")
         create(fresh)
@@ -371,7 +371,7 @@ def _publish(place: OutputPlace, store: str, path: str) -> None:
 
 
 def _topmost_missing(place: OutputPlace, store: str) -> tuple[str, str]:
-    """Give what of a store is to be renamed to where: the store, a group that is not there, or the labels."""
+    """Return what of a store is to be renamed to where: the store, a group that is not there, or the labels."""
     if not os.path.lexists(place.store) or _is_empty_folder(Path(place.store)):
         return store, place.store
     parts = place.component.split("/")
@@ -407,7 +407,7 @@ def _is_abandoned(partial: str) -> bool:
 
 
 def _is_partial_of(place: OutputPlace, run: str | None = None) -> bool:
-    """Say whether what lies beside the output is what an earlier run of it, or just this run, left."""
+    """Return whether what lies beside the output is what an earlier run of it, or just this run, left."""
     partial = place.partial
     mark = Path(partial, MARK)
     # Nobody else may look into a folder of another user's run.

@@ -69,7 +69,7 @@ class PyramidTarget:
         return zip(targets, [box, *self._coarse_boxes(box)], strict=False)
 
     def _coarse_boxes(self, box: Box) -> Iterator[Box]:
-        """Give the box of each coarser level, up to the first one that has no voxel in it."""
+        """Return the box of each coarser level, up to the first one that has no voxel in it."""
         for step, _ in self.coarser:
             box = step.coarse_box(box)
             if any(part.start >= part.stop for part in box):

@@ -117,7 +117,7 @@ class ZarrTarget:
                         self._make_folders(key)
 
     def _encode_chunks(self, box: Box, labels: np.ndarray) -> dict[str, list[Any]]:
-        """Give the keys and bytes of the chunks of a box."""
+        """Return the keys and bytes of the chunks of a box."""
         encoded: dict[str, Buffer] = {}
         metadata: Any = self._array.metadata
         # zarr would make the folders above a chunk, whoever took them away. And it looks for zeros slowly; a box
@@ -127,7 +127,7 @@ class ZarrTarget:
         return {key: [buffer.to_bytes()] for key, buffer in encoded.items()}
 
     def _encode_shard(self, box: Box, labels: np.ndarray) -> dict[str, list[Any]]:
-        """Give the key and bytes of a shard of an array of ours, in half the time of zarr's one event loop."""
+        """Return the key and bytes of a shard of an array of ours, in half the time of zarr's one event loop."""
         shape = self._array.chunks
         n_chunks = [shard // length for shard, length in zip(self._array.shards or (), shape, strict=True)]
         places, stored, end = np.full((*n_chunks, 2), ABSENT, "<u8"), [], 0

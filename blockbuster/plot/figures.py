@@ -27,15 +27,15 @@ __all__ = ["plot_run", "show_labels", "show_tiles"]
 
 GRID, HATCH = "#35c9ff", "#ffb000"
 # Inches of a figure, which is 800 pixels wide; letters of a title of one of two panels, and of one alone.
-WIDTH, MOST_HEIGHT, TITLE, LEGEND = 8.0, 9.0, 0.55, 0.6
+WIDTH, MAX_HEIGHT, TITLE, LEGEND = 8.0, 9.0, 0.55, 0.6
 LETTERS = 52
 FONT_SIZE = 8
 ENDINGS = {2: "nd", 3: "rd"}
 # Pixels along the longer side of painted labels.
-LEAST_PIXELS = 600
+MIN_PIXELS = 600
 # Seams are thin lines where there are more than few, and none where there are so many along an axis that nothing
 # else would be seen.
-FEW_SEAMS, MOST_SEAMS = 16, 120
+FEW_SEAMS, MAX_SEAMS = 16, 120
 STATES = {
     JOINED: "seam: one object, joined",
     APART: "seam: two objects, kept apart",
@@ -248,7 +248,7 @@ def _pyplot() -> Any:
 def _size(view: View, n_panels: int, around: float) -> tuple[float, float]:
     """Choose width and height of a figure in inches."""
     height, width = view.sides
-    return WIDTH, min(MOST_HEIGHT, max(1.2, (WIDTH / n_panels - 0.5) * height / width)) + around
+    return WIDTH, min(MAX_HEIGHT, max(1.2, (WIDTH / n_panels - 0.5) * height / width)) + around
 
 
 def _new_axes(view: View) -> Any:
@@ -257,7 +257,7 @@ def _new_axes(view: View) -> Any:
 
 
 def _grid_of(report: RunReport | None, image: Image) -> TileGrid | None:
-    """Give the tiles of a run, without a channel axis; None where there is no report."""
+    """Return the tiles of a run, without a channel axis; None where there is no report."""
     if report is None:
         return None
     grid = report.grid_of(image.shape)
@@ -270,7 +270,7 @@ def _grid_of(report: RunReport | None, image: Image) -> TileGrid | None:
 
 
 def _planned_grid(image: Any, opened: Image, **options: Any) -> TileGrid:
-    """Give the tiles that a run with these options would have, without a channel axis."""
+    """Return the tiles that a run with these options would have, without a channel axis."""
     grid = plan_run(image, **options).grid
     if grid.ndim == len(opened.shape) + 1 and opened.channel_axis is not None:
         return grid.without_axis(opened.channel_axis)
@@ -293,7 +293,7 @@ def _cuts(grid: TileGrid, axis: int, part: slice) -> list[int]:
     """First voxels behind the seams inside a part of an axis; none where there are too many to be seen."""
     edges = grid.edges[axis]
     inside = edges[(edges > part.start) & (edges < part.stop)]
-    return [] if len(inside) > MOST_SEAMS else [int(cut) for cut in inside]
+    return [] if len(inside) > MAX_SEAMS else [int(cut) for cut in inside]
 
 
 def _show(ax: Any, pixels: np.ndarray, picture: Picture, view: View, interpolation: str = "auto") -> None:
@@ -352,7 +352,7 @@ def _thickness(rows: Sequence[int], columns: Sequence[int]) -> float:
 
 
 def _straight(rows: Sequence[int], columns: Sequence[int], view: View) -> list[list[tuple[int, int]]]:
-    """Give lines over the whole view as pairs of points."""
+    """Return lines over the whole view as pairs of points."""
     across = [[(view.columns.start, row), (view.columns.stop, row)] for row in rows]
     down = [[(column, view.rows.start), (column, view.rows.stop)] for column in columns]
     return across + down
@@ -373,7 +373,7 @@ def _tile_at(grid: TileGrid, voxel: Iterable[int]) -> tuple[int, ...]:
 
 
 def _skipped_boxes(skipped: np.ndarray, grid: TileGrid, view: View) -> list[list[tuple[int, int]]]:
-    """Give the corners of the skipped tiles in a plane."""
+    """Return the corners of the skipped tiles in a plane."""
     first = _tile_at(grid, (*view.at, view.rows.start, view.columns.start))
     last = _tile_at(grid, (*view.at, view.rows.stop - 1, view.columns.stop - 1))
     boxes = []
@@ -427,9 +427,9 @@ def _show_labels(
 ) -> None:
     """Paint labels, few of them enlarged, so that outlines are thinner than voxels."""
     longest = max(picture.pixels.shape)
-    zoom = max(1, LEAST_PIXELS // longest)
+    zoom = max(1, MIN_PIXELS // longest)
     # What is shrunk would lose its colours by smoothing, and outlines hide small objects.
-    outlines = outlines and longest <= 2 * LEAST_PIXELS
+    outlines = outlines and longest <= 2 * MIN_PIXELS
     pixels = paint_labels(picture.pixels, image, alpha=alpha, outlines=outlines, zoom=zoom)
     _show(ax, pixels, picture, view, interpolation="auto" if outlines else "nearest")
 
@@ -447,7 +447,7 @@ def _seam_pieces(picture: Picture, view: View) -> dict[int, list[list[tuple[int,
 
 
 def _runs(states: np.ndarray, origin: int) -> Iterable[tuple[int, int, int]]:
-    """Give each run of one state with its first and last edge."""
+    """Return each run of one state with its first and last edge."""
     edges = np.concatenate([[0], np.flatnonzero(np.diff(states)) + 1, [len(states)]])
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         yield int(states[start]), origin + start, origin + stop
@@ -461,7 +461,7 @@ def _labels_title(picture: Picture, report: RunReport | None) -> str:
 
 
 def _resampled(base: Picture, labels: Picture) -> np.ndarray:
-    """Give an image as grey with a pixel for each one of the labels."""
+    """Return an image as grey with a pixel for each one of the labels."""
     left, right, bottom, top = labels.extent
     own_left, own_right, own_bottom, own_top = base.extent
     height, width = labels.pixels.shape

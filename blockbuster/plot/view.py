@@ -17,9 +17,9 @@ from blockbuster.source.geometry import read_geometry
 __all__ = ["Image", "Picture", "View", "choose_view", "limit_view", "open_image", "open_labels", "read_picture"]
 
 # Pixels along a side of a picture; of a plane with more, a coarser level is taken, or every few pixels.
-MOST_PIXELS = 2000
+MAX_PIXELS = 2000
 # Voxels that are read for a picture; of a plane with more, the middle is drawn.
-MOST_VOXELS = 2**26
+MAX_VOXELS = 2**26
 BAND_VOXELS = 2**23
 
 
@@ -196,12 +196,12 @@ def _region_slices(lengths: tuple[int, ...], region: Any) -> tuple[slice, slice]
 def limit_view(view: View, *images: Image) -> View:
     """Keep to the middle of a view of which too much would have to be read."""
     boxes = (_scaled(image, _choose_level(image, view), view)[-2:] for image in images)
-    if all(math.prod(part.stop - part.start for part in box) <= MOST_VOXELS for box in boxes):
+    if all(math.prod(part.stop - part.start for part in box) <= MAX_VOXELS for box in boxes):
         return view
     height, width = view.sides
-    shorter = min(height, width, math.isqrt(MOST_VOXELS))
+    shorter = min(height, width, math.isqrt(MAX_VOXELS))
     rows, columns = (
-        _middle(part, shorter if n == min(view.sides) else MOST_VOXELS // shorter)
+        _middle(part, shorter if n == min(view.sides) else MAX_VOXELS // shorter)
         for part, n in ((view.rows, height), (view.columns, width))
     )
     return replace(view, rows=rows, columns=columns, is_middle=True)
@@ -217,13 +217,13 @@ def _choose_level(image: Image, view: View) -> int:
     """The finest level in which the view fits a picture, else the coarsest."""
     for number in range(len(image.levels)):
         box = _scaled(image, number, view)
-        if max(part.stop - part.start for part in box[-2:]) <= MOST_PIXELS:
+        if max(part.stop - part.start for part in box[-2:]) <= MAX_PIXELS:
             return number
     return len(image.levels) - 1
 
 
 def _scaled(image: Image, number: int, view: View) -> Box:
-    """Give a view as a box of a level."""
+    """Return a view as a box of a level."""
     whole = (*(slice(i, i + 1) for i in view.at), view.rows, view.columns)
     parts = []
     for part, fine, coarse in zip(whole, image.shape, image.shape_of(number), strict=True):
@@ -236,7 +236,7 @@ def _scaled(image: Image, number: int, view: View) -> Box:
 def read_picture(
     image: Image, view: View, *, rows: Sequence[int] = (), columns: Sequence[int] = (), exact: bool = False
 ) -> Picture:
-    """Read a view in no more than about `MOST_PIXELS` pixels along a side.
+    """Read a view in no more than about `MAX_PIXELS` pixels along a side.
 
     Parameters
     ----------
@@ -250,9 +250,9 @@ def read_picture(
         Read the finest level where it is not too large, so that the sides of seams are known.
     """
     height, width = view.sides
-    number = 0 if exact and height * width <= MOST_VOXELS else _choose_level(image, view)
+    number = 0 if exact and height * width <= MAX_VOXELS else _choose_level(image, view)
     box = _scaled(image, number, view)
-    step = max(1, *(-(-(part.stop - part.start) // MOST_PIXELS) for part in box[-2:]))
+    step = max(1, *(-(-(part.stop - part.start) // MAX_PIXELS) for part in box[-2:]))
     cuts = [
         [cut for cut in given if number == 0 and part.start < cut < part.stop]
         for given, part in zip((rows, columns), box[-2:], strict=True)

@@ -104,7 +104,7 @@ class CellposeFn:
             )
 
     def _select_channels(self, image: np.ndarray) -> np.ndarray:
-        """Give the channels that the network looks at; Cellpose itself takes the least axis for channels."""
+        """Return the channels that the network looks at; Cellpose itself takes the least axis for channels."""
         if self.major == 3 and self.eval_kwargs.get("channels") is not None:
             first, second = np.ravel(self.eval_kwargs["channels"]).tolist()
             if first == 0:
@@ -122,7 +122,7 @@ class CellposeFn:
         return image
 
     def loaded_model(self) -> Any:
-        """Give Cellpose's model, which this process loads once."""
+        """Return Cellpose's model, which this process loads once."""
         stamp = file_stamp([self.model]) if os.path.isabs(self.model) else None
         return load_once(("cellpose", self.model, self.gpu), self._load, stamp)
 
@@ -165,7 +165,7 @@ class CellposeFn:
         return masks[tuple(slice(length) for length in spatial)]
 
     def _least_sides(self, model: Any) -> list[int]:
-        """Give the least length per axis, since Cellpose fails on an image that it scales to nothing."""
+        """Return the least length per axis, since Cellpose fails on an image that it scales to nothing."""
         scale = 30 / self.diameter if self.diameter else 1.0
         if self.major == 3:
             untold = self.eval_kwargs.get("rescale") or model.diam_mean / model.diam_labels
@@ -262,7 +262,7 @@ def _major(version: str) -> int:
 
 
 def _find_model(model: Any, models: Any, version: str) -> str:
-    """Give the path of a file, or a name that Cellpose knows: for another one it would load its default."""
+    """Return the path of a file, or a name that Cellpose knows: for another one it would load its default."""
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model is {model!r}; it is a name or the path of a file, e.g. 'cpsam'.")
     text = os.fspath(model)

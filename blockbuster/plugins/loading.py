@@ -105,7 +105,7 @@ def evaluation_turn(device: str) -> Iterator[None]:
 
 
 def file_stamp(paths: Iterable[str]) -> tuple[tuple[int, int], ...]:
-    """Give size and time of files, to notice that weights were written anew.
+    """Return size and time of files, to notice that weights were written anew.
 
     Raises
     ------
@@ -126,7 +126,7 @@ def file_stamp(paths: Iterable[str]) -> tuple[tuple[int, int], ...]:
 
 
 def installed_version(distribution: str, modules: Iterable[str]) -> str:
-    """Give the version of a model's package.
+    """Return the version of a model's package.
 
     Parameters
     ----------

@@ -66,7 +66,7 @@ def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[An
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether a model's device had too little memory.
+    """Return whether a model's device had too little memory.
 
     Examples
     --------
@@ -79,7 +79,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def give_back_freed_memory() -> None:
-    """Give memory that was freed back to the system, where the C library is glibc.
+    """Return freed memory to the system, where the C library is glibc.
 
     It keeps what a thread has freed for that thread: two threads that take turns would hold twice what one needs.
 

@@ -37,7 +37,7 @@ SMALLER = "choose smaller tiles, or end other programs on the device."
 # Without labels, or with something else beside them.
 NO_LABELS = {"return_labels", "return_predict"}
 CONFIG, THRESHOLDS, WEIGHTS = "config.json", "thresholds.json", (".h5", ".hdf5")
-MOST_PARTS = 16
+MAX_PARTS = 16
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class StarDistFn:
         """List in how many parts per axis to predict, from what is wanted to ever more."""
         first = self.predict_kwargs.get("n_tiles")
         least = [1] * self.n_dim if first is None else list(first)
-        more = [(*least[:-2], least[-2] * factor, least[-1] * factor) for factor in (2, 4, 8, MOST_PARTS)]
+        more = [(*least[:-2], least[-2] * factor, least[-1] * factor) for factor in (2, 4, 8, MAX_PARTS)]
         return [first, *more]
 
     def _evaluate(self, model: Any, image: np.ndarray, n_tiles: tuple[int, ...] | None) -> np.ndarray:
@@ -195,7 +195,7 @@ def _device() -> str:
 
 
 def _find_model(model: Any, classes: dict[int, Any], version: str) -> tuple[str, int, tuple[str, ...]]:
-    """Give a name or folder, the axes of what it labels, and the files that it consists of."""
+    """Return a name or folder, the axes of what it labels, and the files that it consists of."""
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model is {model!r}; it is a name or the path of a folder, e.g. '2D_versatile_fluo'.")
     text = os.fspath(model)

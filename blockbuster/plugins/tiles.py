@@ -54,7 +54,7 @@ def planes_and_channels(tile: np.ndarray, n_spatial: int, channel_axis: int | No
 
 
 def label_shape(shape: Sequence[int], channel_axis: int | None) -> tuple[int, ...]:
-    """Give the shape of a tile's labels, which have no channels.
+    """Return the shape of a tile's labels, which have no channels.
 
     Examples
     --------
@@ -66,7 +66,7 @@ def label_shape(shape: Sequence[int], channel_axis: int | None) -> tuple[int, ..
 
 
 def is_uniform(tile: np.ndarray) -> bool:
-    """Say whether a tile holds one value only, or NaN alone: nothing to see, and no range to normalise by.
+    """Return whether a tile holds one value only, or NaN alone: nothing to see, and no range to normalise by.
 
     Examples
     --------

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from blockbuster.report.run import FINEST, REPORT, RunReport, installed_versions, read_report
 from blockbuster.report.seams import (
-    LEAST_DOUBTFUL,
-    MOST_DOUBTFUL,
+    MAX_DOUBTFUL,
+    MIN_DOUBTFUL,
     N_BINS,
     AxisSeams,
     SeamReport,
@@ -13,8 +13,8 @@ from blockbuster.report.seams import (
 )
 
 __all__ = [
-    "LEAST_DOUBTFUL",
-    "MOST_DOUBTFUL",
+    "MIN_DOUBTFUL",
+    "MAX_DOUBTFUL",
     "N_BINS",
     "FINEST",
     "REPORT",

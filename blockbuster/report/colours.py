@@ -55,7 +55,7 @@ NEAR, GROWTH = 3, 8
 # A pixel, and the one below it or to its right.
 ASIDE = ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:]))
 # Of more objects or neighbours than this nobody sees the colours; they are taken by number then.
-MOST_OBJECTS, MOST_PAIRS = 20_000, 400_000
+MAX_OBJECTS, MAX_PAIRS = 20_000, 400_000
 # A colour that a touching object has is avoided before all those that near ones have.
 TOUCHING_WEIGHT = 1000
 SPREAD = 0.6180339887498949
@@ -91,7 +91,7 @@ def colour_labels(labels: np.ndarray) -> np.ndarray:
     ids, positions = np.unique(np.append(0, labels), return_inverse=True)
     numbers = positions[1:].reshape(labels.shape).astype(np.int32)
     preferred = (len(PALETTE) * (ids.astype(np.float64) * SPREAD % 1)).astype(np.intp)
-    pairs = None if len(ids) > MOST_OBJECTS else _neighbours(numbers, len(ids))
+    pairs = None if len(ids) > MAX_OBJECTS else _neighbours(numbers, len(ids))
     colours = PALETTE[preferred if pairs is None else _choose_colours(preferred, *pairs)]
     colours[0] = BACKGROUND
     return np.asarray(colours[numbers])
@@ -129,7 +129,7 @@ def _neighbours(numbers: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray] | 
         if max(down, abs(right)) == 1:
             touching = _distinct(np.append(touching, _pairs_at(numbers, n, down, right)))
         near = _distinct(np.append(near, _pairs_at(grown, n, down, right)))
-        if len(near) > MOST_PAIRS:
+        if len(near) > MAX_PAIRS:
             return None
     near = np.setdiff1d(near, touching, assume_unique=True)
     return np.stack(np.divmod(touching, n), axis=1), np.stack(np.divmod(near, n), axis=1)
@@ -146,7 +146,7 @@ def _grow(numbers: np.ndarray) -> np.ndarray:
 
 
 def _pairs_at(numbers: np.ndarray, n: int, down: int, right: int) -> np.ndarray:
-    """Give one number per pair of different objects at this distance from each other."""
+    """Return one number per pair of different objects at this distance from each other."""
     height, width = numbers.shape
     here = numbers[: max(0, height - down), max(0, -right) : max(0, width - max(0, right))]
     there = numbers[down:, max(0, right) : max(0, width + min(0, right))]
@@ -278,7 +278,7 @@ def to_grey(image: np.ndarray) -> np.ndarray:
 
 
 def seam_states(before: np.ndarray, behind: np.ndarray) -> np.ndarray:
-    """Say what happened along a seam, from the final labels on its two sides.
+    """Return what happened along a seam, from the final labels on its two sides.
 
     Parameters
     ----------

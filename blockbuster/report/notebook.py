@@ -9,18 +9,18 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from blockbuster.report.picture import draw_crop, encode_png, read_crops
-from blockbuster.report.seams import LEAST_DOUBTFUL, MOST_DOUBTFUL, SeamReport
+from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL, SeamReport
 from blockbuster.report.thumbnail import GridOf, read_thumbnail
 
 __all__ = ["draw_histogram", "html_table", "report_as_html", "seams_as_html"]
 
 # Of everything; what frames the parts is less than a thousand.
-MOST_LETTERS = 95_000
+MAX_LETTERS = 95_000
 ASIDE = "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start"
 
 # In pixels. Text takes the colour of the page, so that it can be read in light and dark themes.
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM, FONT_SIZE = 680, 220, 20, 44, 34, 11
-LEAST_BAR = 2
+MIN_BAR = 2
 REFUSED, JOINED = "#c8741f", "#3b82c4"
 
 
@@ -54,7 +54,7 @@ def report_as_html(
     shown = f"<div style='{ASIDE}'>{_table_of_names(rows)}{thumbnail}</div>{warning}"
     settings = _unfolding("settings and versions", _table_of_names(more)) if more else ""
     used = len(shown) + len(settings)
-    return f"{shown}{_unfolding('seams', seams_as_html(seams, labels_path, MOST_LETTERS - used))}{settings}"
+    return f"{shown}{_unfolding('seams', seams_as_html(seams, labels_path, MAX_LETTERS - used))}{settings}"
 
 
 def _unfolding(title: str, content: str) -> str:
@@ -135,7 +135,7 @@ def draw_histogram(seams: SeamReport) -> str:
     if not any(counts):
         return ""
     threshold = seams.min_agreement or 0.0
-    left, right = _x(LEAST_DOUBTFUL), _x(MOST_DOUBTFUL)
+    left, right = _x(MIN_DOUBTFUL), _x(MAX_DOUBTFUL)
     place = f"x='{left:.2f}' y='{TOP}' width='{right - left:.2f}' height='{HEIGHT - BOTTOM - TOP}'"
     doubtful = f"<rect class='doubtful' {place} opacity='0.1'/>"
     marks = [doubtful, *_bars(counts, threshold), *_scale(), *_threshold(threshold)]
@@ -158,7 +158,7 @@ def _bars(counts: Sequence[int], threshold: float) -> Iterator[str]:
         low, high = number / len(counts), (number + 1) / len(counts)
         if not count:
             continue
-        height = max(LEAST_BAR, (floor - TOP) * count / max(counts))
+        height = max(MIN_BAR, (floor - TOP) * count / max(counts))
         parts = ((low, min(high, threshold), REFUSED), (max(low, threshold), high, JOINED))
         yield f"<g><title>agreement {low:.2f} to {high:.2f}: {count}</title>"
         for start, stop, colour in parts:

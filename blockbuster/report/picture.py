@@ -15,12 +15,12 @@ from blockbuster.report.seams import SeamReport, WorstSeam
 
 __all__ = ["SeamCrop", "draw_crop", "draw_sheet", "encode_png", "place_window", "read_crop", "read_crops"]
 
-MOST_PICTURES = 4
+MAX_PICTURES = 4
 # Voxels along the longer side of a crop, and how many times the shorter side it is at most: a stack of few planes
 # is shown larger, not as a thread.
-LONGEST_SIDE, MOST_ELONGATED = 160, 4
+MAX_SIDE, MAX_ELONGATION = 160, 4
 # Pixels per voxel.
-LEAST_ZOOM, MOST_ZOOM = 2, 8
+MIN_ZOOM, MAX_ZOOM = 2, 8
 # In pixels, but for the radius of a ring, which is in voxels.
 SEAM_WIDTH, RING, MARGIN, FONT_SIZE, LINE_HEIGHT = 2, 8, 12, 13, 17
 LETTERS_PER_LINE = 46
@@ -54,7 +54,7 @@ class SeamCrop:
     @property
     def zoom(self) -> int:
         """Pixels per voxel in a picture."""
-        return max(LEAST_ZOOM, min(MOST_ZOOM, LEAST_ZOOM * LONGEST_SIDE // max(self.labels.shape)))
+        return max(MIN_ZOOM, min(MAX_ZOOM, MIN_ZOOM * MAX_SIDE // max(self.labels.shape)))
 
     @property
     def caption(self) -> str:
@@ -76,7 +76,7 @@ def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
     Returns
     -------
     list of SeamCrop
-        At most `MOST_PICTURES`, the worst first.
+        At most `MAX_PICTURES`, the worst first.
 
     Notes
     -----
@@ -85,7 +85,7 @@ def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
     if not os.path.isdir(labels_path):
         return []
     try:
-        found = [read_crop(labels_path, seam) for seam in seams.worst[:MOST_PICTURES]]
+        found = [read_crop(labels_path, seam) for seam in seams.worst[:MAX_PICTURES]]
     except (OSError, ValueError, RuntimeError):
         # A report shows itself whatever has become of the labels.
         return []
@@ -101,7 +101,7 @@ def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
         return None
     first, second = _plane(seam)
     lengths = (int(labels.shape[first]), int(labels.shape[second]))
-    most = min(LONGEST_SIDE, MOST_ELONGATED * min(lengths))
+    most = min(MAX_SIDE, MAX_ELONGATION * min(lengths))
     rows, columns = place_window((seam.at[first], seam.at[second]), lengths, (most, most))
     box: list[int | slice] = list(seam.at)
     box[first], box[second] = rows, columns
@@ -125,7 +125,7 @@ def _plane(seam: WorstSeam) -> tuple[int, int]:
 
 
 def _cut(seam: WorstSeam, axis: int, start: int = 0) -> int | None:
-    """Give the first voxel behind the seam along an axis; None where the two tiles lie side by side."""
+    """Return the first voxel behind the seam along an axis; None where the two tiles lie side by side."""
     one, other = (tile[axis] for tile in seam.tiles)
     return None if one == other else seam.at[axis] + (one < other) - start
 
@@ -191,7 +191,7 @@ def draw_sheet(crops: Sequence[SeamCrop]) -> np.ndarray:
 
     panels = [Image.fromarray(draw_crop(crop)) for crop in crops]
     captions = [textwrap.wrap(crop.caption, LETTERS_PER_LINE) for crop in crops]
-    column = LEAST_ZOOM * LONGEST_SIDE + MARGIN
+    column = MIN_ZOOM * MAX_SIDE + MARGIN
     top = 2 * MARGIN + max(panel.height for panel in panels)
     height = top + LINE_HEIGHT * max(map(len, captions)) + MARGIN
     sheet = Image.new("RGB", (MARGIN + column * len(panels), height), PAPER)

@@ -157,7 +157,7 @@ class RunReport:
         return text if self.empty_threshold is None else f"{text} (maximum <= {self.empty_threshold:g})"
 
     def grid_of(self, shape: tuple[int, ...]) -> TileGrid | None:
-        """Give the tiles of the run.
+        """Return the tiles of the run.
 
         Parameters
         ----------
@@ -274,7 +274,7 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
 
 
 def installed_versions() -> dict[str, str]:
-    """Give the versions of Python and of the packages that take part in a run."""
+    """Return the versions of Python and of the packages that take part in a run."""
     return dict(_versions())
 
 

@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["LEAST_DOUBTFUL", "MOST_DOUBTFUL", "N_BINS", "AxisSeams", "SeamReport", "WorstSeam"]
+__all__ = ["MIN_DOUBTFUL", "MAX_DOUBTFUL", "N_BINS", "AxisSeams", "SeamReport", "WorstSeam"]
 
 # Bins of agreement from 0 to 1, the last one closed.
 N_BINS = 20
 # Neither clearly two objects nor clearly one.
-LEAST_DOUBTFUL, MOST_DOUBTFUL = 0.1, 0.6
+MIN_DOUBTFUL, MAX_DOUBTFUL = 0.1, 0.6
 COUNTED = ("touching", "joined", "refused", "doubtful")
 # Characters of the longest bar of a histogram in text.
-LONGEST_BAR = 40
+MAX_BAR = 40
 
 
 @dataclass
@@ -46,7 +46,7 @@ class AxisSeams:
     @property
     def doubtful(self) -> int:
         """Pairs that are neither clearly one object nor clearly two."""
-        first, last = (round(bound * len(self.histogram)) for bound in (LEAST_DOUBTFUL, MOST_DOUBTFUL))
+        first, last = (round(bound * len(self.histogram)) for bound in (MIN_DOUBTFUL, MAX_DOUBTFUL))
         return sum(self.histogram[first:last])
 
 
@@ -170,7 +170,7 @@ class SeamReport:
         return "; ".join(parts)
 
     def table(self) -> list[list[str]]:
-        """Give a row of words per axis, under a row of headings; no rows where no labels touch."""
+        """Return a row of words per axis, under a row of headings; no rows where no labels touch."""
         axes = list(self.axes)
         if len(axes) > 1:
             axes.append(AxisSeams("all", self.touching, self.joined, self.histogram))
@@ -178,7 +178,7 @@ class SeamReport:
         return [["seam", *COUNTED], *rows] if rows else []
 
     def worst_table(self) -> list[list[str]]:
-        """Give a row of words per seam to look at, under a row of headings; no rows where there is none."""
+        """Return a row of words per seam to look at, under a row of headings; no rows where there is none."""
         rows = [
             [
                 " ".join(str(tuple(tile)) for tile in seam.tiles),
@@ -209,7 +209,7 @@ class SeamReport:
         lines = ["agreement    pairs"]
         for number, count in enumerate(counts):
             low, high = number / len(counts), (number + 1) / len(counts)
-            bar = "#" * math.ceil(LONGEST_BAR * count / max(counts))
+            bar = "#" * math.ceil(MAX_BAR * count / max(counts))
             mark = f"  <- min_agreement={self.min_agreement:g}" if number == here else ""
             lines.append(f"{low:.2f}-{high:.2f} {count:8}  {bar}{mark}".rstrip())
         return lines

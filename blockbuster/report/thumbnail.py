@@ -18,8 +18,8 @@ __all__ = ["GridOf", "Thumbnail", "read_thumbnail"]
 GridOf = Callable[[tuple[int, ...]], TileGrid | None]
 
 # Voxels at most, pixels per voxel, and pixels across a seam.
-MOST_ROWS, MOST_COLUMNS = 180, 270
-LEAST_ZOOM, MOST_ZOOM, SEAM_WIDTH = 2, 8, 3
+MAX_ROWS, MAX_COLUMNS = 180, 270
+MIN_ZOOM, MAX_ZOOM, SEAM_WIDTH = 2, 8, 3
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Thumbnail:
 
     def draw(self) -> np.ndarray:
         """Paint the labels and the seams: an array of RGB, uint8."""
-        zoom = max(LEAST_ZOOM, min(MOST_ZOOM, LEAST_ZOOM * MOST_COLUMNS // max(self.labels.shape)))
+        zoom = max(MIN_ZOOM, min(MAX_ZOOM, MIN_ZOOM * MAX_COLUMNS // max(self.labels.shape)))
         pixels = paint_labels(self.labels, zoom=zoom)
         return draw_seams(pixels, self.labels, self.rows, self.columns, zoom=zoom, width=SEAM_WIDTH)
 
@@ -106,4 +106,4 @@ def _window(shape: tuple[int, ...], seams: SeamReport) -> tuple[slice | int, ...
     middle = [n // 2 for n in shape]
     found = [seam.at for seam in seams.worst[:1] if len(seam.at) == len(shape)]
     at = found[0] if found and np.all(np.array(found[0]) < shape) else middle
-    return (*at[:-2], *place_window(at[-2:], shape[-2:], (MOST_ROWS, MOST_COLUMNS)))
+    return (*at[:-2], *place_window(at[-2:], shape[-2:], (MAX_ROWS, MAX_COLUMNS)))

@@ -214,7 +214,7 @@ class _Claimant:
         return dataclasses.replace(claim, growth=function.growth)
 
     def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
-        """Give the report of an output that this very call would make; refuse any other that is there."""
+        """Return the report of an output that this very call would make; refuse any other that is there."""
         report, reason = _report_of(place) if self.plan.options.resume else (None, "")
         differences = [reason]
         if report is not None:
@@ -260,7 +260,7 @@ class _Claimant:
     def _fn_before(
         self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]
     ) -> tuple[dict[str, str], bool]:
-        """Give the parts of fn as they were when a run began, as far as it can be told that fn changed them.
+        """Return the parts of fn as they were when a run began, as far as it can be told that fn changed them.
 
         Besides, say whether `fn_version`, which was not given, could stand for the rest.
         """
@@ -322,7 +322,7 @@ class _Claimant:
         return self._differences(_fingerprint_of(path, manifest), known, _grown_in(path))
 
     def _pixel_differences(self, manifest: dict[str, Any]) -> list[str]:
-        """Say where the pixels are not those that the earlier run was shown."""
+        """Return where the pixels are not those that the earlier run was shown."""
         if not self.plan.source.sampled:
             return []
         plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
@@ -347,7 +347,7 @@ class _Claimant:
 
 
 def _parts_of(function: FunctionIdentity) -> dict[str, str]:
-    """Give the parts of a function, which nothing equals if it cannot be read."""
+    """Return the parts of a function, which nothing equals if it cannot be read."""
     return {**function.parts, **({"unreadable": uuid.uuid4().hex} if function.unreadable else {})}
 
 
@@ -360,7 +360,7 @@ def _grown_in(path: str) -> dict[str, int]:
 
 
 def _fingerprint_of(path: str, manifest: dict[str, Any]) -> Fingerprint:
-    """Give the fingerprint that a stage began with, and the `fn_version` that stands for fn since."""
+    """Return the fingerprint that a stage began with, and the `fn_version` that stands for fn since."""
     fingerprint: Fingerprint = dict(manifest.get("fingerprint", {}))
     for record in read_journal(path, "vouched"):
         fingerprint["fn"] = record["vouched"]

@@ -31,7 +31,7 @@ UNJOINED_AXES = "tc"
 TILE_SHAPE_FORMS = (
     "None (the image's chunks), a tuple of voxels per axis, 'auto', or a callable (shape, dtype) -> tuple"
 )
-MOST_TILES, MOST_ALONG_AXIS = 10**9, 10**7
+MAX_TILES, MAX_TILES_ALONG_AXIS = 10**9, 10**7
 PER_AXIS = "a tuple of voxels per axis"
 # Others, such as JSONDecodeError, want more than a message.
 KINDS = (TypeError, ValueError, FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
@@ -132,10 +132,10 @@ def resolve_tile_lengths(
 def _check_n_tiles(numbers: list[int]) -> None:
     """Refuse more tiles than a run can keep count of; the lengths of those along an axis are listed."""
     n_tiles = math.prod(numbers)
-    if n_tiles > MOST_TILES or max(numbers) > MOST_ALONG_AXIS:
+    if n_tiles > MAX_TILES or max(numbers) > MAX_TILES_ALONG_AXIS:
         raise ValueError(
             f"tile_shape gives {' x '.join(f'{n:,}' for n in numbers)} tiles; a run keeps count of at most "
-            f"{MOST_TILES:,}, and {MOST_ALONG_AXIS:,} along an axis. Choose larger ones."
+            f"{MAX_TILES:,}, and {MAX_TILES_ALONG_AXIS:,} along an axis. Choose larger ones."
         )
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import ends_process, error_text, unsaid, warn_user
-from blockbuster.execution import Execution, find_execution, most_keys
+from blockbuster.execution import Execution, find_execution, max_keys
 from blockbuster.execution.memory import vram_bytes_or_warn
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.remap import remap_boxes
@@ -60,12 +60,12 @@ __all__ = [
     "warn_of_repeated_chunks",
 ]
 
-MOST_CHUNK_READS = 2.0
+MAX_CHUNK_READS = 2.0
 # dask pauses a worker that is fuller.
-MOST_OF_WORKER = 0.8
-MOST_NAME_LETTERS = 60
+MAX_WORKER_SHARE = 0.8
+MAX_NAME_LETTERS = 60
 # Of a dask image, whose every chunk is a key or more of a graph: several tasks to a graph.
-MOST_CHUNKS_PER_TASK = 512
+MAX_CHUNKS_PER_TASK = 512
 # A client has at most four for each thread of its workers, and eight at least.
 TASKS_ON_CLIENT_PER_WORKER = 8
 NO_GPU = "use_gpu=True, but CuPy"
@@ -202,14 +202,14 @@ class RunPlan:
             if os.path.realpath(self.stage_parent) == os.path.realpath(os.path.dirname(self.place.store)):
                 return name
             # Outputs of one name in many folders may share a folder for their stages.
-            return f"{name[:MOST_NAME_LETTERS]}.{_short_digest(self.place.path)}"
+            return f"{name[:MAX_NAME_LETTERS]}.{_short_digest(self.place.path)}"
         if self.options.stage_dir is None:
             return f"blockbuster-{uuid.uuid4().hex[:12]}"
         source, options = self.source, self.options
         image = source.path or f"{source.kind} {source.shape} {source.dtype}"
         key = repr((image, _plain(options.channel), _plain(options.level), options.output_component))
-        name = os.path.basename(source.path or source.kind)[:MOST_NAME_LETTERS]
-        return f"{name}.{options.output_component.replace('/', '.')[:MOST_NAME_LETTERS]}.{_short_digest(key)}"
+        name = os.path.basename(source.path or source.kind)[:MAX_NAME_LETTERS]
+        return f"{name}.{options.output_component.replace('/', '.')[:MAX_NAME_LETTERS]}.{_short_digest(key)}"
 
     @property
     def memory_bytes(self) -> int:
@@ -263,7 +263,7 @@ class RunPlan:
         n_keys = self.source.n_keys(self.bricks.region(self.bricks.index(n_bricks // 2)))
         if self.execution.client is not None:
             return n_keys * min(n_bricks, TASKS_ON_CLIENT_PER_WORKER * self.execution.n_workers)
-        return most_keys(n_keys, n_bricks, self.execution.n_workers)
+        return max_keys(n_keys, n_bricks, self.execution.n_workers)
 
     @property
     def _waiting_voxels(self) -> int:
@@ -428,7 +428,7 @@ def make_plan(image: Any, fn: Any, options: dict[str, Any]) -> RunPlan:
 
 def warn_of_repeated_chunks(plan: RunPlan) -> None:
     """Warn where tasks compute the chunks of a dask image several times."""
-    if plan.chunk_reads > MOST_CHUNK_READS:
+    if plan.chunk_reads > MAX_CHUNK_READS:
         warn_user(
             f"every chunk of the dask image is computed {plan.chunk_reads:.1f} times on average, once for each "
             "task that touches it; choose tiles that are multiples of the chunks, rechunk the image, or store it "
@@ -439,7 +439,7 @@ def warn_of_repeated_chunks(plan: RunPlan) -> None:
 def warn_of_small_workers(plan: RunPlan) -> None:
     """Warn where a task takes more than a worker of the cluster has for it."""
     limit, task = plan.execution.task_bytes, plan.worker_bytes
-    if limit and task > MOST_OF_WORKER * limit:
+    if limit and task > MAX_WORKER_SHARE * limit:
         warn_user(
             f"a task takes up to {_bytes(task)} besides what fn allocates, and the workers of the dask cluster "
             f"have {_bytes(limit)} for each of their threads: dask pauses a worker at 0.8 of its limit and "
@@ -615,7 +615,7 @@ class _Resolver:
 
 
 def _choose_bricks(grid: TileGrid, source: Source, execution: Execution) -> BrickGrid:
-    most_units = MOST_CHUNKS_PER_TASK if isinstance(source, DaskSource) else None
+    most_units = MAX_CHUNKS_PER_TASK if isinstance(source, DaskSource) else None
     return choose_bricks(grid, source.read_unit, execution.n_workers, most_units=most_units)
 
 

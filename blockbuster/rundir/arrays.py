@@ -35,7 +35,7 @@ class ArrayFolder:
     path: str
 
     def file(self, name: str) -> str:
-        """Give the path of an array."""
+        """Return the path of an array."""
         return os.path.join(self.path, name + ".npy")
 
     def save(self, name: str, array: np.ndarray) -> None:

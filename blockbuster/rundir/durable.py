@@ -81,7 +81,7 @@ def sweep_unfinished(folder: str | os.PathLike[str], owner: str) -> None:
 def replaced_file(
     path: str | os.PathLike[str], n_bytes: int, *, owner: str = "", folder: str = ""
 ) -> Iterator[IO[bytes]]:
-    """Give a file that takes the place of `path` when the block ends well, and else is removed.
+    """Return a file that takes the place of `path` when the block ends well, and else is removed.
 
     Parameters
     ----------
@@ -172,7 +172,7 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
 
 
 def existing_folder(path: str | os.PathLike[str]) -> Path:
-    """Give a folder, or the nearest one above a path that exists."""
+    """Return a folder, or the nearest one above a path that exists."""
     folder = Path(path).absolute()
     while not folder.is_dir():
         folder = folder.parent
@@ -181,7 +181,7 @@ def existing_folder(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def full_disk_explained(path: str | os.PathLike[str], n_bytes: int) -> Iterator[None]:
-    """Say where space is missing, and how much, when a block that writes finds the disk full.
+    """Return where space is missing, and how much, when a block that writes finds the disk full.
 
     Parameters
     ----------

@@ -128,7 +128,7 @@ def check_free(path: str | os.PathLike[str]) -> None:
 
 
 def is_abandoned(path: str | os.PathLike[str]) -> bool:
-    """Say whether a folder, at a name that we give, is what a killed process left that made or removed it.
+    """Return whether a folder, at a name that we give, is what a killed process left that made or removed it.
 
     Notes
     -----
@@ -173,13 +173,13 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def is_stage(path: str | os.PathLike[str]) -> bool:
-    """Say whether a directory is a stage that blockbuster made, be its manifest damaged or not."""
+    """Return whether a directory is a stage that blockbuster made, be its manifest damaged or not."""
     folder = Path(path)
     return not folder.is_symlink() and (read_object(folder / MANIFEST) or {}).get("kind") == MARK
 
 
 def has_finished_work(path: str | os.PathLike[str]) -> bool:
-    """Say whether a stage holds something that is worth continuing."""
+    """Return whether a stage holds something that is worth continuing."""
     return any("task" in record for record in read_journal(path))
 
 

@@ -287,7 +287,7 @@ def _create(lock: RunLock, path: str) -> None:
 
 @contextlib.contextmanager
 def _temporary(lock: RunLock) -> Iterator[str]:
-    """Give the path of a complete lock file under another name, which is removed."""
+    """Return the path of a complete lock file under another name, which is removed."""
     # By such a name `_sweep` knows a file for ours.
     name = f"{lock.path}-{secrets.token_hex(8)}"
     try:
@@ -313,7 +313,7 @@ def _write_new(path: str, data: bytes) -> None:
 
 
 def _is_stale(lock: RunLock, found: _Found) -> bool:
-    """Say whether a run that ended, or died, left what lies there."""
+    """Return whether a run that ended, or died, left what lies there."""
     mine, other = lock.holder, found.holder
     if other is None:
         return found.torn and _age(lock, found) > STALE_SECONDS
@@ -334,13 +334,13 @@ def _age(lock: RunLock, found: _Found) -> float:
 
 
 def _is_near(mine: _Holder, other: _Holder) -> bool:
-    """Say whether a pid of the other means the same process here."""
+    """Return whether a pid of the other means the same process here."""
     known = mine.boot_id is not None and (mine.namespace is not None or sys.platform != "linux")
     return known and (mine.host, mine.boot_id, mine.namespace) == (other.host, other.boot_id, other.namespace)
 
 
 def _is_alive(holder: _Holder) -> bool | None:
-    """Say whether a process of this host lives, ``None`` where that cannot be told."""
+    """Return whether a process of this host lives, ``None`` where that cannot be told."""
     start_time = _start_time(holder.pid)
     if start_time == DEAD:
         return False

@@ -22,7 +22,7 @@ BEGIN = len(MAGIC) + 2 * NUMBER_BYTES
 CODEC = Zstd(level=1)
 # Most files are smaller than a block of the disk, or nearly all of them is in a few large sections: what is short
 # costs more to compress than it takes. And every call makes other threads wait: so much is read in one.
-MOST_PLAIN_BYTES = 1024
+MAX_PLAIN_BYTES = 1024
 HEAD_BYTES = 2**16
 
 
@@ -50,7 +50,7 @@ class SectionWriter:
         dtype = array.dtype if array.dtype.kind == "f" else np.min_scalar_type(int(array.max(initial=0)))
         narrow = array.astype(dtype, copy=False)
         data = narrow.tobytes()
-        if len(data) > MOST_PLAIN_BYTES:
+        if len(data) > MAX_PLAIN_BYTES:
             data = min(data, CODEC.encode(data), key=len)
         dtypes = narrow.dtype.str, array.dtype.str
         self._header[name] = [self._length, len(data), crc32(data), *dtypes, array.shape]
@@ -58,7 +58,7 @@ class SectionWriter:
         self._length += len(data)
 
     def to_bytes(self) -> bytes:
-        """Give the file."""
+        """Return the file."""
         header = json.dumps(self._header).encode()
         numbers = [n.to_bytes(NUMBER_BYTES, "little") for n in (len(header), crc32(header))]
         return b"".join([MAGIC, *numbers, header, *self._stored])
@@ -92,7 +92,7 @@ class SectionFile:
         self._header: dict[str, Any] = json.loads(header)
 
     def _take(self, offset: int, length: int) -> bytes:
-        """Give a part of the file, of which the beginning was read before."""
+        """Return a part of the file, of which the beginning was read before."""
         if offset + length <= len(self._head):
             return self._head[offset : offset + length]
         return self._read(offset, length)

@@ -114,7 +114,7 @@ class StagedLabels:
         return "agree"
 
     def with_rule(self, merge: str, min_agreement: float | None) -> StagedLabels:
-        """Give the same labels, to be joined by another rule; a stage for "agree" can be joined by any.
+        """Return the same labels, to be joined by another rule; a stage for "agree" can be joined by any.
 
         >>> bricks = BrickGrid(TileGrid.regular((40,), (10,), (2,)), (2,))
         >>> staged = StagedLabels("run", bricks, (0,), connectivity=1, min_agreement=0.3)

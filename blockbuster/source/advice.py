@@ -33,7 +33,7 @@ OBJECTS = {
 
 
 def advise_on_file(path: str) -> str:
-    """Say how a file of another format is opened piece by piece.
+    """Describe how a file of another format is opened piece by piece.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def advise_on_file(path: str) -> str:
 
 
 def advise_on_object(image: Any) -> str:
-    """Say how an object of another kind is handed over without being read.
+    """Describe how an object of another kind is handed over without being read.
 
     Examples
     --------

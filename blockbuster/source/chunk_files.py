@@ -75,7 +75,7 @@ def read_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice |
 
 
 def _decoder(array: zarr.Array) -> Callable[[bytes], np.ndarray] | None:
-    """Say how the bytes of a chunk become its voxels; None where that takes more than a compressor."""
+    """Return how the bytes of a chunk become its voxels; None where that takes more than a compressor."""
     metadata: Any = array.metadata
     dtype: np.dtype[Any] = array.dtype
     order: Any = "C"
@@ -140,7 +140,7 @@ def find_unreadable_chunk(array: zarr.Array, folder: str, selection: Sequence[sl
 
 
 def _ends_with_blosc(metadata: Any) -> bool:
-    """Say whether blosc is what made the bytes of a chunk file."""
+    """Return whether blosc is what made the bytes of a chunk file."""
     last = metadata.codecs[-1] if hasattr(metadata, "codecs") else metadata.compressor
     return "blosc" in type(last).__name__.lower()
 

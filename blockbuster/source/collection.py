@@ -18,7 +18,7 @@ __all__ = ["Collection", "describe_contents", "find_images"]
 
 MAX_DEPTH = 4
 # Groups and arrays that are opened for a list that is not asked to be complete.
-MOST_OPENED = 48
+MAX_OPENED = 48
 # (path inside a group, what is known of it)
 Found = tuple[str, str]
 
@@ -86,7 +86,7 @@ def find_images(group: zarr.Group, location: Location, most: int | None = MAX_LI
     With `most` that is about 50 times at most, however large a plate is.
     """
     kind, listing = _describe_kind(group)
-    visitor = _Visitor(None if most is None else MOST_OPENED)
+    visitor = _Visitor(None if most is None else MAX_OPENED)
     # One more than are listed, to know whether there are more.
     enough = None if most is None else most + 1
     with store_faults_explained(location.url, f"image {location}"):
@@ -156,7 +156,7 @@ def _images_of_bioformats2raw(group: zarr.Group, visitor: _Visitor) -> Iterator[
 
 
 def _fault(image: zarr.Group) -> str:
-    """Say why an image cannot be read, as far as its metadata tell; nothing of one that can."""
+    """Describe why an image cannot be read, as far as its metadata tell; nothing of one that can."""
     version = unknown_version(image)
     return f"OME-Zarr {version}, which cannot be read" if version else ""
 
@@ -171,7 +171,7 @@ def _images_at(group: zarr.Group, paths: Iterable[str], visitor: _Visitor) -> It
 
 
 def _paths(group: zarr.Group, name: str, key: str) -> list[str]:
-    """Give the paths that a list in a group's metadata names."""
+    """Return the paths that a list in a group's metadata names."""
     stated = ome_attributes(group).get(name)
     items = stated.get(key) if isinstance(stated, dict) else None
     if not isinstance(items, list):

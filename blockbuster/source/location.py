@@ -19,8 +19,8 @@ from blockbuster.source.advice import advise_on_file
 NODE_FILES = ("zarr.json", ".zarray", ".zgroup")
 MAX_LISTED = 6
 # What file systems allow, with Linux for the whole of a path.
-LONGEST_NAME_BYTES, LONGEST_PATH_BYTES = 255, 4095
-MOST_SHOWN = 100
+MAX_NAME_BYTES, MAX_PATH_BYTES = 255, 4095
+MAX_SHOWN = 100
 REMEDY = (
     "See that the URL is right, that its server can be reached from here, and that fsspec finds the credentials "
     "that it asks for, as a rule in the environment or in a file of the store's own."
@@ -49,7 +49,7 @@ class Location:
     root: Path | str
 
     def __str__(self) -> str:
-        """Give what may be shown and stored."""
+        """Return what may be shown and stored."""
         return show_url(self.root) if isinstance(self.root, str) else str(self.root)
 
     def __repr__(self) -> str:
@@ -100,8 +100,8 @@ def locate(image: str | os.PathLike[str]) -> Location:
     text = os.fspath(image)
     if not isinstance(text, str) or not text:
         raise ValueError(f"image is {image!r}; a path or URL must be text that is not empty.")
-    if "://" not in text and (len(os.fsencode(text)) > LONGEST_PATH_BYTES or has_long_name(text)):
-        raise ValueError(f"image is {text[:MOST_SHOWN]!r}..., a path that is longer than file systems allow.")
+    if "://" not in text and (len(os.fsencode(text)) > MAX_PATH_BYTES or has_long_name(text)):
+        raise ValueError(f"image is {text[:MAX_SHOWN]!r}..., a path that is longer than file systems allow.")
     if "://" not in text:
         return Location(Path(os.path.expanduser(text)).absolute())
     if not text.startswith(("file://", "local://")):
@@ -111,8 +111,8 @@ def locate(image: str | os.PathLike[str]) -> Location:
 
 
 def has_long_name(path: str) -> bool:
-    """Say whether a name in a path is longer than file systems allow."""
-    return any(len(os.fsencode(name)) > LONGEST_NAME_BYTES for name in path.split(os.sep))
+    """Return whether a name in a path is longer than file systems allow."""
+    return any(len(os.fsencode(name)) > MAX_NAME_BYTES for name in path.split(os.sep))
 
 
 def open_node(location: Location) -> zarr.Array | zarr.Group:

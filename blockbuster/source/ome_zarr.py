@@ -7,7 +7,7 @@ from typing import Any
 
 import zarr
 
-from blockbuster.source.location import LONGEST_NAME_BYTES, name_of_group
+from blockbuster.source.location import MAX_NAME_BYTES, name_of_group
 
 # of space axes whose names are not letters, counted from the last axis
 SPACE_LETTERS = "xyzwvu"
@@ -17,7 +17,7 @@ FREE_LETTERS = "abdefghijklmnopqrsuvwxyz"
 ASSUMED_AXES = "tczyx"
 # A third number corrects the text of a specification, not its metadata; what follows "-dev" names a writer.
 KNOWN_VERSION = re.compile(r"(0\.[1-5])(\.\d+|-dev.*)?")
-MOST_SHOWN = 300
+MAX_SHOWN = 300
 # In these the axes have no names.
 WITHOUT_AXES = ("", "0.1", "0.2")
 # What may state a version where it has no place of its own, as up to 0.4.
@@ -134,7 +134,7 @@ def axis_letters(axes: list[Any]) -> str:
 
 
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:
-    """Give the OME-NGFF metadata of a group: 0.5 keeps everything under one key, which 0.4 does not have."""
+    """Return the OME-NGFF metadata of a group: 0.5 keeps everything under one key, which 0.4 does not have."""
     attributes = group.attrs.asdict()
     inner = attributes.get("ome")
     return {**attributes, **inner} if isinstance(inner, dict) else attributes
@@ -153,7 +153,7 @@ def inner_path(group: zarr.Group, path: Any) -> str:
     is_elsewhere = text.startswith("/") or ".." in text.split("/") or "::" in text
     if is_elsewhere or not all(map(_is_file_name, text.split("/"))):
         raise ValueError(
-            f"{name_of_group(group)}: its metadata name {text[:MOST_SHOWN]!r}, which is no path inside; correct "
+            f"{name_of_group(group)}: its metadata name {text[:MAX_SHOWN]!r}, which is no path inside; correct "
             "them."
         )
     # Pixels are read through ``./0``, which the file system takes; as the name of a node zarr refuses it.
@@ -162,13 +162,13 @@ def inner_path(group: zarr.Group, path: Any) -> str:
 
 def _is_file_name(text: str) -> bool:
     try:
-        return "\0" not in text and len(text.encode()) <= LONGEST_NAME_BYTES
+        return "\0" not in text and len(text.encode()) <= MAX_NAME_BYTES
     except UnicodeEncodeError:
         return False
 
 
 def stated_version(group: zarr.Group) -> str:
-    """Give the version of OME-NGFF that a group says it is of; empty where it says nothing."""
+    """Return the version of OME-NGFF that a group says it is of; empty where it says nothing."""
     inner = group.attrs.get("ome")
     if isinstance(inner, dict) and inner.get("version"):
         return str(inner["version"])
@@ -183,13 +183,13 @@ def stated_version(group: zarr.Group) -> str:
 
 
 def unknown_version(group: zarr.Group) -> str:
-    """Give the version of OME-NGFF that a group says it is of, if it is none that is known; else nothing."""
+    """Return the version of OME-NGFF that a group says it is of, if it is none that is known; else nothing."""
     stated = stated_version(group)
     return stated if stated and not KNOWN_VERSION.fullmatch(stated) else ""
 
 
 def _version_of_image(stated: str, axes: Any) -> str:
-    """Give the version of an image, which need not say it: axes have names from 0.3 on, types from 0.4."""
+    """Return the version of an image, which need not say it: axes have names from 0.3 on, types from 0.4."""
     known = KNOWN_VERSION.fullmatch(stated)
     if known:
         return known[1]

@@ -9,9 +9,9 @@ import numpy as np
 # boolean, signed, unsigned, floating point, complex
 ACCEPTED_KINDS = "biufc"
 # As many as NumPy has.
-MOST_AXES = 64
+MAX_AXES = 64
 # Eight bytes of each still have a number of 64 bits.
-MOST_VOXELS = 2**60
+MAX_VOXELS = 2**60
 
 
 class Source(Protocol):
@@ -156,9 +156,9 @@ def check_length(lengths: tuple[int, ...], what: str, name: str) -> None:
     ValueError
         If there are more axes than NumPy has, or more voxels than 64 bits can count the bytes of.
     """
-    if len(lengths) > MOST_AXES:
-        raise ValueError(f"image ({name}) has {len(lengths)} axes; at most {MOST_AXES} can be read.")
-    if math.prod(lengths) > MOST_VOXELS:
+    if len(lengths) > MAX_AXES:
+        raise ValueError(f"image ({name}) has {len(lengths)} axes; at most {MAX_AXES} can be read.")
+    if math.prod(lengths) > MAX_VOXELS:
         # Python refuses to write numbers of more than 4300 digits.
         shown = ", ".join(str(n) if n < 10**30 else "over 10^30" for n in lengths)
         raise ValueError(

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     import dask.array as da
 
 # Along an axis, where the length of each is listed.
-MOST_CHUNKS = 10**7
+MAX_CHUNKS = 10**7
 
 
 class ZarrSource:
@@ -251,10 +251,10 @@ def check_form(array: zarr.Array, name: str) -> None:
     if 0 in array.chunks:
         raise ValueError(f"image ({name}) has chunks of shape {array.chunks}; they must hold voxels.")
     n_chunks = max((length // n for length, n in zip(array.shape, array.chunks, strict=True)), default=0)
-    if n_chunks > MOST_CHUNKS:
+    if n_chunks > MAX_CHUNKS:
         raise ValueError(
             f"image ({name}) has {n_chunks:,} chunks along an axis, shape {array.shape} in chunks of "
-            f"{array.chunks}; at most {MOST_CHUNKS:,} can be listed. Store it in larger chunks."
+            f"{array.chunks}; at most {MAX_CHUNKS:,} can be listed. Store it in larger chunks."
         )
 
 

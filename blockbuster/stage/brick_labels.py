@@ -60,7 +60,7 @@ class BrickLabels:
         self._seams.pass_over(tile)
 
     def sections(self) -> SectionWriter:
-        """Give all that is to be kept of the brick, once its last tile was taken."""
+        """Return all that is to be kept of the brick, once its last tile was taken."""
         if self._held:
             self._close_group()
         self._sections.add("groups", np.array(self._n_groups))

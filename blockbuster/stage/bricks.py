@@ -14,7 +14,7 @@ __all__ = ["bricks_of", "choose_bricks", "limit_bricks"]
 BRICK_VOXELS = 2**24
 # Rather fewer bricks for each worker than everything decoded several times.
 BRICKS_PER_WORKER = (4, 2, 1)
-MOST_READ_COST = 2.0
+MAX_READ_COST = 2.0
 
 
 def choose_bricks(
@@ -50,7 +50,7 @@ def choose_bricks(
         share = -(-n_voxels // (bricks_per_worker * max(1, n_workers)))
         voxels = min(most_voxels, share)
         bricks = _grow_bricks(grid, read_unit, most_voxels=voxels, most_units=most_units)
-        if _read_cost(grid, read_unit, bricks.tiles_per_brick) <= MOST_READ_COST:
+        if _read_cost(grid, read_unit, bricks.tiles_per_brick) <= MAX_READ_COST:
             break
     return bricks
 

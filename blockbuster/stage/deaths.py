@@ -12,8 +12,8 @@ from blockbuster.grid import BrickGrid, Index, TileGrid
 __all__ = ["BRICK", "OUTSIDE", "PROBE", "StageWatch", "TileAttempt"]
 
 # A machine may be taken away once, or twice, while it happens to be at the same tile.
-MOST_DEATHS = 3
-MOST_NAMED = 5
+MAX_DEATHS = 3
+MAX_NAMED = 5
 BRICK, PROBE = "brick", "probe"
 OUTSIDE = -1
 
@@ -47,13 +47,13 @@ class TileAttempt(Attempt):
     def check_tile(self, step: int, tile: Index, grid: TileGrid) -> None:
         """Raise if a tile killed one process after the other."""
         n_deaths = self.deaths_at(step)
-        if n_deaths >= MOST_DEATHS:
+        if n_deaths >= MAX_DEATHS:
             raise _error(IN_FN, n_deaths, tile, grid)
 
     def check_outside_fn(self, bricks: BrickGrid, index: Index) -> None:
         """Raise if one process after the other died while the tiles of a brick were read or written."""
         n_deaths = self.deaths_at(OUTSIDE)
-        if n_deaths >= MOST_DEATHS:
+        if n_deaths >= MAX_DEATHS:
             tile = next(iter(bricks.tile_indices(index)))
             raise _error(OUTSIDE_FN, n_deaths, tile, bricks.grid, bricks.n_tiles(index))
 
@@ -79,16 +79,16 @@ class StageWatch(TaskWatch):
         return f"the {self.bricks.n_tiles(index)} tiles in {format_slices(self.bricks.core(index))}"
 
     def blame(self) -> BaseException | None:
-        """Give the tile that most of the dead processes were at, or all tiles where it may be any of them."""
+        """Return the tile that most of the dead processes were at, or all tiles where it may be any of them."""
         deaths = Counter((dead.task, dead.step) for dead in dead_attempts(self.directory))
         if not deaths:
             return None
         ((task, step), most), *others = deaths.most_common()
         if not others or most > max(n for _, n in others):
             return self._error(task, step, most)
-        named = [self._error(task, step, n) for (task, step), n in deaths.most_common(MOST_NAMED)]
+        named = [self._error(task, step, n) for (task, step), n in deaths.most_common(MAX_NAMED)]
         listed = ", ".join(f"{error.tile} {format_slices(error.slices)}" for error in named)
-        more = f" and {len(deaths) - MOST_NAMED} more" if len(deaths) > MOST_NAMED else ""
+        more = f" and {len(deaths) - MAX_NAMED} more" if len(deaths) > MAX_NAMED else ""
         return RuntimeError(
             f"worker processes died (out of memory?) while these tiles were under way: {listed}{more}. Any of "
             "them may be the cause; with one thread per worker it can be told which."

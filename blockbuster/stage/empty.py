@@ -23,7 +23,7 @@ __all__ = [
     "threshold_of_pixels",
 ]
 
-MOST_GRAY_LEVELS = 2**16
+MAX_GRAY_LEVELS = 2**16
 FLOAT_BINS = 256
 BLOCK_VALUES = 2**18
 # Background reaches so many spreads above its level: in a tile of 10^8 voxels of noise, one in ten times higher.
@@ -33,10 +33,10 @@ HIGH_SPREADS = 4.0
 USUAL_HEIGHTS = 2.0
 # What lies farther than this from the level does not count for it, until all that counts is nearer.
 CLIP_SPREADS = 2.5
-MOST_CLIPS = 20
+MAX_CLIPS = 20
 # The spread of normal noise for its median absolute deviation.
 SPREAD_PER_DEVIATION = 1.4826
-MOST_VALUES_FOR_SPREAD = 2**20
+MAX_VALUES_FOR_SPREAD = 2**20
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class EmptyTiles:
         return "\n".join("".join("#" if empty else "." for empty in row) for row in seen)
 
     def plane(self) -> np.ndarray:
-        """Give the fraction of empty tiles above each place of the last two axes, as an image."""
+        """Return the fraction of empty tiles above each place of the last two axes, as an image."""
         plane = np.atleast_2d(self.empty)
         return np.asarray(plane.mean(axis=tuple(range(plane.ndim - 2))))
 
@@ -134,7 +134,7 @@ def otsu_of_pixels(pixels: np.ndarray) -> float:
     # bits that are near each other for the same.
     offsets = functools.partial(_offsets, least=least)
     largest = int(offsets(most[None])[0])
-    if largest >= MOST_GRAY_LEVELS:
+    if largest >= MAX_GRAY_LEVELS:
         return least.item() + int(_otsu_of_floats(pixels, offsets, 0.0, float(largest)))
     counts = np.zeros(largest + 1, np.intp)
     for some in _in_blocks(pixels):
@@ -218,7 +218,7 @@ def threshold_of_pixels(pixels: np.ndarray) -> tuple[float, Background]:
     if not pixels.size or pixels.dtype.kind == "b":
         return otsu, Background(otsu, 0.0)
     least = pixels.min()
-    some = pixels[:: 1 + pixels.size // MOST_VALUES_FOR_SPREAD]
+    some = pixels[:: 1 + pixels.size // MAX_VALUES_FOR_SPREAD]
     if pixels.dtype.kind == "f":
         level, spread = _find_background(some.astype(np.float64), float(least), otsu)
         return min(otsu, level + REACH_SPREADS * spread), Background(level, spread)
@@ -232,7 +232,7 @@ def _find_background(values: np.ndarray, least: float, otsu: float) -> Backgroun
     if 2 * lower.size < values.size:
         return Background(least, 0.0)
     with np.errstate(over="ignore"):
-        for _ in range(MOST_CLIPS):
+        for _ in range(MAX_CLIPS):
             level = _middle(lower)
             spread = SPREAD_PER_DEVIATION * _middle(np.sort(np.abs(lower - level)))
             near = lower[np.abs(lower - level) <= CLIP_SPREADS * spread]
@@ -243,12 +243,12 @@ def _find_background(values: np.ndarray, least: float, otsu: float) -> Backgroun
 
 
 def _middle(values: np.ndarray) -> float:
-    """Give the lower median of sorted values: one of them, so that it is exact."""
+    """Return the lower median of sorted values: one of them, so that it is exact."""
     return float(values[(values.size - 1) // 2])
 
 
 def describe_high_skipped(maxima: Iterable[float], background: Background) -> str:
-    """Say how many skipped tiles reach much farther above the background than the others; empty if none does.
+    """Describe how many skipped tiles reach much farther above the background; empty if none does.
 
     Parameters
     ----------

@@ -31,7 +31,7 @@ Sample = list[Any]
 
 
 def task_record(result: BrickResult) -> Record:
-    """Give the journal's record of a finished task."""
+    """Return the journal's record of a finished task."""
     record: Record = {
         "task": result.number,
         "counts": result.counts.tolist(),
@@ -70,7 +70,7 @@ def read_task_records(directory: str) -> dict[int, Record]:
 
 
 def verify_brick(job: tuple[StagedLabels, dict[int, str]], number: int) -> tuple[int, bool]:
-    """Say whether the file of a brick that has labels is there and has the checksum of the journal."""
+    """Return whether the file of a brick that has labels is there and has the checksum of the journal."""
     staged, expected = job
     crc = expected[number]
     return number, not crc or staged.checksum(staged.bricks.index(number)) == crc
@@ -144,7 +144,7 @@ def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
 
 
 def _sampled_region(bricks: BrickGrid, record: Record) -> tuple[slice, ...]:
-    """Give the region whose digest a task left: its brick, or a tile where that could not be read as a whole."""
+    """Return the region whose digest a task left: its brick, or a tile where that could not be read whole."""
     index, tile = bricks.index(record["task"]), record.get("pixels_tile")
     if tile is None:
         return bricks.region(index)

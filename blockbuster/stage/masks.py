@@ -72,13 +72,13 @@ def describe_mask(n_tiles: int) -> str:
 
 
 def _has_one_id(labels: np.ndarray, merged: Index) -> bool:
-    """Say whether there is no more than one id at each position."""
+    """Return whether there is no more than one id at each position."""
     largest = labels.max(axis=merged, keepdims=True)
     return bool(((labels == largest) | (labels == 0)).all())
 
 
 def _is_in_pieces(labels: np.ndarray, merged: Index) -> bool:
-    """Say whether what is labelled at a position falls into pieces that do not touch, not by a corner either."""
+    """Return whether labels at a position fall into pieces that do not touch, not even by a corner."""
     from scipy import ndimage
 
     inside = _cut_to_content(labels > 0)

@@ -21,7 +21,7 @@ Path = str | os.PathLike[str]
 
 
 def open_stage(path: Path) -> da.Array:
-    """Give the labels of a stage that `tile_process` kept as a lazy array, tile by tile as fn returned them.
+    """Return the labels of a stage that `tile_process` kept as a lazy array, tile by tile as fn returned them.
 
     Parameters
     ----------

@@ -106,7 +106,7 @@ def keep_probe(probe: Probe, directory: str, journal: Journal) -> None:
 
 
 def kept_probes(directory: str) -> list[Probe]:
-    """Give back the probes of an earlier run whose files are whole."""
+    """Return back the probes of an earlier run whose files are whole."""
     arrays, probes = ArrayFolder(directory), []
     records = {record["probe"]: record for record in read_journal(directory, "probe")}
     for number, record in records.items():

@@ -63,7 +63,7 @@ def _expected(shapes: tuple[tuple[int, ...], ...]) -> str:
 
 
 def _describe(result: Any) -> str:
-    """Say what came back, with the remedy where there is a common one."""
+    """Describe what came back, with the remedy where there is a common one."""
     if isinstance(result, np.ma.MaskedArray):
         return "a masked array (use labels.filled(0))"
     if isinstance(result, tuple):

@@ -142,7 +142,7 @@ class Chunks:
         self._edges = [None if unit == 1 else np.cumsum((0, *lengths)) for lengths, unit in axes]
 
     def around(self, axis: int, at: int) -> slice:
-        """Say where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
+        """Return where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
         edges = self._edges[axis]
         if edges is None:
             return slice(at, at + 1)

@@ -74,7 +74,7 @@ class SavedRegions:
         return SavedRegions(self.files, (*self.errors, (region, error)))
 
     def covers(self, region: Box) -> bool:
-        """Say whether a region lies in a saved one."""
+        """Return whether a region lies in a saved one."""
         return self._find(region) is not None
 
     def read(self, region: Box) -> np.ndarray:

@@ -35,9 +35,9 @@ __all__ = ["StageOutcome", "find_unreadable", "share_source", "stage_labels"]
 
 logger = logging.getLogger("blockbuster")
 
-MOST_FN_SECONDS_PER_TASK = 10.0
+MAX_FN_SECONDS_PER_TASK = 10.0
 SLOW_FN_SECONDS = 0.2
-MOST_TILES_LOOKED_AT = 64
+MAX_TILES_LOOKED_AT = 64
 
 
 @dataclass(frozen=True)
@@ -297,7 +297,7 @@ class _Stage:
         grid, call = self.call.grid, self.call
         most = grid.n_tiles
         if call.channel_axis is None:
-            most = min(most, MOST_TILES_LOOKED_AT)
+            most = min(most, MAX_TILES_LOOKED_AT)
         for number in range(most):
             self._save_region(grid.index(number))
             found: list[Probe] = []
@@ -405,5 +405,5 @@ def _probe(stage: _Stage, fixed_bricks: bool) -> tuple[list[Probe], BrickGrid, b
     drops = all(probe.drops_channels for probe in good) and stage.call.channel_axis is not None
     if timed and good:
         seconds = max(1e-9, min(probe.seconds for probe in good))
-        bricks = limit_bricks(bricks, int(min(MOST_FN_SECONDS_PER_TASK / seconds, most_tiles)))
+        bricks = limit_bricks(bricks, int(min(MAX_FN_SECONDS_PER_TASK / seconds, most_tiles)))
     return found, bricks, drops

@@ -81,7 +81,7 @@ class TileCall:
     one_at_a_time: bool = False
 
     def maximum_if_empty(self, pixels: np.ndarray) -> float | None:
-        """Give the maximum of a tile that is background alone, None for any other; NaN never makes it empty."""
+        """Return the maximum of a tile that is background alone, None for any other; NaN never makes it empty."""
         if self.empty_threshold is None:
             return None
         # A number of Python is compared exactly, an integer of 64 bits with a float too.
@@ -91,7 +91,7 @@ class TileCall:
         return maximum if isinstance(maximum, int) else float(maximum)
 
     def _rule_of_channels(self, result: Any, n_given: int) -> str:
-        """Say what an error of the shape may be about."""
+        """Describe what an error of the shape may be about."""
         if self.channel_axis is not None:
             return CHANNEL_RULE
         leaves_one_out = isinstance(result, np.ndarray) and result.ndim == n_given - 1

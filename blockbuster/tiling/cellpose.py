@@ -28,16 +28,16 @@ logger = logging.getLogger("blockbuster")
 Shape = tuple[int, ...]
 
 # Least width and depth in diameters, of which the first that memory suffices for counts.
-LEAST_DIAMETERS = ((8, 4), (6, 3), (4, 2))
+MIN_DIAMETERS = ((8, 4), (6, 3), (4, 2))
 # A cell at the seam lies whole in both tiles.
 HALO_DIAMETERS = 2
 # Larger tiles save next to no halo, while a crash loses more; a processor takes minutes for one of 2048 x 2048.
-LARGEST_VOXELS = 2**24
-LARGEST_ON_PROCESSOR_2D = 2**22
+MAX_VOXELS = 2**24
+MAX_ON_PROCESSOR_2D = 2**22
 # What a run holds in each process: compiled kernels and tables, which took 73 MiB, and for each thread a brick of
 # the image and of labels.
 RUN_BYTES = 100 * 2**20
-LARGEST_BRICK_VOXELS = 2**24
+MAX_BRICK_VOXELS = 2**24
 # What a process of its own holds before the model is loaded: with PyTorch and Cellpose it was 366 to 574 MiB.
 PROCESS_BYTES = 600 * 2**20
 # Of a worker's limit, beyond which dask gives it no work.
@@ -123,15 +123,15 @@ def auto_tile_shape_cellpose(
     # A pixel is the least cell to see, and cells wider than the image ask for no more than the image.
     cell = min(max(1.0, cell), max(NETWORK_DIAMETER, *stack))
     execution = find_execution(one_at_a_time=use_gpu)
-    brick_bytes = min(LARGEST_BRICK_VOXELS, math.prod(image)) * (itemsize + 4)
+    brick_bytes = min(MAX_BRICK_VOXELS, math.prod(image)) * (itemsize + 4)
     budget = _budget_of_process(measure_budget(use_gpu=use_gpu), execution, brick_bytes)
     # Beside what Cellpose sees, the image, and labels: int32 as fn gives them and as they are written.
     voxel_bytes = itemsize + 2 * 4
     halo = math.ceil(HALO_DIAMETERS * cell)
-    most = LARGEST_VOXELS if use_gpu or do_3D else LARGEST_ON_PROCESSOR_2D
+    most = MAX_VOXELS if use_gpu or do_3D else MAX_ON_PROCESSOR_2D
     memory = network_memory(n_spatial, on_gpu=use_gpu)
     tile_bytes = budget.network_bytes - memory.model
-    for wide, deep in LEAST_DIAMETERS:
+    for wide, deep in MIN_DIAMETERS:
         least = _least_lengths(stack[-n_spatial:], cell, wide, deep)
         with_halo = tuple(map(min, stack[-n_spatial:], (length + 2 * halo for length in least)))
         fit = TileFit(with_halo, voxel_bytes, cell, batch_size)
@@ -146,7 +146,7 @@ def auto_tile_shape_cellpose(
 
 
 def _budget_of_process(budget: MemoryBudget, execution: Execution, brick_bytes: int) -> MemoryBudget:
-    """Give what each process that evaluates tiles has for Cellpose."""
+    """Return what each process that evaluates tiles has for Cellpose."""
     n_processes = execution.n_processes or 1
     held = RUN_BYTES + max(2, math.ceil(execution.n_workers / n_processes)) * brick_bytes
     if execution.n_processes is not None:
@@ -160,7 +160,7 @@ def _budget_of_process(budget: MemoryBudget, execution: Execution, brick_bytes: 
 
 
 def _least_lengths(image: Shape, cell: float, wide: int, deep: int) -> Shape:
-    """Give the least lengths of a tile, as far as the image goes."""
+    """Return the least lengths of a tile, as far as the image goes."""
     z, yx = math.ceil(deep * cell), math.ceil(wide * cell)
     if len(image) == 3:
         return tuple(map(min, image, (z, yx, yx)))

@@ -36,12 +36,12 @@ Shape = tuple[int, ...]
 
 # 4096 x 4096 or 256 x 256 x 256. Larger tiles save next to no halo, while progress, load balance and
 # what a crash loses get coarser.
-LARGEST_TILE_VOXELS = 2**24
+MAX_TILE_VOXELS = 2**24
 # 1024 x 1024. Only to occupy more CPUs, nothing is cut smaller: halo and calls would eat the gain.
-SMALLEST_BALANCED_VOXELS = 2**20
+MIN_BALANCED_VOXELS = 2**20
 TILES_PER_WORKER = 2
 # With next to nothing free, smaller tiles than this would cost time and save nothing.
-SMALLEST_BUDGET_BYTES = 2**20
+MIN_BUDGET_BYTES = 2**20
 # Lengths in voxels down to which z, and y and x, are kept while other axes can still give way:
 # thinner tiles would be mostly halo to a 3-D function.
 MINIMUM_Z, MINIMUM_YX = 32, 256
@@ -121,7 +121,7 @@ def auto_tile_shape(
         reason = f"target_bytes={target_bytes}"
     else:
         budget = measure_budget(use_gpu=use_gpu)
-        most = voxels_for_balance(image, budget.n_running, LARGEST_TILE_VOXELS)
+        most = voxels_for_balance(image, budget.n_running, MAX_TILE_VOXELS)
         if "VRAM" in budget.limits:
             tile = _plan_for_network(image, voxel_bytes, budget, most)
         else:
@@ -152,8 +152,8 @@ def worker_tile_bytes(dtype: DTypeLike, task_bytes: int) -> int:
     (3072, 3072)
     """
     voxel_bytes = bytes_per_voxel(check_dtype(dtype))
-    largest = region_voxels((4096, 4096), (LARGEST_TILE_VOXELS,) * 2) * voxel_bytes
-    return max(SMALLEST_BUDGET_BYTES, min(task_bytes // 2, largest))
+    largest = region_voxels((4096, 4096), (MAX_TILE_VOXELS,) * 2) * voxel_bytes
+    return max(MIN_BUDGET_BYTES, min(task_bytes // 2, largest))
 
 
 def plan_tile_shape(
@@ -301,7 +301,7 @@ def voxels_for_balance(
     if n_running == 1:
         return most
     share = math.prod(shape) // (TILES_PER_WORKER * n_running)
-    return min(most, max(SMALLEST_BALANCED_VOXELS, math.prod(_least_lengths(shape, minimum)), share))
+    return min(most, max(MIN_BALANCED_VOXELS, math.prod(_least_lengths(shape, minimum)), share))
 
 
 @dataclass(frozen=True)
@@ -342,7 +342,7 @@ class MemoryBudget:
     @property
     def tile_bytes(self) -> int:
         """Bytes for one tile, at least 1 MiB."""
-        return max(SMALLEST_BUDGET_BYTES, self.usable_bytes // self.n_running)
+        return max(MIN_BUDGET_BYTES, self.usable_bytes // self.n_running)
 
     @property
     def sources(self) -> str:
@@ -381,7 +381,7 @@ def measure_budget(*, use_gpu: bool) -> MemoryBudget:
     if vram is not None:
         limits["VRAM"] = vram
     budget = MemoryBudget(limits, 1 if use_gpu else _count_workers())
-    if budget.usable_bytes < budget.n_running * SMALLEST_BUDGET_BYTES:
+    if budget.usable_bytes < budget.n_running * MIN_BUDGET_BYTES:
         logger.warning("memory is nearly exhausted (%s); tiles are sized for 1 MiB each", budget)
     return budget
 
@@ -457,7 +457,7 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def _least_lengths(shape: Shape, minimum: tuple[int, int]) -> Shape:
-    """Give the lengths of the last three axes that no tile is cut below, as far as the image goes."""
+    """Return the lengths of the last three axes that no tile is cut below, as far as the image goes."""
     minimum_z, minimum_yx = minimum
     enough = (minimum_z, minimum_yx, minimum_yx)[-len(shape) :]
     return tuple(max(1, min(length, least)) for length, least in zip(shape[-len(enough) :], enough, strict=True))
@@ -520,7 +520,7 @@ def _even_length(length: int, longest: int) -> int:
 
 
 def _granule(length: int) -> int:
-    """Give the power of two to round to: an eighth to a sixteenth of `length`, 256 at most."""
+    """Return the power of two to round to: an eighth to a sixteenth of `length`, 256 at most."""
     return min(256, 1 << max(0, length.bit_length() - 4))
 
 

@@ -108,7 +108,7 @@ MEASURED = {
 
 
 def network_memory(n_spatial: int, *, on_gpu: bool, version: str | None = None) -> NetworkMemory:
-    """Give what the installed Cellpose holds; without one, what Cellpose 4 does.
+    """Return what the installed Cellpose holds; without one, what Cellpose 4 does.
 
     Parameters
     ----------

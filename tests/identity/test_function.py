@@ -900,7 +900,7 @@ def test_nothing_makes_it_raise(make):
 
 
 def test_an_endless_object_is_given_up(monkeypatch):
-    monkeypatch.setattr(identity, "MOST_OBJECTS", 1000)
+    monkeypatch.setattr(identity, "MAX_OBJECTS", 1000)
     assert unreadable(above(Endless())) == ("fn (more than 1000 objects)",)
     assert differences(above(Endless()), above(Endless())) == []
 
@@ -960,7 +960,7 @@ def test_F33_a_function_is_read_as_it_was_before_it_grew(make, tmp_path):
 
 
 def test_F33_not_too_much_is_watched(monkeypatch):
-    monkeypatch.setattr(identity, "MOST_WATCHED", {"file": 10, "container": 20})
+    monkeypatch.setattr(identity, "MAX_WATCHED", {"file": 10, "container": 20})
     assert len(identify_function(above(tuple([i] for i in range(100)))).growth.looks) == 20
     assert len(identify_function(above(tuple(f"{i}.log" for i in range(100)))).growth.looks) == 10
     # Files leave room for containers, and texts that name nothing for files.

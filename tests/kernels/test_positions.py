@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stretches import labels_of_any_kind
 
-from blockbuster.kernels.positions import MOST_SPARSE, keep_positions_apart
+from blockbuster.kernels.positions import MAX_SPARSE, keep_positions_apart
 
 # Numba wraps silently; plain Python, which runs with NUMBA_DISABLE_JIT=1, says so.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -36,12 +36,12 @@ def test_B21_ids_and_positions_whose_product_needs_more_than_32_bits_stay_apart(
 
 
 @pytest.mark.parametrize("dtype", [np.uint64, ">u8"])
-@pytest.mark.parametrize("largest", [2 * 6 + MOST_SPARSE, 2 * 6 + MOST_SPARSE + 1, 2**63 - 1, 2**64 - 1])
+@pytest.mark.parametrize("largest", [2 * 6 + MAX_SPARSE, 2 * 6 + MAX_SPARSE + 1, 2**63 - 1, 2**64 - 1])
 def test_B21_ids_become_dense_where_they_would_not_fit_a_product(largest, dtype):
     """Of six voxels, ids up to a limit stay what they are at the first position."""
     labels = np.array([[largest, 0, 5], [5, largest, 0]], dtype)
     apart = keep_positions_apart(labels, (0,))
-    is_dense = largest <= 2 * 6 + MOST_SPARSE
+    is_dense = largest <= 2 * 6 + MAX_SPARSE
     a, b, n = (largest, 5, largest) if is_dense else (1, 2, 2)
     assert apart.tolist() == [[a, 0, b], [b + n, a + n, 0]]
     assert apart.dtype == np.uint32

@@ -110,7 +110,7 @@ def test_a_long_plane_keeps_its_short_side(sides, middle):
 
 
 def test_a_large_plane_is_read_from_the_coarser_level_that_fits(tmp_path, monkeypatch):
-    monkeypatch.setattr(views, "MOST_PIXELS", 100)
+    monkeypatch.setattr(views, "MAX_PIXELS", 100)
     pixels = numbered(2, 3, 330, 250)
     path = write_pyramid(tmp_path / "image.zarr", pixels, "czyx")
     image = open_image(path, channel=1)
@@ -128,7 +128,7 @@ def test_a_large_plane_is_read_from_the_coarser_level_that_fits(tmp_path, monkey
 
 
 def test_levels_are_counted_from_that_of_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(views, "MOST_PIXELS", 100)
+    monkeypatch.setattr(views, "MAX_PIXELS", 100)
     pixels = numbered(330, 250)
     image = open_image(write_pyramid(tmp_path / "image.zarr", pixels, "yx"), level=1)
     assert image.shape == (165, 125)
@@ -149,7 +149,7 @@ def test_lines_beside_seams_are_whole_however_the_plane_is_read(data):
     labels = numbered(*shape)
     image = open_image(da.from_array(labels, chunks=chunks))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(views, "MOST_PIXELS", data.draw(st.integers(1, 30)))
+        patch.setattr(views, "MAX_PIXELS", data.draw(st.integers(1, 30)))
         patch.setattr(views, "BAND_VOXELS", data.draw(st.integers(1, 300)))
         picture = read_picture(
             image, choose_view(image, None, (rows, columns)), rows=cuts[0], columns=cuts[1], exact=True

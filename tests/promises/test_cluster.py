@@ -353,7 +353,7 @@ def test_F3_workers_that_are_killed_in_the_middle_do_not_change_a_byte(image, ca
 
 
 def test_F3_a_worker_that_dies_before_its_results_are_taken_loses_none(folder):
-    numbers = range(client_run.LEAST_TASKS)
+    numbers = range(client_run.MIN_TASKS)
     found = []
     with cluster(n_workers=1) as client:
 
@@ -408,7 +408,7 @@ def test_few_and_small_tasks_are_sent_at_a_time(folder, workers):
     n_tasks, n_bytes = workers.run_on_scheduler(largest)
     workers.unregister_scheduler_plugin("largest")
     # Those that have just ended are let go of a moment later.
-    assert n_tasks <= 2 * client_run.LEAST_TASKS
+    assert n_tasks <= 2 * client_run.MIN_TASKS
     assert 0 < n_bytes < 1000
 
 

@@ -262,7 +262,7 @@ def test_chunks_of_a_dask_image_are_computed_at_most_once_per_task_that_touches_
 
 @pytest.mark.parametrize("scheduler", ["synchronous", "threads"])
 def test_chunks_are_not_computed_again_where_tasks_became_smaller_for_a_slow_function(scheduler, monkeypatch):
-    monkeypatch.setattr("blockbuster.stage.staging.MOST_FN_SECONDS_PER_TASK", 0.0)
+    monkeypatch.setattr("blockbuster.stage.staging.MAX_FN_SECONDS_PER_TASK", 0.0)
     image, record = numbered((32, 32)), Recorder()
     chunked = ChunkCounter(image, chunks=(11, 9))
     with dask.config.set(scheduler=scheduler):

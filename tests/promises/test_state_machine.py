@@ -44,7 +44,7 @@ from blockbuster.rundir.folder import MANIFEST
 
 pytestmark = pytest.mark.slow
 
-LEAST_STEPS = 200
+MIN_STEPS = 200
 REFUSALS = ("FileExistsError", "ValueError")
 NAMES = st.sampled_from(sorted(VARIANTS))
 FAULTY = st.sampled_from(
@@ -519,7 +519,7 @@ def test_F5_F16_any_sequence_of_runs_kills_and_damage_leaves_the_right_labels_or
     run_state_machine_as_test(lambda: Machine(zygote, oracles, lambda: next(steps)), settings=chosen)
     n_steps = next(steps)
     print(f"{n_steps} steps")
-    assert n_steps >= LEAST_STEPS
+    assert n_steps >= MIN_STEPS
 
 
 # -- what the machine found

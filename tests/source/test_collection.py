@@ -7,7 +7,7 @@ from collections_of_images import write_bioformats2raw, write_plate
 from zarr.storage import LocalStore
 
 from blockbuster.source import open_source
-from blockbuster.source.collection import MOST_OPENED, find_images
+from blockbuster.source.collection import MAX_OPENED, find_images
 from blockbuster.source.location import locate
 
 PIXELS = np.arange(20, dtype="uint8").reshape(4, 5)
@@ -50,7 +50,7 @@ def test_B15_a_plate_whose_wells_are_not_there_ends_the_search(tmp_path, looked_
     looked_for.clear()
     found = found_in(tmp_path / "plate")
     assert (found.found, found.is_complete) == ((), False)
-    assert len(set(looked_for)) == MOST_OPENED + 1
+    assert len(set(looked_for)) == MAX_OPENED + 1
     with pytest.raises(ValueError, match="an HCS plate of 384 wells.*, in which no image was found"):
         open_source(tmp_path / "plate")
 
@@ -111,7 +111,7 @@ def test_a_group_of_many_groups_is_not_searched_for_ever(tmp_path, looked_for):
     looked_for.clear()
     found = found_in(tmp_path / "group")
     assert (found.found, found.is_complete) == ((), False)
-    assert len(set(looked_for)) == MOST_OPENED + 1
+    assert len(set(looked_for)) == MAX_OPENED + 1
 
 
 def test_what_is_no_zarr_is_passed_over(tmp_path):

@@ -35,7 +35,7 @@ def stage(fn, folder, image=None, tiles_per_brick=(4, 4), threshold=None, **opti
 
 
 def test_slow_function_gets_small_tasks(tmp_path, monkeypatch):
-    monkeypatch.setattr("blockbuster.stage.staging.MOST_FN_SECONDS_PER_TASK", 0.1)
+    monkeypatch.setattr("blockbuster.stage.staging.MAX_FN_SECONDS_PER_TASK", 0.1)
 
     def slow(tile):
         time.sleep(0.025)
@@ -50,14 +50,14 @@ def test_slow_function_gets_small_tasks(tmp_path, monkeypatch):
 @pytest.mark.parametrize("fixed", [True, False])
 def test_quick_or_fixed_tasks_stay_as_planned(fixed, tmp_path, monkeypatch):
     if fixed:
-        monkeypatch.setattr("blockbuster.stage.staging.MOST_FN_SECONDS_PER_TASK", 0.0)
+        monkeypatch.setattr("blockbuster.stage.staging.MAX_FN_SECONDS_PER_TASK", 0.0)
     assert stage(naive.label, tmp_path, fixed_bricks=fixed).bricks.tiles_per_brick == (4, 4)
 
 
 def test_first_call_that_loads_something_does_not_make_tasks_small(tmp_path, monkeypatch):
     # By the time of the first call 16 tiles would be too many; others may take a second on a busy machine.
     monkeypatch.setattr("blockbuster.stage.staging.SLOW_FN_SECONDS", 1.0)
-    monkeypatch.setattr("blockbuster.stage.staging.MOST_FN_SECONDS_PER_TASK", 16.0)
+    monkeypatch.setattr("blockbuster.stage.staging.MAX_FN_SECONDS_PER_TASK", 16.0)
     calls = []
 
     def slow_once(tile):
