@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from blockbuster.advise import estimate_empty_tiles, intensity_percentiles, suggest_overlap
-    from blockbuster.errors import TileError
+    from blockbuster.errors import BlockbusterWarning, TileError
     from blockbuster.execution.local_cluster import make_local_cluster
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
     from blockbuster.process import tile_process
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from blockbuster.tiling import auto_tile_shape, auto_tile_shape_cellpose
 
 __all__ = [
+    "BlockbusterWarning",
     "RunPlan",
     "RunReport",
     "TileError",
@@ -40,6 +41,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 _HOMES = {
+    "BlockbusterWarning": "errors",
     "RunPlan": "run.plan",
     "RunReport": "report",
     "TileError": "errors",

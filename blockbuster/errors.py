@@ -1,4 +1,4 @@
-"""The one exception of blockbuster that a caller would want to catch, and the way all its warnings take."""
+"""The exception of blockbuster that a caller would want to catch, and its warnings, which all go one way."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from types import FrameType
 from urllib.parse import unquote
 
 __all__ = [
+    "BlockbusterWarning",
     "TileError",
     "ends_process",
     "error_text",
@@ -301,15 +302,22 @@ class TileError(RuntimeError):
         return message
 
 
-def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
+class BlockbusterWarning(UserWarning):
+    """Something that the caller of blockbuster should know; all its warnings are of this category.
+
+    Examples
+    --------
+    >>> warnings.filterwarnings("ignore", category=BlockbusterWarning)  # doctest: +SKIP
+    """
+
+
+def warn_user(text: str) -> None:
     """Warn the user, at the line that called blockbuster.
 
     Parameters
     ----------
     text : str
         What is to be said.
-    category : type
-        Category of the warning.
 
     Notes
     -----
@@ -323,14 +331,14 @@ def warn_user(text: str, category: type[Warning] = UserWarning) -> None:
     ...     warnings.simplefilter("always")
     ...     warn_user("the tiles are small")
     >>> caught[0].category.__name__, str(caught[0].message)
-    ('UserWarning', 'the tiles are small')
+    ('BlockbusterWarning', 'the tiles are small')
     """
     if any(re.match(pattern, text) for pattern in _unsaid.get()):
         return
     frame = _line_to_name(sys._getframe(1))
     warnings.warn_explicit(
         text,
-        category,
+        BlockbusterWarning,
         frame.f_code.co_filename,
         frame.f_lineno,
         module=frame.f_globals.get("__name__"),

@@ -206,13 +206,12 @@ def free_vram_bytes(device: int | None = None) -> int | None:
 
 
 def vram_bytes_or_warn() -> int | None:
-    """Free VRAM in bytes; ``None``, with one RuntimeWarning that says what is missing, if there is none.
+    """Free VRAM in bytes; ``None``, with a warning that says what is missing, if there is none.
 
     Examples
     --------
-    >>> import warnings
-    >>> with warnings.catch_warnings():
-    ...     warnings.simplefilter("ignore", RuntimeWarning)
+    >>> from blockbuster.errors import unsaid
+    >>> with unsaid("use_gpu"):
     ...     free = vram_bytes_or_warn()
     >>> free is None or free > 0
     True
@@ -221,8 +220,7 @@ def vram_bytes_or_warn() -> int | None:
     if free is None:
         warn_user(
             f"use_gpu=True, but CuPy {missing} (or [gpu-cuda13], to match the driver); "
-            "tiles are sized by free RAM instead.",
-            RuntimeWarning,
+            "tiles are sized by free RAM instead."
         )
     return free
 

@@ -139,8 +139,7 @@ class CellposeFn:
         if self.gpu and model.device.type == "cpu":
             warn_user(
                 "gpu=True, but PyTorch finds no usable GPU, and Cellpose runs on the processor; on a machine "
-                "with a GPU and its driver, install the build of PyTorch for it (pytorch.org/get-started).",
-                RuntimeWarning,
+                "with a GPU and its driver, install the build of PyTorch for it (pytorch.org/get-started)."
             )
         return model
 

@@ -65,7 +65,7 @@ def auto_tile_shape_cellpose(
     diameter : float, optional
         Diameter of a cell in pixels. ``None``: 30, the one Cellpose is trained on.
     use_gpu : bool
-        Size by free VRAM too, and for one tile at a time. Without a usable GPU: a RuntimeWarning,
+        Size by free VRAM too, and for one tile at a time. Without a usable GPU: a BlockbusterWarning,
         and RAM alone counts.
     do_3D : bool
         Tiles for a model that segments volumes. Otherwise every axis before y and x gets tiles of 1.

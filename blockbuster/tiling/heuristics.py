@@ -69,7 +69,7 @@ def auto_tile_shape(
         Bytes for one tile, everything included. ``None``: half the free memory, shared by the
         tiles that run at once, and at most 2**24 voxels (4096 x 4096, 256 x 256 x 256).
     use_gpu : bool
-        Size by free VRAM too, and for one tile at a time. Without a usable GPU: a RuntimeWarning,
+        Size by free VRAM too, and for one tile at a time. Without a usable GPU: a BlockbusterWarning,
         and RAM alone counts.
     verbose : bool
         Log the choice and what led to it to the logger ``"blockbuster"``, at level INFO.
@@ -361,7 +361,7 @@ def measure_budget(*, use_gpu: bool) -> MemoryBudget:
     ----------
     use_gpu : bool
         Count free VRAM among the limits, and one tile at a time. Without a usable GPU: a
-        RuntimeWarning that points at the caller's caller.
+        warning.
 
     Returns
     -------

@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from blockbuster import BlockbusterWarning
 from blockbuster.execution.memory import cgroup_free_bytes, ram_limits, slurm_limit_bytes, vram_bytes_or_warn
 from blockbuster.tiling import auto_tile_shape, free_ram_bytes, free_vram_bytes
 
@@ -233,7 +234,7 @@ def test_without_a_gpu_there_is_no_vram_and_no_error():
 
 @no_gpu
 def test_without_a_gpu_sizing_falls_back_to_ram_with_one_warning_that_says_what_to_install():
-    with pytest.warns(RuntimeWarning) as caught:
+    with pytest.warns(BlockbusterWarning) as caught:
         tile = auto_tile_shape((300, 200), "uint8", use_gpu=True)
     assert tile == (300, 200)
     (warning,) = caught
@@ -272,7 +273,7 @@ def test_what_is_missing_of_cupy_is_said_in_one_sentence(cupy, missing, tmp_path
         (tmp_path / "cupy.py").write_text(cupy)
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(sys.modules, "cupy", raising=False)
-    with pytest.warns(RuntimeWarning, match="gpu-cuda12") as caught:
+    with pytest.warns(BlockbusterWarning, match="gpu-cuda12") as caught:
         assert vram_bytes_or_warn() is None
     assert missing in str(caught[0].message)
     assert free_vram_bytes() is None

@@ -13,7 +13,7 @@ import pytest
 import standins
 from scipy import ndimage
 
-from blockbuster import TileError, tile_process
+from blockbuster import BlockbusterWarning, TileError, tile_process
 from blockbuster.identity.function import differing_parts, identify_function
 from blockbuster.plugins.cellpose import cellpose_fn
 
@@ -173,7 +173,7 @@ def test_cellpose_2_is_too_old(packages):
 
 def test_gpu_that_is_not_there_is_a_warning_that_says_what_to_install(cellpose_models, weights, image):
     fn = cellpose_fn(weights, gpu=True)
-    with pytest.warns(RuntimeWarning, match=r"gpu=True, but PyTorch finds no usable GPU.*pytorch.org"):
+    with pytest.warns(BlockbusterWarning, match=r"gpu=True, but PyTorch finds no usable GPU.*pytorch.org"):
         labels = fn(image[0])
     assert (labels == ndimage.label(image[0] > 120)[0]).all()
     fn(image[1])  # warned of once

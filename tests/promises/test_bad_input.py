@@ -17,7 +17,7 @@ from naive import cut, label, stitch
 from outcomes import Counted, assert_same_objects, blobs, refused, refuses, snapshot, write_image
 from scipy import ndimage
 
-from blockbuster import TileError, auto_tile_shape_cellpose, tile_process
+from blockbuster import BlockbusterWarning, TileError, auto_tile_shape_cellpose, tile_process
 from blockbuster.execution.memory import free_vram_bytes
 
 needs_no_gpu = pytest.mark.skipif(free_vram_bytes() is not None, reason="this machine has a GPU")
@@ -773,7 +773,7 @@ def test_B17_a_gpu_that_is_not_there_is_one_warning_and_one_tile_at_a_time(tile_
         warnings.simplefilter("always")
         with dask.config.set(num_workers=4):
             labels = tile_process(image, fn, tile_shape=tile_shape, use_gpu=True)
-    assert [warning.category for warning in said] == [RuntimeWarning]
+    assert [warning.category for warning in said] == [BlockbusterWarning]
     assert "use_gpu=True" in str(said[0].message)
     assert_same_objects(labels, label(image))
 

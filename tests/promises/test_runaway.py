@@ -12,7 +12,7 @@ from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
 from skimage.segmentation import find_boundaries, watershed
 
-from blockbuster import read_report, tile_process
+from blockbuster import BlockbusterWarning, read_report, tile_process
 
 
 def run(image, fn, tile_shape, overlap, **options):
@@ -37,7 +37,7 @@ def stays_silent(image, fn, tile_shape, overlap, **options):
 def warns(image, fn, tile_shape, overlap, **options):
     """Assert that the caller is told what happened and what to do, and give the report."""
     caught, report, _ = run(image, fn, tile_shape, overlap, **options)
-    assert [warning.category for warning in caught] == [UserWarning]
+    assert [warning.category for warning in caught] == [BlockbusterWarning]
     message = str(caught[0].message)
     assert message.startswith("runaway merging: ")
     assert 'merge="agree"' in message

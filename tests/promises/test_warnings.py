@@ -15,7 +15,7 @@ import pytest
 from shapes import Renamed, tissue
 
 import blockbuster
-from blockbuster import auto_tile_shape, auto_tile_shape_cellpose, plan_run, tile_process
+from blockbuster import BlockbusterWarning, auto_tile_shape, auto_tile_shape_cellpose, plan_run, tile_process
 from blockbuster.execution.memory import free_vram_bytes, vram_bytes_or_warn
 
 IMAGE = np.zeros((64, 64), "uint8")
@@ -40,6 +40,10 @@ def with_notes(tile, folder):
     return naive.label(tile)
 
 
+def stripes(tile):
+    return np.indices(tile.shape)[0] // 4 % 2
+
+
 def a_shape(shape, dtype):
     return auto_tile_shape(shape, dtype, use_gpu=True)
 
@@ -54,6 +58,7 @@ CALLS = {
     "runaway merging": lambda _: tile_process(tissue((40,) * 3, 120), Renamed(), tile_shape=(20,) * 3, overlap=2),
     "fn cannot be read": lambda _: tile_process(IMAGE, unreadable(), **TILES, write_to="out.zarr"),
     "a file of others": lambda f: tile_process(IMAGE, partial(with_notes, folder=f), write_to="out.zarr"),
+    "a mask": lambda _: tile_process(IMAGE, stripes, **TILES),
     "little room": lambda _: tile_process(IMAGE, naive.label, **TILES),
     "no GPU": lambda _: auto_tile_shape(IMAGE.shape, IMAGE.dtype, use_gpu=True),
     "no GPU for Cellpose": lambda _: auto_tile_shape_cellpose(IMAGE.shape, IMAGE.dtype, use_gpu=True),
@@ -68,6 +73,7 @@ MESSAGES = {
     "runaway merging": "runaway merging: ",
     "fn cannot be read": "will not be resumable",
     "a file of others": r"notes\.txt",
+    "a mask": "same id in",
     "little room": "may not fit",
     "no GPU": "use_gpu=True, but CuPy",
 }
@@ -96,7 +102,8 @@ def test_every_warning_names_the_line_of_the_caller(name, folder, monkeypatch):
     with pytest.warns(match=message) as caught:
         call(folder)
     for warning in caught:
-        assert (warning.filename, warning.lineno in lines(call)) == (__file__, True), warning
+        named = (warning.category, warning.filename, warning.lineno in lines(call))
+        assert named == (BlockbusterWarning, __file__, True), warning
 
 
 @pytest.mark.skipif(free_vram_bytes() is not None, reason="there is a GPU")
@@ -109,11 +116,11 @@ def test_a_warning_in_a_worker_thread_names_fn_that_calls_us_or_our_own_line():
 
     with (
         dask.config.set(scheduler="threads", num_workers=2),
-        pytest.warns(RuntimeWarning, match="CuPy") as caught,
+        pytest.warns(BlockbusterWarning, match="CuPy") as caught,
     ):
         tile_process(IMAGE, fn, **TILES)
     assert {(warning.filename, warning.lineno in lines(fn)) for warning in caught} == {(__file__, True)}
-    with pytest.warns(RuntimeWarning, match="CuPy") as caught:
+    with pytest.warns(BlockbusterWarning, match="CuPy") as caught:
         dask.delayed(vram_bytes_or_warn)().compute(scheduler="threads")
     assert {warning.filename for warning in caught} == {inspect.getfile(vram_bytes_or_warn)}
 

@@ -11,7 +11,7 @@ import zarr
 from naive import label
 from outcomes import Counted, blobs, refuses, snapshot, write_image
 
-from blockbuster import plan_run, tile_process
+from blockbuster import BlockbusterWarning, plan_run, tile_process
 
 IMAGE = blobs((40, 50))
 
@@ -74,7 +74,7 @@ def test_chunks_of_a_dask_image_that_are_computed_several_times_are_a_warning():
 
 
 def test_two_tasks_of_one_tile_with_a_gpu():
-    with pytest.warns(RuntimeWarning, match="use_gpu=True") if not _has_gpu() else dask.config.set():
+    with pytest.warns(BlockbusterWarning, match="use_gpu=True") if not _has_gpu() else dask.config.set():
         plan = plan_run(IMAGE, tile_shape=(10, 10), use_gpu=True)
     assert (plan.execution.kind, plan.execution.n_workers) == ("threads", 2)
     assert plan.bricks.tiles_per_brick == (1, 1)

@@ -10,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pages import DOCS
 
+from blockbuster import BlockbusterWarning
 from blockbuster.stage.bricks import BRICK_VOXELS
 from blockbuster.tiling import auto_tile_shape_cellpose, free_vram_bytes
 from blockbuster.tiling.heuristics import measure_budget
@@ -228,7 +229,7 @@ def test_partial_is_called_with_shape_and_dtype():
 
 @pytest.mark.skipif(free_vram_bytes() is not None, reason="this machine has a GPU")
 def test_without_a_gpu_there_is_one_warning_and_ram_counts():
-    with pytest.warns(RuntimeWarning, match="sized by free RAM") as caught:
+    with pytest.warns(BlockbusterWarning, match="sized by free RAM") as caught:
         tile = auto_tile_shape_cellpose((900, 800), "uint8", use_gpu=True)
     assert len(caught) == 1
     assert caught[0].filename == __file__
