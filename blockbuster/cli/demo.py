@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain
+from blockbuster.cli.parsing import make_parser
 
 __all__ = ["add_command"]
 

@@ -82,14 +82,18 @@ def run_demo(folder: str = FOLDER) -> bool:
     Needs no download: the image ships with scikit-image. It prints what it does, and takes a few
     seconds, most of them for compiling when it runs for the first time.
     """
+    import zarr
+    from ome_zarr.writer import write_image
     from skimage.data import immunohistochemistry
+    from skimage.io import imsave
 
     home = _make_folder(folder)
     store, target, picture = (os.path.join(home, name) for name in ("image.ome.zarr", "labels.zarr", "demo.png"))
     photo = immunohistochemistry()
     with _step("image") as say:
         image = haematoxylin_channel(photo)
-        _write_ome_zarr(image, store)
+        group = zarr.open_group(store, mode="w-", zarr_format=3)
+        write_image(image, group, axes="yx", storage_options={"chunks": CHUNKS})
         say(f"haematoxylin of skimage.data.immunohistochemistry(), {_by(image.shape)} {image.dtype}", store)
     with _step("tiled") as say:
         fn = SmoothAndLabel(otsu_threshold(open_source(store)))
@@ -107,9 +111,11 @@ def run_demo(folder: str = FOLDER) -> bool:
     print(f"result    tiled and untiled partitions are {'equal' if equal else 'DIFFERENT'}")
     with _step("picture") as say:
         grid = TileGrid.regular(image.shape, TILE_SHAPE, (0, 0))
-        _save_picture(picture, draw_picture(photo, image, labels, grid))
+        imsave(picture, draw_picture(photo, image, labels, grid), check_contrast=False)
         say(picture)
-    _print_next(folder)
+    store, target = (shlex.quote(os.path.join(folder, name)) for name in ("image.ome.zarr", "otsu.zarr"))
+    print(f"next      blockbuster segment {store} --fn otsu --tile-shape 256,256 --write-to {target}")
+    print("          blockbuster segment YOUR.ome.zarr --fn your_module:your_function --write-to labels.zarr")
     return equal
 
 
@@ -235,21 +241,6 @@ def _make_folder(folder: str) -> str:
     return home
 
 
-def _write_ome_zarr(image: np.ndarray, path: str) -> None:
-    """Write an image with a pyramid, in pixels, as ome-zarr does it."""
-    import zarr
-    from ome_zarr.writer import write_image
-
-    group = zarr.open_group(path, mode="w-", zarr_format=3)
-    write_image(image, group, axes="yx", storage_options={"chunks": CHUNKS})
-
-
-def _save_picture(path: str, picture: np.ndarray) -> None:
-    from skimage.io import imsave
-
-    imsave(path, picture, check_contrast=False)
-
-
 @contextmanager
 def _step(name: str) -> Iterator[Callable[..., None]]:
     """Print what a step did, and how long it took."""
@@ -258,13 +249,6 @@ def _step(name: str) -> Iterator[Callable[..., None]]:
     yield lambda *lines: said.extend(lines)
     seconds = time.perf_counter() - start
     print(f"{name:<9} {said[0]}  ({seconds:.1f} s)", *said[1:], sep=f"\n{'':<9} ")
-
-
-def _print_next(folder: str) -> None:
-    """Say what to try next, in two lines that can be copied."""
-    image, target = (shlex.quote(os.path.join(folder, name)) for name in ("image.ome.zarr", "otsu.zarr"))
-    print(f"next      blockbuster segment {image} --fn otsu --tile-shape 256,256 --write-to {target}")
-    print("          blockbuster segment YOUR.ome.zarr --fn your_module:your_function --write-to labels.zarr")
 
 
 def _by(numbers: tuple[int, ...]) -> str:

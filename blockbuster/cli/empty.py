@@ -6,14 +6,19 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.cli.help import make_parser
-from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json, say
-from blockbuster.cli.pictures import refuse_existing, write_new
-from blockbuster.cli.values import read_channel, read_tile_shape, read_voxels
+from blockbuster.cli.messages import (
+    DONE,
+    FAILED,
+    WRONG_ARGUMENTS,
+    complain,
+    print_json,
+    refuse_existing,
+    say,
+    write_new,
+)
+from blockbuster.cli.parsing import make_parser, read_channel, read_tile_shape, read_voxels
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from blockbuster.stage.empty import EmptyTiles
 
 __all__ = ["add_command"]
@@ -87,25 +92,23 @@ def _print(found: EmptyTiles, *, as_json: bool) -> None:
     rows, columns = found.plane().shape
     if rows <= MAX_TEXT[0] and columns <= MAX_TEXT[1]:
         say(found)
-        return
-    say(str(found).partition("\n")[0])
-    say(f"The grid of {rows} x {columns} tiles is too large to print; --picture FILE draws it.")
+    else:
+        say(str(found).partition("\n")[0])
+        say(f"The grid of {rows} x {columns} tiles is too large to print; --picture FILE draws it.")
 
 
 def _draw(found: EmptyTiles, file: str) -> None:
-    from blockbuster.report.picture import encode_png
-
-    write_new(file, encode_png(_picture(found.plane())))
-
-
-def _picture(plane: np.ndarray) -> np.ndarray:
     """Draw a square for each tile, the paler the more of those behind it are empty."""
     import numpy as np
 
+    from blockbuster.report.colours import enlarge
+    from blockbuster.report.picture import encode_png
+
+    plane = found.plane()
     side = max(1, min(MAX_TILE, MIN_SIDE // max(plane.shape)))
-    fraction = plane.repeat(side, axis=0).repeat(side, axis=1)[..., np.newaxis]
+    fraction = enlarge(plane, side)[..., np.newaxis]
     picture = np.round(fraction * EMPTY + (1 - fraction) * FULL).astype(np.uint8)
     if side > 3:
         picture[::side] = LINE
         picture[:, ::side] = LINE
-    return picture
+    write_new(file, encode_png(picture))

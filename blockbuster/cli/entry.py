@@ -15,13 +15,13 @@ from collections.abc import Iterator, Sequence
 
 from blockbuster import __version__
 from blockbuster.cli import demo, empty, info, merge, seams, segment
-from blockbuster.cli.help import Parser, add_examples, make_formatter
 from blockbuster.cli.messages import Warnings, complain
+from blockbuster.cli.parsing import Parser, add_examples, make_formatter
 
 __all__ = ["build_parser", "main"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A run that is continued does not begin anew, and is to be run.
+# Options that the command to continue a run must not have: they would start over, or not run.
 ANEW = ("--resume", "--overwrite", "--dry-run")
 COMMANDS = (demo, info, empty, segment, seams, merge)
 EXAMPLES = (
@@ -83,7 +83,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add_command(commands)
-    add_examples(parser, EXAMPLES, notes=["blockbuster COMMAND --help shows the options of a command."])
+    add_examples(parser, EXAMPLES, "blockbuster COMMAND --help shows the options of a command.")
     return parser
 
 

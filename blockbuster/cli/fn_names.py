@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib.machinery import BuiltinImporter, FrozenImporter, PathFinder
 from typing import Any
 
-from blockbuster.cli.values import read_number
+from blockbuster.cli.parsing import read_number
 
 __all__ = ["DIAMETER", "FnName", "fn_forms", "modules_found_in", "read_fn_name"]
 
@@ -107,14 +107,13 @@ def modules_found_in(folder: str) -> Iterator[None]:
 
     In front of it a file that is named as a module of ours or of Python would take its place.
     """
-    if folder in sys.path:
-        yield
-        return
-    sys.path.append(folder)
+    is_new = folder not in sys.path
+    if is_new:
+        sys.path.append(folder)
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):
+        if is_new and folder in sys.path:
             sys.path.remove(folder)
 
 
@@ -126,7 +125,12 @@ def _import_function(name: FnName) -> Any:
         with modules_found_in(here):
             module = importlib.import_module(name.kind)
     except ModuleNotFoundError as error:
-        raise ImportError(f"--fn {name}: {_what_is_missing(name, error, here)}") from error
+        if error.name is None or not f"{name.kind}.".startswith(f"{error.name}."):
+            raise ImportError(f"--fn {name}: {name.kind} needs a module that is not there: {error}.") from error
+        hint = f" Write {name.kind[:-3]}:{name.value}." if name.kind.endswith(".py") else ""
+        raise ImportError(
+            f"--fn {name}: there is no module {name.kind!r} in {here} or among the installed packages.{hint}"
+        ) from error
     except (Exception, SystemExit) as error:
         last = traceback.extract_tb(error.__traceback__)[-1]
         raise ImportError(
@@ -156,10 +160,3 @@ def _refuse_name_of_installed(name: FnName, here: str) -> None:
             f"--fn {name}: {local.origin} has the name of another module, {installed.origin}; rename it, so "
             "that it takes nobody's place."
         )
-
-
-def _what_is_missing(name: FnName, error: ModuleNotFoundError, here: str) -> str:
-    if error.name is None or not f"{name.kind}.".startswith(f"{error.name}."):
-        return f"{name.kind} needs a module that is not there: {error}."
-    hint = f" Write {name.kind[:-3]}:{name.value}." if name.kind.endswith(".py") else ""
-    return f"there is no module {name.kind!r} in {here} or among the installed packages.{hint}"

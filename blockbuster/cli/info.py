@@ -7,9 +7,8 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json, say
-from blockbuster.cli.values import read_channel
+from blockbuster.cli.parsing import make_parser, read_channel
 
 if TYPE_CHECKING:
     from blockbuster.advise.info import CollectionInfo, Entry, ImageInfo, LevelInfo
@@ -52,7 +51,9 @@ def _run(args: argparse.Namespace) -> int:
     elif isinstance(found, CollectionInfo):
         _print(_collection_lines(found))
     else:
-        _print(_image_lines(found, f"level {args.level}{_channel_words(found, args.channel)}"))
+        channel = "all channels" if args.channel is None else f"channel {args.channel}"
+        has_channels = "c" in (found.axes or "")
+        _print(_image_lines(found, f"level {args.level}, {channel}" if has_channels else f"level {args.level}"))
     return DONE
 
 
@@ -77,7 +78,9 @@ def _collection_lines(found: CollectionInfo) -> Iterator[tuple[str, str]]:
 def _image_lines(found: ImageInfo, chosen_for: str) -> Iterator[tuple[str, str]]:
     yield "path", found.path
     yield "what", f"{found.kind} {found.version}".rstrip() + f", zarr format {found.zarr_format}"
-    yield "axes", _axes(found)
+    units = found.units or ("",) * len(found.axes or "")
+    axes = [f"{axis} ({unit})" if unit else axis for axis, unit in zip(found.axes or "", units, strict=True)]
+    yield "axes", ", ".join(axes) or "not stated; name them with --axes"
     yield "dtype", found.dtype
     if found.channels:
         yield "channels", ", ".join(f"{i} {name}".rstrip() for i, name in enumerate(found.channels))
@@ -89,19 +92,6 @@ def _image_lines(found: ImageInfo, chosen_for: str) -> Iterator[tuple[str, str]]
     auto = found.auto
     tiles = f"{auto.n_tiles} tile{'s' * (auto.n_tiles != 1)}, {_by(auto.grid_shape)}"
     yield "auto tile", f"{_by(auto.tile_shape)} for {chosen_for}: {tiles}"
-
-
-def _axes(found: ImageInfo) -> str:
-    if not found.axes:
-        return "not stated; name them with --axes"
-    units = found.units or ("",) * len(found.axes)
-    return ", ".join(f"{axis} ({unit})" if unit else axis for axis, unit in zip(found.axes, units, strict=True))
-
-
-def _channel_words(found: ImageInfo, channel: int | None) -> str:
-    if "c" not in (found.axes or ""):
-        return ""
-    return ", all channels" if channel is None else f", channel {channel}"
 
 
 def _table(levels: Sequence[LevelInfo]) -> list[str]:

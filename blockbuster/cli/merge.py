@@ -6,9 +6,8 @@ import argparse
 import sys
 from typing import Any
 
-from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json, say
-from blockbuster.cli.values import read_at_least_one
+from blockbuster.cli.parsing import make_parser, read_at_least_one
 
 __all__ = ["add_command"]
 

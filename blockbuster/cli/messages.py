@@ -1,4 +1,4 @@
-"""What the command line says: errors and warnings as a line on stderr, JSON alone on stdout."""
+"""What commands print and write: errors and warnings as a line on stderr, JSON alone on stdout, pictures."""
 
 from __future__ import annotations
 
@@ -21,8 +21,10 @@ __all__ = [
     "note",
     "print_json",
     "printable",
+    "refuse_existing",
     "say",
     "stdout_kept_free",
+    "write_new",
 ]
 
 DONE, FAILED, WRONG_ARGUMENTS = 0, 1, 2
@@ -35,17 +37,17 @@ def printable(text: object) -> str:
 
 
 def say(*lines: object) -> None:
-    """Print lines of what was asked for."""
+    """Print lines of the answer."""
     print(*map(printable, lines), sep="\n")
 
 
 def note(text: object) -> None:
-    """Print beside it what the user should know."""
+    """Print what the user should know beside the answer."""
     print(f"blockbuster: {printable(text)}", file=sys.stderr)
 
 
 def complain(error: BaseException, status: int, kind: str = "") -> int:
-    """Print what went wrong, without a traceback, and give the exit status."""
+    """Print what went wrong, without a traceback, and return the exit status."""
     text = "\n".join([kind + str(error), *getattr(error, "__notes__", ())])
     note(re.sub(r"\b(overwrite|resume)=True\b", r"--\1", text))
     return status
@@ -56,9 +58,22 @@ def print_json(found: Any) -> None:
     print(json.dumps(found, indent=2))
 
 
+def refuse_existing(file: str | None) -> None:
+    """Raise FileExistsError if there is a file that a picture would replace."""
+    if file is not None and os.path.lexists(file):
+        raise FileExistsError(f"--picture {file}: the file exists; give a new name.")
+
+
+def write_new(file: str, png: bytes) -> None:
+    """Write the bytes of a picture to a file that does not exist yet."""
+    refuse_existing(file)
+    with open(file, "xb") as stream:
+        stream.write(png)
+
+
 @contextlib.contextmanager
 def stdout_kept_free() -> Iterator[None]:
-    """Send to stderr what anybody prints: the user's function, its libraries, other processes."""
+    """Send everything printed to stderr: by the user's function, its libraries, other processes."""
     sys.stdout.flush()
     try:
         before = os.dup(STDOUT)

@@ -6,9 +6,8 @@ import argparse
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.cli.help import make_parser
-from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json, say
-from blockbuster.cli.pictures import write_new
+from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json, say, write_new
+from blockbuster.cli.parsing import make_parser
 
 if TYPE_CHECKING:
     from blockbuster.report import RunReport

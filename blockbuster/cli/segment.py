@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from blockbuster.cli.fn_names import FnName, fn_forms, modules_found_in
 from blockbuster.cli.functions import ThresholdAndLabel, ThresholdAndSplit
-from blockbuster.cli.help import make_parser
 from blockbuster.cli.messages import (
     DONE,
     FAILED,
@@ -26,6 +25,7 @@ from blockbuster.cli.messages import (
     say,
     stdout_kept_free,
 )
+from blockbuster.cli.parsing import make_parser
 from blockbuster.cli.segment_options import add_options
 
 if TYPE_CHECKING:
@@ -125,7 +125,13 @@ class _Job:
             )
         chosen: dict[str, Any] = {}
         if "overlap" not in self.options:
-            chosen["overlap"] = tuple(_halo_of_blobs(plan, self.fn_name.number))
+            # A diameter along the axes in which blobs are connected and cut.
+            spacing = _spacing(plan) or (1.0,) * len(plan.grid.shape)
+            size = self.fn_name.number * spacing[plan.merge_axes[-1]]
+            chosen["overlap"] = tuple(
+                math.ceil(size / spacing[axis]) if axis in plan.merge_axes and tile > 1 else 0
+                for axis, tile in enumerate(plan.grid.tile_shape)
+            )
         if "merge" not in self.options:
             chosen["merge"] = "agree"
         self.options.update(chosen)
@@ -231,12 +237,3 @@ def _spacing(plan: RunPlan) -> tuple[float, ...] | None:
     if scale is None or len(units) > 1:
         return None
     return scale if all(math.isfinite(size) and size > 0 for size in scale) else None
-
-
-def _halo_of_blobs(plan: RunPlan, diameter: float) -> Iterator[int]:
-    """A diameter along the axes in which blobs are connected and cut; none along the others."""
-    spacing = _spacing(plan) or (1.0,) * len(plan.grid.shape)
-    last = spacing[plan.merge_axes[-1]]
-    for axis, tile in enumerate(plan.grid.tile_shape):
-        has_halo = axis in plan.merge_axes and tile > 1
-        yield math.ceil(diameter * last / spacing[axis]) if has_halo else 0

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from blockbuster.cli.fn_names import read_fn_name
-from blockbuster.cli.values import read_at_least_one, read_channel, read_tile_shape, read_voxels
+from blockbuster.cli.parsing import read_at_least_one, read_channel, read_tile_shape, read_voxels
 
 __all__ = ["add_options"]
 
