@@ -20,7 +20,7 @@ from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_i
 from blockbuster.process import tile_process
 from blockbuster.report import REPORT, RunReport, read_report
 from blockbuster.run.finish import FinishedStage
-from blockbuster.run.options import check_choice, resolve_count, resolve_fraction
+from blockbuster.run.options import resolve_choice, resolve_count, resolve_fraction
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.folder import is_stage
@@ -102,7 +102,7 @@ def zarr_native_merge(
     1
     """
     if merge is not None:
-        check_choice(merge, "merge", ("touch", "agree", "none"))
+        resolve_choice(merge, "merge", ("touch", "agree", "none"))
     if min_agreement is not None:
         resolve_fraction(min_agreement, "min_agreement")
     with with_workers(None if n_workers is None else resolve_count(n_workers, "n_workers", 1)):

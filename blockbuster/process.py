@@ -2,44 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from blockbuster.compat import open_labels
-from blockbuster.errors import escape_controls, warn_user
-from blockbuster.execution import Execution
-from blockbuster.output.label_image import warn_of_transformations_left_out
-from blockbuster.output.publishing import OutputPlace
-from blockbuster.report import RunReport, installed_versions
-from blockbuster.run.claim import Claim, claimed
-from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar
-from blockbuster.run.plan import (
-    RunPlan,
-    make_plan,
-    warn_of_missing_halo,
-    warn_of_repeated_chunks,
-    warn_of_small_workers,
-)
-from blockbuster.run.preflight import refuse_in_starting_worker, warn_of_little_room
-from blockbuster.rundir.arrays import ArrayFolder
-from blockbuster.rundir.journal import Journal
-from blockbuster.stage.empty import choose_empty_threshold
-from blockbuster.stage.masks import describe_mask
-from blockbuster.stage.staging import StageOutcome, stage_labels
-from blockbuster.stage.task import TileCall
+from blockbuster.run.options import RunOptions
+from blockbuster.run.plan import make_plan
+from blockbuster.run.run import open_run
 
 __all__ = ["tile_process"]
-
-logger = logging.getLogger("blockbuster")
 
 
 def tile_process(
@@ -198,216 +171,38 @@ def tile_process(
     >>> labels.shape, np.unique(labels).tolist()
     ((64, 64), [0, 1])
     """
-    options = dict(locals())
-    refuse_in_starting_worker()
-    plan = make_plan(options.pop("image"), options.pop("fn"), options)
-    warn_of_repeated_chunks(plan)
-    warn_of_missing_halo(plan)
-    warn_of_small_workers(plan)
-    warn_of_little_room(plan)
-    warn_of_transformations_left_out(plan.place, plan.geometry)
-    with (
-        _logged(plan),
-        _made_folders_removed(plan),
-        claimed(plan, fn) as claim,
-        plan.execution.opened() as execution,
-    ):
-        report = RunReport(claim.plan.settings, claim.plan.tile_runs, installed_versions())
-        labels, report = _Run(claim, fn, report, execution).labels()
-    logger.info("%s", report)
-    return (labels, report) if return_report else labels
-
-
-@dataclass(frozen=True)
-class _Run:
-    """A plan on its way to labels."""
-
-    claim: Claim
-    fn: Callable[[np.ndarray], Any]
-    report: RunReport
-    execution: Execution
-
-    @property
-    def plan(self) -> RunPlan:
-        return self.claim.plan
-
-    def labels(self) -> tuple[Any, RunReport]:
-        """Stage and merge, or take what is there."""
-        if self.claim.finished is not None:
-            assert self.plan.place is not None
-            logger.info("%s is complete already", self.plan.place.path)
-            return self._stored(self.plan.place), self.claim.finished
-        logger.info("%s in %s", "continuing" if self.claim.resumes else "staging", self.claim.directory)
-        return self.merge(self.stage()), self.report
-
-    def stage(self) -> StageOutcome:
-        """Run fn on every tile."""
-        plan, options = self.plan, self.plan.options
-        with self.report.timed("stage"), progress_bar(bool(options.progress), "segment", plan.n_tiles) as advance:
-            outcome = stage_labels(
-                plan.source,
-                self._tile_call(),
-                plan.bricks,
-                self.claim.directory,
-                self.execution,
-                merge_axes=plan.joined_axes,
-                connectivity=plan.connectivity,
-                min_agreement=plan.min_agreement,
-                fixed_bricks=options.tiles_per_task is not None,
-                verbose=bool(options.verbose),
-                on_tiles=advance,
-                growth=self.claim.growth,
-            )
-        self._report_stage(outcome)
-        return outcome
-
-    def _tile_call(self) -> TileCall:
-        plan, options = self.plan, self.plan.options
-        threshold, background = plan.empty_threshold, None
-        # A run that is continued keeps its own.
-        if options.skip_empty and threshold is None and not self.claim.resumes:
-            skips = options.on_error == "skip"
-            threshold, background = choose_empty_threshold(plan.source, plan.grid, skip_errors=skips)
-        return TileCall(
-            plan.grid,
-            self.fn,
-            threshold,
-            background,
-            plan.channel_axis,
-            apart_axes=plan.apart_axes,
-            retries=int(options.retries),
-            skip_errors=options.on_error == "skip",
-            one_at_a_time=bool(options.use_gpu),
-        )
-
-    def _report_stage(self, outcome: StageOutcome) -> None:
-        report = self.report
-        report.n_tiles, report.n_run, report.n_skipped = self.plan.n_tiles, outcome.n_run, outcome.n_skipped
-        report.empty_threshold, report.n_provisional = outcome.empty_threshold, outcome.n_labels
-        report.n_retried, report.n_resumed = outcome.n_retried, outcome.n_resumed
-        report.failed, report.n_failed = outcome.failed, len(outcome.failed)
-        report.seconds["fn"] = outcome.fn_seconds
-        report.fingerprint, report.samples = self.claim.fingerprint, outcome.samples
-        self.claim.growth.look()
-        report.grown = self.claim.growth.grown
-        if self.claim.resumes:
-            report.resumed_from = "stage" if outcome.n_resumed < report.n_tiles else "seams"
-        if outcome.n_skipped and outcome.n_skipped == report.n_tiles:
-            warn_user(
-                f"All {report.n_tiles} tiles were skipped as empty (maximum <= {report.empty_threshold:g}); "
-                "lower empty_threshold or pass skip_empty=False if the image is not empty.",
-            )
-        elif outcome.high_skipped:
-            warn_user(
-                f"{outcome.n_skipped} of {report.n_tiles} tiles were skipped as empty (maximum <= "
-                f"{report.empty_threshold:g}), and {outcome.high_skipped}: they may hold objects. Look at the "
-                "picture and the maxima of estimate_empty_tiles, and pass an empty_threshold.",
-            )
-        if outcome.failed:
-            warn_user(_describe_failed(outcome.failed))
-        if outcome.n_masks:
-            warn_user(describe_mask(outcome.n_masks))
-
-    def merge(self, outcome: StageOutcome) -> Any:
-        """Join labels across seams and write the final ones."""
-        plan, directory = self.plan, self.claim.directory
-        options, place = plan.options, plan.place
-        axes = plan.source.axes
-        if axes is not None and len(axes) != outcome.staged.bricks.grid.ndim:
-            axes = axes.replace("c", "")  # fn took it away
-        done = MergeProgress.read(directory) if self.claim.resumes else MergeProgress()
-        if done.seams:
-            self.report.resumed_from = "write"
-        with Journal(directory) as journal:
-            finished = FinishedStage(
-                outcome.staged,
-                ArrayFolder(directory),
-                self.execution,
-                self.report,
-                bool(options.progress),
-                journal,
-                done,
-                self.claim.run,
-                self.claim.check_locks,
-            )
-            table = finished.match(sequential=bool(options.sequential_labels), axes=axes)
-            if place is None:
-                return finished.to_numpy(table)
-            finished.publish(table, place, axes, plan.geometry)
-            self.report.labels_at(place.array_path)
-        return self._stored(place)
-
-    def _stored(self, place: OutputPlace) -> Any:
-        labels = open_labels(place.array_path)
-        if self.plan.options.compute:
-            return np.asarray(labels[...])
-        import dask.array as da
-
-        return da.from_array(labels, chunks=labels.shards or labels.chunks)
-
-
-def _describe_failed(failed: list[list[Any]]) -> str:
-    listed = "; ".join(f"{tuple(tile)}: {what}" for tile, what in failed[:3])
-    more = f"; and {len(failed) - 3} more, all in the report" if len(failed) > 3 else ""
-    return f"{len(failed)} tiles failed and are background in the labels: {listed}{more}."
-
-
-class _TerminalFormatter(logging.Formatter):
-    """Write out what a terminal would obey: names come from metadata, and errors from anybody."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return escape_controls(super().format(record))
-
-
-class _LogOnStderr:
-    """Show the log for as long as a verbose run of any thread is under way."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._n_runs = 0
-        self._undo = contextlib.ExitStack()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._n_runs += 1
-            if self._n_runs > 1 or logger.hasHandlers():
-                return
-            handler = logging.StreamHandler(sys.stderr)
-            handler.setFormatter(_TerminalFormatter("%(message)s"))
-            self._undo.callback(logger.setLevel, logger.level)
-            self._undo.callback(logger.removeHandler, handler)
-            logger.addHandler(handler)
-            logger.setLevel(logging.INFO)
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._n_runs -= 1
-            if not self._n_runs:
-                self._undo.close()
-
-
-_log_on_stderr = _LogOnStderr()
-
-
-@contextlib.contextmanager
-def _logged(plan: RunPlan) -> Iterator[None]:
-    """Show the log of a verbose run where the user has not configured logging."""
-    if not plan.options.verbose:
-        yield
-        return
-    with _log_on_stderr:
-        logger.info("%s", plan)
-        yield
-
-
-@contextlib.contextmanager
-def _made_folders_removed(plan: RunPlan) -> Iterator[None]:
-    """Remove those folders for stage and output in the end that the run made and that hold nothing."""
-    folders = [plan.stage_parent] + ([os.path.dirname(plan.place.store)] if plan.place else [])
-    missing = [path for folder in folders for path in (Path(folder), *Path(folder).parents) if not path.exists()]
-    try:
-        yield
-    finally:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                path.rmdir()
+    options = RunOptions(
+        tile_shape=tile_shape,
+        overlap=overlap,
+        channel=channel,
+        level=level,
+        use_gpu=use_gpu,
+        compute=compute,
+        progress=progress,
+        write_to=write_to,
+        output_component=output_component,
+        sequential_labels=sequential_labels,
+        skip_empty=skip_empty,
+        empty_threshold=empty_threshold,
+        stage_dir=stage_dir,
+        keep_stage=keep_stage,
+        verbose=verbose,
+        axes=axes,
+        merge=merge,
+        min_agreement=min_agreement,
+        connectivity=connectivity,
+        merge_axes=merge_axes,
+        resume=resume,
+        fn_version=fn_version,
+        overwrite=overwrite,
+        retries=retries,
+        on_error=on_error,
+        tiles_per_task=tiles_per_task,
+        return_report=return_report,
+    )
+    plan = make_plan(image, fn, options)
+    with open_run(plan, fn) as run:
+        if not run.is_finished:
+            run.stage()
+            run.merge()
+        return run.result()

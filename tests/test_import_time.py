@@ -9,7 +9,7 @@ import pytest
 import zarr
 
 import blockbuster
-from blockbuster.run.plan import RunOptions
+from blockbuster.run.options import RunOptions
 
 HEAVY = ["cupy", "dask", "distributed", "numba", "ome_zarr", "psutil", "scipy", "skimage", "tqdm", "zarr"]
 # The signature of tile_process as it was specified: what users rely on.

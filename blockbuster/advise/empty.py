@@ -6,7 +6,7 @@ from typing import Any
 
 from blockbuster.run.claim import throwaway_stage
 from blockbuster.run.finish import progress_bar
-from blockbuster.run.options import check_flag
+from blockbuster.run.options import resolve_flag
 from blockbuster.run.plan import plan_run
 from blockbuster.run.preflight import refuse_in_starting_worker
 from blockbuster.stage.empty import EmptyTiles
@@ -75,7 +75,7 @@ def estimate_empty_tiles(
     ###
     """
     refuse_in_starting_worker()
-    check_flag(progress, "progress")
+    resolve_flag(progress, "progress")
     plan = plan_run(
         image,
         tile_shape=tile_shape,

@@ -16,7 +16,7 @@ from blockbuster.advise.scoring import labels_in, score_labels
 from blockbuster.errors import unsaid
 from blockbuster.process import tile_process
 from blockbuster.run.finish import progress_bar
-from blockbuster.run.options import check_flag, resolve_count, resolve_fraction
+from blockbuster.run.options import resolve_count, resolve_flag, resolve_fraction
 from blockbuster.run.plan import RunPlan, plan_run
 from blockbuster.stage.sample import hold_small
 
@@ -101,7 +101,7 @@ def suggest_overlap(
         raise TypeError(f"candidates is {candidates!r}; it is a sequence of numbers of voxels, e.g. (0, 8, 16).")
     halos = sorted({resolve_count(halo, f"candidates[{i}]", 0) for i, halo in enumerate(candidates)})
     least = resolve_fraction(target, "target")
-    check_flag(progress, "progress")
+    resolve_flag(progress, "progress")
     if merge not in ("touch", "agree"):
         raise ValueError(f"merge is {merge!r}; an overlap can be suggested for 'touch' and 'agree'.")
     plan = plan_run(

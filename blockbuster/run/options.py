@@ -1,12 +1,15 @@
-"""Resolve single options of a run: each function checks one argument and says what is wrong with it."""
+"""The arguments of a run: each function checks one of them and says what is wrong with it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import numbers
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,10 +19,11 @@ from blockbuster.grid import TileGrid
 
 __all__ = [
     "Faults",
-    "check_choice",
-    "check_flag",
+    "RunOptions",
+    "resolve_choice",
     "resolve_connectivity",
     "resolve_count",
+    "resolve_flag",
     "resolve_fraction",
     "resolve_halo",
     "resolve_merge_axes",
@@ -65,16 +69,63 @@ class Faults:
             raise (kind if kind in KINDS else ValueError)(f"{len(self._errors)} arguments are wrong:{lines}")
 
 
-def check_choice(value: Any, name: str, choices: tuple[str, ...]) -> None:
+@dataclass(frozen=True)
+class RunOptions:
+    """The keyword arguments of `tile_process`.
+
+    Those of type ``Any`` stay as they were given: the plan holds what they come to with the image.
+    """
+
+    tile_shape: Any = None
+    overlap: Any = 0
+    channel: Any = 0
+    level: Any = 0
+    use_gpu: bool = False
+    compute: bool = False
+    progress: bool = False
+    write_to: Any = None
+    output_component: str = "labels"
+    sequential_labels: bool = False
+    skip_empty: bool = False
+    empty_threshold: Any = None
+    stage_dir: Any = None
+    keep_stage: bool = False
+    verbose: bool = False
+    axes: str | None = None
+    merge: str = "touch"
+    min_agreement: float = 0.3
+    connectivity: Any = None
+    merge_axes: Any = None
+    resume: bool = False
+    fn_version: str | None = None
+    overwrite: bool = False
+    retries: int = 0
+    on_error: str = "raise"
+    tiles_per_task: int | None = None
+    return_report: bool = False
+
+    def parsed(self, faults: Faults) -> RunOptions:
+        """Return them with plain values where these depend on nothing else; one at fault has its default."""
+        values: dict[str, Any] = {}
+        for name, parse in PARSERS.items():
+            values[name] = getattr(RunOptions, name)
+            with faults.caught():
+                values[name] = parse(getattr(self, name), name)
+        return dataclasses.replace(self, **values)
+
+
+def resolve_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
     """Check that a string is one of some."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {value!r}; it is one of {', '.join(map(repr, choices))}.")
+    return value
 
 
-def check_flag(value: Any, name: str) -> None:
+def resolve_flag(value: Any, name: str) -> bool:
     """Check that a value is true or false, and not something that merely counts as such."""
     if not isinstance(value, (bool, np.bool_)):
         raise TypeError(f"{name} is {value!r}; it is True or False.")
+    return bool(value)
 
 
 def resolve_count(value: Any, name: str, least: int) -> int:
@@ -285,3 +336,24 @@ def _resolve_number(value: Any, name: str, rule: str) -> float:
     if math.isnan(number):
         raise ValueError(f"{name} is {value!r}; it is {rule}.")
     return number
+
+
+def _resolve_tiles_per_task(value: Any, name: str) -> int | None:
+    return None if value is None else resolve_count(value, name, 1)
+
+
+def _resolve_fn_version(value: Any, name: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} is {value!r}; it is a string that stands for fn, or None.")
+    return value
+
+
+PARSERS: dict[str, Callable[[Any, str], Any]] = {
+    **{field.name: resolve_flag for field in dataclasses.fields(RunOptions) if field.type == "bool"},
+    "merge": partial(resolve_choice, choices=("touch", "agree", "none")),
+    "on_error": partial(resolve_choice, choices=("raise", "skip")),
+    "min_agreement": resolve_fraction,
+    "retries": partial(resolve_count, least=0),
+    "tiles_per_task": _resolve_tiles_per_task,
+    "fn_version": _resolve_fn_version,
+}

@@ -11,7 +11,7 @@ import math
 import operator
 import os
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,8 @@ from blockbuster.output.publishing import OutputPlace
 from blockbuster.output.storage import label_chunks
 from blockbuster.run.options import (
     Faults,
-    check_choice,
-    check_flag,
+    RunOptions,
     resolve_connectivity,
-    resolve_count,
-    resolve_fraction,
     resolve_halo,
     resolve_merge_axes,
     resolve_threshold,
@@ -52,7 +49,6 @@ from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.heuristics import worker_tile_bytes
 
 __all__ = [
-    "RunOptions",
     "RunPlan",
     "make_plan",
     "plan_run",
@@ -72,42 +68,6 @@ NO_GPU = "use_gpu=True, but CuPy"
 
 
 @dataclass(frozen=True)
-class RunOptions:
-    """The keyword arguments of `tile_process`, as they were given."""
-
-    tile_shape: Any = None
-    overlap: Any = 0
-    channel: Any = 0
-    level: Any = 0
-    use_gpu: bool = False
-    compute: bool = False
-    progress: bool = False
-    write_to: Any = None
-    output_component: str = "labels"
-    sequential_labels: bool = False
-    skip_empty: bool = False
-    empty_threshold: Any = None
-    stage_dir: Any = None
-    keep_stage: bool = False
-    verbose: bool = False
-    axes: str | None = None
-    merge: str = "touch"
-    min_agreement: float = 0.3
-    connectivity: Any = None
-    merge_axes: Any = None
-    resume: bool = False
-    fn_version: str | None = None
-    overwrite: bool = False
-    retries: Any = 0
-    on_error: str = "raise"
-    tiles_per_task: Any = None
-    return_report: bool = False
-
-
-FLAGS = [field.name for field in dataclasses.fields(RunOptions) if field.type == "bool"]
-
-
-@dataclass(frozen=True)
 class RunPlan:
     """What a run will do.
 
@@ -116,7 +76,7 @@ class RunPlan:
     source : Source
         The image.
     options : RunOptions
-        The arguments as given.
+        The arguments, parsed where they depend on nothing else.
     bricks : BrickGrid
         Tiles of the image and the tasks they are grouped into; smaller tasks are used when fn
         turns out to be slow.
@@ -184,7 +144,7 @@ class RunPlan:
     @property
     def min_agreement(self) -> float | None:
         """How far two tiles must agree on labels that touch; ``None``: not at all."""
-        return float(self.options.min_agreement) if self.options.merge == "agree" else None
+        return self.options.min_agreement if self.options.merge == "agree" else None
 
     @property
     def is_resumable(self) -> bool:
@@ -304,12 +264,12 @@ class RunPlan:
             "axes": self.source.axes,
             "tile_shape": self.grid.tile_shape,
             "halo": self.grid.halo,
-            "skip_empty": bool(options.skip_empty),
+            "skip_empty": options.skip_empty,
             "empty_threshold": self.empty_threshold,
             "merge": options.merge,
             "connectivity": self.connectivity,
             "merge_axes": self.merge_axes,
-            "sequential_labels": bool(options.sequential_labels),
+            "sequential_labels": options.sequential_labels,
         }
         return settings | ({"min_agreement": self.min_agreement} if options.merge == "agree" else {})
 
@@ -395,32 +355,33 @@ def plan_run(image: Any, **options: Any) -> RunPlan:
     4
     """
     # fn is only looked at, so any function will do in its place.
-    plan = make_plan(image, options.pop("fn", np.zeros_like), options)
+    plan = make_plan(image, options.pop("fn", np.zeros_like), RunOptions(**options))
     warn_of_repeated_chunks(plan)
     return plan
 
 
-def make_plan(image: Any, fn: Any, options: dict[str, Any]) -> RunPlan:
+def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
     """Check and resolve all arguments."""
-    given = RunOptions(**options)
     faults = Faults()
     with faults.caught():
         if not callable(fn):
             raise TypeError(f"fn is {fn!r}; it is a function from a tile to its labels, (ndarray) -> ndarray.")
-    _check_simple_options(given, faults)
+    options = options.parsed(faults)
     source = None
     with faults.caught():
-        source = open_source(image, channel=given.channel, level=given.level, axes=given.axes)
-    parts = _resolve_paths(given, source.path if source else None, faults)
+        source = open_source(image, channel=options.channel, level=options.level, axes=options.axes)
+    parts = _resolve_paths(options, source.path if source else None, faults)
     if source is None:
         faults.raise_all()
     assert source is not None
-    resolver = _Resolver(source, given, find_execution(one_at_a_time=bool(given.use_gpu)), faults)
+    resolver = _Resolver(source, options, find_execution(one_at_a_time=options.use_gpu), faults)
     parts |= resolver.resolve()
     with faults.caught():
-        parts["geometry"] = geometry_of_labels(parts["place"], image, given.level, source.shape, path=source.path)
+        parts["geometry"] = geometry_of_labels(
+            parts["place"], image, options.level, source.shape, path=source.path
+        )
     faults.raise_all()
-    plan = RunPlan(source=source, options=given, execution=resolver.execution, **parts)
+    plan = RunPlan(source=source, options=options, execution=resolver.execution, **parts)
     _check_picklable(fn, plan.execution)
     _check_sendable(plan)
     return plan
@@ -462,25 +423,6 @@ def warn_of_missing_halo(plan: RunPlan) -> None:
         )
 
 
-def _check_simple_options(options: RunOptions, faults: Faults) -> None:
-    """Check what depends on nothing else."""
-    checks: list[tuple[Callable[..., Any], str, tuple[Any, ...]]] = [
-        *((check_flag, name, ()) for name in FLAGS),
-        (check_choice, "merge", (("touch", "agree", "none"),)),
-        (check_choice, "on_error", (("raise", "skip"),)),
-        (resolve_fraction, "min_agreement", ()),
-        (resolve_count, "retries", (0,)),
-    ]
-    if options.tiles_per_task is not None:
-        checks.append((resolve_count, "tiles_per_task", (1,)))
-    for check, name, rule in checks:
-        with faults.caught():
-            check(getattr(options, name), name, *rule)
-    with faults.caught():
-        if options.fn_version is not None and not isinstance(options.fn_version, str):
-            raise TypeError(f"fn_version is {options.fn_version!r}; it is a string that stands for fn, or None.")
-
-
 def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> dict[str, Any]:
     """Find out where the output and the stage go."""
     parts: dict[str, Any] = {"place": None, "stage_parent": ""}
@@ -489,11 +431,11 @@ def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> di
             resolve_component(options.output_component)
         else:
             # Whether labels that are there already are those of this very run is seen later.
-            may_exist = bool(options.overwrite) or bool(options.resume)
+            may_exist = options.overwrite or options.resume
             place = resolve_output(options.write_to, options.output_component, image, overwrite=may_exist)
-            parts["place"] = dataclasses.replace(place, replaces=bool(options.overwrite))
+            parts["place"] = dataclasses.replace(place, replaces=options.overwrite)
     with faults.caught():
-        if options.resume is True and options.write_to is None and options.stage_dir is None:
+        if options.resume and options.write_to is None and options.stage_dir is None:
             raise ValueError("resume=True needs write_to or stage_dir: without them no stage can be found again.")
     with faults.caught():
         if options.stage_dir is None:
@@ -581,12 +523,12 @@ class _Resolver:
 
     def _tile_lengths(self) -> tuple[tuple[int, ...], ...]:
         source = self.source
-        by_gpu = self.options.use_gpu is True and vram_bytes_or_warn() is not None
-        auto = functools.partial(auto_tile_shape, use_gpu=by_gpu, verbose=bool(self.options.verbose))
+        by_gpu = self.options.use_gpu and vram_bytes_or_warn() is not None
+        auto = functools.partial(auto_tile_shape, use_gpu=by_gpu, verbose=self.options.verbose)
         if self.execution.task_bytes and not by_gpu:
             auto.keywords["target_bytes"] = worker_tile_bytes(source.dtype, self.execution.task_bytes)
         # A `tile_shape` function that looks for the GPU itself would warn a second time.
-        is_said = self.options.use_gpu is True and not by_gpu
+        is_said = self.options.use_gpu and not by_gpu
         with unsaid(NO_GPU) if is_said else contextlib.nullcontext():
             return resolve_tile_lengths(
                 self.options.tile_shape,
@@ -600,8 +542,7 @@ class _Resolver:
 
     def _bricks(self, grid: TileGrid) -> BrickGrid:
         if self.options.tiles_per_task is not None:
-            n_tiles = resolve_count(self.options.tiles_per_task, "tiles_per_task", 1)
-            return bricks_of(grid, self.source.read_unit, n_tiles)
+            return bricks_of(grid, self.source.read_unit, self.options.tiles_per_task)
         if self.options.use_gpu and self.execution.client is None:
             return bricks_of(grid, self.source.read_unit, 1)
         return _choose_bricks(grid, self.source, self.execution)

@@ -409,7 +409,7 @@ def test_a_run_that_goes_on_keeps_its_threshold_of_empty_tiles(fn, tmp_path, mon
     assert 0 < expected.n_skipped < N_TILES
     interrupt(fn, 3, image, **options)
     monkeypatch.setattr(
-        "blockbuster.process.choose_empty_threshold", lambda *image, **options: pytest.fail("computed again")
+        "blockbuster.run.run.choose_empty_threshold", lambda *image, **options: pytest.fail("computed again")
     )
     labels, report = segment(fn, image, resume=True, return_report=True, **options)
     np.testing.assert_array_equal(labels, whole)

@@ -1,0 +1,303 @@
+"""A run under way: what it holds while it lasts, its two phases and its result."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from blockbuster.compat import open_labels
+from blockbuster.errors import escape_controls, warn_user
+from blockbuster.execution import Execution
+from blockbuster.output.label_image import warn_of_transformations_left_out
+from blockbuster.report import RunReport, installed_versions
+from blockbuster.run.claim import Claim, claimed
+from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar
+from blockbuster.run.plan import (
+    RunPlan,
+    warn_of_missing_halo,
+    warn_of_repeated_chunks,
+    warn_of_small_workers,
+)
+from blockbuster.run.preflight import refuse_in_starting_worker, warn_of_little_room
+from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.journal import Journal
+from blockbuster.rundir.staged import StagedLabels
+from blockbuster.stage.empty import choose_empty_threshold
+from blockbuster.stage.masks import describe_mask
+from blockbuster.stage.staging import StageOutcome, stage_labels
+from blockbuster.stage.task import TileCall
+
+__all__ = ["Run", "open_run"]
+
+logger = logging.getLogger("blockbuster")
+
+
+@contextlib.contextmanager
+def open_run(plan: RunPlan, fn: Callable[[np.ndarray], Any]) -> Iterator[Run]:
+    """Hold what a run needs while it lasts: warnings first, then log, folders, locks and workers.
+
+    Parameters
+    ----------
+    plan : RunPlan
+        What will be done.
+    fn : callable
+        The function.
+
+    Yields
+    ------
+    Run
+
+    Raises
+    ------
+    RuntimeError
+        In a worker process that imports the main script, or if another process makes the same output now.
+    OSError
+        If what is stored for certain does not fit on the disk.
+    ValueError, FileExistsError, PermissionError
+        If what is there is in the way, as in `claimed`.
+    """
+    refuse_in_starting_worker()
+    warn_of_repeated_chunks(plan)
+    warn_of_missing_halo(plan)
+    warn_of_small_workers(plan)
+    warn_of_little_room(plan)
+    warn_of_transformations_left_out(plan.place, plan.geometry)
+    with (
+        _logged(plan),
+        _made_folders_removed(plan),
+        claimed(plan, fn) as claim,
+        plan.execution.opened() as execution,
+    ):
+        report = claim.finished or RunReport(claim.plan.settings, claim.plan.tile_runs, installed_versions())
+        run = Run(claim, fn, execution, report)
+        if run.is_finished:
+            logger.info("%s is complete already", plan.place and plan.place.path)
+        else:
+            logger.info("%s in %s", "continuing" if claim.resumes else "staging", claim.directory)
+        yield run
+    logger.info("%s", report)
+
+
+@dataclass
+class Run:
+    """A plan on its way to labels.
+
+    Parameters
+    ----------
+    claim : Claim
+        What the run has for itself, with the plan as it is carried out.
+    fn : callable
+        The function.
+    execution : Execution
+        Where tasks run, its workers started.
+    report : RunReport
+        Takes what the phases come to.
+    staged : StagedLabels or None
+        The finished stage.
+    labels : ndarray or None
+        The merged labels, where they are not written to a place.
+    """
+
+    claim: Claim
+    fn: Callable[[np.ndarray], Any]
+    execution: Execution
+    report: RunReport
+    staged: StagedLabels | None = None
+    labels: np.ndarray | None = None
+
+    @property
+    def plan(self) -> RunPlan:
+        """The plan, with the tiles of a run that is continued."""
+        return self.claim.plan
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the output of this very call is there already."""
+        return self.claim.finished is not None
+
+    def stage(self) -> None:
+        """Run fn on every tile."""
+        plan, options = self.plan, self.plan.options
+        with self.report.timed("stage"), progress_bar(options.progress, "segment", plan.n_tiles) as advance:
+            outcome = stage_labels(
+                plan.source,
+                self._tile_call(),
+                plan.bricks,
+                self.claim.directory,
+                self.execution,
+                merge_axes=plan.joined_axes,
+                connectivity=plan.connectivity,
+                min_agreement=plan.min_agreement,
+                fixed_bricks=options.tiles_per_task is not None,
+                verbose=options.verbose,
+                on_tiles=advance,
+                growth=self.claim.growth,
+            )
+        self.staged = outcome.staged
+        self._report_stage(outcome)
+
+    def _tile_call(self) -> TileCall:
+        plan, options = self.plan, self.plan.options
+        threshold, background = plan.empty_threshold, None
+        # A run that is continued keeps its own.
+        if options.skip_empty and threshold is None and not self.claim.resumes:
+            skips = options.on_error == "skip"
+            threshold, background = choose_empty_threshold(plan.source, plan.grid, skip_errors=skips)
+        return TileCall(
+            plan.grid,
+            self.fn,
+            threshold,
+            background,
+            plan.channel_axis,
+            apart_axes=plan.apart_axes,
+            retries=options.retries,
+            skip_errors=options.on_error == "skip",
+            one_at_a_time=options.use_gpu,
+        )
+
+    def _report_stage(self, outcome: StageOutcome) -> None:
+        report = self.report
+        report.n_tiles, report.n_run, report.n_skipped = self.plan.n_tiles, outcome.n_run, outcome.n_skipped
+        report.empty_threshold, report.n_provisional = outcome.empty_threshold, outcome.n_labels
+        report.n_retried, report.n_resumed = outcome.n_retried, outcome.n_resumed
+        report.failed, report.n_failed = outcome.failed, len(outcome.failed)
+        report.seconds["fn"] = outcome.fn_seconds
+        report.fingerprint, report.samples = self.claim.fingerprint, outcome.samples
+        self.claim.growth.look()
+        report.grown = self.claim.growth.grown
+        if self.claim.resumes:
+            report.resumed_from = "stage" if outcome.n_resumed < report.n_tiles else "seams"
+        if outcome.n_skipped and outcome.n_skipped == report.n_tiles:
+            warn_user(
+                f"All {report.n_tiles} tiles were skipped as empty (maximum <= {report.empty_threshold:g}); "
+                "lower empty_threshold or pass skip_empty=False if the image is not empty.",
+            )
+        elif outcome.high_skipped:
+            warn_user(
+                f"{outcome.n_skipped} of {report.n_tiles} tiles were skipped as empty (maximum <= "
+                f"{report.empty_threshold:g}), and {outcome.high_skipped}: they may hold objects. Look at the "
+                "picture and the maxima of estimate_empty_tiles, and pass an empty_threshold.",
+            )
+        if outcome.failed:
+            warn_user(_describe_failed(outcome.failed))
+        if outcome.n_masks:
+            warn_user(describe_mask(outcome.n_masks))
+
+    def merge(self) -> None:
+        """Join labels across seams and write the final ones."""
+        assert self.staged is not None
+        plan, directory = self.plan, self.claim.directory
+        options, place = plan.options, plan.place
+        axes = plan.source.axes
+        if axes is not None and len(axes) != self.staged.bricks.grid.ndim:
+            axes = axes.replace("c", "")  # fn took it away
+        done = MergeProgress.read(directory) if self.claim.resumes else MergeProgress()
+        if done.seams:
+            self.report.resumed_from = "write"
+        with Journal(directory) as journal:
+            finished = FinishedStage(
+                self.staged,
+                ArrayFolder(directory),
+                self.execution,
+                self.report,
+                options.progress,
+                journal,
+                done,
+                self.claim.run,
+                self.claim.check_locks,
+            )
+            table = finished.match(sequential=options.sequential_labels, axes=axes)
+            if place is None:
+                self.labels = finished.to_numpy(table)
+                return
+            finished.publish(table, place, axes, plan.geometry)
+            self.report.labels_at(place.array_path)
+
+    def result(self) -> Any:
+        """Return what `tile_process` does: the labels, and the report where it was asked for."""
+        labels: Any = self.labels
+        if self.plan.place is not None:
+            stored = open_labels(self.plan.place.array_path)
+            if self.plan.options.compute:
+                labels = np.asarray(stored[...])
+            else:
+                import dask.array as da
+
+                labels = da.from_array(stored, chunks=stored.shards or stored.chunks)
+        return (labels, self.report) if self.plan.options.return_report else labels
+
+
+def _describe_failed(failed: list[list[Any]]) -> str:
+    listed = "; ".join(f"{tuple(tile)}: {what}" for tile, what in failed[:3])
+    more = f"; and {len(failed) - 3} more, all in the report" if len(failed) > 3 else ""
+    return f"{len(failed)} tiles failed and are background in the labels: {listed}{more}."
+
+
+class _TerminalFormatter(logging.Formatter):
+    """Write out what a terminal would obey: names come from metadata, and errors from anybody."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_controls(super().format(record))
+
+
+class _LogOnStderr:
+    """Show the log for as long as a verbose run of any thread is under way."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._n_runs = 0
+        self._undo = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._n_runs += 1
+            if self._n_runs > 1 or logger.hasHandlers():
+                return
+            handler = logging.StreamHandler(sys.stderr)
+            handler.setFormatter(_TerminalFormatter("%(message)s"))
+            self._undo.callback(logger.setLevel, logger.level)
+            self._undo.callback(logger.removeHandler, handler)
+            logger.addHandler(handler)
+            logger.setLevel(logging.INFO)
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._n_runs -= 1
+            if not self._n_runs:
+                self._undo.close()
+
+
+_log_on_stderr = _LogOnStderr()
+
+
+@contextlib.contextmanager
+def _logged(plan: RunPlan) -> Iterator[None]:
+    """Show the log of a verbose run where the user has not configured logging."""
+    if not plan.options.verbose:
+        yield
+        return
+    with _log_on_stderr:
+        logger.info("%s", plan)
+        yield
+
+
+@contextlib.contextmanager
+def _made_folders_removed(plan: RunPlan) -> Iterator[None]:
+    """Remove those folders for stage and output in the end that the run made and that hold nothing."""
+    folders = [plan.stage_parent] + ([os.path.dirname(plan.place.store)] if plan.place else [])
+    missing = [path for folder in folders for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    try:
+        yield
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):
+                path.rmdir()
