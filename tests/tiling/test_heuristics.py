@@ -153,7 +153,7 @@ def test_z_gives_way_before_y_and_x_shrink_below_256():
 
 @pytest.mark.parametrize(
     "use_gpu",
-    [False, pytest.param(True, marks=pytest.mark.filterwarnings("ignore::blockbuster.BlockbusterWarning"))],
+    [False, pytest.param(True, marks=pytest.mark.filterwarnings("ignore:use_gpu"))],
 )
 @pytest.mark.parametrize("shape", [(100_000, 100_000), (2000, 4000, 4000), (10**9,), (5, 3, 60, 3000, 3000)])
 def test_all_tiles_at_once_fit_half_the_free_memory(shape, use_gpu):
