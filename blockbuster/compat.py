@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 import zarr
@@ -16,7 +16,7 @@ import zarr
 __all__ = ["chunk_boxes", "chunk_keys", "load_npy", "open_labels", "write_npy"]
 
 
-def open_labels(path: str | os.PathLike[str]) -> zarr.Array:
+def open_labels(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     """Open a stored array of labels for reading.
 
     Raises
@@ -40,7 +40,7 @@ def open_labels(path: str | os.PathLike[str]) -> zarr.Array:
     return labels
 
 
-def chunk_keys(array: zarr.Array, box: Sequence[slice | int]) -> Iterator[str]:
+def chunk_keys(array: zarr.Array[Any], box: Sequence[slice | int]) -> Iterator[str]:
     """Iterate over the keys of what is stored as one piece: shards where there are some, else chunks.
 
     Parameters
@@ -64,7 +64,7 @@ def chunk_keys(array: zarr.Array, box: Sequence[slice | int]) -> Iterator[str]:
     return (key for _, key in chunk_boxes(array, box))
 
 
-def chunk_boxes(array: zarr.Array, box: Sequence[slice | int]) -> Iterator[tuple[tuple[slice, ...], str]]:
+def chunk_boxes(array: zarr.Array[Any], box: Sequence[slice | int]) -> Iterator[tuple[tuple[slice, ...], str]]:
     """Iterate over the boxes and keys of what is stored as one piece, as `chunk_keys` does.
 
     >>> array = zarr.create_array({}, shape=(10, 10), chunks=(4, 4), dtype="uint8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass
+from typing import Any
 
 import zarr
 
@@ -212,7 +213,7 @@ def _inspect_collection(group: zarr.Group, root: Location, most: int | None) -> 
     return CollectionInfo(str(root), contents.kind, images, contents.is_complete)
 
 
-def _inspect_array(array: zarr.Array, root: Location, axes: str | None, auto: AutoTile) -> ImageInfo:
+def _inspect_array(array: zarr.Array[Any], root: Location, axes: str | None, auto: AutoTile) -> ImageInfo:
     if axes is not None and len(axes) != array.ndim:
         # A selected channel has no axis any more.
         axes = "".join(map(str, getattr(array.metadata, "dimension_names", None) or ()))
@@ -254,7 +255,7 @@ def _inspect_image(group: zarr.Group, root: Location, auto: AutoTile) -> ImageIn
     )
 
 
-def _level(path: str, array: zarr.Array, voxel_size: tuple[float, ...] | None) -> LevelInfo:
+def _level(path: str, array: zarr.Array[Any], voxel_size: tuple[float, ...] | None) -> LevelInfo:
     n_bytes = math.prod(array.shape) * array.dtype.itemsize
     return LevelInfo(path, array.shape, array.chunks, array.shards, n_bytes, voxel_size)
 

@@ -74,7 +74,10 @@ class ObjectOverlaps:
     @property
     def iou(self) -> np.ndarray:
         """Intersection over union of each pair."""
-        return self.shared / (self.sizes[self.expected] + self.found_sizes[self.found] - self.shared)
+        ratios: np.ndarray = self.shared / (
+            self.sizes[self.expected] + self.found_sizes[self.found] - self.shared
+        )
+        return ratios
 
 
 def score_labels(expected: np.ndarray, found: np.ndarray, near: np.ndarray | None = None) -> LabelScore:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import dask
+from dask.delayed import delayed
 from distributed import Future, KilledWorker
 
 from blockbuster.execution.handover import Handover
@@ -118,7 +118,7 @@ class ClientRun:
         pixels = self.region(number)
         arguments = [] if pixels is None else [pixels]
         task = (self.folder.path, self.folder.digest, number)
-        return dask.delayed(run_kept_task)(*task, *arguments, dask_key_name=key)
+        return delayed(run_kept_task)(*task, *arguments, dask_key_name=key)
 
     def _take_ended(self) -> None:
         """Wait a while for tasks to end, and take those that did."""

@@ -173,7 +173,8 @@ def _scheduler() -> Callable[..., Any] | None:
     """Return the scheduler that dask would use, if it is not that of the collection."""
     # To look for a client dask imports distributed, which takes a second; who has a client has done so.
     if "distributed" in sys.modules or any(dask.config.get(name, None) for name in ("scheduler", "get")):
-        return dask.base.get_scheduler()
+        found: Callable[..., Any] | None = dask.base.get_scheduler()
+        return found
     return None
 
 

@@ -158,10 +158,11 @@ class _Hashing:
 @functools.lru_cache(maxsize=2)
 def _load(path: str, digest: str) -> Batch:
     try:
-        return pickle.loads(_read_batch(path, digest))
+        batch: Batch = pickle.loads(_read_batch(path, digest))
     except SystemExit as error:
         # It would end a worker, and then the process that waits for it.
         raise RuntimeError(ENDED.format(worker=_worker_name(), code=error.code)) from None
+    return batch
 
 
 def _read_batch(path: str, digest: str) -> bytes:

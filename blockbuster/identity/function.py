@@ -641,7 +641,7 @@ def _read_enum(value: enum.Enum, notes: _Notes) -> _Content:
     return _Content(f"member {value._name_}", [*edges, *_attributes(state)])
 
 
-def _read_partial(value: functools.partial, notes: _Notes) -> _Content:
+def _read_partial(value: functools.partial[Any], notes: _Notes) -> _Content:
     edges = [(f"argument {i}", argument) for i, argument in enumerate(value.args)]
     edges += [(f"keyword {name}", value.keywords[name]) for name in value.keywords]
     if len(value.keywords) > 1 and _takes_any_keyword(value.func):

@@ -48,7 +48,7 @@ def keep_positions_apart(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     labels, largest = _as_dense(labels)
     dtype = np.dtype(np.uint32 if n_positions * largest < 2**32 else np.uint64)
     shifts = np.arange(n_positions, dtype=dtype).reshape(lengths) * dtype.type(largest)
-    apart = np.add(labels, shifts, dtype=dtype, casting="same_kind")
+    apart: np.ndarray = np.add(labels, shifts, dtype=dtype, casting="same_kind")
     apart *= labels > 0
     return apart
 

@@ -53,7 +53,8 @@ class RemapTable:
     @cached_property
     def absorbed(self) -> np.ndarray:
         """Provisional ids that are not the smallest of their object, sorted."""
-        return self.border[self.border != self.roots]
+        absorbed: np.ndarray = self.border[self.border != self.roots]
+        return absorbed
 
     @property
     def n_objects(self) -> int:
@@ -135,9 +136,10 @@ class BrickIds:
         """Count the labels of a brick before each of some of its tiles, given by their numbers in the grid."""
         tiles = self.bricks.tiles(index)
         counts = self.counts[tiles]
-        firsts = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
+        firsts: np.ndarray = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)
         places = np.unravel_index(numbers, self.bricks.grid.grid_shape)
-        return firsts[tuple(i - part.start for i, part in zip(places, tiles, strict=True))]
+        inside = tuple(i - part.start for i, part in zip(places, tiles, strict=True))
+        return np.asarray(firsts[inside])
 
     def all_of(self, index: tuple[int, ...]) -> np.ndarray:
         """Return the provisional ids of a brick's ids 1..n, int64."""
@@ -149,4 +151,4 @@ class BrickIds:
 
     def provisional(self, index: tuple[int, ...], ids: np.ndarray) -> np.ndarray:
         """Return the provisional ids of some of a brick's ids."""
-        return self.all_of(index)[ids - 1]
+        return np.take(self.all_of(index), ids - 1)

@@ -121,7 +121,7 @@ class LevelJob:
         return cls(str(Path(folder, str(number - 1))), target, boxes, layout.steps[number - 1])
 
     @cached_property
-    def labels(self) -> zarr.Array:
+    def labels(self) -> zarr.Array[Any]:
         """The level before."""
         return zarr.open_array(Path(self.finer), mode="r")
 

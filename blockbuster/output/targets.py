@@ -97,7 +97,7 @@ class ZarrTarget:
     unfinished: str
 
     @cached_property
-    def _array(self) -> zarr.Array:
+    def _array(self) -> zarr.Array[Any]:
         # In a path given as text zarr would take # and ? for parts of a URL.
         return zarr.open_array(Path(self.path), mode="r")
 

@@ -80,7 +80,7 @@ class CellposeFn:
         with evaluation_turn(str(model.device)):
             masks = evaluate_within_memory(partial(self._evaluate, model, image), self._batch_sizes(), SMALLER)
             give_back_freed_memory()
-        return masks.reshape(shape)
+        return np.reshape(masks, shape)
 
     @property
     def is_volume(self) -> bool:
@@ -108,7 +108,7 @@ class CellposeFn:
         if self.major == 3 and self.eval_kwargs.get("channels") is not None:
             first, second = np.ravel(self.eval_kwargs["channels"]).tolist()
             if first == 0:
-                return image.mean(axis=-1, keepdims=True, dtype=np.float32)
+                return np.asarray(image.mean(axis=-1, keepdims=True, dtype=np.float32))
             if max(first, second) > image.shape[-1]:
                 raise ValueError(f"channels is {[first, second]}, but the tile has {image.shape[-1]}.")
             return image[..., [first - 1, second - 1] if second else [first - 1]]

@@ -85,7 +85,7 @@ class StarDistFn:
         image = _normalize(image, self.normalize)
         with evaluation_turn(_device()):
             labels = evaluate_within_memory(partial(self._evaluate, model, image), self._parts(), SMALLER)
-        return labels.reshape(shape)
+        return np.reshape(labels, shape)
 
     def _channel_axis(self, tile: np.ndarray) -> int | None:
         axes = self.predict_kwargs.get("axes")

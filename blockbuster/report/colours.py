@@ -158,7 +158,8 @@ def _pairs_at(numbers: np.ndarray, n: int, down: int, right: int) -> np.ndarray:
 def _distinct(codes: np.ndarray) -> np.ndarray:
     # numpy.unique takes ten times as long where most are different.
     codes = np.sort(codes)
-    return codes[np.append(True, codes[1:] != codes[:-1])[: len(codes)]]
+    distinct: np.ndarray = codes[np.append(True, codes[1:] != codes[:-1])[: len(codes)]]
+    return distinct
 
 
 def _smallest_last(graph: Sequence[set[int]]) -> list[int]:

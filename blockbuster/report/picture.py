@@ -54,7 +54,8 @@ class SeamCrop:
     @property
     def zoom(self) -> int:
         """Pixels per voxel in a picture."""
-        return max(MIN_ZOOM, min(MAX_ZOOM, MIN_ZOOM * MAX_SIDE // max(self.labels.shape)))
+        side: int = max(self.labels.shape)
+        return max(MIN_ZOOM, min(MAX_ZOOM, MIN_ZOOM * MAX_SIDE // side))
 
     @property
     def caption(self) -> str:

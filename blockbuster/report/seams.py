@@ -217,13 +217,13 @@ class SeamReport:
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> SeamReport:
         """Make one of what `dataclasses.asdict` gave; what a later version may have added is left out."""
-        report = _known(cls, found)
+        report: SeamReport = _known(cls, found)
         report.axes = [_known(AxisSeams, axis) for axis in report.axes]
         report.worst = [_known(WorstSeam, seam) for seam in report.worst]
         return report
 
 
-def _known(kind: Any, found: Mapping[str, Any]) -> Any:
+def _known(kind: Any, found: Any) -> Any:
     return kind(**{name: value for name, value in found.items() if name in kind.__dataclass_fields__})
 
 

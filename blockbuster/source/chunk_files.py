@@ -22,7 +22,7 @@ COMPRESSORS = ("blosc", "gzip", "zstd")
 COMPRESSOR_CLASSES = (BloscCodec, GzipCodec, ZstdCodec)
 
 
-def read_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice | int]) -> np.ndarray | None:
+def read_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> np.ndarray | None:
     """Read a part of an array in the calling thread, chunk by chunk.
 
     Parameters
@@ -74,7 +74,7 @@ def read_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice |
     return pixels[tuple([slice(None) if isinstance(part, slice) else 0 for part in selection])]
 
 
-def _decoder(array: zarr.Array) -> Callable[[bytes], np.ndarray] | None:
+def _decoder(array: zarr.Array[Any]) -> Callable[[bytes], np.ndarray] | None:
     """Return how the bytes of a chunk become its voxels; None where that takes more than a compressor."""
     metadata: Any = array.metadata
     dtype: np.dtype[Any] = array.dtype
@@ -96,7 +96,7 @@ def _decoder(array: zarr.Array) -> Callable[[bytes], np.ndarray] | None:
     return lambda data: np.frombuffer(unpack(data), dtype).reshape(array.chunks, order=order)
 
 
-def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice | int]) -> None:
+def check_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> None:
     """Refuse chunk files that were cut, where reading them would give wrong pixels or crash.
 
     Parameters
@@ -129,7 +129,7 @@ def check_chunk_files(array: zarr.Array, folder: str, selection: Sequence[slice 
         _refuse_cut(path, size, _header(path) if is_blosc else None)
 
 
-def find_unreadable_chunk(array: zarr.Array, folder: str, selection: Sequence[slice | int]) -> str:
+def find_unreadable_chunk(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> str:
     """Read chunks and shards one by one; give the file of the first that cannot be decoded, or nothing."""
     for box, key in chunk_boxes(array, selection):
         try:

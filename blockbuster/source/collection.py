@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import zarr
 from fsspec.core import url_to_fs
@@ -54,7 +55,7 @@ class _Visitor:
     def is_tired(self) -> bool:
         return self._most is not None and self.n_opened >= self._most
 
-    def open(self, group: zarr.Group, path: str) -> zarr.Group | zarr.Array | None:
+    def open(self, group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
         """Open an array or group; None where there is none, or nothing that zarr can read or this user may."""
         self.n_opened += 1
         try:

@@ -8,11 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import dask
 import numpy as np
 import zarr
 from dask._task_spec import convert_legacy_graph
-from dask.base import clone_key
+from dask.base import clone_key, compute, optimize
 from zarr.storage import LocalStore
 
 from blockbuster.errors import ends_process, error_text
@@ -133,7 +132,8 @@ class DaskSource:
         """Return a region in one chunk, which is looked at when it is computed."""
         part = self._image[region].rechunk(-1)
         check = partial(_check_block, shape=part.shape, dtype=self.dtype, copy=copy)
-        return part.map_blocks(check, dtype=self.dtype, meta=np.empty((0,) * part.ndim, self.dtype))
+        checked: da.Array = part.map_blocks(check, dtype=self.dtype, meta=np.empty((0,) * part.ndim, self.dtype))
+        return checked
 
     def identity(self) -> dict[str, Any]:
         """Return the name of the array's graph, a digest of its chunks, its shape and dtype; no pixel.
@@ -200,7 +200,7 @@ def _check_stores(image: da.Array, name: str) -> None:
             )
 
 
-def _held_arrays(image: da.Array) -> Iterator[zarr.Array]:
+def _held_arrays(image: da.Array) -> Iterator[zarr.Array[Any]]:
     """Yield the zarr arrays that a graph reads: what `from_array` was given lies in a layer of its own."""
     from dask.highlevelgraph import MaterializedLayer
 
@@ -220,13 +220,14 @@ def _count_touched(edges: np.ndarray, part: slice) -> int:
 def _compute(parts: Sequence[da.Array]) -> Sequence[Any]:
     """Compute arrays; an exit out of their graph is a fault of the image, and no reason to end the process."""
     try:
-        return dask.compute(*parts)
+        computed: Sequence[Any] = compute(*parts)
     except BaseException as error:
         if isinstance(error, Exception) or ends_process(error):
             raise
         raise RuntimeError(
             f"the graph of the image raised {type(error).__name__}: {error_text(error)}"
         ) from error
+    return computed
 
 
 def _check_block(block: Any, *, shape: tuple[int, ...], dtype: np.dtype[Any], copy: bool) -> np.ndarray:
@@ -251,7 +252,7 @@ def _with_own_keys(array: da.Array, seed: str) -> da.Array:
     from dask.array.utils import meta_from_array
     from dask.highlevelgraph import HighLevelGraph
 
-    (array,) = dask.optimize(array)
+    (array,) = optimize(array)
     graph = convert_legacy_graph(dict(array.__dask_graph__()))
     names = {key: clone_key(key, seed) for key in graph}
     renamed = {names[key]: task.substitute(names, key=names[key]) for key, task in graph.items()}

@@ -163,7 +163,7 @@ def read_geometry(image: Any) -> Geometry | None:
     return Geometry(described.version, axes, tuple(levels), parts[0], tuple(left_out))
 
 
-def open_level(group: zarr.Group, path: str) -> zarr.Array:
+def open_level(group: zarr.Group, path: str) -> zarr.Array[Any]:
     """Open the array of a level of an image.
 
     Raises

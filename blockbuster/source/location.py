@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 import zarr
@@ -115,7 +116,7 @@ def has_long_name(path: str) -> bool:
     return any(len(os.fsencode(name)) > MAX_NAME_BYTES for name in path.split(os.sep))
 
 
-def open_node(location: Location) -> zarr.Array | zarr.Group:
+def open_node(location: Location) -> zarr.Array[Any] | zarr.Group:
     """Open the zarr array or group at `location`, read-only.
 
     Parameters
@@ -150,7 +151,7 @@ def open_node(location: Location) -> zarr.Array | zarr.Group:
         raise ValueError(f"image {location} cannot be opened by zarr {zarr.__version__}: {text}") from None
 
 
-def _open_by_format(root: Path | str) -> zarr.Array | zarr.Group:
+def _open_by_format(root: Path | str) -> zarr.Array[Any] | zarr.Group:
     if isinstance(root, Path):
         return zarr.open(root, mode="r", use_consolidated=False)
     # One format after the other: where there are both, zarr warns of it with the whole URL.

@@ -143,7 +143,7 @@ def open_zarr_path(
     return ZarrSource(array, location=location, path=root.local_path, axes=letters, channel=selected)
 
 
-def _open_zarr_array(array: zarr.Array, axes: str | None) -> ZarrSource:
+def _open_zarr_array(array: zarr.Array[Any], axes: str | None) -> ZarrSource:
     location = locate_array(array)
     if location is not None:
         # opened anew, since the store of `array` may be writable, or relative to the current folder
@@ -154,7 +154,7 @@ def _open_zarr_array(array: zarr.Array, axes: str | None) -> ZarrSource:
 
 def _open_level(
     group: zarr.Group, root: Location, level: int
-) -> tuple[Location, zarr.Array, str | None, tuple[str, ...]]:
+) -> tuple[Location, zarr.Array[Any], str | None, tuple[str, ...]]:
     """Open a level of an OME-Zarr image; give its axes and the names of channels as the metadata have them."""
     ome = read_ome_image(group)
     if ome is None:
@@ -173,14 +173,14 @@ def _open_level(
     return location, array, stated, ome.channels
 
 
-def _open_array(location: Location) -> zarr.Array:
+def _open_array(location: Location) -> zarr.Array[Any]:
     match open_node(location):
         case zarr.Array() as array:
             return array
     raise ValueError(f"image {location} is a zarr group, not the array that should be there.")
 
 
-def _dimension_letters(array: zarr.Array) -> str | None:
+def _dimension_letters(array: zarr.Array[Any]) -> str | None:
     """The dimension names of a zarr v3 array, if they are what an OME-Zarr writer would put there."""
     names = getattr(array.metadata, "dimension_names", None)
     if not names or len(set(names)) != len(names) or not all(name in tuple("tczyx") for name in names):
@@ -188,7 +188,7 @@ def _dimension_letters(array: zarr.Array) -> str | None:
     return "".join(names)
 
 
-def _reconcile_axes(given: str | None, stated: str | None, array: zarr.Array, name: str) -> str | None:
+def _reconcile_axes(given: str | None, stated: str | None, array: zarr.Array[Any], name: str) -> str | None:
     """The user's letters or the metadata's, which must not contradict each other."""
     check_axes(given, array.shape, name)
     if given is not None and stated is not None and given != stated:
@@ -200,7 +200,7 @@ def _reconcile_axes(given: str | None, stated: str | None, array: zarr.Array, na
 
 
 def _select_channel(
-    array: zarr.Array, axes: str | None, channel: int | None, names: tuple[str, ...], name: str
+    array: zarr.Array[Any], axes: str | None, channel: int | None, names: tuple[str, ...], name: str
 ) -> tuple[int, int] | None:
     """The channel axis and the index on it, or None if no axis is to be dropped."""
     if not axes or "c" not in axes:

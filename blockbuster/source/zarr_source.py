@@ -84,7 +84,7 @@ class ZarrSource:
 
     def __init__(
         self,
-        array: zarr.Array,
+        array: zarr.Array[Any],
         *,
         location: Location | None = None,
         path: str | None = None,
@@ -92,7 +92,7 @@ class ZarrSource:
         channel: tuple[int, int] | None = None,
     ) -> None:
         check_form(array, str(location or show_url(str(array.store_path))))
-        self._array: zarr.Array | None = array
+        self._array: zarr.Array[Any] | None = array
         self._location = location
         self._channel = channel
         self._stored = (array.shape, array.dtype)
@@ -115,7 +115,7 @@ class ZarrSource:
             pixels = self._read_with_zarr(array, selection)
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
 
-    def _read_with_zarr(self, array: zarr.Array, selection: tuple[slice | int, ...]) -> Any:
+    def _read_with_zarr(self, array: zarr.Array[Any], selection: tuple[slice | int, ...]) -> Any:
         if self._folder is not None:
             check_chunk_files(array, self._folder, selection)
         url = self._location.url if self._location else str(array.store_path)
@@ -185,12 +185,13 @@ class ZarrSource:
             chunks = (*chunks[:axis], (1,) * array.shape[axis], *chunks[axis:])
         token = tokenize(str(array.store_path), json.dumps(array.metadata.to_dict(), default=str), chunks)
         stored = da.from_array(array, chunks=chunks, name=f"zarr-{token}")
-        return stored[self._with_channel((slice(None),) * len(self.shape))].astype(self.dtype)
+        image: da.Array = stored[self._with_channel((slice(None),) * len(self.shape))].astype(self.dtype)
+        return image
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ if self._location is None else {**self.__dict__, "_array": None}
 
-    def _opened(self) -> zarr.Array:
+    def _opened(self) -> zarr.Array[Any]:
         # A pickled zarr.Array would not do: where its folder is out of a worker's reach, it reads fill values.
         if self._array is None:
             assert self._location is not None
@@ -220,7 +221,7 @@ class ZarrSource:
         return (*region[:axis], index, *region[axis:])
 
 
-def locate_array(array: zarr.Array) -> Location | None:
+def locate_array(array: zarr.Array[Any]) -> Location | None:
     """Return where `array` lies if that is a local folder, else None."""
     store = array.store
     if type(store) is LocalStore:
@@ -231,7 +232,7 @@ def locate_array(array: zarr.Array) -> Location | None:
     return None
 
 
-def check_form(array: zarr.Array, name: str) -> None:
+def check_form(array: zarr.Array[Any], name: str) -> None:
     """Refuse shapes and chunks that no array of voxels has; see `check_length`.
 
     Parameters
@@ -268,7 +269,7 @@ def regular_lengths(length: int, unit: int) -> tuple[int, ...]:
     return (unit,) * full + ((rest,) if rest or not full else ())
 
 
-def identify_files(array: zarr.Array) -> dict[str, Any]:
+def identify_files(array: zarr.Array[Any]) -> dict[str, Any]:
     """Return what changes with the files of an array on the local file system; empty for one that lies elsewhere.
 
     Examples
@@ -282,7 +283,7 @@ def identify_files(array: zarr.Array) -> dict[str, Any]:
     return _identify_folder(os.path.realpath(str(location)))
 
 
-def _identify_zip(array: zarr.Array) -> dict[str, Any]:
+def _identify_zip(array: zarr.Array[Any]) -> dict[str, Any]:
     """Return size and time of change of the archive that an array lies in; empty where it lies in none."""
     store = array.store
     return identify_file(str(store.path)) if isinstance(store, ZipStore) else {}

@@ -126,8 +126,9 @@ def otsu_of_pixels(pixels: np.ndarray) -> float:
     if not pixels.size or pixels.dtype.kind == "b":
         return 0
     least, most = pixels.min(), pixels.max()
+    bottom: float = least.item()
     if most == least:
-        return least.item()
+        return bottom
     if pixels.dtype.kind == "f":
         return _otsu_of_floats(pixels, np.asarray, float(least), float(most))
     # Counted from the least one: scikit-image counts every value from 0 on, and floats would take integers of 64
@@ -135,11 +136,11 @@ def otsu_of_pixels(pixels: np.ndarray) -> float:
     offsets = functools.partial(_offsets, least=least)
     largest = int(offsets(most[None])[0])
     if largest >= MAX_GRAY_LEVELS:
-        return least.item() + int(_otsu_of_floats(pixels, offsets, 0.0, float(largest)))
+        return bottom + int(_otsu_of_floats(pixels, offsets, 0.0, float(largest)))
     counts = np.zeros(largest + 1, np.intp)
     for some in _in_blocks(pixels):
         counts += np.bincount(offsets(some).astype(np.intp), minlength=counts.size)
-    return least.item() + int(_otsu_of_counts(counts, np.arange(counts.size)))
+    return bottom + int(_otsu_of_counts(counts, np.arange(counts.size)))
 
 
 def _otsu_of_floats(

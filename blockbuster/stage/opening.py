@@ -60,7 +60,8 @@ def open_stage(path: Path) -> da.Array:
     staged, counts = open_kept(path)
     options: dict[str, Any] = {"chunks": staged.bricks.grid.lengths, "dtype": np.int32}
     meta = np.empty((0,) * counts.ndim, np.int32)
-    return da.map_blocks(_read_tile, staged=staged, counts=counts, meta=meta, **options)
+    labels: da.Array = da.map_blocks(_read_tile, staged=staged, counts=counts, meta=meta, **options)
+    return labels
 
 
 def _read_tile(*, staged: StagedLabels, counts: np.ndarray, block_info: Any = None) -> np.ndarray:
