@@ -10,7 +10,7 @@ import numpy as np
 
 from blockbuster.grid import Box, Index, TileGrid
 from blockbuster.run.plan import RunPlan
-from blockbuster.stage.sample import Chunks, read_boxes
+from blockbuster.stage.sample import Chunks, read_boxes, spread_evenly
 
 __all__ = ["Crop", "choose_crop"]
 
@@ -104,9 +104,8 @@ def _shorten_tiles(grid: TileGrid, axes: tuple[int, ...]) -> TileGrid:
         if tile[longest] < 4:
             break
         tile[longest] = -(-tile[longest] // 2)
-    if tuple(tile) == grid.tile_shape:
-        return grid
-    return TileGrid.regular(grid.shape, tuple(tile), grid.halo)
+    is_same = tuple(tile) == grid.tile_shape
+    return grid if is_same else TileGrid.regular(grid.shape, tuple(tile), grid.halo)
 
 
 def _count_tiles(grid: TileGrid, axes: tuple[int, ...], largest_halo: int) -> list[int]:
@@ -130,11 +129,8 @@ def _count_tiles(grid: TileGrid, axes: tuple[int, ...], largest_halo: int) -> li
 def _boxes(grid: TileGrid, counts: list[int]) -> list[Box]:
     """Spread boxes of so many tiles evenly over the image."""
     n_places = [n - count + 1 for n, count in zip(grid.grid_shape, counts, strict=True)]
-    total = math.prod(n_places)
-    # A step near the golden section does not fall into the grid's rhythm.
-    places = sorted({int((k + 0.5) * 0.6180339887 % 1 * total) for k in range(min(total, MAX_PLACES))})
     boxes = []
-    for place in places:
+    for place in sorted(set(spread_evenly(math.prod(n_places), MAX_PLACES))):
         ends = zip(grid.edges, np.unravel_index(place, n_places), counts, strict=True)
         boxes.append(tuple(slice(int(edges[i]), int(edges[i + n])) for edges, i, n in ends))
     return boxes

@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from blockbuster.report.picture import draw_crop, encode_png, read_crops
+from blockbuster.report.picture import GridOf, draw_crop, encode_png, read_crops, read_thumbnail
 from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL, SeamReport
-from blockbuster.report.thumbnail import GridOf, read_thumbnail
 
 __all__ = ["draw_histogram", "html_table", "report_as_html", "seams_as_html"]
 
@@ -22,6 +21,7 @@ ASIDE = "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start"
 WIDTH, HEIGHT, SIDE, TOP, BOTTOM, FONT_SIZE = 680, 220, 20, 44, 34, 11
 MIN_BAR = 2
 REFUSED, JOINED = "#c8741f", "#3b82c4"
+SCALE = "agreement of the two tiles, and how many pairs of labels have it; shaded: doubtful"
 
 
 def report_as_html(
@@ -75,30 +75,27 @@ def seams_as_html(seams: SeamReport, labels_path: str, most_letters: int) -> str
     table = html_table(seams.table()) if seams.axes else ""
     notes = [seams.rule, seams.sizes] if seams.axes else [str(seams)]
     text = f"<p>{'<br/>'.join(map(html.escape, notes))}</p>{table}{draw_histogram(seams)}"
-    return text + _pictures(seams, labels_path, most_letters - len(text))
+    figures = ""
+    for crop in read_crops(seams, labels_path):
+        figure = _figure(draw_crop(crop), crop.caption)
+        if len(text) + len(figures) + len(figure) > most_letters:
+            break
+        figures += figure
+    return f"{text}<div style='{ASIDE}'>{figures}</div>" if figures else text
 
 
 def html_table(rows: Sequence[Sequence[str]]) -> str:
     """Write rows of words, the first one of headings, as a table."""
-    head, *body = ("".join(_cell(word, number) for number, word in enumerate(row)) for row in rows)
+    head, *body = (
+        "".join(
+            f"<td style='text-align:{'right' if number else 'left'}'>{html.escape(word)}</td>"
+            for number, word in enumerate(row)
+        )
+        for row in rows
+    )
     head = head.replace("<td", "<th").replace("</td", "</th")
     body = [f"<tr>{row}</tr>" for row in body]
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
-
-
-def _cell(word: str, number: int) -> str:
-    side = "right" if number else "left"
-    return f"<td style='text-align:{side}'>{html.escape(word)}</td>"
-
-
-def _pictures(seams: SeamReport, labels_path: str, most_letters: int) -> str:
-    figures: list[str] = []
-    for crop in read_crops(seams, labels_path):
-        figure = _figure(draw_crop(crop), crop.caption)
-        if sum(map(len, figures)) + len(figure) > most_letters:
-            break
-        figures.append(figure)
-    return f"<div style='{ASIDE}'>{''.join(figures)}</div>" if figures else ""
 
 
 def _figure(pixels: np.ndarray, caption: str) -> str:
@@ -137,8 +134,18 @@ def draw_histogram(seams: SeamReport) -> str:
     threshold = seams.min_agreement or 0.0
     left, right = _x(MIN_DOUBTFUL), _x(MAX_DOUBTFUL)
     place = f"x='{left:.2f}' y='{TOP}' width='{right - left:.2f}' height='{HEIGHT - BOTTOM - TOP}'"
-    doubtful = f"<rect class='doubtful' {place} opacity='0.1'/>"
-    marks = [doubtful, *_bars(counts, threshold), *_scale(), *_threshold(threshold)]
+    floor, x = HEIGHT - BOTTOM, _x(threshold)
+    marks = [
+        f"<rect class='doubtful' {place} opacity='0.1'/>",
+        *_bars(counts, threshold),
+        f"<line x1='{SIDE}' x2='{WIDTH - SIDE}' y1='{floor}' y2='{floor}' stroke='currentColor'/>",
+        *(_text(_x(number / 5), floor + 14, f"{number / 5:g}") for number in range(6)),
+        _text(WIDTH / 2, HEIGHT - 6, SCALE),
+        f"<line class='threshold' x1='{x:.2f}' x2='{x:.2f}' y1='18' y2='{floor}' stroke='currentColor' "
+        "stroke-dasharray='4 3'/>",
+        # The words stay inside the picture.
+        _text(min(max(x, 120), WIDTH - 120), 12, f"refused \u2190 min_agreement {threshold:g} \u2192 joined"),
+    ]
     return (
         f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {WIDTH} {HEIGHT}' width='{WIDTH}' "
         f"height='{HEIGHT}' style='max-width:100%;height:auto' role='img' "
@@ -168,29 +175,6 @@ def _bars(counts: Sequence[int], threshold: float) -> Iterator[str]:
                     f"height='{height:.2f}' fill='{colour}'/>"
                 )
         yield f"{_text(_x((low + high) / 2), floor - height - 4, _short(count))}</g>"
-
-
-def _scale() -> Iterator[str]:
-    floor = HEIGHT - BOTTOM
-    yield f"<line x1='{SIDE}' x2='{WIDTH - SIDE}' y1='{floor}' y2='{floor}' stroke='currentColor'/>"
-    for number in range(6):
-        yield _text(_x(number / 5), floor + 14, f"{number / 5:g}")
-    yield _text(
-        WIDTH / 2,
-        HEIGHT - 6,
-        "agreement of the two tiles, and how many pairs of labels have it; shaded: doubtful",
-    )
-
-
-def _threshold(threshold: float) -> Iterator[str]:
-    x = _x(threshold)
-    yield (
-        f"<line class='threshold' x1='{x:.2f}' x2='{x:.2f}' y1='18' y2='{HEIGHT - BOTTOM}' stroke='currentColor' "
-        "stroke-dasharray='4 3'/>"
-    )
-    # The words stay inside the picture.
-    middle = min(max(x, 120), WIDTH - 120)
-    yield _text(middle, 12, f"refused \u2190 min_agreement {threshold:g} \u2192 joined")
 
 
 def _text(x: float, y: float, words: str) -> str:

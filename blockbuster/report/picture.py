@@ -1,19 +1,32 @@
-"""Pictures of seams: the labels around one, in colours."""
+"""Pictures of a run: the labels around its seams, in colours."""
 
 from __future__ import annotations
 
 import io
 import os
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from blockbuster.grid import TileGrid
 from blockbuster.report.colours import JOINED, SEAM_COLOURS, draw_seams, paint_labels
 from blockbuster.report.seams import SeamReport, WorstSeam
 
-__all__ = ["SeamCrop", "draw_crop", "draw_sheet", "encode_png", "place_window", "read_crop", "read_crops"]
+__all__ = [
+    "GridOf",
+    "SeamCrop",
+    "Thumbnail",
+    "draw_crop",
+    "draw_sheet",
+    "encode_png",
+    "read_crop",
+    "read_crops",
+    "read_thumbnail",
+]
+
+GridOf = Callable[[tuple[int, ...]], TileGrid | None]
 
 MAX_PICTURES = 4
 # Voxels along the longer side of a crop, and how many times the shorter side it is at most: a stack of few planes
@@ -23,6 +36,8 @@ MAX_SIDE, MAX_ELONGATION = 160, 4
 MIN_ZOOM, MAX_ZOOM = 2, 8
 # In pixels, but for the radius of a ring, which is in voxels.
 SEAM_WIDTH, RING, MARGIN, FONT_SIZE, LINE_HEIGHT = 2, 8, 12, 13, 17
+# Voxels of a thumbnail at most, and pixels across its seams.
+MAX_ROWS, MAX_COLUMNS, THUMBNAIL_SEAM_WIDTH = 180, 270, 3
 LETTERS_PER_LINE = 46
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 
@@ -54,14 +69,18 @@ class SeamCrop:
     @property
     def zoom(self) -> int:
         """Pixels per voxel in a picture."""
-        side: int = max(self.labels.shape)
-        return max(MIN_ZOOM, min(MAX_ZOOM, MIN_ZOOM * MAX_SIDE // side))
+        return _zoom(self.labels, MAX_SIDE)
 
     @property
     def caption(self) -> str:
         """What the picture shows."""
         plane = "" if len(self.seam.at) == 2 else f"; {self.axes[0]} down, {self.axes[1]} to the right"
         return f"{self.seam}{plane}"
+
+
+def _zoom(labels: np.ndarray, longest: int) -> int:
+    side: int = max(labels.shape)
+    return max(MIN_ZOOM, min(MAX_ZOOM, MIN_ZOOM * longest // side))
 
 
 def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
@@ -100,10 +119,14 @@ def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
     labels = open_labels(labels_path)
     if labels.ndim != len(seam.at) or labels.ndim < 2 or np.any(np.array(seam.at) >= labels.shape):
         return None
-    first, second = _plane(seam)
+    # The last two axes where the seam cuts one of them, else its own and the last.
+    first, second = labels.ndim - 2, labels.ndim - 1
+    cut = [axis for axis in range(labels.ndim) if _cut(seam, axis) is not None]
+    if cut and cut[-1] < first:
+        first, second = (cut[-2], cut[-1]) if len(cut) > 1 else (cut[0], second)
     lengths = (int(labels.shape[first]), int(labels.shape[second]))
     most = min(MAX_SIDE, MAX_ELONGATION * min(lengths))
-    rows, columns = place_window((seam.at[first], seam.at[second]), lengths, (most, most))
+    rows, columns = _place_window((seam.at[first], seam.at[second]), lengths, (most, most))
     box: list[int | slice] = list(seam.at)
     box[first], box[second] = rows, columns
     names = getattr(labels.metadata, "dimension_names", None) or [f"axis {axis}" for axis in range(labels.ndim)]
@@ -116,22 +139,13 @@ def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
     )
 
 
-def _plane(seam: WorstSeam) -> tuple[int, int]:
-    """Choose the two axes to show: the last two where the seam cuts one of them, else its own and the last."""
-    ndim = len(seam.at)
-    cut = [axis for axis in range(ndim) if _cut(seam, axis) is not None]
-    if not cut or cut[-1] >= ndim - 2:
-        return ndim - 2, ndim - 1
-    return (cut[-2], cut[-1]) if len(cut) > 1 else (cut[0], ndim - 1)
-
-
 def _cut(seam: WorstSeam, axis: int, start: int = 0) -> int | None:
     """Return the first voxel behind the seam along an axis; None where the two tiles lie side by side."""
     one, other = (tile[axis] for tile in seam.tiles)
     return None if one == other else seam.at[axis] + (one < other) - start
 
 
-def place_window(at: Sequence[int], lengths: Sequence[int], most: Sequence[int]) -> list[slice]:
+def _place_window(at: Sequence[int], lengths: Sequence[int], most: Sequence[int]) -> list[slice]:
     """Choose what to show around a voxel, inside the image and not longer than `most` along each axis."""
     sides = list(map(min, lengths, most))
     starts = [max(0, min(i - side // 2, n - side)) for i, side, n in zip(at, sides, lengths, strict=True)]
@@ -159,18 +173,17 @@ def draw_crop(crop: SeamCrop) -> np.ndarray:
     >>> draw_crop(crop).shape
     (8, 32, 3)
     """
-    pixels = paint_labels(crop.labels, zoom=crop.zoom)
-    rows, columns = ([] if cut is None else [cut] for cut in crop.cuts)
-    pixels = draw_seams(pixels, crop.labels, rows, columns, zoom=crop.zoom, width=SEAM_WIDTH, dashed=True)
-    return pixels if crop.seam.agreement is None else _ringed(pixels, crop)
-
-
-def _ringed(pixels: np.ndarray, crop: SeamCrop) -> np.ndarray:
     from PIL import Image, ImageDraw
 
+    zoom = crop.zoom
+    pixels = paint_labels(crop.labels, zoom=zoom)
+    rows, columns = ([] if cut is None else [cut] for cut in crop.cuts)
+    pixels = draw_seams(pixels, crop.labels, rows, columns, zoom=zoom, width=SEAM_WIDTH, dashed=True)
+    if crop.seam.agreement is None:
+        return pixels
     picture = Image.fromarray(pixels)
-    row, column = (crop.zoom * i + crop.zoom // 2 for i in crop.place)
-    radius = crop.zoom * RING
+    row, column = (zoom * i + zoom // 2 for i in crop.place)
+    radius = zoom * RING
     box = (column - radius, row - radius, column + radius, row + radius)
     ImageDraw.Draw(picture).ellipse(box, outline=tuple(SEAM_COLOURS[JOINED].tolist()))
     return np.array(picture)
@@ -203,6 +216,88 @@ def draw_sheet(crops: Sequence[SeamCrop]) -> np.ndarray:
         for line, text in enumerate(lines):
             draw.text((left, top + LINE_HEIGHT * line), text, fill=INK, font=font)
     return np.array(sheet)
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """Labels in a part of a plane, and the seams in it.
+
+    Parameters
+    ----------
+    labels : (h, w) ndarray of int
+        Labels; 0 is background.
+    at : tuple of slice or int
+        Where they are from.
+    rows, columns : list of int
+        First rows and columns of `labels` behind a seam.
+    """
+
+    labels: np.ndarray
+    at: tuple[slice | int, ...]
+    rows: list[int]
+    columns: list[int]
+
+    @property
+    def caption(self) -> str:
+        """What the picture shows."""
+        place = ", ".join(
+            f"{part.start}:{part.stop}" if isinstance(part, slice) else str(part) for part in self.at
+        )
+        seams = "; at the seams white: joined, red: kept apart, grey: nothing there"
+        return f"labels[{place}]{seams if self.rows or self.columns else ''}"
+
+    def draw(self) -> np.ndarray:
+        """Paint the labels and the seams: an array of RGB, uint8."""
+        zoom = _zoom(self.labels, MAX_COLUMNS)
+        pixels = paint_labels(self.labels, zoom=zoom)
+        return draw_seams(pixels, self.labels, self.rows, self.columns, zoom=zoom, width=THUMBNAIL_SEAM_WIDTH)
+
+
+def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thumbnail | None:
+    """Read the labels around the first of the seams to look at, or in the middle where there is none.
+
+    Parameters
+    ----------
+    labels_path : str
+        Folder of the label array; empty where there is none.
+    seams : SeamReport
+        Names the seam.
+    grid_of : callable
+        Takes the shape of the labels, gives their tiles; None where they are not known.
+
+    Returns
+    -------
+    Thumbnail or None
+        None where the labels are gone or cannot be read, or have one axis only.
+
+    Notes
+    -----
+    Reads the chunks that 180 x 270 voxels touch, nothing else.
+    """
+    from blockbuster.compat import open_labels
+
+    if not os.path.isdir(labels_path):
+        return None
+    try:
+        array = open_labels(labels_path)
+        if array.ndim < 2 or 0 in array.shape:
+            return None
+        voxel = seams.worst[0].at if seams.worst else []
+        if len(voxel) != array.ndim or np.any(np.array(voxel) >= array.shape):
+            voxel = [n // 2 for n in array.shape]
+        window = _place_window(voxel[-2:], array.shape[-2:], (MAX_ROWS, MAX_COLUMNS))
+        at: tuple[slice | int, ...] = (*voxel[:-2], *window)
+        labels = np.asarray(array[at])
+    except (OSError, TypeError, ValueError, RuntimeError):
+        # A report shows itself whatever has become of the labels.
+        return None
+    grid = grid_of(array.shape)
+    edges = ([], []) if grid is None else grid.cuts[-2:]
+    rows, columns = (
+        [cut - part.start for cut in cuts if part.start < cut < part.stop]
+        for cuts, part in zip(edges, window, strict=True)
+    )
+    return Thumbnail(labels, at, rows, columns)
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

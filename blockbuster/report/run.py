@@ -78,8 +78,8 @@ class RunReport:
     9 tiles: 8 run, 1 empty (maximum <= 12); 40 objects
     """
 
-    # Not a field: it says where the report was found, and is not kept with it.
-    _labels_path = ""
+    # Folder of the array of labels, empty where it is not known. Not a field: it is not kept with the report.
+    labels_path = ""
 
     settings: dict[str, Any] = field(default_factory=dict)
     tiles: list[list[list[int]]] = field(default_factory=list)
@@ -108,12 +108,7 @@ class RunReport:
 
     def labels_at(self, path: str | os.PathLike[str]) -> None:
         """Say in which folder the array of labels lies, so that a notebook can show pictures of its seams."""
-        self._labels_path = os.path.abspath(os.fspath(path))
-
-    @property
-    def labels_path(self) -> str:
-        """Folder of the array of labels; empty where it is not known."""
-        return self._labels_path
+        self.labels_path = os.path.abspath(os.fspath(path))
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-
-import numpy as np
+from collections.abc import Callable, Sequence
 
 from blockbuster.grid import BrickGrid, TileGrid
 
@@ -45,11 +43,16 @@ def choose_bricks(
     BrickGrid
         Bricks grown axis by axis where that saves most of what is read twice.
     """
-    n_voxels = int(np.prod(grid.shape, dtype=np.int64))
     for bricks_per_worker in BRICKS_PER_WORKER:
-        share = -(-n_voxels // (bricks_per_worker * max(1, n_workers)))
+        share = -(-math.prod(grid.shape) // (bricks_per_worker * max(1, n_workers)))
         voxels = min(most_voxels, share)
-        bricks = _grow_bricks(grid, read_unit, most_voxels=voxels, most_units=most_units)
+
+        def fits(counts: Sequence[int], voxels: int = voxels) -> bool:
+            extent = _extent(grid, counts)
+            n_units = math.prod(-(-n // unit) for n, unit in zip(extent, read_unit, strict=True))
+            return math.prod(extent) <= voxels and (most_units is None or n_units <= most_units)
+
+        bricks = _grow_bricks(grid, read_unit, fits)
         if _read_cost(grid, read_unit, bricks.tiles_per_brick) <= MAX_READ_COST:
             break
     return bricks
@@ -63,33 +66,27 @@ def bricks_of(grid: TileGrid, read_unit: Sequence[int], tiles_per_task: int) -> 
     >>> bricks_of(TileGrid.regular((80, 80), (10, 10), (1, 1)), (1, 1), 5).tiles_per_brick
     (2, 2)
     """
-    return _grow_bricks(grid, read_unit, most_tiles=tiles_per_task)
+    return _grow_bricks(
+        grid, read_unit, lambda counts: math.prod(map(min, counts, grid.grid_shape)) <= tiles_per_task
+    )
 
 
 def limit_bricks(bricks: BrickGrid, most_tiles: int) -> BrickGrid:
     """Halve bricks along their longest side until they hold at most so many tiles."""
     counts = list(bricks.tiles_per_brick)
-    while np.prod(counts, dtype=np.int64) > max(1, most_tiles):
-        longest = int(np.argmax(counts))
+    while math.prod(counts) > max(1, most_tiles):
+        longest = counts.index(max(counts))
         counts[longest] = -(-counts[longest] // 2)
     return BrickGrid(bricks.grid, tuple(counts))
 
 
-def _grow_bricks(
-    grid: TileGrid,
-    read_unit: Sequence[int],
-    *,
-    most_voxels: int | None = None,
-    most_tiles: int | None = None,
-    most_units: int | None = None,
-) -> BrickGrid:
-    """Double the brick along one axis after the other as long as it stays within the limit."""
+def _grow_bricks(grid: TileGrid, read_unit: Sequence[int], fits: Callable[[Sequence[int]], bool]) -> BrickGrid:
+    """Double the brick along one axis after the other as long as it stays within the limits."""
     counts = [1] * grid.ndim
     while True:
         short = [axis for axis in range(grid.ndim) if counts[axis] < grid.grid_shape[axis]]
         wider = [[*counts[:axis], 2 * counts[axis], *counts[axis + 1 :]] for axis in short]
-        wider = [c for c in wider if _fits(grid, c, most_voxels, most_tiles)]
-        wider = [c for c in wider if most_units is None or _n_units(grid, read_unit, c) <= most_units]
+        wider = list(filter(fits, wider))
         if not wider:
             return BrickGrid(grid, tuple(min(c, max(1, n)) for c, n in zip(counts, grid.grid_shape, strict=True)))
         counts = min(wider, key=lambda c: (_read_cost(grid, read_unit, c), max(_extent(grid, c))))
@@ -100,26 +97,12 @@ def _extent(grid: TileGrid, counts: Sequence[int]) -> list[int]:
     return [max(1, min(n * tile, length)) for n, tile, length in parts]
 
 
-def _fits(grid: TileGrid, counts: list[int], most_voxels: int | None, most_tiles: int | None) -> bool:
-    if most_tiles is not None:
-        whole = [min(c, n) for c, n in zip(counts, grid.grid_shape, strict=True)]
-        return int(np.prod(whole, dtype=np.int64)) <= most_tiles
-    return most_voxels is None or int(np.prod(_extent(grid, counts), dtype=np.int64)) <= most_voxels
-
-
-def _n_units(grid: TileGrid, read_unit: Sequence[int], counts: Sequence[int]) -> int:
-    return math.prod(-(-extent // unit) for extent, unit in zip(_extent(grid, counts), read_unit, strict=True))
-
-
 def _read_cost(grid: TileGrid, read_unit: Sequence[int], counts: Sequence[int]) -> float:
     """Voxels decoded for each voxel of the core of a brick in the middle of the image."""
     cost = 1.0
     for extent, halo, unit, length in zip(_extent(grid, counts), grid.halo, read_unit, grid.shape, strict=True):
         if extent >= length:
             continue
-        if extent % unit == 0:
-            decoded = extent + 2 * -(-halo // unit) * unit
-        else:
-            decoded = extent + 2 * halo + unit - 1
-        cost *= decoded / extent
+        around = 2 * halo + unit - 1 if extent % unit else 2 * -(-halo // unit) * unit
+        cost *= (extent + around) / extent
     return cost

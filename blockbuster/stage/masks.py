@@ -47,13 +47,15 @@ class MaskWatch:
     n_whole: int = 0
 
     def look(self, labels: np.ndarray, n_labels: int) -> None:
-        """Take the labels of a tile with its halo, and how many there are in its core."""
+        """Look at the labels of a tile with its halo, of which there are so many in its core."""
         if self.in_pieces is None:
             return
+        if n_labels > math.prod(labels.shape[axis] for axis in self.apart_axes):
+            self.in_pieces = None
+            return
         merged = tuple([axis for axis in range(labels.ndim) if axis not in self.apart_axes])
-        if n_labels > math.prod(labels.shape[axis] for axis in self.apart_axes) or not _has_one_id(
-            labels, merged
-        ):
+        largest = labels.max(axis=merged, keepdims=True)
+        if not ((labels == largest) | (labels == 0)).all():
             self.in_pieces = None
         elif not self.in_pieces and self.n_whole < MAX_WHOLE:
             self.in_pieces = _is_in_pieces(labels, merged)
@@ -71,30 +73,16 @@ def describe_mask(n_tiles: int) -> str:
     )
 
 
-def _has_one_id(labels: np.ndarray, merged: Index) -> bool:
-    """Return whether there is no more than one id at each position."""
-    largest = labels.max(axis=merged, keepdims=True)
-    return bool(((labels == largest) | (labels == 0)).all())
-
-
 def _is_in_pieces(labels: np.ndarray, merged: Index) -> bool:
     """Return whether labels at a position fall into pieces that do not touch, not even by a corner."""
     from scipy import ndimage
 
-    inside = _cut_to_content(labels > 0)
+    inside = labels > 0
+    # The box around what is labelled.
+    inside = inside[ndimage.find_objects(inside.view(np.uint8))[0]]
     if inside.all():
         return False
     structure = np.zeros((3,) * labels.ndim, bool)
     structure[tuple(slice(None) if axis in merged else 1 for axis in range(labels.ndim))] = True
     n_positions = np.count_nonzero(inside.any(axis=merged))
     return bool(ndimage.label(inside, structure)[1] > n_positions)
-
-
-def _cut_to_content(inside: np.ndarray) -> np.ndarray:
-    """Cut a boolean array, with something in it, down to the box around that."""
-    box = []
-    for axis in range(inside.ndim):
-        others = tuple([other for other in range(inside.ndim) if other != axis])
-        places = np.flatnonzero(inside.any(axis=others))
-        box.append(slice(places[0], places[-1] + 1))
-    return inside[tuple(box)]

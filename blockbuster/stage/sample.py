@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "read_boxes",
     "read_boxes_by_tiles",
     "sample_pixels",
+    "spread_evenly",
 ]
 
 SAMPLE_VOXELS = 2**24
@@ -31,7 +33,7 @@ SAMPLE_PIECES = 64
 
 def hold_small(source: Source) -> Source:
     """Read an image that is no larger than a sample, if it can be, so that what is read later is decoded once."""
-    if source.kind == "numpy" or int(np.prod(source.shape, dtype=np.int64)) > SAMPLE_VOXELS:
+    if source.kind == "numpy" or math.prod(source.shape) > SAMPLE_VOXELS:
         return source
     try:
         return NumpySource(source.read(tuple(slice(0, n) for n in source.shape)), axes=source.axes)
@@ -67,9 +69,41 @@ def sample_pixels(source: Source, most_voxels: int | None = None) -> np.ndarray:
 def choose_pieces(source: Source, most_voxels: int | None = None) -> list[Box]:
     """Choose boxes spread evenly over an image, or the whole of a small one; the same at every call."""
     most_voxels = SAMPLE_VOXELS if most_voxels is None else most_voxels
-    if int(np.prod(source.shape, dtype=np.int64)) <= most_voxels:
+    if math.prod(source.shape) <= most_voxels:
         return [tuple(slice(0, n) for n in source.shape)]
-    return _pieces(source, most_voxels // SAMPLE_PIECES)
+    room = most_voxels // SAMPLE_PIECES
+    side = math.isqrt(room)
+    # The last axes are long.
+    box = [1] * len(source.shape)
+    for axis in reversed(range(len(box))):
+        box[axis] = max(1, min(source.shape[axis], side, room))
+        room //= box[axis]
+    n_places = [-(-n // length) for n, length in zip(source.shape, box, strict=True)]
+    chunks = Chunks(source)
+    pieces = []
+    for place in spread_evenly(math.prod(n_places), SAMPLE_PIECES):
+        piece = []
+        for axis, i in enumerate(np.unravel_index(place, n_places)):
+            start = int(i) * box[axis]
+            chunk = chunks.around(axis, start)
+            # It stays in the chunk that it starts in, if it fits.
+            if chunk.stop - chunk.start >= box[axis]:
+                start = min(start, chunk.stop - box[axis])
+            piece.append(slice(start, min(start + box[axis], source.shape[axis])))
+        pieces.append(tuple(piece))
+    return pieces
+
+
+def spread_evenly(n_places: int, most: int) -> list[int]:
+    """Choose so many places at most, the same at every call.
+
+    Examples
+    --------
+    >>> spread_evenly(100, 4)
+    [30, 92, 54, 16]
+    """
+    # A step near the golden section does not fall into the grid's rhythm.
+    return [int((k + 0.5) * 0.6180339887 % 1 * n_places) for k in range(min(n_places, most))]
 
 
 def finite_pixels(pieces: Sequence[np.ndarray]) -> np.ndarray:
@@ -96,36 +130,6 @@ def _shared(boxes: Sequence[Box], core: Box) -> Iterator[tuple[int, Box]]:
         common = common_box(box, core)
         if all(part.start < part.stop for part in common):
             yield number, common
-
-
-def _pieces(source: Source, voxels: int) -> list[Box]:
-    """Cut boxes of about so many voxels, the last axes long, at evenly spread positions."""
-    box = [1] * len(source.shape)
-    room = voxels
-    side = int(np.sqrt(voxels))
-    for axis in range(len(box) - 1, -1, -1):
-        box[axis] = max(1, min(source.shape[axis], side, room))
-        room //= box[axis]
-    n_places = [-(-n // length) for n, length in zip(source.shape, box, strict=True)]
-    total = int(np.prod(n_places, dtype=np.int64))
-    # A step that is odd and near the golden section does not fall into the grid's rhythm.
-    steps = [int((k + 0.5) * 0.6180339887 % 1 * total) for k in range(min(total, SAMPLE_PIECES))]
-    places = [np.unravel_index(step, n_places) for step in steps]
-    chunks = Chunks(source)
-    return [
-        _piece(source, chunks, [int(i) * n for i, n in zip(place, box, strict=True)], box) for place in places
-    ]
-
-
-def _piece(source: Source, chunks: Chunks, starts: Sequence[int], box: Sequence[int]) -> Box:
-    """Move a box into the chunk that it starts in, along axes where it fits; cut it at the end of the image."""
-    parts = []
-    for axis, (start, length) in enumerate(zip(starts, box, strict=True)):
-        chunk = chunks.around(axis, start)
-        if chunk.stop - chunk.start >= length:
-            start = min(start, chunk.stop - length)
-        parts.append(slice(start, min(start + length, source.shape[axis])))
-    return tuple(parts)
 
 
 class Chunks:
@@ -175,7 +179,10 @@ def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
     chunks = Chunks(source)
     groups: dict[tuple[int, ...], list[int]] = {}
     for number, box in enumerate(boxes):
-        groups.setdefault(_key(chunks, box, number), []).append(number)
+        around = [chunks.around(axis, part.start) for axis, part in enumerate(box)]
+        is_inside = all(part.stop <= chunk.stop for part, chunk in zip(box, around, strict=True))
+        key = tuple(chunk.start for chunk in around) if is_inside else (-1, number)
+        groups.setdefault(key, []).append(number)
     found: dict[int, np.ndarray] = {}
     for numbers in groups.values():
         ends = zip(*(boxes[number] for number in numbers), strict=True)
@@ -218,10 +225,3 @@ def read_boxes_by_tiles(
             else:
                 found += cut_pieces(boxes, grid.core(tile), pixels, grid.region(tile))
     return found
-
-
-def _key(chunks: Chunks, box: Box, number: int) -> tuple[int, ...]:
-    """The same for boxes in the same chunk, and for no others."""
-    around = [chunks.around(axis, part.start) for axis, part in enumerate(box)]
-    inside = all(part.stop <= chunk.stop for part, chunk in zip(box, around, strict=True))
-    return tuple(chunk.start for chunk in around) if inside else (-1, number)
