@@ -14,9 +14,9 @@ import zarr
 from blockbuster.execution import find_execution, with_workers
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.jit import in_native_order
-from blockbuster.output.label_image import geometry_of_labels, warn_of_transformations_left_out
 from blockbuster.output.paths import check_groups, resolve_place
-from blockbuster.output.publishing import OutputPlace, clear_partial, is_label_image, replaced_output
+from blockbuster.output.places import OutputPlace, check_independent, warn_of_transformations_left_out
+from blockbuster.output.publishing import replaced_output
 from blockbuster.process import tile_process
 from blockbuster.report import REPORT, RunReport, read_report
 from blockbuster.run.finish import FinishedStage
@@ -165,16 +165,11 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     [[0, 1], [2, 1]]
     """
     place = resolve_place(path, component)
-    for folder in (place.path, os.path.dirname(place.path)):
-        if is_label_image(pathlib.Path(folder)):
-            raise ValueError(
-                f"{folder} is a label image, whose levels must fit each other; segment again with "
-                "sequential_labels=True and overwrite=True."
-            )
-    if not os.path.lexists(place.path) and os.path.lexists(place.sibling("partial")):
+    check_independent(place)
+    if not os.path.lexists(place.path) and os.path.lexists(place.partial.path):
         # An earlier call was killed when the old array was aside and the new one not yet in its place.
         with _locked(place):
-            clear_partial(place)
+            place.partial.clear()
     labels = _open_labels(place.store, component, "label array")
     check_groups(place)
     unit = labels.shards or labels.chunks
@@ -205,7 +200,7 @@ def _keep_report(place: OutputPlace, new_path: str, n_objects: int) -> None:
 
 
 def _locked(place: OutputPlace) -> contextlib.AbstractContextManager[object]:
-    return hold_lock(place.lock_path, f"the output {place.path}")
+    return hold_lock(place.sibling("lock"), f"the output {place.path}")
 
 
 def _as_it_is(tile: np.ndarray) -> np.ndarray:
@@ -259,7 +254,7 @@ def _merge_own_stage(
     if fault:
         raise FileExistsError(fault)
     check_groups(place)
-    geometry = geometry_of_labels(place, None, 0, staged.bricks.grid.shape, path=None)
+    geometry = place.find_geometry(None, 0, staged.bricks.grid.shape, path=None)
     warn_of_transformations_left_out(place, geometry)
     with (
         _locked(place),

@@ -191,8 +191,6 @@ class _Job:
 def _plan_as_dict(plan: RunPlan) -> dict[str, Any]:
     """Return what a run would read, hold and write: voxels and bytes, fit for JSON."""
     grid, bricks, source = plan.grid, plan.bricks, plan.source
-    levels = plan.geometry.levels if plan.geometry is not None else ()
-    is_pyramid = plan.place is not None and plan.place.is_label_image
     return {
         "image": {
             "name": source.name,
@@ -209,7 +207,7 @@ def _plan_as_dict(plan: RunPlan) -> dict[str, Any]:
         "output": {
             "path": None if plan.place is None else plan.place.path,
             "bytes": plan.label_bytes,
-            "levels": len(levels) if is_pyramid else 1,
+            "levels": 1 + len(plan.coarse_shapes),
         },
         "settings": plan.settings,
     }

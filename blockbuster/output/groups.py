@@ -22,7 +22,7 @@ from zarr.storage import LocalStore
 from blockbuster.errors import muted
 from blockbuster.rundir.durable import read_object, sweep_unfinished, write_durably
 
-__all__ = ["EnclosingGroups", "zarr_node"]
+__all__ = ["EnclosingGroups", "LabelImageGroups", "is_ome_image", "is_ome_labels", "zarr_node"]
 
 OME_VERSION = "0.5"
 # What lies beside an output while it is made.
@@ -41,6 +41,24 @@ def zarr_node(path: Path) -> str:
     return "group" if (path / ".zgroup").is_file() else "other"
 
 
+def is_ome_image(folder: str) -> bool:
+    """Return whether a folder holds the metadata of an OME-Zarr image."""
+    return any("multiscales" in stated for stated in _ome_metadata(folder))
+
+
+def is_ome_labels(folder: str) -> bool:
+    """Return whether a folder holds the metadata of an OME-NGFF label image."""
+    return any("multiscales" in stated and "image-label" in stated for stated in _ome_metadata(folder))
+
+
+def _ome_metadata(folder: str) -> list[dict[str, Any]]:
+    """Read what may describe an image: the attributes of a group, and what they hold under ``"ome"``."""
+    zarr_json = read_object(Path(folder, "zarr.json")) or {}
+    attributes = [read_object(Path(folder, ".zattrs")), zarr_json.get("attributes")]
+    found = [stated for stated in attributes if isinstance(stated, dict)]
+    return found + [stated["ome"] for stated in found if isinstance(stated.get("ome"), dict)]
+
+
 @dataclass(frozen=True)
 class EnclosingGroups:
     """The groups of a store that labels lie in, and those that the store lies in.
@@ -53,14 +71,11 @@ class EnclosingGroups:
         Folder of the labels.
     zarr_format : {2, 3}
         Of the store.
-    lists_labels : bool
-        Whether the labels are a label image, which the group around it lists.
     """
 
     store: str
     path: str
     zarr_format: Literal[2, 3]
-    lists_labels: bool
 
     @property
     def folders(self) -> list[str]:
@@ -81,8 +96,7 @@ class EnclosingGroups:
     def fault(self) -> str:
         """Describe what would keep their metadata from being written; empty if nothing."""
         try:
-            if self.lists_labels:
-                self._listing()
+            self.listing()
         except ValueError as error:
             return f"write_to: {error}"
         for folder in filter(_is_consolidated, self.folders):
@@ -102,16 +116,18 @@ class EnclosingGroups:
         return ""
 
     def update(self) -> None:
-        """List a label image, and write consolidated metadata anew; nobody else may do so in this store now."""
+        """List the labels, and write consolidated metadata anew; nobody else may do so in this store now."""
         for folder in self.folders:
             sweep_unfinished(folder, self._owner(folder))
-        if self.lists_labels:
-            file, old, new = self._listing()
-            if new != old:
-                self._write(file, json.dumps(new, indent=2).encode())
+        for file, document in self.listing().items():
+            self._write(file, json.dumps(document, indent=2).encode())
         for folder in filter(_is_consolidated, self.folders):
             for name, data in _consolidate(folder).items():
                 self._write(Path(folder, name), data)
+
+    def listing(self) -> dict[Path, dict[str, Any]]:
+        """Return what must be written into which file for the labels to be listed; nothing lists an array."""
+        return {}
 
     def _write(self, file: Path, data: bytes) -> None:
         write_durably(file, data, owner=self._owner(str(file.parent)))
@@ -120,19 +136,24 @@ class EnclosingGroups:
         """Name the store as it is seen from a folder: runs on other stores may write to a group around them."""
         return hashlib.sha256(os.path.relpath(self.store, folder).encode()).hexdigest()[:12]
 
-    def _listing(self) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-        """Return the file that lists labels, what it holds, and what it will hold."""
+
+class LabelImageGroups(EnclosingGroups):
+    """The groups around a label image, of which the innermost lists it."""
+
+    def listing(self) -> dict[Path, dict[str, Any]]:
+        """Return the file that lists labels with what it must hold; nothing where it does."""
         parent, name = os.path.split(self.path)
         file = Path(parent, ".zattrs" if self.zarr_format == 2 else "zarr.json")
         document = read_object(file) if file.exists() else {}
         if document is None:
             raise ValueError(f"{file} is not a JSON object; repair or remove it.")
         if self.zarr_format == 2:
-            return file, document, _listed(document, name, file)
-        attributes = _object_in(document, "attributes", file)
-        ome = {"version": OME_VERSION, **_object_in(attributes, "ome", file)}
-        new = {**document, "attributes": {**attributes, "ome": _listed(ome, name, file)}}
-        return file, document, new
+            new = _listed(document, name, file)
+        else:
+            attributes = _object_in(document, "attributes", file)
+            ome = {"version": OME_VERSION, **_object_in(attributes, "ome", file)}
+            new = {**document, "attributes": {**attributes, "ome": _listed(ome, name, file)}}
+        return {} if new == document else {file: new}
 
 
 def _object_in(holder: dict[str, Any], name: str, file: Path) -> dict[str, Any]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import zarr
 
 from blockbuster.output.downsample import Coarsening
-from blockbuster.output.storage import coarse_chunks
 from blockbuster.source.geometry import Geometry, LevelGeometry
 
-__all__ = ["ArrayLayout", "OutputLayout", "label_array", "label_image"]
+__all__ = ["ArrayLayout", "OutputLayout", "image_attributes"]
 
 Index = tuple[int, ...]
 
@@ -32,6 +32,8 @@ class ArrayLayout:
         Of the axes.
     attributes : dict
         Ready for JSON.
+    path : str
+        Where it lies in the folder of the labels.
     """
 
     shape: Index
@@ -40,6 +42,7 @@ class ArrayLayout:
     shard: Index
     names: tuple[str, ...] | None = None
     attributes: dict[str, Any] = field(default_factory=dict)
+    path: str = ""
 
 
 @dataclass(frozen=True)
@@ -60,62 +63,28 @@ class OutputLayout:
     attributes: dict[str, Any] = field(default_factory=dict)
     steps: tuple[Coarsening, ...] = ()
 
+    def create(self, group: zarr.Group, component: str) -> None:
+        """Create the labels, all background, inside a group."""
+        if self.attributes:
+            group.require_group(component).attrs.update(self.attributes)
+        for array in self.arrays:
+            options: dict[str, Any] = {"chunks": array.chunk, "attributes": array.attributes}
+            if group.metadata.zarr_format == 3:
+                from zarr.codecs import ZstdCodec
 
-def label_array(array: ArrayLayout, geometry: Geometry | None) -> OutputLayout:
-    """Describe a label array of its own; what is known of its place in the world goes into its attributes.
-
-    Parameters
-    ----------
-    array : ArrayLayout
-        The array.
-    geometry : Geometry or None
-        Of the image, its first level being the one that was segmented.
-
-    Examples
-    --------
-    >>> array = ArrayLayout((8, 9), np.dtype("int32"), (8, 9), (8, 9), ("y", "x"))
-    >>> label_array(array, None).arrays[0].attributes
-    {}
-    """
-    found = None if geometry is None else geometry.for_labels(len(array.shape))
-    if found is None or len(found.axes) != len(array.shape):
-        return OutputLayout((array,))
-    transformations = [*found.levels[0].transformations, *found.transformations]
-    attributes: dict[str, Any] = {"axes": list(found.axes)}
-    if transformations:
-        attributes["coordinateTransformations"] = transformations
-    return OutputLayout((replace(array, attributes=attributes),))
+                options["compressors"] = ZstdCodec(level=1, checksum=True)
+                options["shards"] = array.shard if array.shard != array.chunk else None
+                options["dimension_names"] = array.names
+            else:
+                # As OME-NGFF has it; a folder of a million files is slow on many file systems.
+                options["chunk_key_encoding"] = {"name": "v2", "separator": "/"}
+                if array.names:
+                    options["attributes"] = {**array.attributes, "_ARRAY_DIMENSIONS": list(array.names)}
+            name = f"{component}/{array.path}".rstrip("/")
+            group.create_array(name, shape=array.shape, dtype=array.dtype, **options)
 
 
-def label_image(array: ArrayLayout, geometry: Geometry, name: str) -> OutputLayout:
-    """Describe an OME-NGFF label image with the levels of its image.
-
-    Parameters
-    ----------
-    array : ArrayLayout
-        Its finest level.
-    geometry : Geometry
-        Of the image, its first level being the one that was segmented.
-    name : str
-        Of the label image.
-
-    References
-    ----------
-    J. Moore et al. (2021), OME-NGFF: a next-generation file format for expanding bioimaging data-access
-    strategies. Nature Methods 18: 1496-1498; specification 0.4 and 0.5, section "labels".
-    """
-    found = geometry.for_labels(len(array.shape))
-    first = replace(array, names=tuple(str(axis["name"]) for axis in found.axes))
-    arrays, steps = [first], []
-    for number, level in enumerate(found.levels[1:]):
-        step = Coarsening(found.levels[number].shape, level.shape, found.ratio(number))
-        chunk, shard = coarse_chunks(level.shape, arrays[-1].shard, step.blocks)
-        arrays.append(replace(first, shape=level.shape, chunk=chunk, shard=shard))
-        steps.append(step)
-    return OutputLayout(tuple(arrays), _attributes(found, name), tuple(steps))
-
-
-def _attributes(geometry: Geometry, name: str) -> dict[str, Any]:
+def image_attributes(geometry: Geometry, name: str) -> dict[str, Any]:
     """Write the metadata of a label image, which lies two groups below its image."""
     multiscale: dict[str, Any] = {
         "name": name,

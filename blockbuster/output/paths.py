@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from blockbuster.errors import show_url
-from blockbuster.output.groups import zarr_node
-from blockbuster.output.publishing import OutputPlace
-from blockbuster.rundir.durable import read_object
+from blockbuster.output import places
+from blockbuster.output.groups import is_ome_image, zarr_node
+from blockbuster.output.places import OutputPlace, check_apart, lies_in
 from blockbuster.source.location import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_SHOWN, has_long_name
 
 __all__ = [
     "check_groups",
     "check_stage_dir",
     "default_stage_parent",
-    "holds_ome_labels",
     "resolve_output",
     "resolve_place",
 ]
@@ -66,8 +65,7 @@ def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
         raise ValueError(
             f"write_to is {os.fspath(write_to)!r}; give the labels a name of their own, e.g. 'labels.zarr'."
         )
-    place = OutputPlace(store, component)
-    place = dataclasses.replace(place, is_label_image=holds_ome_labels(place))
+    place = next(kind for kind in places.KINDS if kind.suits(store, component))(store, component)
     longest = max([os.path.basename(place.sibling("partial")), *component.split("/")], key=len)
     if len(os.fsencode(longest)) > MAX_NAME_BYTES:
         raise ValueError(
@@ -109,13 +107,7 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
         If the folder cannot be written to.
     """
     place = resolve_place(write_to, output_component)
-    if is_ome_image(place.store) and not place.is_label_image:
-        raise ValueError(
-            f"write_to: {place.store} is an OME-Zarr image; labels inside it are named "
-            "output_component='labels/NAME', or give another path."
-        )
-    if image is not None:
-        _check_apart(place.path, "write_to", image, inside_allowed=place.is_label_image)
+    place.check_image(image)
     _refuse_nodes(os.path.dirname(place.store), "write_to", place.store, ("array", "image"))
     _check_writable(os.path.dirname(place.store), "write_to")
     fault = place.fault(overwrite=overwrite)
@@ -140,12 +132,6 @@ def check_groups(place: OutputPlace) -> None:
         raise ValueError(fault)
 
 
-def holds_ome_labels(place: OutputPlace) -> bool:
-    """Return whether a place is that of a label image inside an OME-Zarr image."""
-    parent, _, name = place.component.partition("/")
-    return parent == "labels" and bool(name) and "/" not in name and is_ome_image(place.store)
-
-
 def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None) -> str:
     """Turn `stage_dir` into a folder that can take a stage; it need not exist.
 
@@ -158,8 +144,8 @@ def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None
     """
     path = _local_path(stage_dir, "stage_dir")
     if image is not None:
-        _check_apart(os.path.join(path, "stage"), "stage_dir", image, inside_allowed=False)
-    if place is not None and _holds(place.store, path):
+        check_apart(os.path.join(path, "stage"), "stage_dir", image)
+    if place is not None and lies_in(path, place.store):
         raise ValueError(f"stage_dir: {path} is the output or lies in it; give another folder.")
     _refuse_nodes(path, "stage_dir", path, ("array", "image", "group"))
     _check_writable(path, "stage_dir")
@@ -177,17 +163,6 @@ def default_stage_parent(image: str | None, place: OutputPlace | None) -> str:
         if os.access(beside, os.W_OK | os.X_OK):
             return beside
     return tempfile.gettempdir()
-
-
-def is_ome_image(store: str) -> bool:
-    """Return whether a folder holds the metadata of an OME-Zarr image."""
-    stated = [
-        read_object(Path(store, ".zattrs")),
-        (read_object(Path(store, "zarr.json")) or {}).get("attributes"),
-    ]
-    attributes = [found for found in stated if isinstance(found, dict)]
-    attributes += [found["ome"] for found in attributes if isinstance(found.get("ome"), dict)]
-    return any("multiscales" in found for found in attributes)
 
 
 def _local_path(path: Any, name: str) -> str:
@@ -255,21 +230,6 @@ def _is_mount_point(path: str) -> bool:
 def _own_folders() -> set[str]:
     """The working directory and the home folder."""
     return {os.path.realpath(folder) for folder in (os.getcwd(), os.path.expanduser("~"))}
-
-
-def _holds(folder: str, path: str) -> bool:
-    """Return whether a path is a folder or lies in it, links followed."""
-    folder, path = os.path.realpath(folder), os.path.realpath(path)
-    return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _check_apart(path: str, name: str, image: str, *, inside_allowed: bool) -> None:
-    """Refuse a path that is the input, lies in it, or holds it."""
-    if _holds(path, image):
-        what = "is the image itself" if _holds(image, path) else f"holds the image {image}"
-        raise ValueError(f"{name}: {path} {what}; give another path.")
-    if _holds(image, path) and not inside_allowed:
-        raise ValueError(f"{name}: {path} lies in the image {image}; give another path.")
 
 
 def _refuse_nodes(folder: str, name: str, path: str, kinds: tuple[str, ...]) -> None:

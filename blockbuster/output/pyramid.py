@@ -16,15 +16,15 @@ from blockbuster.grid import TileGrid, relative_box
 from blockbuster.output.downsample import Coarsening
 from blockbuster.output.layout import ArrayLayout, OutputLayout
 from blockbuster.output.storage import group_shards
-from blockbuster.output.targets import ZarrTarget
+from blockbuster.output.targets import Target, ZarrTarget
 
-__all__ = ["LevelJob", "PyramidTarget", "fill_level_box", "n_along"]
+__all__ = ["LevelJob", "PyramidTarget", "fill_level_box", "level_jobs"]
 
 Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
-class PyramidTarget:
+class PyramidTarget(Target):
     """The finest level, and those after it that are made of labels which are in memory anyway.
 
     Parameters
@@ -41,9 +41,9 @@ class PyramidTarget:
 
     @classmethod
     def of_levels(cls, folder: str, layout: OutputLayout, unfinished: str) -> PyramidTarget:
-        """Describe the levels of the label image in `folder` that can be written together."""
-        paths = [str(Path(folder, str(number))) for number in range(1 + n_along(layout))]
-        targets = [ZarrTarget(path, unfinished) for path in paths]
+        """Describe the levels of the labels in `folder` that can be written together."""
+        along = layout.arrays[: 1 + _n_along(layout)]
+        targets = [ZarrTarget(str(Path(folder, array.path)), unfinished) for array in along]
         return cls(targets[0], tuple(zip(layout.steps, targets[1:], strict=False)))
 
     def write(self, box: Box, labels: np.ndarray) -> None:
@@ -77,7 +77,7 @@ class PyramidTarget:
             yield box
 
 
-def n_along(layout: OutputLayout) -> int:
+def _n_along(layout: OutputLayout) -> int:
     """Count the levels that can be written with the finest one: their shards lie in those of the one before."""
     fits = map(_fits, itertools.pairwise(layout.arrays), layout.steps)
     return sum(1 for _ in itertools.takewhile(bool, fits))
@@ -112,14 +112,6 @@ class LevelJob:
     boxes: TileGrid
     step: Coarsening
 
-    @classmethod
-    def of_level(cls, folder: str, layout: OutputLayout, number: int, unfinished: str) -> LevelJob:
-        """Describe how a level of the label image in `folder` is written."""
-        array = layout.arrays[number]
-        boxes = TileGrid.regular(array.shape, group_shards(array.shape, array.shard), (0,) * len(array.shape))
-        target = ZarrTarget(str(Path(folder, str(number))), unfinished)
-        return cls(str(Path(folder, str(number - 1))), target, boxes, layout.steps[number - 1])
-
     @cached_property
     def labels(self) -> zarr.Array[Any]:
         """The level before."""
@@ -127,6 +119,17 @@ class LevelJob:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+
+def level_jobs(folder: str, layout: OutputLayout, unfinished: str) -> dict[int, LevelJob]:
+    """Describe by number how the levels of labels in `folder` are written that do not go with the finest."""
+    jobs = {}
+    for number in range(1 + _n_along(layout), len(layout.arrays)):
+        finer, array = layout.arrays[number - 1 : number + 1]
+        boxes = TileGrid.regular(array.shape, group_shards(array.shape, array.shard), (0,) * len(array.shape))
+        target = ZarrTarget(str(Path(folder, array.path)), unfinished)
+        jobs[number] = LevelJob(str(Path(folder, finer.path)), target, boxes, layout.steps[number - 1])
+    return jobs
 
 
 def fill_level_box(job: LevelJob, number: int) -> tuple[int, str]:

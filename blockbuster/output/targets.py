@@ -22,7 +22,7 @@ from blockbuster.compat import chunk_keys, load_npy
 from blockbuster.grid import relative_box
 from blockbuster.rundir.durable import checksum_files, full_disk_explained, replaced_file
 
-__all__ = ["ArrayTarget", "NpyTarget", "ZarrTarget"]
+__all__ = ["ArrayTarget", "NpyTarget", "Target", "ZarrTarget"]
 
 Box = tuple[slice, ...]
 # Of the chunks in a shard, and the place of one that is not there.
@@ -30,8 +30,23 @@ CODEC = Zstd(level=1, checksum=True)
 ABSENT = 2**64 - 1
 
 
+class Target:
+    """What writes final labels; by itself it tells nothing of what is stored, as where that ends with the run."""
+
+    def write(self, box: Box, labels: np.ndarray) -> None:
+        """Write the labels of a box."""
+        raise NotImplementedError
+
+    def checksum(self, box: Box) -> str:
+        """Checksum of what is stored of a box; empty where nothing is, or none is kept."""
+        return ""
+
+    def clear(self, box: Box) -> None:
+        """Remove what is stored of a box, so that it is background."""
+
+
 @dataclass(frozen=True)
-class ArrayTarget:
+class ArrayTarget(Target):
     """An array in the memory of this process.
 
     Parameters
@@ -46,16 +61,9 @@ class ArrayTarget:
         """Write the labels of a box."""
         self.array[box] = labels
 
-    def checksum(self, box: Box) -> str:
-        """Nothing is stored."""
-        return ""
-
-    def clear(self, box: Box) -> None:
-        """Background is there already."""
-
 
 @dataclass(frozen=True)
-class NpyTarget:
+class NpyTarget(Target):
     """A ``.npy`` file that any process can map.
 
     Parameters
@@ -72,16 +80,9 @@ class NpyTarget:
         mapped[box] = labels
         mapped.flush()
 
-    def checksum(self, box: Box) -> str:
-        """None is kept: the file ends with the run."""
-        return ""
-
-    def clear(self, box: Box) -> None:
-        """Background is there already."""
-
 
 @dataclass(frozen=True)
-class ZarrTarget:
+class ZarrTarget(Target):
     """A zarr array on disk.
 
     Parameters

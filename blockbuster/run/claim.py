@@ -23,7 +23,8 @@ from blockbuster.identity.owners import (
     refuse_foreign,
     refuse_links,
 )
-from blockbuster.output.publishing import OutputPlace, clear_partial, finish_publishing
+from blockbuster.output.places import OutputPlace
+from blockbuster.output.publishing import finish_publishing
 from blockbuster.report import RunReport, installed_versions, read_report
 from blockbuster.run.plan import RunPlan
 from blockbuster.rundir.durable import make_folders
@@ -172,7 +173,7 @@ def throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
 def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
     locks = {plan.stage_path.removesuffix("stage") + "lock": f"the stage {plan.stage_path}"}
     if plan.place is not None:
-        locks = {plan.place.lock_path: f"the output {plan.place.path}", **locks}
+        locks = {plan.place.sibling("lock"): f"the output {plan.place.path}", **locks}
     held = []
     with contextlib.ExitStack() as stack:
         for path, what in sorted(locks.items()):
@@ -226,7 +227,9 @@ class _Claimant:
                 differences += [changed] if changed else []
             if not differences:
                 return report
-        fault = place.fault(overwrite=place.replaces or (self.plan.options.resume and place.waits_for_swap))
+        fault = place.fault(
+            overwrite=place.replaces or (self.plan.options.resume and place.partial.waits_for_swap)
+        )
         if fault and self.plan.options.resume and os.path.lexists(place.path):
             fault += f" It is not what this call would make: {'; '.join(differences)}."
         if fault:
@@ -298,7 +301,7 @@ class _Claimant:
             if is_open_to_others(path):
                 warn_user(OPEN_STAGE.format(path=path, share=SHARE))
             plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
-            if plan.place is not None and plan.place.waits_for_swap:
+            if plan.place is not None and plan.place.partial.waits_for_swap:
                 # The run was allowed to replace the old array, and had begun to.
                 plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
             fingerprint = _vouched_for(path, _fingerprint_of(path, manifest), known)
@@ -332,8 +335,8 @@ class _Claimant:
     def _begun(self, known: Fingerprint) -> Claim:
         plan = self.plan
         if plan.place is not None:
-            clear_partial(plan.place)
-            check_free(plan.place.sibling("partial"))
+            plan.place.partial.clear()
+            check_free(plan.place.partial.path)
             # An array that was put aside may be back, and files of others may be in the way.
             fault = plan.place.fault(overwrite=plan.place.replaces)
             if fault:
@@ -439,7 +442,7 @@ def _must_stay(plan: RunPlan) -> list[str]:
 def _how_to_continue(claim: Claim) -> str:
     if claim.finished is not None:
         return "The labels were complete already."
-    partial = claim.plan.place.sibling("partial") if claim.plan.place else ""
+    partial = claim.plan.place.partial.path if claim.plan.place else ""
     kept = claim.directory + (f" and {partial}" if os.path.isdir(partial) else "")
     if not has_finished_work(claim.directory):
         return f"The stage is kept in {kept}; no task was finished, and the next call starts anew."

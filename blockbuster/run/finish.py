@@ -17,14 +17,14 @@ from blockbuster.errors import muted, warn_user
 from blockbuster.execution import Execution
 from blockbuster.kernels.jit import told_of_compiling
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
-from blockbuster.merge.remap import LabelTarget
 from blockbuster.merge.table import RemapTable
-from blockbuster.output.layout import ArrayLayout, OutputLayout, label_array, label_image
-from blockbuster.output.publishing import OutputPlace, partial_output
-from blockbuster.output.pyramid import LevelJob, PyramidTarget, fill_level_box, n_along
+from blockbuster.output.layout import ArrayLayout
+from blockbuster.output.places import OutputPlace
+from blockbuster.output.publishing import partial_output
+from blockbuster.output.pyramid import LevelJob, fill_level_box, level_jobs
 from blockbuster.output.storage import label_chunks
-from blockbuster.output.targets import ArrayTarget, NpyTarget, ZarrTarget
-from blockbuster.report import FINEST, REPORT, RunReport, SeamReport
+from blockbuster.output.targets import ArrayTarget, NpyTarget, Target
+from blockbuster.report import REPORT, RunReport, SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.failpoints import reach
@@ -139,21 +139,13 @@ class FinishedStage:
     def publish(
         self, table: RemapTable, place: OutputPlace, axes: str | None, geometry: Geometry | None = None
     ) -> None:
-        """Write the labels to a zarr array, or to a label image, that becomes visible once it is complete."""
+        """Write the labels to a place where they become visible once they are complete."""
         array = ArrayLayout(self.shape, table.dtype, *self.storage, tuple(axes) if axes else None)
-        if place.is_label_image:
-            assert geometry is not None
-            layout = label_image(array, geometry, os.path.basename(place.path))
-        else:
-            layout = label_array(array, geometry)
+        layout = place.layout(array, geometry)
         with partial_output(place, layout, run=self.run, continues=bool(self.done.boxes)) as path:
-            finest = os.path.join(path, FINEST) if place.is_label_image else path
-            target: LabelTarget = ZarrTarget(finest, place.partial)
-            if layout.steps:
-                target = PyramidTarget.of_levels(path, layout, place.partial)
-            self._write(target, table.dtype)
-            self._write_levels(path, layout, place.partial)
-            write_atomically(os.path.join(finest, REPORT), self.report.to_json().encode())
+            self._write(place.target(path, layout), table.dtype, self._keep_boxes(0))
+            self._write_levels(level_jobs(path, layout, place.partial.path))
+            write_atomically(os.path.join(path, place.finest, REPORT), self.report.to_json().encode())
             reach("output complete")
             if self.journal is not None:
                 self.journal.flush()
@@ -163,13 +155,13 @@ class FinishedStage:
         """Write the labels to memory; other processes write to a file that all can map."""
         labels = np.zeros(self.shape, table.dtype)
         if self.execution.in_process:
-            self._write(ArrayTarget(labels), table.dtype)
+            self._write(ArrayTarget(labels), table.dtype, _pass_by)
             return labels
         self.arrays.save("labels", labels)
-        self._write(NpyTarget(self.arrays.file("labels")), table.dtype)
+        self._write(NpyTarget(self.arrays.file("labels")), table.dtype, _pass_by)
         return np.array(self.arrays.load("labels"))
 
-    def _write(self, target: LabelTarget, dtype: np.dtype) -> None:
+    def _write(self, target: Target, dtype: np.dtype, on_box: Callable[[int, str], None]) -> None:
         with self.report.timed("write"), self._bar("write labels") as advance:
             write_final_labels(
                 self.staged,
@@ -179,16 +171,12 @@ class FinishedStage:
                 self.execution,
                 dtype,
                 written=self.done.boxes.get(0),
-                on_box=_pass_by if isinstance(target, ArrayTarget | NpyTarget) else self._keep_boxes(0),
+                on_box=on_box,
                 on_done=advance,
             )
 
-    def _write_levels(self, path: str, layout: OutputLayout, unfinished: str) -> None:
-        """Write the levels of a label image that are not written together with its finest one."""
-        jobs = {
-            number: LevelJob.of_level(path, layout, number, unfinished)
-            for number in range(1 + n_along(layout), len(layout.arrays))
-        }
+    def _write_levels(self, jobs: dict[int, LevelJob]) -> None:
+        """Write the levels that are not written together with the finest one."""
         if not jobs:
             return
         n_boxes = sum(job.boxes.n_tiles for job in jobs.values())

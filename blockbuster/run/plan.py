@@ -22,14 +22,13 @@ from blockbuster.execution import Execution, find_execution, max_keys
 from blockbuster.execution.memory import vram_bytes_or_warn
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.remap import remap_boxes
-from blockbuster.output.label_image import geometry_of_labels
 from blockbuster.output.paths import (
     check_stage_dir,
     default_stage_parent,
     resolve_component,
     resolve_output,
 )
-from blockbuster.output.publishing import OutputPlace
+from blockbuster.output.places import OutputPlace
 from blockbuster.output.storage import label_chunks
 from blockbuster.run.options import (
     Faults,
@@ -201,7 +200,7 @@ class RunPlan:
             region_voxels=_product(min(n, brick + 2 * halo) for brick, halo, n in lengths),
             core_voxels=_product(self.bricks.brick_shape),
             # The levels of a label image that are written with the finest one are half of it at most.
-            box_voxels=_product(box) * 3 // 2 if self._coarse_shapes else _product(box),
+            box_voxels=_product(box) * 3 // 2 if self.coarse_shapes else _product(box),
             itemsize=self.source.dtype.itemsize,
             n_at_once=min(n_at_once, n_tasks),
             waiting_voxels=self._waiting_voxels,
@@ -290,16 +289,14 @@ class RunPlan:
         return dataclasses.replace(self, bricks=_choose_bricks(grid, self.source, self.execution))
 
     @property
-    def _coarse_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the levels that a label image has besides its finest one."""
-        if self.place is None or not self.place.is_label_image or self.geometry is None:
-            return []
-        return [level.shape for level in self.geometry.for_labels(self.grid.ndim).levels[1:]]
+    def coarse_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the levels that the output has besides its finest one."""
+        return [] if self.place is None else self.place.coarse_shapes(self.geometry, self.grid.ndim)
 
     @property
     def output_bytes(self) -> int:
         """Size of all that is written for good, as int32 and before compression."""
-        return self.label_bytes + 4 * sum(map(_product, self._coarse_shapes))
+        return self.label_bytes + 4 * sum(map(_product, self.coarse_shapes))
 
     def __str__(self) -> str:
         grid = self.grid
@@ -308,7 +305,7 @@ class RunPlan:
         target = self.place.path if self.place else "NumPy array"
         stage = "a temporary folder" if self.place is None else self.stage_parent
         chunks = f"chunks    each computed {self.chunk_reads:.2f} times on average"
-        n_coarser = len(self._coarse_shapes)
+        n_coarser = len(self.coarse_shapes)
         levels = f"{n_coarser} coarser level{'s' * (n_coarser > 1)} of a label image"
         coarser = f", and {levels}, {_bytes(self.output_bytes)} in all" if n_coarser else ""
         lines = [
@@ -377,9 +374,9 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
     resolver = _Resolver(source, options, find_execution(one_at_a_time=options.use_gpu), faults)
     parts |= resolver.resolve()
     with faults.caught():
-        parts["geometry"] = geometry_of_labels(
-            parts["place"], image, options.level, source.shape, path=source.path
-        )
+        place: OutputPlace | None = parts["place"]
+        # Of labels that are written nowhere no metadata are read.
+        parts["geometry"] = place and place.find_geometry(image, options.level, source.shape, path=source.path)
     faults.raise_all()
     plan = RunPlan(source=source, options=options, execution=resolver.execution, **parts)
     _check_picklable(fn, plan.execution)

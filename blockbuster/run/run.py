@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.compat import open_labels
 from blockbuster.errors import escape_controls, warn_user
 from blockbuster.execution import Execution
-from blockbuster.output.label_image import warn_of_transformations_left_out
+from blockbuster.output.places import warn_of_transformations_left_out
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.run.claim import Claim, claimed
 from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar
@@ -226,13 +225,7 @@ class Run:
         """Return what `tile_process` does: the labels, and the report where it was asked for."""
         labels: Any = self.labels
         if self.plan.place is not None:
-            stored = open_labels(self.plan.place.array_path)
-            if self.plan.options.compute:
-                labels = np.asarray(stored[...])
-            else:
-                import dask.array as da
-
-                labels = da.from_array(stored, chunks=stored.shards or stored.chunks)
+            labels = self.plan.place.read(compute=self.plan.options.compute)
         return (labels, self.report) if self.plan.options.return_report else labels
 
 

@@ -14,8 +14,9 @@ from blockbuster import tile_process, zarr_native_merge
 from blockbuster.compat import open_labels
 from blockbuster.execution.task_folder import Batch, TaskFolder
 from blockbuster.identity.owners import refuse_foreign, refuse_links
-from blockbuster.output.layout import ArrayLayout, label_array
-from blockbuster.output.publishing import OutputPlace, partial_output
+from blockbuster.output.layout import ArrayLayout
+from blockbuster.output.places import ArrayPlace
+from blockbuster.output.publishing import partial_output
 from blockbuster.rundir.folder import create_stage
 
 IMAGE = np.zeros((8, 16), "uint8")
@@ -82,8 +83,8 @@ def test_F34_tasks_are_for_their_user_alone(folder):
 
 
 def test_F34_unfinished_labels_are_for_their_user_alone(folder):
-    place = OutputPlace(str(folder / "out.zarr"), "labels")
-    layout = label_array(ArrayLayout((8, 16), np.dtype("int32"), (8, 16), (8, 16)), None)
+    place = ArrayPlace(str(folder / "out.zarr"), "labels")
+    layout = place.layout(ArrayLayout((8, 16), np.dtype("int32"), (8, 16), (8, 16)), None)
     with partial_output(place, layout):
         assert mode(folder / "out.zarr.labels.blockbuster-partial") == 0o700
 

@@ -14,7 +14,7 @@ from outcomes import consolidate, refused, refuses, snapshot
 
 from blockbuster import relabel_sequential_zarr, tile_process
 from blockbuster.output import publishing
-from blockbuster.output.groups import EnclosingGroups
+from blockbuster.output.groups import EnclosingGroups, LabelImageGroups
 
 DEEP = "[" * 100_000
 
@@ -131,7 +131,7 @@ def test_B22_a_consolidated_group_that_may_not_be_written_to_is_found_before_wor
         os.chmod(folder, 0o755)
         zarr.create_group(f"{folder}/plate.zarr")
         zarr.create_group(f"{folder}/plate.zarr/a.zarr").create_array("labels", data=IMAGE)
-        groups = EnclosingGroups(f"{folder}/plate.zarr/a.zarr", f"{folder}/plate.zarr/a.zarr/labels", 3, False)
+        groups = EnclosingGroups(f"{folder}/plate.zarr/a.zarr", f"{folder}/plate.zarr/a.zarr/labels", 3)
         os.chmod(f"{folder}/plate.zarr", 0o555)
         assert zygote.run(fault_for_another_user, groups).result() == ""
         consolidate(f"{folder}/plate.zarr")
@@ -155,7 +155,7 @@ def test_F30_only_what_a_run_on_the_same_store_left_is_swept(zarr_format, tmp_pa
     stores = [tmp_path / "plate.zarr" / name for name in ("a", "b")]
     for store in stores:
         zarr.create_group(store, zarr_format=zarr_format).create_array("labels", data=IMAGE)
-    groups = [EnclosingGroups(str(store), str(store / "labels"), zarr_format, False) for store in stores]
+    groups = [EnclosingGroups(str(store), str(store / "labels"), zarr_format) for store in stores]
     unique = "0a" * 16
     for folder in (tmp_path / "plate.zarr", stores[0]):
         (folder / f".writing-{groups[0]._owner(str(folder))}-{unique}").touch()
@@ -166,7 +166,7 @@ def test_F30_only_what_a_run_on_the_same_store_left_is_swept(zarr_format, tmp_pa
     assert snapshot(tmp_path) == before
     moved = tmp_path / "moved"
     os.rename(tmp_path / "plate.zarr", moved)
-    EnclosingGroups(str(moved / "a"), str(moved / "a/labels"), zarr_format, False).update()
+    EnclosingGroups(str(moved / "a"), str(moved / "a/labels"), zarr_format).update()
     left = [path.name for path in moved.rglob("*") if unique in path.name]
     assert sorted(left) == sorted([f"zarr.{unique}.partial", f".writing-{unique}"] * 2)
 
@@ -185,7 +185,7 @@ def test_B22_labels_are_not_renumbered_in_a_group_that_cannot_be_told_of_them(tm
 def test_metadata_of_groups_are_not_flushed_where_nothing_changes(tmp_path):
     path, file = image_with_labels(tmp_path, 3)
     before = file.stat().st_mtime_ns
-    EnclosingGroups(str(path), str(path / "labels/old"), 3, True).update()
+    LabelImageGroups(str(path), str(path / "labels/old"), 3).update()
     assert file.stat().st_mtime_ns == before
     assert not list(Path(path).rglob(".writing-*"))
 
@@ -196,7 +196,7 @@ def test_runs_that_end_at_once_in_stores_of_one_group_take_turns(tmp_path, monke
     consolidate(plate)
     options = {"write_to": plate / "a.zarr", "fn_version": "1", "tile_shape": IMAGE.shape}
     monkeypatch.setattr(publishing, "LOCK_SECONDS", 0.0)
-    other = EnclosingGroups(str(plate / "b.zarr"), str(plate / "b.zarr/labels"), 3, False)
+    other = EnclosingGroups(str(plate / "b.zarr"), str(plate / "b.zarr/labels"), 3)
     with publishing.publishing_alone(other), refused(RuntimeError, f"the store {plate} is locked by"):
         tile_process(IMAGE, np.copy, **options)
     tile_process(IMAGE, np.copy, **options, resume=True)

@@ -8,15 +8,14 @@ import pytest
 import zarr
 from outcomes import consolidate, refused, snapshot, write_image
 
+from blockbuster.output.groups import is_ome_image
 from blockbuster.output.paths import (
     check_stage_dir,
     default_stage_parent,
-    holds_ome_labels,
-    is_ome_image,
     resolve_output,
     resolve_place,
 )
-from blockbuster.output.publishing import OutputPlace
+from blockbuster.output.places import ArrayPlace, LabelImagePlace
 
 IMAGE = np.ones((6, 6), "uint8")
 
@@ -29,9 +28,9 @@ def test_ome_zarr_image_is_known_by_its_own_metadata(tmp_path, zarr_format):
     assert is_ome_image(image)
     assert not is_ome_image(tmp_path / "study")
     assert not is_ome_image(image / "0")
-    assert holds_ome_labels(OutputPlace(str(image), "labels/cells"))
-    assert not holds_ome_labels(OutputPlace(str(image), "labels"))
-    assert not holds_ome_labels(OutputPlace(str(tmp_path / "study"), "labels/cells"))
+    assert LabelImagePlace.suits(str(image), "labels/cells")
+    assert not LabelImagePlace.suits(str(image), "labels")
+    assert not LabelImagePlace.suits(str(tmp_path / "study"), "labels/cells")
 
 
 @pytest.mark.parametrize(
@@ -46,7 +45,7 @@ def test_metadata_that_make_no_sense_are_no_image(tmp_path, text):
 def test_place_is_absolute_whatever_was_given(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", "/home/somebody")
-    assert resolve_place("a/../out.zarr/", "labels") == OutputPlace(str(tmp_path / "out.zarr"), "labels")
+    assert resolve_place("a/../out.zarr/", "labels") == ArrayPlace(str(tmp_path / "out.zarr"), "labels")
     assert resolve_place(Path("out.zarr"), "a/b").array_path == str(tmp_path / "out.zarr" / "a" / "b")
     assert resolve_place("~/out.zarr", "labels").store == "/home/somebody/out.zarr"
 
@@ -84,5 +83,5 @@ def test_stage_of_an_array_deep_in_a_store_is_beside_the_store(tmp_path):
     zarr.create_group(tmp_path / "plate.zarr")
     image = write_image(tmp_path / "plate.zarr" / "A" / "1" / "0", IMAGE)
     assert default_stage_parent(str(image), None) == str(tmp_path)
-    place = OutputPlace(str(tmp_path / "far" / "out.zarr"), "labels")
+    place = ArrayPlace(str(tmp_path / "far" / "out.zarr"), "labels")
     assert default_stage_parent(str(image), place) == os.path.join(tmp_path, "far")

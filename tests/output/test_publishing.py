@@ -10,16 +10,10 @@ import zarr
 from outcomes import refused, snapshot
 
 from blockbuster.output.groups import zarr_node
-from blockbuster.output.layout import ArrayLayout, OutputLayout
-from blockbuster.output.publishing import (
-    MARK,
-    REPLACED,
-    OutputPlace,
-    clear_partial,
-    finish_publishing,
-    partial_output,
-    replaced_output,
-)
+from blockbuster.output.layout import ArrayLayout
+from blockbuster.output.partial import MARK, REPLACED
+from blockbuster.output.places import ArrayPlace
+from blockbuster.output.publishing import finish_publishing, partial_output, replaced_output
 
 SHAPE, CHUNK = (4, 6), (2, 3)
 NEW = np.arange(24, dtype="int32").reshape(SHAPE)
@@ -28,11 +22,11 @@ OLD = np.arange(5)
 
 @pytest.fixture
 def place(tmp_path):
-    return OutputPlace(str(tmp_path / "out.zarr"), "labels")
+    return ArrayPlace(str(tmp_path / "out.zarr"), "labels")
 
 
 def publish(place, shard=CHUNK, axes=None, meanwhile=lambda path: None):
-    layout = OutputLayout((ArrayLayout(SHAPE, np.dtype("int32"), CHUNK, shard, axes and tuple(axes)),))
+    layout = place.layout(ArrayLayout(SHAPE, np.dtype("int32"), CHUNK, shard, axes and tuple(axes)), None)
     with partial_output(place, layout) as path:
         zarr.open_array(Path(path), mode="r+")[...] = NEW
         meanwhile(path)
@@ -64,7 +58,7 @@ def leave_partial(place, *, aside=False):
 
 
 def test_paths_of_a_place(place):
-    nested = OutputPlace("/data/out.zarr", "a/b/labels")
+    nested = ArrayPlace("/data/out.zarr", "a/b/labels")
     assert nested.array_path == "/data/out.zarr/a/b/labels"
     assert nested.sibling("partial") == "/data/out.zarr.a.b.labels.blockbuster-partial"
     assert os.path.dirname(place.sibling("stage")) == os.path.dirname(place.store)
@@ -72,7 +66,7 @@ def test_paths_of_a_place(place):
 
 @pytest.mark.parametrize("component", ["labels", "a/b"])
 def test_new_store_appears_complete(tmp_path, component):
-    place = OutputPlace(str(tmp_path / "out.zarr"), component)
+    place = ArrayPlace(str(tmp_path / "out.zarr"), component)
     publish(place, meanwhile=lambda path: not os.path.exists(place.store) or pytest.fail("visible too early"))
     np.testing.assert_array_equal(read(place), NEW)
     assert zarr.open_group(Path(place.store), mode="r")[component].shape == SHAPE
@@ -157,7 +151,7 @@ def test_what_a_killed_run_left_is_cleared_away(tmp_path, place, old):
 @pytest.mark.parametrize("left", [[], [".writing-" + "0a" * 16]])
 def test_F30_a_folder_that_a_killed_run_had_all_but_removed_is_no_obstacle(left, tmp_path, place):
     partial = Path(place.sibling("partial"))
-    for clear in (publish, clear_partial, finish_publishing):
+    for clear in (publish, lambda place: place.partial.clear(), finish_publishing):
         partial.mkdir()
         for name in left:
             (partial / name).touch()
@@ -180,8 +174,8 @@ def test_F30_an_old_array_that_was_removed_in_part_never_comes_back(tmp_path, pl
             publish(place)
     assert os.path.isdir(partial)
     shutil.rmtree(place.path)
-    assert not place.waits_for_swap
-    clear_partial(place)
+    assert not place.partial.waits_for_swap
+    place.partial.clear()
     assert os.listdir(tmp_path) == ["out.zarr"]
     assert not os.path.lexists(place.path)
 
@@ -230,7 +224,7 @@ def test_folder_that_is_not_of_this_output_is_refused_and_left_alone(tmp_path, p
 
 
 def test_components_whose_siblings_have_the_same_name_are_told_apart(tmp_path):
-    nested, dotted = (OutputPlace(str(tmp_path / "out.zarr"), name) for name in ("a/b", "a.b"))
+    nested, dotted = (ArrayPlace(str(tmp_path / "out.zarr"), name) for name in ("a/b", "a.b"))
     assert nested.sibling("partial") == dotted.sibling("partial")
     put_old_array(nested)
     leave_partial(nested, aside=True)
@@ -243,17 +237,17 @@ def test_components_whose_siblings_have_the_same_name_are_told_apart(tmp_path):
 def test_moved_folder_is_still_known_as_its_own(tmp_path):
     """What was interrupted can be moved with all that lies beside it."""
     (tmp_path / "here").mkdir()
-    place = OutputPlace(str(tmp_path / "here" / "out.zarr"), "labels")
+    place = ArrayPlace(str(tmp_path / "here" / "out.zarr"), "labels")
     put_old_array(place)
     leave_partial(place, aside=True)
     os.rename(tmp_path / "here", tmp_path / "there")
-    moved = OutputPlace(str(tmp_path / "there" / "out.zarr"), "labels")
+    moved = ArrayPlace(str(tmp_path / "there" / "out.zarr"), "labels")
     publish(moved)
     np.testing.assert_array_equal(read(moved), NEW)
 
 
 def test_array_that_may_not_be_replaced_is_not_replaced_at_the_last_moment(tmp_path):
-    place = OutputPlace(str(tmp_path / "out.zarr"), "labels", replaces=False)
+    place = ArrayPlace(str(tmp_path / "out.zarr"), "labels", replaces=False)
     with pytest.raises(FileExistsError, match="their place was taken"):
         publish(place, meanwhile=lambda _: put_old_array(place))
     np.testing.assert_array_equal(read(place), OLD)

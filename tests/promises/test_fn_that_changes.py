@@ -208,7 +208,7 @@ def test_F33_growth_is_not_written_into_a_stage_that_may_be_another_runs(is_lost
         if point == "task journalled":
             log.append(1)
             if is_lost:
-                os.unlink(plan.place.lock_path)
+                os.unlink(plan.place.sibling("lock"))
             raise ArithmeticError("stopped")
 
     monkeypatch.setattr("blockbuster.stage.tally.reach", grow_and_stop)

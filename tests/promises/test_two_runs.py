@@ -190,7 +190,7 @@ def lock_paths(folder):
     """Where the locks of a run are: of its output, and of its stage in another folder."""
     plan = plan_run(IMAGE, **OPTIONS, write_to=folder / "out.zarr", stage_dir=folder / "stages")
     stage = Path(plan.stage_path)
-    locks = {"output": Path(plan.place.lock_path), "stage": stage.with_suffix(".blockbuster-lock")}
+    locks = {"output": Path(plan.place.sibling("lock")), "stage": stage.with_suffix(".blockbuster-lock")}
     return {**locks, "store": Path(f"{plan.place.store}.blockbuster-lock")}
 
 
@@ -245,7 +245,7 @@ def test_F28_something_else_at_the_place_of_a_lock_is_left_alone(tmp_path):
 
 def test_F16_a_run_whose_lock_is_taken_away_publishes_nothing(tmp_path, monkeypatch):
     fn = Labeller(tmp_path / "labeller")
-    lock = Path(plan_run(IMAGE, **OPTIONS, write_to=tmp_path / "out.zarr").place.lock_path)
+    lock = Path(plan_run(IMAGE, **OPTIONS, write_to=tmp_path / "out.zarr").place.sibling("lock"))
 
     def take_away(point):
         if point == "seams matched":
