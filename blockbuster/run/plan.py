@@ -11,17 +11,15 @@ import math
 import operator
 import os
 import uuid
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from blockbuster.errors import ends_process, error_text, unsaid, warn_user
-from blockbuster.execution import Execution, find_execution, max_keys
+from blockbuster.execution import Execution, find_execution
 from blockbuster.execution.memory import vram_bytes_or_warn
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.merge.remap import remap_boxes
 from blockbuster.output.paths import (
     check_stage_dir,
     default_stage_parent,
@@ -29,7 +27,6 @@ from blockbuster.output.paths import (
     resolve_output,
 )
 from blockbuster.output.places import OutputPlace
-from blockbuster.output.storage import label_chunks
 from blockbuster.run.options import (
     Faults,
     RunOptions,
@@ -39,11 +36,10 @@ from blockbuster.run.options import (
     resolve_threshold,
     resolve_tile_lengths,
 )
+from blockbuster.run.resources import format_bytes, memory_bytes, warn_of_repeated_chunks
 from blockbuster.source import DaskSource, Source, open_as_others, open_source
 from blockbuster.source.geometry import Geometry
 from blockbuster.stage.bricks import bricks_of, choose_bricks
-from blockbuster.stage.footprint import peak_bytes
-from blockbuster.stage.sample import SAMPLE_VOXELS
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.heuristics import worker_tile_bytes
 
@@ -52,17 +48,11 @@ __all__ = [
     "make_plan",
     "plan_run",
     "warn_of_missing_halo",
-    "warn_of_repeated_chunks",
 ]
 
-MAX_CHUNK_READS = 2.0
-# dask pauses a worker that is fuller.
-MAX_WORKER_SHARE = 0.8
 MAX_NAME_LETTERS = 60
 # Of a dask image, whose every chunk is a key or more of a graph: several tasks to a graph.
 MAX_CHUNKS_PER_TASK = 512
-# A client has at most four for each thread of its workers, and eight at least.
-TASKS_ON_CLIENT_PER_WORKER = 8
 NO_GPU = "use_gpu=True, but CuPy"
 
 
@@ -176,68 +166,7 @@ class RunPlan:
 
         With the distributed scheduler, workers on other machines are counted as well.
         """
-        n_workers = self.execution.n_workers
-        if self.execution.in_process:
-            return self._peak_bytes(n_at_once=n_workers)
-        return self._peak_bytes(n_at_once=0) + n_workers * self.worker_bytes
-
-    @property
-    def worker_bytes(self) -> int:
-        """Bound on the resident memory of a process that runs one task at a time; fn's comes on top."""
-        return self._peak_bytes(n_at_once=1, drives=False)
-
-    def _peak_bytes(self, *, n_at_once: int, drives: bool = True) -> int:
-        grid = self.grid
-        lengths = list(zip(self.bricks.brick_shape, grid.halo, grid.shape, strict=True))
-        boxes = remap_boxes(self.bricks, label_chunks(grid)[1])
-        box = [min(n, length) for n, length in zip(boxes.tile_shape, grid.shape, strict=True)]
-        n_tasks = max(self.bricks.n_bricks, boxes.n_tiles)
-        samples = drives and self.options.skip_empty and self.empty_threshold is None
-        held = self.source.dtype.itemsize * _product(grid.shape) if self.source.kind == "numpy" else 0
-        held += self.label_bytes if self.place is None or self.options.compute else 0
-        seen = self._seen_shape
-        return peak_bytes(
-            region_voxels=_product(min(n, brick + 2 * halo) for brick, halo, n in lengths),
-            core_voxels=_product(self.bricks.brick_shape),
-            # The levels of a label image that are written with the finest one are half of it at most.
-            box_voxels=_product(box) * 3 // 2 if self.coarse_shapes else _product(box),
-            itemsize=self.source.dtype.itemsize,
-            n_at_once=min(n_at_once, n_tasks),
-            waiting_voxels=self._waiting_voxels,
-            # Of a tile whose labels get an id for each position along some axes.
-            apart_voxels=_product(seen) if any(seen[axis] > 1 for axis in self.apart_axes) else 0,
-            n_tasks=n_tasks if drives else 0,
-            n_tiles=self.n_tiles if drives else 0,
-            n_keys=self._n_keys if drives else 0,
-            sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
-            held_bytes=held if drives else 0,
-        )
-
-    @functools.cached_property
-    def _n_keys(self) -> int:
-        """How many keys of a dask image's graph dask knows at once: some thousands, or those of one task."""
-        n_bricks = self.bricks.n_bricks
-        if not isinstance(self.source, DaskSource) or not n_bricks:
-            return 0
-        n_keys = self.source.n_keys(self.bricks.region(self.bricks.index(n_bricks // 2)))
-        if self.execution.client is not None:
-            return n_keys * min(n_bricks, TASKS_ON_CLIENT_PER_WORKER * self.execution.n_workers)
-        return max_keys(n_keys, n_bricks, self.execution.n_workers)
-
-    @property
-    def _waiting_voxels(self) -> int:
-        """Voxels of the tiles that wait in a brick until they are compared with their last neighbour."""
-        if self.min_agreement is None:
-            return 0
-        counts = self.bricks.tiles_per_brick
-        n_waiting = sum(_product(counts[axis + 1 :]) for axis in self.joined_axes if counts[axis] > 1)
-        return n_waiting * _product(self._seen_shape)
-
-    @property
-    def _seen_shape(self) -> tuple[int, ...]:
-        """The largest tile with its halo."""
-        lengths = zip(self.grid.tile_shape, self.grid.halo, self.grid.shape, strict=True)
-        return tuple(min(n, tile + 2 * halo) for tile, halo, n in lengths)
+        return memory_bytes(self)
 
     @property
     def label_bytes(self) -> int:
@@ -296,7 +225,7 @@ class RunPlan:
     @property
     def output_bytes(self) -> int:
         """Size of all that is written for good, as int32 and before compression."""
-        return self.label_bytes + 4 * sum(map(_product, self.coarse_shapes))
+        return self.label_bytes + 4 * sum(map(math.prod, self.coarse_shapes))
 
     def __str__(self) -> str:
         grid = self.grid
@@ -307,15 +236,15 @@ class RunPlan:
         chunks = f"chunks    each computed {self.chunk_reads:.2f} times on average"
         n_coarser = len(self.coarse_shapes)
         levels = f"{n_coarser} coarser level{'s' * (n_coarser > 1)} of a label image"
-        coarser = f", and {levels}, {_bytes(self.output_bytes)} in all" if n_coarser else ""
+        coarser = f", and {levels}, {format_bytes(self.output_bytes)} in all" if n_coarser else ""
         lines = [
-            f"image     {self.source.name} {shape} {self.source.dtype}, {_bytes(image_bytes)}",
+            f"image     {self.source.name} {shape} {self.source.dtype}, {format_bytes(image_bytes)}",
             f"tiles     {grid.n_tiles} of {_by(grid.tile_shape)}, {_by(grid.grid_shape)}, halo {_by(grid.halo)}",
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
-            f"memory    at most {_bytes(self.memory_bytes)} in all, fn's own apart",
+            f"memory    at most {format_bytes(self.memory_bytes)} in all, fn's own apart",
             *([chunks] if isinstance(self.source, DaskSource) else []),
-            f"disk      at most {_bytes(self.label_bytes)} of staged labels in {stage}",
-            f"output    {target}, {_bytes(self.label_bytes)}{coarser}",
+            f"disk      at most {format_bytes(self.label_bytes)} of staged labels in {stage}",
+            f"output    {target}, {format_bytes(self.label_bytes)}{coarser}",
         ]
         return "\n".join(lines)
 
@@ -382,28 +311,6 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
     _check_picklable(fn, plan.execution)
     _check_sendable(plan)
     return plan
-
-
-def warn_of_repeated_chunks(plan: RunPlan) -> None:
-    """Warn where tasks compute the chunks of a dask image several times."""
-    if plan.chunk_reads > MAX_CHUNK_READS:
-        warn_user(
-            f"every chunk of the dask image is computed {plan.chunk_reads:.1f} times on average, once for each "
-            "task that touches it; choose tiles that are multiples of the chunks, rechunk the image, or store it "
-            "as zarr first.",
-        )
-
-
-def warn_of_small_workers(plan: RunPlan) -> None:
-    """Warn where a task takes more than a worker of the cluster has for it."""
-    limit, task = plan.execution.task_bytes, plan.worker_bytes
-    if limit and task > MAX_WORKER_SHARE * limit:
-        warn_user(
-            f"a task takes up to {_bytes(task)} besides what fn allocates, and the workers of the dask cluster "
-            f"have {_bytes(limit)} for each of their threads: dask pauses a worker at 0.8 of its limit and "
-            "restarts it at 0.95. Pass a smaller tiles_per_task, smaller tiles, or give the workers more memory "
-            "or fewer threads.",
-        )
 
 
 def warn_of_missing_halo(plan: RunPlan) -> None:
@@ -568,17 +475,5 @@ def _short_digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()[:8]
 
 
-def _product(numbers: Iterable[int]) -> int:
-    return math.prod(int(n) for n in numbers)
-
-
 def _by(numbers: tuple[int, ...]) -> str:
     return " x ".join(str(n) for n in numbers)
-
-
-def _bytes(n: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if n < 1000:
-            return f"{n:.3g} {unit}"
-        n /= 1000
-    return f"{n:.3g} TB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import multiprocessing
 import os
 import sys
 import threading
@@ -20,13 +21,8 @@ from blockbuster.output.places import warn_of_transformations_left_out
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.run.claim import Claim, claimed
 from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar
-from blockbuster.run.plan import (
-    RunPlan,
-    warn_of_missing_halo,
-    warn_of_repeated_chunks,
-    warn_of_small_workers,
-)
-from blockbuster.run.preflight import refuse_in_starting_worker, warn_of_little_room
+from blockbuster.run.plan import RunPlan, warn_of_missing_halo
+from blockbuster.run.resources import warn_of_little_room, warn_of_repeated_chunks, warn_of_small_workers
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal
 from blockbuster.rundir.staged import StagedLabels
@@ -35,7 +31,7 @@ from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
 
-__all__ = ["Run", "open_run"]
+__all__ = ["Run", "open_run", "refuse_in_starting_worker"]
 
 logger = logging.getLogger("blockbuster")
 
@@ -227,6 +223,21 @@ class Run:
         if self.plan.place is not None:
             labels = self.plan.place.read(compute=self.plan.options.compute)
         return (labels, self.report) if self.plan.options.return_report else labels
+
+
+def refuse_in_starting_worker() -> None:
+    """Refuse a call that comes from a script without a main guard, which a new worker process imports.
+
+    Raises
+    ------
+    RuntimeError
+        In such a worker.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(
+            "tile_process was called while a worker process imports the main script: put the call under "
+            '`if __name__ == "__main__":`.'
+        )
 
 
 def _describe_failed(failed: list[list[Any]]) -> str:

@@ -96,7 +96,7 @@ def test_every_warning_names_the_line_of_the_caller(name, folder, monkeypatch):
     if name.startswith("no GPU") and free_vram_bytes() is not None:
         pytest.skip("there is a GPU")
     if name == "little room":
-        monkeypatch.setattr("blockbuster.run.preflight.free_bytes", lambda folder: 10)
+        monkeypatch.setattr("blockbuster.run.resources.free_bytes", lambda folder: 10)
     message = next(text for start, text in MESSAGES.items() if name.startswith(start))
     call = CALLS[name]
     with pytest.warns(match=message) as caught:

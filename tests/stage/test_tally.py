@@ -7,8 +7,8 @@ import pytest
 
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.identity.function import Growth
+from blockbuster.run.resources import BYTES_PER_TASK, BYTES_PER_TILE
 from blockbuster.rundir.journal import Journal
-from blockbuster.stage.footprint import BYTES_PER_TASK, BYTES_PER_TILE
 from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import BrickResult
 

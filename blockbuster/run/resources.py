@@ -1,0 +1,280 @@
+"""Bound what a run takes of memory and disk, and warn where that may be too much, before fn runs."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from blockbuster.errors import warn_user
+from blockbuster.execution import max_keys
+from blockbuster.merge.remap import remap_boxes
+from blockbuster.output.storage import label_chunks
+from blockbuster.rundir.durable import existing_folder, free_bytes
+from blockbuster.source import DaskSource
+from blockbuster.stage.sample import SAMPLE_VOXELS
+
+if TYPE_CHECKING:
+    from blockbuster.run.plan import RunPlan
+
+__all__ = [
+    "format_bytes",
+    "memory_bytes",
+    "peak_bytes",
+    "warn_of_little_room",
+    "warn_of_repeated_chunks",
+    "warn_of_small_workers",
+    "worker_bytes",
+]
+
+MAX_CHUNK_READS = 2.0
+# dask pauses a worker that is fuller.
+MAX_WORKER_SHARE = 0.8
+# A client has at most four for each thread of its workers, and eight at least.
+TASKS_ON_CLIENT_PER_WORKER = 8
+
+# The interpreter with numpy, numba, zarr and dask imported and every kernel loaded: 110 MB of its own, and 150
+# where xarray and pandas are installed, which dask imports; and 100 to 160 MB of libraries' files, of which the
+# system maps as much as it likes, measured with Python 3.11 and 3.13 on 64-bit Linux.
+BASE_BYTES = 345_000_000
+# Stretches of a group of tiles, planes at the seams, and what is stored; less than this but in noise.
+STAGE_BYTES_PER_VOXEL = 6
+# Final labels, stretches of a group of tiles, and the chunks between them and the disk.
+REMAP_BYTES_PER_VOXEL = 9
+# Stretches of a tile that waits for its neighbours: 12 bytes for each, and eight for each row. Dense tissue with
+# cells of 12 voxels has one in eight voxels.
+WAITING_BYTES_PER_VOXEL = 2
+# Labels of a tile with an id for each position, beside those that fn returned, widened, and where they are.
+APART_BYTES_PER_VOXEL = 9
+# dask's graph and its bookkeeping: 3.1 kB measured with 10,000 tasks.
+BYTES_PER_TASK = 5_000
+# How many labels a tile has, the maximum of one that was skipped, copies of both as they are saved and looked at,
+# and a piece of its task's record: 50 measured with a million tiles.
+BYTES_PER_TILE = 64
+# A key of the graph by which the chunks of a dask image come to a task: what makes it, and the same bookkeeping.
+BYTES_PER_KEY = 5_000
+
+
+def memory_bytes(plan: RunPlan) -> int:
+    """Bound the resident memory of all processes of a run; what fn allocates comes on top."""
+    n_workers = plan.execution.n_workers
+    if plan.execution.in_process:
+        return _peak_bytes(plan, n_at_once=n_workers)
+    return _peak_bytes(plan, n_at_once=0) + n_workers * worker_bytes(plan)
+
+
+def worker_bytes(plan: RunPlan) -> int:
+    """Bound the resident memory of a process that runs one task at a time; fn's comes on top."""
+    return _peak_bytes(plan, n_at_once=1, drives=False)
+
+
+def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
+    grid = plan.grid
+    lengths = list(zip(plan.bricks.brick_shape, grid.halo, grid.shape, strict=True))
+    boxes = remap_boxes(plan.bricks, label_chunks(grid)[1])
+    box = [min(n, length) for n, length in zip(boxes.tile_shape, grid.shape, strict=True)]
+    n_tasks = max(plan.bricks.n_bricks, boxes.n_tiles)
+    samples = drives and plan.options.skip_empty and plan.empty_threshold is None
+    held = plan.source.dtype.itemsize * _product(grid.shape) if plan.source.kind == "numpy" else 0
+    held += plan.label_bytes if plan.place is None or plan.options.compute else 0
+    seen = _seen_shape(plan)
+    return peak_bytes(
+        region_voxels=_product(min(n, brick + 2 * halo) for brick, halo, n in lengths),
+        core_voxels=_product(plan.bricks.brick_shape),
+        # The levels of a label image that are written with the finest one are half of it at most.
+        box_voxels=_product(box) * 3 // 2 if plan.coarse_shapes else _product(box),
+        itemsize=plan.source.dtype.itemsize,
+        n_at_once=min(n_at_once, n_tasks),
+        waiting_voxels=_waiting_voxels(plan),
+        # Of a tile whose labels get an id for each position along some axes.
+        apart_voxels=_product(seen) if any(seen[axis] > 1 for axis in plan.apart_axes) else 0,
+        n_tasks=n_tasks if drives else 0,
+        n_tiles=plan.n_tiles if drives else 0,
+        n_keys=_n_keys(plan) if drives else 0,
+        sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
+        held_bytes=held if drives else 0,
+    )
+
+
+def _n_keys(plan: RunPlan) -> int:
+    """How many keys of a dask image's graph dask knows at once: some thousands, or those of one task."""
+    n_bricks = plan.bricks.n_bricks
+    if not isinstance(plan.source, DaskSource) or not n_bricks:
+        return 0
+    n_keys = plan.source.n_keys(plan.bricks.region(plan.bricks.index(n_bricks // 2)))
+    if plan.execution.client is not None:
+        return n_keys * min(n_bricks, TASKS_ON_CLIENT_PER_WORKER * plan.execution.n_workers)
+    return max_keys(n_keys, n_bricks, plan.execution.n_workers)
+
+
+def _waiting_voxels(plan: RunPlan) -> int:
+    """Voxels of the tiles that wait in a brick until they are compared with their last neighbour."""
+    if plan.min_agreement is None:
+        return 0
+    counts = plan.bricks.tiles_per_brick
+    n_waiting = sum(_product(counts[axis + 1 :]) for axis in plan.joined_axes if counts[axis] > 1)
+    return n_waiting * _product(_seen_shape(plan))
+
+
+def _seen_shape(plan: RunPlan) -> tuple[int, ...]:
+    """The largest tile with its halo."""
+    lengths = zip(plan.grid.tile_shape, plan.grid.halo, plan.grid.shape, strict=True)
+    return tuple(min(n, tile + 2 * halo) for tile, halo, n in lengths)
+
+
+def peak_bytes(
+    *,
+    region_voxels: int,
+    core_voxels: int,
+    box_voxels: int,
+    itemsize: int,
+    n_at_once: int,
+    waiting_voxels: int = 0,
+    apart_voxels: int = 0,
+    n_tasks: int = 0,
+    n_tiles: int = 0,
+    n_keys: int = 0,
+    sampled_voxels: int = 0,
+    held_bytes: int = 0,
+) -> int:
+    """Bound the resident memory of a process that runs tasks on threads.
+
+    Parameters
+    ----------
+    region_voxels, core_voxels : int
+        Voxels of the largest brick, with and without halo.
+    box_voxels : int
+        Voxels of the largest box that is written at once: whole shards of the output.
+    itemsize : int
+        Bytes of a pixel.
+    n_at_once : int
+        How many tasks run at once: no more than there are workers, or tasks. 0 for a process that only
+        drives others.
+    waiting_voxels : int
+        Voxels of the tiles that wait in a brick for neighbours to be compared with, halo included.
+    apart_voxels : int
+        Voxels of a tile whose ids count for each position by itself along some axes, halo included.
+    n_tasks : int
+        How many tasks the larger phase has, where this process drives the run; 0 where it does not.
+    n_tiles : int
+        How many tiles there are, where this process drives the run; 0 where it does not.
+    n_keys : int
+        How many keys of a dask image's graph are known at once.
+    sampled_voxels : int
+        How many voxels the empty threshold is found in, before any task; 0 where it is given.
+    held_bytes : int
+        What lies in memory for the whole run: an image given as an array, a NumPy result.
+
+    Returns
+    -------
+    int
+        Bytes.
+
+    Notes
+    -----
+    What fn allocates comes on top, once for each task at a time. So do tables that grow with the labels:
+    they count from about one object in 50 voxels on. Memory that is free again, but not given back to
+    the system, counts as one task more.
+
+    Where tasks run in processes of their own, each is a process with one task at once, and this one has none.
+
+    Examples
+    --------
+    >>> brick = {"region_voxels": 4100 * 2056, "core_voxels": 4096 * 2048, "box_voxels": 4096 * 2048}
+    >>> round(peak_bytes(**brick, itemsize=2, n_at_once=2) / 1e6)
+    571
+    >>> driver, worker = (peak_bytes(**brick, itemsize=2, n_at_once=n) for n in (0, 1))
+    >>> round((driver + 4 * worker) / 1e6)
+    2329
+    """
+    stage = itemsize * region_voxels + STAGE_BYTES_PER_VOXEL * core_voxels
+    stage += WAITING_BYTES_PER_VOXEL * waiting_voxels + APART_BYTES_PER_VOXEL * apart_voxels
+    task = max(stage, REMAP_BYTES_PER_VOXEL * box_voxels)
+    tasks = (n_at_once + 1) * task if n_at_once else 0
+    # Otsu's threshold of a sample: copies, in float64 where pixels are of no small integer.
+    tasks = max(tasks, (6 + 5 * itemsize) * sampled_voxels)
+    known = BYTES_PER_TASK * n_tasks + BYTES_PER_TILE * n_tiles + BYTES_PER_KEY * n_keys
+    return BASE_BYTES + tasks + known + held_bytes
+
+
+def warn_of_repeated_chunks(plan: RunPlan) -> None:
+    """Warn where tasks compute the chunks of a dask image several times."""
+    if plan.chunk_reads > MAX_CHUNK_READS:
+        warn_user(
+            f"every chunk of the dask image is computed {plan.chunk_reads:.1f} times on average, once for each "
+            "task that touches it; choose tiles that are multiples of the chunks, rechunk the image, or store it "
+            "as zarr first.",
+        )
+
+
+def warn_of_small_workers(plan: RunPlan) -> None:
+    """Warn where a task takes more than a worker of the cluster has for it."""
+    limit, task = plan.execution.task_bytes, worker_bytes(plan)
+    if limit and task > MAX_WORKER_SHARE * limit:
+        warn_user(
+            f"a task takes up to {format_bytes(task)} besides what fn allocates, and the workers of the dask "
+            f"cluster have {format_bytes(limit)} for each of their threads: dask pauses a worker at 0.8 of its "
+            "limit and restarts it at 0.95. Pass a smaller tiles_per_task, smaller tiles, or give the workers more memory "
+            "or fewer threads.",
+        )
+
+
+def warn_of_little_room(plan: RunPlan) -> None:
+    """Refuse a run that certainly does not fit on the disk, and warn of one that may not.
+
+    Raises
+    ------
+    OSError
+        If files that are not compressed need more room than there is.
+
+    Notes
+    -----
+    Labels are compressed as they are stored, as a rule to less than a tenth; how well is not known before.
+    """
+    for folder, (certain, possible) in _needs(plan).items():
+        free = free_bytes(folder)
+        if certain > free:
+            raise OSError(
+                f"{folder} has {free:,} bytes free, and the run stores {certain:,} there uncompressed; make "
+                "room, or give another stage_dir."
+            )
+        if possible > free:
+            warn_user(
+                f"{folder} has {free:,} bytes free, and the labels of this run take up to {possible:,} before "
+                "compression: they may not fit. A run that finds the disk full can be continued.",
+            )
+
+
+def _needs(plan: RunPlan) -> dict[str, tuple[int, int]]:
+    """Bytes that the run stores for certain, and at most, for each file system it writes to."""
+    n_voxels = int(np.prod(plan.grid.shape, dtype=np.int64))
+    certain = 0
+    if not plan.execution.in_process:
+        certain += n_voxels * plan.source.dtype.itemsize if plan.source.in_memory else 0
+        certain += plan.label_bytes if plan.place is None else 0
+    needs = [(plan.stage_parent, certain, certain + 2 * n_voxels)]
+    if plan.place is not None:
+        needs.append((os.path.dirname(plan.place.store), 0, plan.output_bytes))
+    totals: dict[str, tuple[int, int]] = {}
+    for folder, least, most in needs:
+        device = existing_folder(folder).stat().st_dev
+        same = next((other for other in totals if existing_folder(other).stat().st_dev == device), folder)
+        before = totals.get(same, (0, 0))
+        totals[same] = before[0] + least, before[1] + most
+    return totals
+
+
+def _product(numbers: Iterable[int]) -> int:
+    return math.prod(int(n) for n in numbers)
+
+
+def format_bytes(n: float) -> str:
+    """Write a number of bytes with three digits and a unit."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n < 1000:
+            return f"{n:.3g} {unit}"
+        n /= 1000
+    return f"{n:.3g} TB"
