@@ -217,8 +217,8 @@ def warn_of_small_workers(plan: RunPlan) -> None:
         warn_user(
             f"a task takes up to {format_bytes(task)} besides what fn allocates, and the workers of the dask "
             f"cluster have {format_bytes(limit)} for each of their threads: dask pauses a worker at 0.8 of its "
-            "limit and restarts it at 0.95. Pass a smaller tiles_per_task, smaller tiles, or give the workers more memory "
-            "or fewer threads.",
+            "limit and restarts it at 0.95. Pass a smaller tiles_per_task, smaller tiles, or give the workers "
+            "more memory or fewer threads.",
         )
 
 

@@ -162,7 +162,7 @@ UNCACHED = """
 import logging, os, sys
 import numpy as np
 logging.basicConfig(level=logging.INFO, format="%(name)s: %(message)s", stream=sys.stdout)
-for folder in (os.path.expanduser("~"), "site/blockbuster", "site/blockbuster/seams/__pycache__"):
+for folder in (os.path.expanduser("~"), "site/blockbuster", "site/blockbuster/kernels/__pycache__"):
     try:
         open(os.path.join(folder, "probe"), "w")
     except OSError:
@@ -199,7 +199,7 @@ def unshared(folder, *read_only):
 def test_F29_without_a_writable_folder_for_the_cache_the_result_is_the_same_and_the_log_says_so(tmp_path):
     package = Path(blockbuster.__file__).parent
     shutil.copytree(package, tmp_path / "site" / "blockbuster", ignore=shutil.ignore_patterns("*.nb?"))
-    (tmp_path / "site" / "blockbuster" / "seams" / "__pycache__").mkdir(exist_ok=True)
+    (tmp_path / "site" / "blockbuster" / "kernels" / "__pycache__").mkdir(exist_ok=True)
     (tmp_path / "home").mkdir()
     image = blobs((25, 33))
     np.save(tmp_path / "image.npy", image)
