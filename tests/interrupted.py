@@ -125,7 +125,7 @@ def interrupt_at(point, fn, nth=1, image=IMAGE, error=Stopped, **options):
             raise error
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("resuming", "finish", "output.publishing", "stage.staging", "stage.tally"):
+        for module in ("run.claim", "run.finish", "output.publishing", "stage.staging", "stage.tally"):
             patch.setattr(f"blockbuster.{module}.reach", reach)
         with pytest.raises(error):
             segment(fn, image, **options)

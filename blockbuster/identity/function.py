@@ -1005,7 +1005,7 @@ def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
 def _owner(module: str) -> tuple[str, str]:
     """Return what a module is part of: ``"python"``, an installed package and its version, or nothing ("")."""
     top = module.partition(".")[0]
-    if top == __package__:
+    if top == __name__.partition(".")[0]:
         return top, str(vars(sys.modules[top])["__version__"])
     spec = _find_spec(module) if top != "__main__" else None
     place = spec and (spec.origin or next(iter(spec.submodule_search_locations or ()), None))

@@ -174,7 +174,7 @@ def test_F33_a_list_deep_inside_an_object_may_grow(labeller, tmp_path, clean):
 
 SCRIPT = """
 import sys
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {tests!r}
 import dask
 from test_fn_that_changes import appends_to, segment, Labeller
 labeller = Labeller.__new__(Labeller)
@@ -186,7 +186,11 @@ with dask.config.set(scheduler="synchronous"):
 
 def test_F33_fn_that_appends_to_a_log_is_resumed_after_a_kill(labeller, tmp_path, clean):
     path, place = tmp_path / "k0.log", {"write_to": tmp_path / "out.zarr"}
-    names = {"tests": str(Path(__file__).parents[1]), "log": str(path), "out": str(place["write_to"])}
+    names = {
+        "tests": [str(folder) for folder in Path(__file__).parents[:2]],
+        "log": str(path),
+        "out": str(place["write_to"]),
+    }
     script = SCRIPT.format(calls=labeller.folder, **names)
     environment = {**os.environ, VARIABLE: "task finished:6"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, check=False)
