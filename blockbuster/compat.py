@@ -1,19 +1,52 @@
-"""What other packages offer, where they offer it in a way of their own: zarr's chunk keys, NumPy's headers."""
+"""Every interface of another package that is private, or that its next version may change.
+
+Whatever such a version breaks, it breaks here, and ``tests/test_compat.py`` says what. Packages that take long to
+import are imported where they are used.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import itertools
+import multiprocessing
 import os
 import threading
-from collections.abc import Iterator, Sequence
+import types
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from time import time
 from types import SimpleNamespace
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import zarr
 
-__all__ = ["chunk_boxes", "chunk_keys", "load_npy", "open_labels", "write_npy"]
+if TYPE_CHECKING:
+    import dask.array as da
+    import zarr
+
+__all__ = [
+    "as_graph",
+    "callbacks_taken",
+    "cancel_tasks",
+    "chunk_boxes",
+    "chunk_keys",
+    "client_workers",
+    "code_reducer",
+    "encode_chunks",
+    "ends_with_blosc",
+    "held_arrays",
+    "is_starting_worker",
+    "load_npy",
+    "open_labels",
+    "plain_decoder",
+    "pool_size",
+    "set_before_start",
+    "told_of_compiling",
+    "vouch_for_workers",
+    "with_own_keys",
+    "write_npy",
+]
 
 
 def open_labels(path: str | os.PathLike[str]) -> zarr.Array[Any]:
@@ -27,12 +60,14 @@ def open_labels(path: str | os.PathLike[str]) -> zarr.Array[Any]:
 
     Examples
     --------
-    >>> import tempfile
+    >>> import tempfile, zarr
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     array = zarr.create_array(f"{folder}/a", shape=(4,), dtype="int32")
     ...     open_labels(f"{folder}/a").shape
     (4,)
     """
+    import zarr
+
     # Not text, in which zarr would take # and ? for parts of a URL.
     labels = zarr.open_array(Path(path), mode="r")
     if labels.dtype.kind not in "iu":
@@ -57,6 +92,7 @@ def chunk_keys(array: zarr.Array[Any], box: Sequence[slice | int]) -> Iterator[s
 
     Examples
     --------
+    >>> import zarr
     >>> array = zarr.create_array({}, shape=(10, 10), chunks=(4, 4), dtype="uint8")
     >>> list(chunk_keys(array, (slice(3, 8), 9)))
     ['c/0/2', 'c/1/2']
@@ -67,6 +103,7 @@ def chunk_keys(array: zarr.Array[Any], box: Sequence[slice | int]) -> Iterator[s
 def chunk_boxes(array: zarr.Array[Any], box: Sequence[slice | int]) -> Iterator[tuple[tuple[slice, ...], str]]:
     """Iterate over the boxes and keys of what is stored as one piece, as `chunk_keys` does.
 
+    >>> import zarr
     >>> array = zarr.create_array({}, shape=(10, 10), chunks=(4, 4), dtype="uint8")
     >>> next(chunk_boxes(array, (slice(3, 8), 9)))
     ((slice(0, 4, None), slice(8, 12, None)), 'c/0/2')
@@ -79,6 +116,66 @@ def chunk_boxes(array: zarr.Array[Any], box: Sequence[slice | int]) -> Iterator[
     for index in itertools.product(*ranges):
         boxed = tuple(slice(i * unit, (i + 1) * unit) for i, unit in zip(index, units, strict=True))
         yield boxed, array.metadata.encode_chunk_key(index)
+
+
+def encode_chunks(array: zarr.Array[Any], box: tuple[slice, ...], labels: np.ndarray) -> dict[str, bytes]:
+    """Return the keys and bytes of the chunks of a box, background included, and write nothing.
+
+    Parameters
+    ----------
+    array : zarr.Array
+        Without shards.
+    box : tuple of slice
+        Whole chunks.
+    labels : ndarray
+        What is in the box.
+    """
+    import zarr
+    from zarr.core.buffer import Buffer
+    from zarr.storage import MemoryStore, StorePath
+
+    encoded: dict[str, Buffer] = {}
+    metadata: Any = array.metadata
+    chunks = zarr.Array(zarr.AsyncArray(metadata, StorePath(MemoryStore(encoded))))
+    # zarr looks for zeros slowly.
+    chunks.with_config({"write_empty_chunks": True})[box] = labels
+    return {key: buffer.to_bytes() for key, buffer in encoded.items()}
+
+
+# Compressors of numcodecs, by the names that formats 2 and 3 give them.
+COMPRESSORS = ("blosc", "gzip", "zstd")
+
+
+def plain_decoder(array: zarr.Array[Any]) -> Callable[[bytes], np.ndarray] | None:
+    """Return how the bytes of a chunk become its voxels; ``None`` where that takes more than a compressor."""
+    from numcodecs import get_codec
+    from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
+
+    metadata: Any = array.metadata
+    dtype: np.dtype[Any] = array.dtype
+    order: Any = "C"
+    if metadata.zarr_format == 2:
+        compressor, order = metadata.compressor, metadata.order
+        is_plain = not metadata.filters and (compressor is None or compressor.codec_id in COMPRESSORS)
+    else:
+        first, *others = metadata.codecs
+        is_plain = isinstance(first, BytesCodec) and len(others) <= 1
+        is_plain = is_plain and all(isinstance(other, BloscCodec | GzipCodec | ZstdCodec) for other in others)
+        if is_plain:
+            compressor = get_codec({"id": others[0].to_dict()["name"]}) if others else None
+            # A text or a member of an enumeration, as the version of zarr has it.
+            dtype = dtype.newbyteorder(first.to_dict().get("configuration", {}).get("endian", "="))
+    if not is_plain or array.fill_value is None:
+        return None
+    unpack = bytes if compressor is None else compressor.decode
+    return lambda data: np.frombuffer(unpack(data), dtype).reshape(array.chunks, order=order)
+
+
+def ends_with_blosc(array: zarr.Array[Any]) -> bool:
+    """Return whether blosc is what made the bytes of a chunk file."""
+    metadata: Any = array.metadata
+    last = metadata.codecs[-1] if hasattr(metadata, "codecs") else metadata.compressor
+    return "blosc" in type(last).__name__.lower()
 
 
 # NumPy parses a header with `ast`, which in Python 3.11 fails now and then when a thread is
@@ -117,3 +214,121 @@ def write_npy(file: IO[bytes], array: np.ndarray) -> None:
     """
     # Something that can only write keeps numpy from writing to the file by itself.
     np.lib.format.write_array(SimpleNamespace(write=file.write), array, allow_pickle=False)
+
+
+def as_graph(tasks: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return a graph as dask runs it: what is written as a tuple of a function and keys becomes a task."""
+    from dask._task_spec import convert_legacy_graph
+
+    graph: dict[Any, Any] = convert_legacy_graph(tasks)
+    return graph
+
+
+@contextlib.contextmanager
+def callbacks_taken() -> Iterator[set[Any]]:
+    """Use the callbacks of the user for one graph and for none that fn computes meanwhile, as dask does.
+
+    Threads that compute such a graph each would lose them, when they put back what they found.
+    """
+    from dask.callbacks import Callback
+
+    taken, Callback.active = Callback.active, set()
+    try:
+        yield taken
+    finally:
+        Callback.active = Callback.active | taken
+
+
+def held_arrays(image: da.Array) -> Iterator[zarr.Array[Any]]:
+    """Yield the zarr arrays that a graph reads: what `from_array` was given lies in a layer of its own."""
+    import zarr
+    from dask.highlevelgraph import MaterializedLayer
+
+    for layer in image.dask.layers.values():
+        if isinstance(layer, MaterializedLayer) and len(layer) == 1:
+            yield from (value for value in layer.mapping.values() if isinstance(value, zarr.Array))
+
+
+def with_own_keys(array: da.Array, seed: str) -> da.Array:
+    """Optimize `array`, and rename every task of its graph.
+
+    `dask.graph_manipulation.clone` is made for this, but leaves the old key inside the task (dask issue
+    12455), after which fusing fails.
+    """
+    import dask.array as da
+    from dask.array.utils import meta_from_array
+    from dask.base import clone_key, optimize
+    from dask.highlevelgraph import HighLevelGraph
+
+    (array,) = optimize(array)
+    graph = as_graph(dict(array.__dask_graph__()))
+    names = {key: clone_key(key, seed) for key in graph}
+    renamed = {names[key]: task.substitute(names, key=names[key]) for key, task in graph.items()}
+    name = clone_key(array.name, seed)
+    return da.Array(
+        HighLevelGraph.from_collections(name, renamed), name, array.chunks, meta=meta_from_array(array)
+    )
+
+
+def client_workers(client: Any) -> dict[str, Any]:
+    """Return what the scheduler of a client says of all its workers, by their addresses."""
+    # Some versions of dask give five workers unless asked for all.
+    gives_some = "n_workers" in inspect.signature(client.scheduler_info).parameters
+    return dict((client.scheduler_info(n_workers=-1) if gives_some else client.scheduler_info())["workers"])
+
+
+def cancel_tasks(client: Any, prefix: str) -> None:
+    """Take back all tasks of a client whose keys begin so, also those that nobody holds a future of."""
+    from distributed import Future
+
+    client.cancel([Future(key, client) for key in list(client.futures) if str(key).startswith(prefix)])
+
+
+def vouch_for_workers(scheduler: Any, prefix: str) -> None:
+    """Have a scheduler see workers as alive that run tasks whose keys begin so."""
+    for worker in scheduler.workers.values():
+        if any(str(task.key).startswith(prefix) for task in worker.processing):
+            worker.last_seen = time()
+
+
+def set_before_start(nanny: Any, variable: str, value: str) -> None:
+    """Set an environment variable of the worker that a nanny will start."""
+    nanny.pre_spawn_env[variable] = nanny.env[variable] = value
+
+
+def pool_size(pool: Any) -> int | None:
+    """Return how many workers an executor has; ``None`` where it does not say."""
+    return getattr(pool, "_max_workers", None)
+
+
+def is_starting_worker() -> bool:
+    """Return whether this process is starting as a worker, and imports the main script for it."""
+    return getattr(multiprocessing.current_process(), "_inheriting", False)
+
+
+def code_reducer() -> Callable[[types.CodeType], tuple[Callable[..., types.CodeType], tuple[Any, ...]]]:
+    """Return how cloudpickle takes code apart: what makes it again, and from what."""
+    from cloudpickle import CloudPickler
+
+    reduce: Callable[[types.CodeType], Any] = CloudPickler.dispatch_table[types.CodeType]
+    return reduce
+
+
+@contextlib.contextmanager
+def told_of_compiling(tell: Callable[[bool], Any]) -> Iterator[None]:
+    """Tell when kernels begin to be compiled in this process, and when that ends.
+
+    It happens once on each machine, and takes seconds.
+    """
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, event: event.Event) -> None:
+            # The user's functions are compiled too.
+            if event.data["dispatcher"].py_func.__module__.startswith("blockbuster."):
+                tell(event.is_start)
+
+        on_end = on_start
+
+    with event.install_listener("numba:compile", Listener()):
+        yield

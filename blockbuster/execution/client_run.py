@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from dask.delayed import delayed
-from distributed import Future, KilledWorker
+from distributed import KilledWorker
 
+from blockbuster.compat import cancel_tasks
 from blockbuster.execution.handover import Handover
 from blockbuster.execution.patience import patient_scheduler
 from blockbuster.execution.task_folder import TaskFolder, run_kept_task
@@ -94,10 +95,9 @@ class ClientRun:
 
     def _cancel(self) -> None:
         # Known by their keys: Ctrl-C may come between the sending of tasks and the note that they are under way.
-        keys = [key for key in list(self.client.futures) if str(key).startswith(self.prefix)]
         # The connection may be what failed.
         with contextlib.suppress(Exception):
-            self.client.cancel([Future(key, self.client) for key in keys])
+            cancel_tasks(self.client, self.prefix)
 
     def _send(self, numbers: list[int]) -> None:
         if not numbers:

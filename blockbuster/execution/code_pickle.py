@@ -15,6 +15,7 @@ from collections import ChainMap
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+from blockbuster.compat import code_reducer
 from blockbuster.errors import TileError, error_text
 
 __all__ = ["dump", "dumps"]
@@ -43,9 +44,7 @@ def dump(value: Any, file: Any) -> None:
     >>> pickle.loads(file.getvalue())(1)
     2
     """
-    from cloudpickle import CloudPickler
-
-    take_apart = CloudPickler.dispatch_table[types.CodeType]
+    take_apart = code_reducer()
 
     def reduce_code(code: types.CodeType) -> tuple[Callable[..., types.CodeType], tuple[Any, ...]]:
         make, arguments = take_apart(code)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import inspect
 import multiprocessing
 import os
 import pickle
@@ -23,6 +22,7 @@ import dask.multiprocessing
 import dask.threaded
 from dask.local import get_async, get_sync
 
+from blockbuster.compat import client_workers, pool_size
 from blockbuster.execution.code_pickle import dumps
 
 __all__ = ["Execution", "find_execution", "with_workers"]
@@ -161,7 +161,7 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
     pool = dask.config.get("pool", None)
     if one_at_a_time:
         return Execution("threads", N_TAKING_TURNS, dask.threaded.get, pool=pool)
-    workers = getattr(pool, "_max_workers", None) or _wanted.get() or dask.config.get("num_workers", None)
+    workers = pool_size(pool) or _wanted.get() or dask.config.get("num_workers", None)
     n_workers = int(workers or dask.system.CPU_COUNT)
     if get is dask.threaded.get:
         return Execution("threads", n_workers, get, pool=pool)
@@ -199,10 +199,7 @@ def with_workers(n_workers: int | None) -> Iterator[None]:
 
 def _execution_of_client(client: Any, get: Callable[..., Any]) -> Execution:
     """See what workers a client has, and refuse them where they live in this process."""
-    # Some versions of dask give five workers unless asked for all.
-    gives_some = "n_workers" in inspect.signature(client.scheduler_info).parameters
-    found = client.scheduler_info(n_workers=-1) if gives_some else client.scheduler_info()
-    workers = dict(found["workers"])
+    workers = client_workers(client)
     # One with a nanny is a process of its own, and may be too busy to answer.
     without = [address for address, worker in workers.items() if not worker.get("nanny")]
     if without and _process() in client.run(_process, workers=without).values():

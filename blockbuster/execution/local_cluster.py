@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import dask
 from dask.utils import parse_bytes
 
+from blockbuster.compat import is_starting_worker, set_before_start
 from blockbuster.execution import ONE_AT_A_TIME
 from blockbuster.execution.memory import free_ram_bytes, visible_gpus
 
@@ -146,7 +146,7 @@ def make_local_cluster(
 
 def _refuse_in_starting_worker() -> None:
     """Refuse a call that comes from a script without a main guard, which a new worker imports."""
-    if not getattr(multiprocessing.current_process(), "_inheriting", False):
+    if not is_starting_worker():
         return
     if os.environ.get(NO_GUARD_MARK):
         with contextlib.suppress(OSError):
@@ -243,7 +243,7 @@ def _nanny(gpus: list[str] | None) -> type:
             for variable, value in MALLOC.items():
                 # What dask asks for stays in the environment of this process as well.
                 if variable not in env and os.environ.get(variable, DASK_TRIM) == DASK_TRIM:
-                    self.pre_spawn_env[variable] = self.env[variable] = value
+                    set_before_start(self, variable, value)
 
         async def instantiate(self) -> Any:
             # Some versions of dask would start such a worker again and again.

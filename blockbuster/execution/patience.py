@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from time import time
 from typing import Any
 
 from distributed import SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
+from blockbuster.compat import vouch_for_workers
 from blockbuster.errors import warn_user
 
 __all__ = ["patient_scheduler"]
@@ -53,9 +53,7 @@ class Patience(SchedulerPlugin):
             self._looks.start()
 
     def _look(self) -> None:
-        for worker in self._scheduler.workers.values():
-            if any(str(task.key).startswith(self.prefix) for task in worker.processing):
-                worker.last_seen = time()
+        vouch_for_workers(self._scheduler, self.prefix)
 
     def remove_client(self, scheduler: Any, client: str) -> None:
         """End with the client, even one that was killed."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
 
-from dask._task_spec import convert_legacy_graph
-from dask.callbacks import Callback
 from dask.core import flatten
 
+from blockbuster.compat import as_graph, callbacks_taken
 from blockbuster.errors import ends_process
 from blockbuster.execution.execution import Execution
 from blockbuster.execution.handover import Handover
@@ -161,7 +159,7 @@ def _graphs(
 def _run_graph(
     execution: Execution, graph: dict[Any, Any], number_of: dict[Any, int], handover: Handover
 ) -> None:
-    graph = convert_legacy_graph(graph)
+    graph = as_graph(graph)
     if not execution.tells_at_once:
         results = execution.get(graph, list(number_of))
         for number, result in zip(number_of.values(), results, strict=False):
@@ -173,19 +171,6 @@ def _run_graph(
             handover.take(number_of[key], result)
 
     # Ours are told to dask: of those that are active in the process another thread may take any away.
-    with _taken_callbacks() as theirs:
+    with callbacks_taken() as theirs:
         callbacks = [(None, None, None, take, None), *theirs]
         execution.get(graph, list(number_of), callbacks=callbacks, **execution.options)
-
-
-@contextlib.contextmanager
-def _taken_callbacks() -> Iterator[set[Any]]:
-    """Use the callbacks of the user for one graph and for none that fn computes meanwhile, as dask does.
-
-    Threads that compute such a graph each would lose them, when they put back what they found.
-    """
-    taken, Callback.active = Callback.active, set()
-    try:
-        yield taken
-    finally:
-        Callback.active = Callback.active | taken

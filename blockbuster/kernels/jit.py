@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numba import njit
-from numba.core import event
 from numba.extending import register_jitable
 
 logger = logging.getLogger("blockbuster")
@@ -36,25 +34,6 @@ def kernel_part(function: Callable[..., Any]) -> Any:
     From Python it is called as it is.
     """
     return register_jitable(no_cpython_wrapper=True, no_cfunc_wrapper=True)(function)
-
-
-@contextlib.contextmanager
-def told_of_compiling(tell: Callable[[bool], Any]) -> Iterator[None]:
-    """Tell when kernels begin to be compiled in this process, and when that ends.
-
-    It happens once on each machine, and takes seconds.
-    """
-
-    class Listener(event.Listener):
-        def on_start(self, event: event.Event) -> None:
-            # The user's functions are compiled too.
-            if event.data["dispatcher"].py_func.__module__.startswith("blockbuster."):
-                tell(event.is_start)
-
-        on_end = on_start
-
-    with event.install_listener("numba:compile", Listener()):
-        yield
 
 
 def in_native_order(array: np.ndarray) -> np.ndarray:

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from blockbuster.compat import told_of_compiling
 from blockbuster.errors import muted, warn_user
 from blockbuster.execution import Execution
-from blockbuster.kernels.jit import told_of_compiling
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
 from blockbuster.merge.table import RemapTable
 from blockbuster.output.layout import ArrayLayout

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import multiprocessing
 import os
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from blockbuster.compat import is_starting_worker
 from blockbuster.errors import escape_controls, warn_user
 from blockbuster.execution import Execution
 from blockbuster.output.places import warn_of_transformations_left_out
@@ -233,7 +233,7 @@ def refuse_in_starting_worker() -> None:
     RuntimeError
         In such a worker.
     """
-    if getattr(multiprocessing.current_process(), "_inheriting", False):
+    if is_starting_worker():
         raise RuntimeError(
             "tile_process was called while a worker process imports the main script: put the call under "
             '`if __name__ == "__main__":`.'

@@ -2,24 +2,19 @@
 
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import zarr
-from numcodecs import get_codec
-from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
 
-from blockbuster.compat import chunk_boxes, chunk_keys
+from blockbuster.compat import chunk_boxes, chunk_keys, ends_with_blosc, plain_decoder
 from blockbuster.grid import common_box, relative_box
 
 __all__ = ["check_chunk_files", "find_unreadable_chunk", "read_chunk_files", "undecodable"]
 
 # A blosc header ends with the number of bytes that the file should have.
 BLOSC_HEADER_BYTES = 16
-# Compressors of numcodecs, by the names that formats 2 and 3 give them, and the classes that zarr has for them.
-COMPRESSORS = ("blosc", "gzip", "zstd")
-COMPRESSOR_CLASSES = (BloscCodec, GzipCodec, ZstdCodec)
 
 
 def read_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> np.ndarray | None:
@@ -50,10 +45,10 @@ def read_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[sl
     zarr has one event loop, on which threads wait for each other: two of them read in half to three quarters of
     its time. One chunk at a time is in memory beside the result.
     """
-    decode = _decoder(array)
+    decode = plain_decoder(array)
     if decode is None:
         return None
-    is_blosc = _ends_with_blosc(array.metadata)
+    is_blosc = ends_with_blosc(array)
     slices = [part if isinstance(part, slice) else slice(part, part + 1) for part in selection]
     whole = [slice(*part.indices(n)[:2]) for part, n in zip(slices, array.shape, strict=True)]
     pixels = np.empty([part.stop - part.start for part in whole], array.dtype)
@@ -72,28 +67,6 @@ def read_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[sl
         except Exception as error:
             raise undecodable(path, error) from None
     return pixels[tuple([slice(None) if isinstance(part, slice) else 0 for part in selection])]
-
-
-def _decoder(array: zarr.Array[Any]) -> Callable[[bytes], np.ndarray] | None:
-    """Return how the bytes of a chunk become its voxels; None where that takes more than a compressor."""
-    metadata: Any = array.metadata
-    dtype: np.dtype[Any] = array.dtype
-    order: Any = "C"
-    if metadata.zarr_format == 2:
-        compressor, order = metadata.compressor, metadata.order
-        is_plain = not metadata.filters and (compressor is None or compressor.codec_id in COMPRESSORS)
-    else:
-        first, *others = metadata.codecs
-        is_plain = isinstance(first, BytesCodec) and len(others) <= 1
-        is_plain = is_plain and all(isinstance(other, COMPRESSOR_CLASSES) for other in others)
-        if is_plain:
-            compressor = get_codec({"id": others[0].to_dict()["name"]}) if others else None
-            # A text or a member of an enumeration, as the version of zarr has it.
-            dtype = dtype.newbyteorder(first.to_dict().get("configuration", {}).get("endian", "="))
-    if not is_plain or array.fill_value is None:
-        return None
-    unpack = bytes if compressor is None else compressor.decode
-    return lambda data: np.frombuffer(unpack(data), dtype).reshape(array.chunks, order=order)
 
 
 def check_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> None:
@@ -119,7 +92,7 @@ def check_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[s
     One look at the file system for each chunk or shard, and 16 bytes read for each blosc chunk. A file that
     is not there is background, as zarr defines it.
     """
-    is_blosc = _ends_with_blosc(array.metadata)
+    is_blosc = ends_with_blosc(array)
     for key in chunk_keys(array, selection):
         path = os.path.join(folder, key)
         try:
@@ -137,12 +110,6 @@ def find_unreadable_chunk(array: zarr.Array[Any], folder: str, selection: Sequen
         except Exception:
             return os.path.join(folder, key)
     return ""
-
-
-def _ends_with_blosc(metadata: Any) -> bool:
-    """Return whether blosc is what made the bytes of a chunk file."""
-    last = metadata.codecs[-1] if hasattr(metadata, "codecs") else metadata.compressor
-    return "blosc" in type(last).__name__.lower()
 
 
 def _header(path: str) -> bytes:

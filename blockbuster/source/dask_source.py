@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import zarr
-from dask._task_spec import convert_legacy_graph
-from dask.base import clone_key, compute, optimize
+from dask.base import compute
 from zarr.storage import LocalStore
 
+from blockbuster.compat import held_arrays, with_own_keys
 from blockbuster.errors import ends_process, error_text
 from blockbuster.source.digest import digest_text
 from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
@@ -96,7 +95,7 @@ class DaskSource:
         -----
         About 0.1 ms per chunk touched. The same region gets the same keys every time.
         """
-        return _with_own_keys(self._checked(region), seed=str(region))
+        return with_own_keys(self._checked(region), seed=str(region))
 
     def n_keys(self, region: tuple[slice, ...]) -> int:
         """Count the keys of the graph of a region."""
@@ -141,7 +140,7 @@ class DaskSource:
         Where the graph reads zarr arrays on the local file system, a digest of what changes with their files
         as well: the name of a graph tells where an array lies, and not what is in it.
         """
-        files = [identify_files(array) for array in _held_arrays(self._image)]
+        files = [identify_files(array) for array in held_arrays(self._image)]
         return {
             "kind": self.kind,
             "shape": list(self.shape),
@@ -191,22 +190,13 @@ def _check_chunks(image: da.Array, name: str) -> None:
 
 def _check_stores(image: da.Array, name: str) -> None:
     """Refuse a zarr array with a relative path: where fn changes the directory it reads as background."""
-    for array in _held_arrays(image):
+    for array in held_arrays(image):
         store = array.store
         if isinstance(store, LocalStore) and not Path(store.root).is_absolute():
             raise ValueError(
                 f"image ({name}) reads the zarr array {store.root} by a relative path, which leads elsewhere "
                 "when the working directory changes; open the array by its absolute path."
             )
-
-
-def _held_arrays(image: da.Array) -> Iterator[zarr.Array[Any]]:
-    """Yield the zarr arrays that a graph reads: what `from_array` was given lies in a layer of its own."""
-    from dask.highlevelgraph import MaterializedLayer
-
-    for layer in image.dask.layers.values():
-        if isinstance(layer, MaterializedLayer) and len(layer) == 1:
-            yield from (value for value in layer.mapping.values() if isinstance(value, zarr.Array))
 
 
 def _count_touched(edges: np.ndarray, part: slice) -> int:
@@ -240,23 +230,3 @@ def _check_block(block: Any, *, shape: tuple[int, ...], dtype: np.dtype[Any], co
             "map_blocks, from_delayed or the like."
         )
     return made.astype(dtype, copy=copy)
-
-
-def _with_own_keys(array: da.Array, seed: str) -> da.Array:
-    """Optimize `array`, and rename every task of its graph.
-
-    `dask.graph_manipulation.clone` is made for this, but leaves the old key inside the task (dask issue
-    12455), after which fusing fails.
-    """
-    import dask.array as da
-    from dask.array.utils import meta_from_array
-    from dask.highlevelgraph import HighLevelGraph
-
-    (array,) = optimize(array)
-    graph = convert_legacy_graph(dict(array.__dask_graph__()))
-    names = {key: clone_key(key, seed) for key in graph}
-    renamed = {names[key]: task.substitute(names, key=names[key]) for key, task in graph.items()}
-    name = clone_key(array.name, seed)
-    return da.Array(
-        HighLevelGraph.from_collections(name, renamed), name, array.chunks, meta=meta_from_array(array)
-    )
