@@ -250,7 +250,7 @@ def look_at_workers(dask_scheduler):
 
 def test_a_scheduler_sees_workers_as_alive_that_are_vouched_for(client):
     futures = [client.submit(time.sleep, 5, key=key, pure=False) for key in ("vouched-1", "mine-1")]
-    while sum(map(len, client.processing().values())) < 2:
+    while not {"vouched-1", "mine-1"} <= set().union(*client.processing().values()):
         time.sleep(0.01)
     (expected,) = [worker for worker, keys in client.processing().items() if "vouched-1" in keys]
     alive, time_to_live = client.run_on_scheduler(look_at_workers)
