@@ -80,7 +80,7 @@ class AutoTile:
     n_tiles: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ImageInfo:
     """An image, or an array by itself.
 
@@ -114,14 +114,14 @@ class ImageInfo:
 
     path: str
     kind: str
-    version: str
+    version: str = ""
     zarr_format: int
     axes: str | None
-    units: tuple[str, ...]
+    units: tuple[str, ...] = ()
     dtype: str
-    channels: tuple[str, ...]
+    channels: tuple[str, ...] = ()
     levels: tuple[LevelInfo, ...]
-    labels: tuple[Entry, ...]
+    labels: tuple[Entry, ...] = ()
     report: str
     auto: AutoTile
 
@@ -196,21 +196,17 @@ def inspect_path(
     root = locate(path)
     node = open_node(root)
     if isinstance(node, zarr.Group) and read_ome_image(node) is None:
-        return _inspect_collection(node, root, most)
+        contents = find_images(node, root, most)
+        images = tuple(
+            Entry(str(root / path), "; ".join(filter(None, (what, _made_by(root / path)))))
+            for path, what in contents.found
+        )
+        return CollectionInfo(str(root), contents.kind, images, contents.is_complete)
     plan = plan_run(path, tile_shape="auto", channel=channel, level=level, use_gpu=use_gpu)
     auto = AutoTile(plan.grid.tile_shape, plan.grid.grid_shape, plan.n_tiles)
     if isinstance(node, zarr.Array):
         return _inspect_array(node, root, plan.source.axes, auto)
     return _inspect_image(node, root, auto)
-
-
-def _inspect_collection(group: zarr.Group, root: Location, most: int | None) -> CollectionInfo:
-    contents = find_images(group, root, most)
-    images = tuple(
-        Entry(str(root / path), "; ".join(filter(None, (what, _made_by(root / path)))))
-        for path, what in contents.found
-    )
-    return CollectionInfo(str(root), contents.kind, images, contents.is_complete)
 
 
 def _inspect_array(array: zarr.Array[Any], root: Location, axes: str | None, auto: AutoTile) -> ImageInfo:
@@ -220,14 +216,10 @@ def _inspect_array(array: zarr.Array[Any], root: Location, axes: str | None, aut
     return ImageInfo(
         path=str(root),
         kind="zarr array",
-        version="",
         zarr_format=array.metadata.zarr_format,
         axes=axes,
-        units=(),
         dtype=str(array.dtype),
-        channels=(),
         levels=(_level("", array, None),),
-        labels=(),
         report=_summary_of_run(root),
         auto=auto,
     )

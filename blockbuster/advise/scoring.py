@@ -38,7 +38,7 @@ class LabelScore:
     n_merged: int
 
     def f1(self, threshold: float = 0.5) -> float:
-        """Harmonic mean of recall and precision; 1 where both images are empty."""
+        """Return the harmonic mean of recall and precision; 1 where both images are empty."""
         total = self.n_expected + self.n_found
         return 2 * self.matched[threshold] / total if total else 1.0
 

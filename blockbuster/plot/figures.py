@@ -323,10 +323,10 @@ def _set_title(ax: Any, what: str, image: Image, picture: Picture, view: View) -
 def _draw_tiles(
     ax: Any, image: Image, view: View, grid: TileGrid, skipped: np.ndarray | None, report: RunReport | None
 ) -> list[Any]:
-    """Draw the image, its tiles and which of them were skipped; give the keys to that."""
+    """Draw the image, its tiles and which of them were skipped; return the keys of the legend."""
     from matplotlib.collections import LineCollection, PolyCollection
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
+    from matplotlib.patches import Patch, Rectangle
 
     picture = read_picture(image, view)
     _show(ax, to_grey(picture.pixels), picture, view)
@@ -335,7 +335,12 @@ def _draw_tiles(
     ax.add_collection(lines, autolim=False)
     keys: list[Any] = [Line2D([], [], color=GRID, linewidth=1.2, label="tile")]
     if any(grid.halo[-2:]):
-        ax.add_patch(_halo_patch(grid, view))
+        # Of the tile in the middle.
+        middles = (*view.at, *((part.start + part.stop) // 2 for part in (view.rows, view.columns)))
+        halo = grid.region(_tile_at(grid, middles))[-2:]
+        height, width = (part.stop - part.start for part in halo)
+        corner = halo[1].start, halo[0].start
+        ax.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=GRID, linestyle="--", linewidth=1.2))
         keys.append(Line2D([], [], color=GRID, linewidth=1.2, linestyle="--", label="one tile with its halo"))
     if skipped is not None:
         style: dict[str, Any] = {"facecolor": "none", "edgecolor": HATCH, "hatch": "////", "linewidth": 0}
@@ -358,16 +363,6 @@ def _straight(rows: Sequence[int], columns: Sequence[int], view: View) -> list[l
     return across + down
 
 
-def _halo_patch(grid: TileGrid, view: View) -> Any:
-    """Outline the tile in the middle of a view with its halo."""
-    from matplotlib.patches import Rectangle
-
-    middles = (*view.at, *((part.start + part.stop) // 2 for part in (view.rows, view.columns)))
-    rows, columns = grid.region(_tile_at(grid, middles))[-2:]
-    place = (columns.start, rows.start), columns.stop - columns.start, rows.stop - rows.start
-    return Rectangle(*place, fill=False, edgecolor=GRID, linestyle="--", linewidth=1.2)
-
-
 def _tile_at(grid: TileGrid, voxel: Iterable[int]) -> tuple[int, ...]:
     return tuple(int(np.searchsorted(cuts, i, "right")) - 1 for cuts, i in zip(grid.edges, voxel, strict=True))
 
@@ -388,7 +383,7 @@ def _skipped_boxes(skipped: np.ndarray, grid: TileGrid, view: View) -> list[list
 def _draw_labels(
     ax: Any, labels: Image, view: View, grid: TileGrid, report: RunReport | None, image: Image
 ) -> list[Any]:
-    """Draw labels in colours, and seams by what happened there; give the keys to that."""
+    """Draw labels in colours, and seams by what happened there; return the keys of the legend."""
     from matplotlib.collections import LineCollection
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
@@ -438,16 +433,16 @@ def _seam_pieces(picture: Picture, view: View) -> dict[int, list[list[tuple[int,
     """Cut seams into straight pieces, by what happened there."""
     pieces: dict[int, list[list[tuple[int, int]]]] = {state: [] for state in STATES}
     for row, sides in picture.beside_rows.items():
-        for state, start, stop in _runs(seam_states(*sides), view.columns.start):
+        for state, start, stop in _pieces_along(seam_states(*sides), view.columns.start):
             pieces[state].append([(start, row), (stop, row)])
     for column, sides in picture.beside_columns.items():
-        for state, start, stop in _runs(seam_states(*sides), view.rows.start):
+        for state, start, stop in _pieces_along(seam_states(*sides), view.rows.start):
             pieces[state].append([(column, start), (column, stop)])
     return pieces
 
 
-def _runs(states: np.ndarray, origin: int) -> Iterable[tuple[int, int, int]]:
-    """Return each run of one state with its first and last edge."""
+def _pieces_along(states: np.ndarray, origin: int) -> Iterable[tuple[int, int, int]]:
+    """Yield each piece of one state with its first and last edge."""
     edges = np.concatenate([[0], np.flatnonzero(np.diff(states)) + 1, [len(states)]])
     for start, stop in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
         yield int(states[start]), origin + start, origin + stop

@@ -161,35 +161,30 @@ def choose_view(image: Image, plane: Any = None, region: Any = None) -> View:
     shape = image.shape
     if len(shape) < 2:
         raise ValueError(f"image has shape {shape}; it must have at least two axes to be drawn.")
-    return View(_plane_indices(shape[:-2], plane), *_region_slices(shape[-2:], region))
-
-
-def _plane_indices(lengths: tuple[int, ...], plane: Any) -> tuple[int, ...]:
-    if plane is None:
-        return tuple(n // 2 for n in lengths)
-    given = tuple(plane) if isinstance(plane, Sequence | np.ndarray) else (plane,)
-    if len(given) != len(lengths) or not all(
-        isinstance(i, int | np.integer) and -n <= i < n for i, n in zip(given, lengths, strict=False)
-    ):
-        raise ValueError(
-            f"plane is {plane!r}; it is one index for each axis before the last two, which have {lengths} voxels."
-        )
-    return tuple(int(i) % n for i, n in zip(given, lengths, strict=True))
-
-
-def _region_slices(lengths: tuple[int, ...], region: Any) -> tuple[slice, slice]:
+    *before, height, width = shape
+    at = tuple(n // 2 for n in before)
+    if plane is not None:
+        indices = tuple(plane) if isinstance(plane, Sequence | np.ndarray) else (plane,)
+        if len(indices) != len(before) or not all(
+            isinstance(i, int | np.integer) and -n <= i < n for i, n in zip(indices, before, strict=False)
+        ):
+            raise ValueError(
+                f"plane is {plane!r}; it is one index for each axis before the last two, "
+                f"which have {shape[:-2]} voxels."
+            )
+        at = tuple(int(i) % n for i, n in zip(indices, before, strict=True))
     given = (slice(None), slice(None)) if region is None else region
     if (
         isinstance(given, Sequence)
         and len(given) == 2
         and all(isinstance(part, slice) and part.step in (None, 1) for part in given)
     ):
-        rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(given, lengths, strict=True))
+        rows, columns = (slice(*part.indices(n)[:2]) for part, n in zip(given, shape[-2:], strict=True))
         if rows.start < rows.stop and columns.start < columns.stop:
-            return rows, columns
+            return View(at, rows, columns)
     raise ValueError(
         f"region is {region!r}; it is a pair of slices without steps, of rows and of columns, that holds at "
-        f"least one of the plane's {lengths[0]} x {lengths[1]} voxels."
+        f"least one of the plane's {height} x {width} voxels."
     )
 
 

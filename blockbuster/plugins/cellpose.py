@@ -70,15 +70,24 @@ class CellposeFn:
         """Label a tile: integers of its shape, without channels."""
         axis = self.eval_kwargs.get("channel_axis")
         image = planes_and_channels(tile, 3 if self.is_volume else 2, axis, PLANES)
-        self._check_z_axis(tile.ndim, axis)
+        # z is before y and x, as blockbuster takes it to be.
+        z_axis = self.eval_kwargs.get("z_axis")
+        spatial = [i for i in range(tile.ndim) if axis is None or i != axis % tile.ndim]
+        if z_axis is not None and (len(spatial) < 3 or z_axis % tile.ndim != spatial[-3]):
+            raise ValueError(
+                f"z_axis is {z_axis}, but the tile has {tile.ndim} axes, and z is the one before y and x. "
+                "Leave z_axis out, and give the image its axes in the order z, y, x."
+            )
         image = self._select_channels(image)
         check_finite(image)
         shape = label_shape(tile.shape, axis)
         if is_uniform(image):
             return np.zeros(shape, np.int32)
         model = self.loaded_model()
+        wanted = int(self.eval_kwargs.get("batch_size", 8))
+        sizes = [wanted, *(wanted >> halvings for halvings in range(1, wanted.bit_length()))]
         with evaluation_turn(str(model.device)):
-            masks = evaluate_within_memory(partial(self._evaluate, model, image), self._batch_sizes(), SMALLER)
+            masks = evaluate_within_memory(partial(self._evaluate, model, image), sizes, SMALLER)
             give_back_freed_memory()
         return np.reshape(masks, shape)
 
@@ -92,16 +101,6 @@ class CellposeFn:
     def major(self) -> int:
         """The major version: 3, or 4 for all later ones."""
         return _major(self.version)
-
-    def _check_z_axis(self, ndim: int, channel_axis: int | None) -> None:
-        """Refuse a z axis that is not before y and x, where blockbuster and this function take it to be."""
-        z_axis = self.eval_kwargs.get("z_axis")
-        spatial = [i for i in range(ndim) if channel_axis is None or i != channel_axis % ndim]
-        if z_axis is not None and (len(spatial) < 3 or z_axis % ndim != spatial[-3]):
-            raise ValueError(
-                f"z_axis is {z_axis}, but the tile has {ndim} axes, and z is the one before y and x. "
-                "Leave z_axis out, and give the image its axes in the order z, y, x."
-            )
 
     def _select_channels(self, image: np.ndarray) -> np.ndarray:
         """Return the channels that the network looks at; Cellpose itself takes the least axis for channels."""
@@ -142,13 +141,6 @@ class CellposeFn:
                 "with a GPU and its driver, install the build of PyTorch for it (pytorch.org/get-started)."
             )
         return model
-
-    def _batch_sizes(self) -> list[int]:
-        """List the batch size that is wanted, and smaller ones."""
-        sizes = [int(self.eval_kwargs.get("batch_size", 8))]
-        while sizes[-1] > 1:
-            sizes.append(sizes[-1] // 2)
-        return sizes
 
     def _evaluate(self, model: Any, image: np.ndarray, batch_size: int) -> np.ndarray:
         spatial = image.shape[:-1]

@@ -69,12 +69,17 @@ class StarDistFn:
 
     def __call__(self, tile: np.ndarray) -> np.ndarray:
         """Label a tile: integers of its shape, without channels."""
-        axis = self._channel_axis(tile)
+        axes = self.predict_kwargs.get("axes")
+        if axes is not None and len(axes) != tile.ndim:
+            raise ValueError(f"axes is {axes!r}, but the tile has shape {tile.shape}; name each of its axes.")
+        axis = None if axes is None or "C" not in axes else axes.index("C")
         image = planes_and_channels(tile, self.n_dim, axis, PLANES)
         check_finite(image)
         shape = label_shape(tile.shape, axis)
         if is_uniform(image):
             return np.zeros(shape, np.int32)
+        import tensorflow
+
         model = load_once(("stardist", self.model), self._load, file_stamp(self.files))
         wanted = model.config.n_channel_in
         if image.shape[-1] != wanted:
@@ -83,17 +88,9 @@ class StarDistFn:
                 "tile_process and axes, e.g. axes='CYX', to stardist_fn for an image with channels."
             )
         image = _normalize(image, self.normalize)
-        with evaluation_turn(_device()):
+        with evaluation_turn("cuda:0" if tensorflow.config.list_physical_devices("GPU") else "cpu"):
             labels = evaluate_within_memory(partial(self._evaluate, model, image), self._parts(), SMALLER)
         return np.reshape(labels, shape)
-
-    def _channel_axis(self, tile: np.ndarray) -> int | None:
-        axes = self.predict_kwargs.get("axes")
-        if axes is None:
-            return None
-        if len(axes) != tile.ndim:
-            raise ValueError(f"axes is {axes!r}, but the tile has shape {tile.shape}; name each of its axes.")
-        return axes.index("C") if "C" in axes else None
 
     def _load(self) -> Any:
         check_same_version("StarDist", self.version, _installed_version())
@@ -188,12 +185,6 @@ def _classes() -> dict[int, Any]:
     return {2: models.StarDist2D, 3: models.StarDist3D}
 
 
-def _device() -> str:
-    import tensorflow
-
-    return "cuda:0" if tensorflow.config.list_physical_devices("GPU") else "cpu"
-
-
 def _find_model(model: Any, classes: dict[int, Any], version: str) -> tuple[str, int, tuple[str, ...]]:
     """Return a name or folder, the axes of what it labels, and the files that it consists of."""
     if not isinstance(model, str | os.PathLike):
@@ -276,16 +267,12 @@ def _normalize(image: np.ndarray, rule: tuple[Any, ...] | None) -> np.ndarray:
     if rule[0] == "lowhigh" and len(rule[1]) not in (1, image.shape[-1]):
         raise ValueError(f"normalize has {len(rule[1])} pairs, but the tile has {image.shape[-1]} channels.")
     for i in range(image.shape[-1]):
-        low, high = _range(image[..., i], i, rule)
-        scaled[..., i] = (image[..., i].astype(np.float64) - low) / (high - low) if low < high else 0
+        channel = image[..., i]
+        if rule[0] == "lowhigh":
+            low, high = rule[1][i % len(rule[1])]
+        else:
+            low, high = map(float, np.percentile(channel, rule[1:]))
+            if low == high:
+                low, high = float(channel.min()), float(channel.max())
+        scaled[..., i] = (channel.astype(np.float64) - low) / (high - low) if low < high else 0
     return scaled
-
-
-def _range(channel: np.ndarray, number: int, rule: tuple[Any, ...]) -> tuple[float, float]:
-    if rule[0] == "lowhigh":
-        low, high = rule[1][number % len(rule[1])]
-        return low, high
-    low, high = np.percentile(channel, rule[1:])
-    if low == high:
-        low, high = channel.min(), channel.max()
-    return float(low), float(high)

@@ -25,27 +25,13 @@ __all__ = [
 ]
 
 # Any two are 40 or more apart in CIELAB, and 30 from the background, from black, white and red.
-PALETTE = np.array(
-    [
-        (248, 92, 128),
-        (20, 248, 20),
-        (32, 224, 236),
-        (20, 80, 248),
-        (236, 188, 20),
-        (20, 116, 20),
-        (92, 104, 164),
-        (248, 20, 224),
-        (128, 92, 56),
-        (200, 224, 152),
-        (248, 116, 44),
-        (248, 152, 248),
-        (20, 236, 140),
-        (44, 116, 104),
-        (140, 200, 20),
-        (236, 176, 188),
-    ],
+PALETTE = np.frombuffer(
+    bytes.fromhex(
+        "f85c80 14f814 20e0ec 1450f8 ecbc14 147414 5c68a4 f814e0"
+        "805c38 c8e098 f8742c f898f8 14ec8c 2c7468 8cc814 ecb0bc"
+    ),
     np.uint8,
-)
+).reshape(-1, 3)
 BACKGROUND, OUTLINE = (28, 28, 30), (0, 0, 0)
 # What happened at a place of a seam, and how it is drawn.
 NOTHING, JOINED, APART = 0, 1, 2

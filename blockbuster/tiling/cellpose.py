@@ -118,7 +118,10 @@ def auto_tile_shape_cellpose(
     cell = _check_diameter(diameter)
     _check_axes(image, do_3D)
     n_spatial = 3 if do_3D else 2
-    _check_batch_size(batch_size)
+    if isinstance(batch_size, bool) or not isinstance(batch_size, numbers.Integral):
+        raise TypeError(f"batch_size is {batch_size!r}; it must be an integer, as given to Cellpose, e.g. 8.")
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}; it must be 1 or more, as given to Cellpose.")
     stack = (1,) * (len(image) - n_spatial) + tuple(max(1, length) for length in image[-n_spatial:])
     # A pixel is the least cell to see, and cells wider than the image ask for no more than the image.
     cell = min(max(1.0, cell), max(NETWORK_DIAMETER, *stack))
@@ -206,13 +209,6 @@ def _check_diameter(diameter: float | None) -> float:
     if not (math.isfinite(diameter) and diameter > 0):
         raise ValueError(f"diameter is {diameter}; it must be a positive, finite number of pixels, e.g. 30.")
     return float(diameter)
-
-
-def _check_batch_size(batch_size: int) -> None:
-    if isinstance(batch_size, bool) or not isinstance(batch_size, numbers.Integral):
-        raise TypeError(f"batch_size is {batch_size!r}; it must be an integer, as given to Cellpose, e.g. 8.")
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; it must be 1 or more, as given to Cellpose.")
 
 
 def _check_axes(image: Shape, volume: bool) -> None:

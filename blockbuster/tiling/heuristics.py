@@ -123,7 +123,13 @@ def auto_tile_shape(
         budget = measure_budget(use_gpu=use_gpu)
         most = voxels_for_balance(image, budget.n_running, MAX_TILE_VOXELS)
         if "VRAM" in budget.limits:
-            tile = _plan_for_network(image, voxel_bytes, budget, most)
+            # A tile for which a GPU holds what the newest Cellpose does.
+            least = (1, 1, 1, *_least_lengths(image, (MINIMUM_Z, MINIMUM_YX)))[-3:]
+            fit = TileFit(least if least[0] > 1 else least[1:], voxel_bytes)
+            memory = network_memory(len(fit.least), on_gpu=True, version="4")
+            # Below the side of the network's squares, a smaller tile saves nothing.
+            voxels = max(NETWORK_SIDE**2, memory.most_voxels(budget.network_bytes - memory.model, fit))
+            tile = plan_tile_shape(image, 1, voxels, max_voxels=most)
         else:
             tile = plan_tile_shape(image, voxel_bytes, budget.tile_bytes, max_voxels=most)
         reason = f"{budget}; at most {most} voxels a tile"
@@ -243,8 +249,7 @@ def region_voxels(tile_shape: Shape, shape: Shape, halo: int = ASSUMED_HALO, *, 
     """
     lengths = []
     for tile, length in zip(tile_shape, shape, strict=True):
-        most = halo if whole_halo else min(halo, -(-tile // 4))
-        depth = most if tile > 1 else 0
+        depth = 0 if tile == 1 else halo if whole_halo else min(halo, -(-tile // 4))
         lengths.append(min(length, tile + 2 * depth))
     return math.prod(lengths)
 
@@ -376,11 +381,15 @@ def measure_budget(*, use_gpu: bool) -> MemoryBudget:
     >>> measure_budget(use_gpu=False).n_running >= 1
     True
     """
+    from dask import config
+    from dask.system import CPU_COUNT
+
     limits = ram_limits()
     vram = vram_bytes_or_warn() if use_gpu else None
     if vram is not None:
         limits["VRAM"] = vram
-    budget = MemoryBudget(limits, 1 if use_gpu else _count_workers())
+    n_workers = max(1, int(config.get("num_workers", None) or CPU_COUNT))
+    budget = MemoryBudget(limits, 1 if use_gpu else n_workers)
     if budget.usable_bytes < budget.n_running * MIN_BUDGET_BYTES:
         logger.warning("memory is nearly exhausted (%s); tiles are sized for 1 MiB each", budget)
     return budget
@@ -463,16 +472,6 @@ def _least_lengths(shape: Shape, minimum: tuple[int, int]) -> Shape:
     return tuple(max(1, min(length, least)) for length, least in zip(shape[-len(enough) :], enough, strict=True))
 
 
-def _plan_for_network(image: Shape, voxel_bytes: int, budget: MemoryBudget, most: int) -> Shape:
-    """Find a tile for which a GPU holds what the newest Cellpose does."""
-    least = (1, 1, 1, *_least_lengths(image, (MINIMUM_Z, MINIMUM_YX)))[-3:]
-    fit = TileFit(least if least[0] > 1 else least[1:], voxel_bytes)
-    memory = network_memory(len(fit.least), on_gpu=True, version="4")
-    # Below the side of the network's squares, a smaller tile saves nothing.
-    voxels = max(NETWORK_SIDE**2, memory.most_voxels(budget.network_bytes - memory.model, fit))
-    return plan_tile_shape(image, 1, voxels, max_voxels=most)
-
-
 def _check_target_bytes(target_bytes: int, voxel_bytes: int) -> int:
     if isinstance(target_bytes, bool) or not hasattr(target_bytes, "__index__"):
         raise TypeError(
@@ -522,13 +521,6 @@ def _even_length(length: int, longest: int) -> int:
 def _granule(length: int) -> int:
     """Return the power of two to round to: an eighth to a sixteenth of `length`, 256 at most."""
     return min(256, 1 << max(0, length.bit_length() - 4))
-
-
-def _count_workers() -> int:
-    from dask import config
-    from dask.system import CPU_COUNT
-
-    return max(1, int(config.get("num_workers", None) or CPU_COUNT))
 
 
 def _format_bytes(n_bytes: int) -> str:
