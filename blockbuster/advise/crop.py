@@ -10,7 +10,8 @@ import numpy as np
 
 from blockbuster.grid import Box, Index, TileGrid
 from blockbuster.run.plan import RunPlan
-from blockbuster.stage.sample import Chunks, read_boxes, spread_evenly
+from blockbuster.source import Chunks
+from blockbuster.stage.sample import spread_evenly
 
 __all__ = ["Crop", "choose_crop"]
 
@@ -91,7 +92,7 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
     boxes = _boxes(grid, counts)
     if len(boxes) > 1:
         chunks = Chunks(plan.source)
-        glances = read_boxes(plan.source, [_glance(chunks, box) for box in boxes])
+        glances = plan.source.read_together([_glance(chunks, box) for box in boxes])
         boxes = [boxes[int(np.argmax([_contrast(pixels) for pixels in glances]))]]
     return Crop(boxes[0], grid.tile_shape, axes, all(counts[i] == grid.grid_shape[i] for i in axes))
 

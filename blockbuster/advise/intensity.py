@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numbers
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import zarr
 
-from blockbuster.source import Source, ZarrSource, open_source
+from blockbuster.source import Source, open_source
 from blockbuster.stage.sample import sample_pixels
 
 __all__ = ["intensity_percentiles"]
@@ -69,22 +67,10 @@ def intensity_percentiles(image: Any, q: Any = (1, 99.8), *, channel: int | None
     """
     wanted = _check_percentiles(q)
     source = open_source(image, channel=channel, level=level)
-    if channel is None:
-        channels = _channels(image, source, level)
-        if channels:
-            return tuple(_percentiles(each, q, wanted) for each in channels)
+    channels = source.open_channels() if channel is None else []
+    if channels:
+        return tuple(_percentiles(each, q, wanted) for each in channels)
     return _percentiles(source, q, wanted)
-
-
-def _channels(image: Any, source: Source, level: int) -> list[Source]:
-    """Open every channel by itself; none where it is not known which axis they lie along."""
-    axis = (source.axes or "").find("c")
-    indices = range(source.shape[axis] if axis >= 0 else 0)
-    if isinstance(image, str | os.PathLike):
-        return [open_source(image, channel=index, level=level) for index in indices]
-    if isinstance(image, zarr.Array):
-        return [ZarrSource(image, axes=source.axes, channel=(axis, index)) for index in indices]
-    return []
 
 
 def _percentiles(source: Source, q: Any, wanted: list[float]) -> Any:

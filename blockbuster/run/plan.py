@@ -37,7 +37,7 @@ from blockbuster.run.options import (
     resolve_tile_lengths,
 )
 from blockbuster.run.resources import format_bytes, memory_bytes, warn_of_repeated_chunks
-from blockbuster.source import DaskSource, Source, open_as_others, open_source
+from blockbuster.source import Source, open_source
 from blockbuster.source.geometry import Geometry
 from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.tiling import auto_tile_shape
@@ -51,8 +51,6 @@ __all__ = [
 ]
 
 MAX_NAME_LETTERS = 60
-# Of a dask image, whose every chunk is a key or more of a graph: several tasks to a graph.
-MAX_CHUNKS_PER_TASK = 512
 NO_GPU = "use_gpu=True, but CuPy"
 
 
@@ -176,10 +174,8 @@ class RunPlan:
     @property
     def chunk_reads(self) -> float:
         """How often a chunk of a dask image is computed, on average; 1 for other images."""
-        if not isinstance(self.source, DaskSource):
-            return 1.0
         bricks = self.bricks
-        return self.source.chunk_reads([bricks.region(bricks.index(n)) for n in range(bricks.n_bricks)])
+        return self.source.chunk_reads(bricks.region(bricks.index(n)) for n in range(bricks.n_bricks))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -242,7 +238,7 @@ class RunPlan:
             f"tiles     {grid.n_tiles} of {_by(grid.tile_shape)}, {_by(grid.grid_shape)}, halo {_by(grid.halo)}",
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
             f"memory    at most {format_bytes(self.memory_bytes)} in all, fn's own apart",
-            *([chunks] if isinstance(self.source, DaskSource) else []),
+            *([chunks] if self.source.through_graph else []),
             f"disk      at most {format_bytes(self.label_bytes)} of staged labels in {stage}",
             f"output    {target}, {format_bytes(self.label_bytes)}{coarser}",
         ]
@@ -372,9 +368,8 @@ def _check_sendable(plan: RunPlan) -> None:
     if plan.execution.in_process or source.in_memory or not plan.bricks.n_bricks:
         return
     first = plan.bricks.region(plan.bricks.index(0))
-    sent = dict(source.region(first).__dask_graph__()) if isinstance(source, DaskSource) else source
     try:
-        open_as_others(sent)
+        source.check_sendable(first)
     except Exception as error:
         raise TypeError(
             f"image ({source.name}) cannot be opened by other processes, as {plan.execution.kind} workers are: "
@@ -460,7 +455,7 @@ class _Resolver:
 
 
 def _choose_bricks(grid: TileGrid, source: Source, execution: Execution) -> BrickGrid:
-    most_units = MAX_CHUNKS_PER_TASK if isinstance(source, DaskSource) else None
+    most_units = source.max_chunks_per_task
     return choose_bricks(grid, source.read_unit, execution.n_workers, most_units=most_units)
 
 

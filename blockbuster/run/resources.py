@@ -14,7 +14,6 @@ from blockbuster.execution import max_keys
 from blockbuster.merge.remap import remap_boxes
 from blockbuster.output.storage import label_chunks
 from blockbuster.rundir.durable import existing_folder, free_bytes
-from blockbuster.source import DaskSource
 from blockbuster.stage.sample import SAMPLE_VOXELS
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
     box = [min(n, length) for n, length in zip(boxes.tile_shape, grid.shape, strict=True)]
     n_tasks = max(plan.bricks.n_bricks, boxes.n_tiles)
     samples = drives and plan.options.skip_empty and plan.empty_threshold is None
-    held = plan.source.dtype.itemsize * _product(grid.shape) if plan.source.kind == "numpy" else 0
+    held = plan.source.held_bytes
     held += plan.label_bytes if plan.place is None or plan.options.compute else 0
     seen = _seen_shape(plan)
     return peak_bytes(
@@ -102,7 +101,7 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
 def _n_keys(plan: RunPlan) -> int:
     """How many keys of a dask image's graph dask knows at once: some thousands, or those of one task."""
     n_bricks = plan.bricks.n_bricks
-    if not isinstance(plan.source, DaskSource) or not n_bricks:
+    if not n_bricks:
         return 0
     n_keys = plan.source.n_keys(plan.bricks.region(plan.bricks.index(n_bricks // 2)))
     if plan.execution.client is not None:

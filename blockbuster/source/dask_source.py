@@ -14,15 +14,17 @@ from zarr.storage import LocalStore
 
 from blockbuster.compat import held_arrays, with_own_keys
 from blockbuster.errors import ends_process, error_text
+from blockbuster.grid import Box
+from blockbuster.source.base import Source, open_as_others
+from blockbuster.source.checks import native_dtype
 from blockbuster.source.digest import digest_text
-from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
 from blockbuster.source.zarr_source import identify_files
 
 if TYPE_CHECKING:
     import dask.array as da
 
 
-class DaskSource:
+class DaskSource(Source):
     """Regions of a dask array.
 
     Parameters
@@ -54,30 +56,26 @@ class DaskSource:
            [8, 9]])
     """
 
-    path: str | None = None
-    kind: str = "dask"
-    in_memory: bool = False
-    sampled: bool = True
+    kind = "dask"
+    through_graph = True
+    # Every one is a key or more of a graph, which holds several tasks.
+    max_chunks_per_task = 512
 
     def __init__(self, image: da.Array, *, axes: str | None = None) -> None:
-        self.name = "dask array"
-        check_pixels(image.shape, image.dtype, self.name)
-        check_axes(axes, image.shape, self.name)
-        _check_chunks(image, self.name)
-        _check_stores(image, self.name)
+        name = "dask array"
+        _check_chunks(image, name)
+        _check_stores(image, name)
         self._image = image
-        self.axes = axes
-        self.shape: tuple[int, ...] = tuple(int(n) for n in image.shape)
-        self.dtype: np.dtype[Any] = native_dtype(image.dtype)
-        self.chunks = tuple(tuple(int(n) for n in lengths if n) or (0,) for lengths in image.chunks)
-        self.read_unit = tuple(max(1, *lengths) for lengths in self.chunks)
+        shape = tuple(int(n) for n in image.shape)
+        chunks = tuple(tuple(int(n) for n in lengths if n) or (0,) for lengths in image.chunks)
+        super().__init__(shape, image.dtype, axes=axes, name=name, chunks=chunks)
 
-    def region(self, region: tuple[slice, ...]) -> da.Array:
-        """Return `region` as a lazy array of one chunk, whose graph shares no task with any other region's.
+    def lazy(self, box: Box) -> da.Array:
+        """Return `box` as a lazy array of one chunk, whose graph shares no task with that of any other box.
 
         Parameters
         ----------
-        region : tuple of slice
+        box : tuple of slice
             One per axis, step 1.
 
         Returns
@@ -93,80 +91,56 @@ class DaskSource:
 
         Notes
         -----
-        About 0.1 ms per chunk touched. The same region gets the same keys every time.
+        About 0.1 ms per chunk touched. The same box gets the same keys every time.
         """
-        return with_own_keys(self._checked(region), seed=str(region))
+        return with_own_keys(self._checked(box), seed=str(box))
 
-    def n_keys(self, region: tuple[slice, ...]) -> int:
-        """Count the keys of the graph of a region."""
-        return len(self.region(region).__dask_graph__())
+    def n_keys(self, box: Box) -> int:
+        """Count the keys of the graph of a box."""
+        return len(self.lazy(box).__dask_graph__())
 
-    def read(self, region: tuple[slice, ...]) -> np.ndarray:
-        """Compute `region` (one slice per axis) on dask's configured scheduler."""
-        (pixels,) = _compute([self.region(region)])
+    def check_sendable(self, box: Box) -> None:
+        """Raise what another process would that gets the graph of a box."""
+        open_as_others(dict(self.lazy(box).__dask_graph__()))
+
+    def read(self, box: Box) -> np.ndarray:
+        """Compute `box` (one slice per axis) on dask's configured scheduler."""
+        (pixels,) = _compute([self.lazy(box)])
         return np.array(pixels, order="C", copy=True)
 
-    def read_together(self, regions: Sequence[tuple[slice, ...]]) -> list[np.ndarray]:
-        """Compute regions in one graph, so that a chunk is computed once for all of them.
-
-        Parameters
-        ----------
-        regions : sequence of tuple of slice
-            In any order; they may overlap.
-
-        Returns
-        -------
-        list of ndarray
-            The pixels of each region, as `read` gives them.
-
-        Notes
-        -----
-        A chunk is in memory only until all regions that touch it are copied.
-        """
+    def read_together(self, boxes: Sequence[Box]) -> list[np.ndarray]:
+        """Compute boxes in one graph; a chunk is in memory only until all that touch it are copied."""
         # A view would keep its chunk in memory.
-        parts = [self._checked(region, copy=True) for region in regions]
+        parts = [self._checked(box, copy=True) for box in boxes]
         return [np.array(pixels, order="C", copy=True) for pixels in _compute(parts)]
 
-    def _checked(self, region: tuple[slice, ...], copy: bool = False) -> da.Array:
-        """Return a region in one chunk, which is looked at when it is computed."""
-        part = self._image[region].rechunk(-1)
+    def _checked(self, box: Box, copy: bool = False) -> da.Array:
+        """Return a box in one chunk, which is looked at when it is computed."""
+        part = self._image[box].rechunk(-1)
         check = partial(_check_block, shape=part.shape, dtype=self.dtype, copy=copy)
         checked: da.Array = part.map_blocks(check, dtype=self.dtype, meta=np.empty((0,) * part.ndim, self.dtype))
         return checked
 
     def identity(self) -> dict[str, Any]:
-        """Return the name of the array's graph, a digest of its chunks, its shape and dtype; no pixel.
+        """Return ``"graph"``, the array's name, and ``"chunks"``, a digest of them, besides; no pixel is read.
 
-        Where the graph reads zarr arrays on the local file system, a digest of what changes with their files
-        as well: the name of a graph tells where an array lies, and not what is in it.
+        Where the graph reads zarr arrays on the local file system, ``"content"`` as well, a digest of what
+        changes with their files: the name of a graph tells where an array lies, and not what is in it. The
+        name of an array with random keys, e.g. from `dask.array.random`, is another one in every process.
         """
         files = [identify_files(array) for array in held_arrays(self._image)]
         return {
-            "kind": self.kind,
-            "shape": list(self.shape),
-            "dtype": self.dtype.name,
+            **super().identity(),
             "chunks": digest_text(repr(self.chunks)),
             "graph": self._image.name,
             **({"content": digest_text(repr(files))} if any(files) else {}),
         }
 
-    def chunk_reads(self, regions: Iterable[tuple[slice, ...]]) -> float:
-        """Return how often a chunk is computed, on average, when every region is read once.
-
-        Parameters
-        ----------
-        regions : iterable of tuple of slice
-            Each with one slice per axis.
-
-        Returns
-        -------
-        float
-            Chunks touched, summed over `regions`, divided by the number of chunks.
-        """
+    def chunk_reads(self, boxes: Iterable[Box]) -> float:
+        """Return how often a chunk is computed, on average: by every box that touches it."""
         edges = [np.cumsum((0, *lengths)) for lengths in self.chunks]
         touched = sum(
-            math.prod(_count_touched(e, part) for e, part in zip(edges, region, strict=True))
-            for region in regions
+            math.prod(_count_touched(e, part) for e, part in zip(edges, box, strict=True)) for box in boxes
         )
         return touched / math.prod(len(lengths) for lengths in self.chunks)
 

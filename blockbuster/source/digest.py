@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from blockbuster.source.protocol import native_dtype
+from blockbuster.source.checks import native_dtype
 
 HEX_DIGITS = 32
 BUFFER_VOXELS = 2**20

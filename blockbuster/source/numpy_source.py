@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 
 from blockbuster.compat import load_npy
+from blockbuster.grid import Box
+from blockbuster.source.base import Source
 from blockbuster.source.digest import digest_content, identify_file
-from blockbuster.source.protocol import check_axes, check_pixels, native_dtype
 
 
-class NumpySource:
+class NumpySource(Source):
     """Regions of a NumPy array.
 
     Parameters
@@ -36,8 +37,7 @@ class NumpySource:
            [8, 9]])
     """
 
-    path: str | None = None
-    kind: str = "numpy"
+    kind = "numpy"
     in_memory: bool = True
     sampled: bool = False
 
@@ -45,7 +45,8 @@ class NumpySource:
         if isinstance(image, np.ma.MaskedArray):
             raise TypeError("image is a masked array; say what its masked voxels are, e.g. image.filled(0).")
         self._array: np.ndarray | None = np.asarray(image)
-        self._describe("NumPy array", axes)
+        self.held_bytes = self._array.nbytes
+        super().__init__(image.shape, image.dtype, axes=axes, name="NumPy array")
 
     @property
     def array(self) -> np.ndarray:
@@ -53,27 +54,16 @@ class NumpySource:
         assert self._array is not None
         return self._array
 
-    def read(self, region: tuple[slice, ...]) -> np.ndarray:
-        """Return a copy of `region` (one slice per axis)."""
-        return np.array(self.array[region], dtype=self.dtype, order="C", copy=True)
+    def read(self, box: Box) -> np.ndarray:
+        """Return a copy of `box` (one slice per axis)."""
+        return np.array(self.array[box], dtype=self.dtype, order="C", copy=True)
 
     def identity(self) -> dict[str, Any]:
-        """Return shape, dtype and a digest of every pixel, which is read at about 1.8 GB/s."""
-        return {**self._form(), "content": digest_content([self.array])}
+        """Return ``"content"`` besides: a digest of every pixel, which is read at about 1.8 GB/s.
 
-    def _form(self) -> dict[str, Any]:
-        return {"kind": self.kind, "shape": list(self.shape), "dtype": self.dtype.name}
-
-    def _describe(self, name: str, axes: str | None) -> None:
-        image = self.array
-        check_pixels(image.shape, image.dtype, name)
-        check_axes(axes, image.shape, name)
-        self.name = name
-        self.shape = image.shape
-        self.dtype = native_dtype(image.dtype)
-        self.axes = axes
-        self.chunks: tuple[tuple[int, ...], ...] = tuple((length,) for length in image.shape)
-        self.read_unit = (1,) * image.ndim
+        Memory order and byte order do not matter.
+        """
+        return {**super().identity(), "content": digest_content([self.array])}
 
 
 class NpyFileSource(NumpySource):
@@ -112,7 +102,7 @@ class NpyFileSource(NumpySource):
     def __init__(self, path: str | os.PathLike[str], *, axes: str | None = None) -> None:
         self.path = os.path.abspath(path)
         self._array = None
-        self._describe(self.path, axes)
+        Source.__init__(self, self.array.shape, self.array.dtype, axes=axes, name=self.path)
 
     @property
     def array(self) -> np.ndarray:
@@ -122,9 +112,9 @@ class NpyFileSource(NumpySource):
         return self._array
 
     def identity(self) -> dict[str, Any]:
-        """Return path, shape, dtype, and the file's size and time of change; no pixel is read."""
+        """Return ``"path"``, ``"size"`` in bytes and ``"mtime_ns"`` of the file besides; no pixel is read."""
         path = os.path.realpath(str(self.path))
-        return {**self._form(), "path": path, **identify_file(path)}
+        return {**Source.identity(self), "path": path, **identify_file(path)}
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_array": None}

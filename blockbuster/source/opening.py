@@ -11,12 +11,13 @@ import zarr
 
 from blockbuster.errors import escape_controls, show_url
 from blockbuster.source.advice import advise_on_object
+from blockbuster.source.base import Source
+from blockbuster.source.checks import check_axes, check_index
 from blockbuster.source.collection import describe_contents
 from blockbuster.source.dask_source import DaskSource
 from blockbuster.source.location import Location, locate, open_node
 from blockbuster.source.numpy_source import NumpySource
 from blockbuster.source.ome_zarr import read_ome_image
-from blockbuster.source.protocol import Source, check_axes, check_index
 from blockbuster.source.zarr_source import ZarrSource, locate_array
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
 
     Parameters
     ----------
-    image : str, path-like, zarr.Array, dask.array.Array or numpy.ndarray
-        A path or URL is that of an OME-Zarr image (0.1 to 0.5) or of a zarr array.
+    image : str, path-like, zarr.Array, dask.array.Array, numpy.ndarray or Source
+        A path or URL is that of an OME-Zarr image (0.1 to 0.5) or of a zarr array. A source is taken as it is.
     channel : int or None, default 0
         For a path whose axes are known to have a channel axis ``c`` (from the metadata or `axes`): the index
         to read; that axis is dropped. None keeps the axis. The default is ignored where there is no such
@@ -61,6 +62,10 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
     >>> source.kind, source.shape, source.axes
     ('numpy', (30, 40), 'yx')
     """
+    if isinstance(image, Source):
+        if axes not in (None, image.axes):
+            raise ValueError(f"axes is {axes!r}, but image ({image.name}) says {image.axes!r}. Leave axes out.")
+        return image
     if isinstance(image, str | os.PathLike):
         return open_zarr_path(image, channel=channel, level=level, axes=axes)
     if isinstance(image, zarr.Array):

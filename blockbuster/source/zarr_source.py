@@ -14,6 +14,9 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from blockbuster.errors import show_url
+from blockbuster.grid import Box
+from blockbuster.source.base import Source
+from blockbuster.source.checks import check_length
 from blockbuster.source.chunk_files import (
     check_chunk_files,
     find_unreadable_chunk,
@@ -28,7 +31,6 @@ from blockbuster.source.digest import (
     identify_file,
 )
 from blockbuster.source.location import Location, open_node, store_faults_explained
-from blockbuster.source.protocol import check_length, check_pixels, native_dtype
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 MAX_CHUNKS = 10**7
 
 
-class ZarrSource:
+class ZarrSource(Source):
     """Regions of a zarr array, of format 2 or 3.
 
     Parameters
@@ -79,8 +81,7 @@ class ZarrSource:
            [16, 17]])
     """
 
-    path: str | None
-    kind: str = "zarr"
+    kind = "zarr"
 
     def __init__(
         self,
@@ -98,18 +99,19 @@ class ZarrSource:
         self._stored = (array.shape, array.dtype)
         self.path = path
         where = show_url(str(location or array.store_path))
-        self.name = where if channel is None else f"{where}, channel {channel[1]}"
-        self.shape: tuple[int, ...] = self._without_channel(array.shape)
-        check_pixels(self.shape, array.dtype, self.name)
-        self.dtype: np.dtype[Any] = native_dtype(array.dtype)
-        self.axes = None if axes is None else "".join(self._without_channel(tuple(axes)))
-        units = self._without_channel(array.chunks)
-        self.chunks = tuple(regular_lengths(n, unit) for n, unit in zip(self.shape, units, strict=True))
-        self.read_unit = tuple(lengths[0] or 1 for lengths in self.chunks)
+        shape = self._without_channel(array.shape)
+        units = zip(shape, self._without_channel(array.chunks), strict=True)
+        super().__init__(
+            shape,
+            array.dtype,
+            axes=None if axes is None else "".join(self._without_channel(tuple(axes))),
+            name=where if channel is None else f"{where}, channel {channel[1]}",
+            chunks=tuple(regular_lengths(n, unit) for n, unit in units),
+        )
 
-    def read(self, region: tuple[slice, ...]) -> np.ndarray:
-        """Return `region` (one slice per axis) as an array of the caller's own."""
-        array, selection = self._opened(), self._with_channel(region)
+    def read(self, box: Box) -> np.ndarray:
+        """Return `box` (one slice per axis) as an array of the caller's own."""
+        array, selection = self._opened(), self._with_channel(box)
         pixels: Any = None if self._folder is None else read_chunk_files(array, self._folder, selection)
         if pixels is None:
             pixels = self._read_with_zarr(array, selection)
@@ -141,13 +143,26 @@ class ZarrSource:
         return self._folder is None and not self.in_memory and not isinstance(self._opened().store, ZipStore)
 
     def identity(self) -> dict[str, Any]:
-        """Return where the array lies, its form, and digests of its metadata and chunk files; see `Source`."""
-        form = {
-            "kind": self.kind,
-            "shape": list(self.shape),
-            "dtype": self.dtype.name,
-            "channel": list(self._channel or ()),
-        }
+        """Return what tells this array and channel from others, and from themselves after a change.
+
+        Returns
+        -------
+        dict of str to str, int or list of int
+            Besides what all kinds have, ``"channel"`` (axis and index; empty: none is selected), and
+
+            - local: ``"path"`` of the array (symbolic links resolved), ``"metadata"`` and ``"content"``:
+              digests of the array's metadata files, and of name, size and time of change of its chunk
+              files. Other levels do not matter.
+            - in this process's memory: ``"metadata"``, ``"content"`` (the pixels).
+            - in a zip archive: ``"url"``, ``"metadata"``, ``"size"`` in bytes and ``"mtime_ns"`` of the archive.
+            - elsewhere: ``"url"``, ``"metadata"``; sampled.
+
+        Notes
+        -----
+        Local: 5 microseconds per chunk file on a local disk, a round trip each on a network file system. In
+        memory: every pixel is read, at about 1.8 GB/s in C order (see `blockbuster.source.pixel_digest`).
+        """
+        form = {**super().identity(), "channel": list(self._channel or ())}
         if self._folder is not None:
             return {**form, **_identify_folder(os.path.realpath(self._folder))}
         array = self._opened()
@@ -158,6 +173,14 @@ class ZarrSource:
             return {**form, "metadata": metadata, "content": digest_content(map(self.read, chunks))}
         url = show_url(str(self._location or array.store_path))
         return {**form, "metadata": metadata, "url": url, **_identify_zip(array)}
+
+    def open_channels(self) -> list[Source]:
+        """Open every channel by itself; none where it is not known which axis they lie along."""
+        axis, array = (self.axes or "").find("c"), self._opened()
+        return [
+            ZarrSource(array, location=self._location, path=self.path, axes=self.axes, channel=(axis, index))
+            for index in range(self.shape[axis] if axis >= 0 else 0)
+        ]
 
     def to_dask(self, chunks: Any = None) -> da.Array:
         """Return the image as a lazy dask array.

@@ -11,7 +11,7 @@ import numpy as np
 
 from blockbuster.grid import TileGrid
 from blockbuster.source import Source
-from blockbuster.stage.sample import choose_pieces, finite_pixels, read_boxes, read_boxes_by_tiles, sample_pixels
+from blockbuster.stage.sample import choose_pieces, finite_pixels, read_boxes_by_tiles, sample_pixels
 
 __all__ = [
     "Background",
@@ -205,7 +205,7 @@ def choose_empty_threshold(
     """
     boxes = choose_pieces(source)
     try:
-        pieces = read_boxes(source, boxes)
+        pieces = source.read_together(boxes)
     except Exception:
         if grid is None:
             raise

@@ -11,7 +11,7 @@ import numpy as np
 from blockbuster.errors import TileError, ends_process
 from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import Box, BrickGrid, relative_box
-from blockbuster.source import DaskSource, Source
+from blockbuster.source import Source
 from blockbuster.stage.empty import EmptyTiles, threshold_of_pixels
 from blockbuster.stage.sample import choose_pieces, cut_pieces, finite_pixels, put_pieces
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile, unreadable
@@ -72,7 +72,7 @@ def find_empty_tiles(
     """
     source = share_source(source, execution, directory)
     boxes = choose_pieces(source) if threshold is None else []
-    job = _LookJob(SavedRegions() if isinstance(source, DaskSource) else source, bricks, boxes)
+    job = _LookJob(SavedRegions() if source.through_graph else source, bricks, boxes)
     pieces = [np.empty([part.stop - part.start for part in box], source.dtype) for box in boxes]
     maxima = np.zeros(bricks.grid.grid_shape, source.dtype)
 
@@ -105,12 +105,12 @@ def _look_at_bricks(
         on_look(look)
         unfinished.discard(look.number)
 
-    if not isinstance(source, DaskSource):
+    if not source.through_graph:
         run_tasks(execution, _look_at_brick, job, sorted(unfinished), directory=directory, on_result=take)
         return
 
     def region(number: int) -> Any:
-        return source.region(bricks.region(bricks.index(number)))
+        return source.lazy(bricks.region(bricks.index(number)))
 
     numbers = sorted(unfinished)
     try:

@@ -9,19 +9,17 @@ import numpy as np
 
 from blockbuster.errors import TileError
 from blockbuster.grid import Box, TileGrid, common_box, relative_box
-from blockbuster.source import DaskSource, NumpySource, Source
+from blockbuster.source import Chunks, NumpySource, Source
 from blockbuster.stage.saved import read_tile
 
 __all__ = [
     "SAMPLE_PIECES",
     "SAMPLE_VOXELS",
-    "Chunks",
     "choose_pieces",
     "cut_pieces",
     "finite_pixels",
     "hold_small",
     "put_pieces",
-    "read_boxes",
     "read_boxes_by_tiles",
     "sample_pixels",
     "spread_evenly",
@@ -33,7 +31,7 @@ SAMPLE_PIECES = 64
 
 def hold_small(source: Source) -> Source:
     """Read an image that is no larger than a sample, if it can be, so that what is read later is decoded once."""
-    if source.kind == "numpy" or math.prod(source.shape) > SAMPLE_VOXELS:
+    if source.held_bytes or math.prod(source.shape) > SAMPLE_VOXELS:
         return source
     try:
         return NumpySource(source.read(tuple(slice(0, n) for n in source.shape)), axes=source.axes)
@@ -63,7 +61,7 @@ def sample_pixels(source: Source, most_voxels: int | None = None) -> np.ndarray:
     decoded is at most 64 chunks, each once. With smaller chunks it is what the pieces touch. Beside the sample
     one chunk at a time is in memory: as it is stored, decoded, and the least box of its pieces.
     """
-    return finite_pixels(read_boxes(source, choose_pieces(source, most_voxels)))
+    return finite_pixels(source.read_together(choose_pieces(source, most_voxels)))
 
 
 def choose_pieces(source: Source, most_voxels: int | None = None) -> list[Box]:
@@ -132,67 +130,6 @@ def _shared(boxes: Sequence[Box], core: Box) -> Iterator[tuple[int, Box]]:
             yield number, common
 
 
-class Chunks:
-    """Where the chunks of an image begin and end; the edges are added up once.
-
-    Parameters
-    ----------
-    source : Source
-        The image.
-    """
-
-    def __init__(self, source: Source) -> None:
-        axes = zip(source.chunks, source.read_unit, strict=True)
-        self._edges = [None if unit == 1 else np.cumsum((0, *lengths)) for lengths, unit in axes]
-
-    def around(self, axis: int, at: int) -> slice:
-        """Return where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
-        edges = self._edges[axis]
-        if edges is None:
-            return slice(at, at + 1)
-        number = int(np.searchsorted(edges, at, side="right"))
-        return slice(int(edges[number - 1]), int(edges[number]))
-
-
-def read_boxes(source: Source, boxes: Sequence[Box]) -> list[np.ndarray]:
-    """Read boxes of an image, so that a chunk in which several of them lie is decoded once.
-
-    Parameters
-    ----------
-    source : Source
-        The image.
-    boxes : sequence of tuple of slice
-        In any order; they may overlap.
-
-    Returns
-    -------
-    list of ndarray
-        The pixels of each box, in the same order.
-
-    Notes
-    -----
-    Those of a dask image are computed in one graph. Of another image those that lie in one chunk are read in one
-    go: the least box that holds them all is in memory as well as the chunk, which is decoded as a whole anyway.
-    """
-    if isinstance(source, DaskSource):
-        return source.read_together(boxes)
-    chunks = Chunks(source)
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for number, box in enumerate(boxes):
-        around = [chunks.around(axis, part.start) for axis, part in enumerate(box)]
-        is_inside = all(part.stop <= chunk.stop for part, chunk in zip(box, around, strict=True))
-        key = tuple(chunk.start for chunk in around) if is_inside else (-1, number)
-        groups.setdefault(key, []).append(number)
-    found: dict[int, np.ndarray] = {}
-    for numbers in groups.values():
-        ends = zip(*(boxes[number] for number in numbers), strict=True)
-        whole = tuple(slice(min(p.start for p in parts), max(p.stop for p in parts)) for parts in ends)
-        pixels = source.read(whole)
-        for number in numbers:
-            found[number] = pixels[relative_box(boxes[number], whole)].copy() if len(numbers) > 1 else pixels
-    return [found[number] for number in range(len(boxes))]
-
-
 def read_boxes_by_tiles(
     source: Source, grid: TileGrid, boxes: Sequence[Box], *, skip_errors: bool = False
 ) -> list[np.ndarray]:
@@ -201,7 +138,7 @@ def read_boxes_by_tiles(
     Parameters
     ----------
     source : Source
-        The image, of which `read_boxes` did not read these boxes.
+        The image, of which these boxes could not be read together.
     grid : TileGrid
         Its tiles.
     boxes : sequence of tuple of slice

@@ -21,7 +21,7 @@ from blockbuster.rundir.durable import replaced_file
 from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.journal import Journal
 from blockbuster.rundir.staged import StagedLabels, read_layout
-from blockbuster.source import DaskSource, NpyFileSource, Source
+from blockbuster.source import NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.deaths import StageWatch
 from blockbuster.stage.empty import Background, describe_high_skipped
@@ -167,7 +167,7 @@ class _Stage:
     @property
     def reader(self) -> RegionReader:
         """What tasks read from: of a dask image only what was computed ahead."""
-        return self.saved if isinstance(self.source, DaskSource) else self.source
+        return self.saved if self.source.through_graph else self.source
 
     def begin(
         self, fixed_bricks: bool, merge_axes: tuple[int, ...], connectivity: int, min_agreement: float | None
@@ -257,7 +257,7 @@ class _Stage:
 
     def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:
         """Run bricks; pixels of a dask image enter the tasks through the graph."""
-        if not isinstance(self.source, DaskSource):
+        if not self.source.through_graph:
             self._run(run_brick, job, numbers, on_result)
             return
         unfinished = set(numbers)
@@ -288,9 +288,8 @@ class _Stage:
                 self._run(run_brick, dataclasses.replace(job, source=self.saved), [number], take)
 
     def _region(self, number: int) -> Any:
-        assert isinstance(self.source, DaskSource)
         box = self.bricks.region(self.bricks.index(number))
-        return None if self.saved.covers(box) else self.source.region(box)
+        return None if self.saved.covers(box) else self.source.lazy(box)
 
     def probes(self) -> Iterator[Probe]:
         """Process non-empty tiles one by one, in C order."""
@@ -316,7 +315,7 @@ class _Stage:
 
     def _save_region(self, tile: Index) -> None:
         """Compute the brick of a tile ahead, once for the probe and the brick's own tasks."""
-        if not isinstance(self.source, DaskSource) or self.saved.covers(self.call.grid.region(tile)):
+        if not self.source.through_graph or self.saved.covers(self.call.grid.region(tile)):
             return
         steps = zip(tile, self.bricks.tiles_per_brick, strict=True)
         box = self.bricks.region(tuple(i // step for i, step in steps))

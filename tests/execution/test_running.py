@@ -140,7 +140,7 @@ def test_F37_graphs_are_cut_by_the_keys_of_the_pixels_as_well(tmp_path, monkeypa
             range(20),
             directory=str(tmp_path),
             on_result=results.append,
-            region=lambda number: pixels.region((slice(2 * number, 2 * number + 2), slice(0, 40))),
+            region=lambda number: pixels.lazy((slice(2 * number, 2 * number + 2), slice(0, 40))),
         )
     assert sorted(results) == [100 + number + 80 for number in range(20)]
     # A region has twenty chunks, read and cut to it, and put together.

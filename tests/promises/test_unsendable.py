@@ -12,8 +12,7 @@ from outcomes import assert_same_objects, blobs, refused
 from scipy import ndimage
 
 from blockbuster import plan_run, tile_process
-from blockbuster.source import open_as_others
-from blockbuster.source.sending import SMALL_BYTES
+from blockbuster.source.base import SMALL_BYTES, open_as_others
 
 MASK = blobs((64, 60))
 PROCESSES = {"scheduler": "processes", "num_workers": 2}

@@ -46,7 +46,7 @@ def touched(region, chunks=CHUNKS):
 def test_a_chunk_is_computed_once_for_each_region_that_touches_it():
     image, calls = counting_image()
     source = DaskSource(image)
-    lazy = [source.region(region) for region in REGIONS]
+    lazy = [source.lazy(region) for region in REGIONS]
     assert not calls
     computed = dask.compute(*lazy)
     for region, got in zip(REGIONS, computed, strict=True):
@@ -72,7 +72,7 @@ def test_no_task_is_shared_between_the_graphs_of_two_regions():
     ]
     for image in shapes:
         source = DaskSource(image)
-        keys = [set(dict(source.region(region).__dask_graph__())) for region in REGIONS]
+        keys = [set(dict(source.lazy(region).__dask_graph__())) for region in REGIONS]
         assert all(keys)
         assert sum(map(len, keys)) == len(set.union(*keys))
         assert not set.union(*keys) & set(dict(image.__dask_graph__()))
@@ -80,16 +80,16 @@ def test_no_task_is_shared_between_the_graphs_of_two_regions():
 
 def test_a_region_has_the_same_keys_every_time():
     image, _ = counting_image()
-    first, second = (DaskSource(image).region(REGIONS[3]) for _ in range(2))
+    first, second = (DaskSource(image).lazy(REGIONS[3]) for _ in range(2))
     assert first.name == second.name
     assert set(dict(first.__dask_graph__())) == set(dict(second.__dask_graph__()))
 
 
 def test_a_region_is_one_chunk_and_can_be_built_upon():
     source = DaskSource(da.from_array(IMAGE, chunks=CHUNKS))
-    region = source.region(REGIONS[5])
+    region = source.lazy(REGIONS[5])
     assert region.npartitions == 1
-    blocks = [source.region(part).map_blocks(lambda block: block.sum(keepdims=True)) for part in REGIONS]
+    blocks = [source.lazy(part).map_blocks(lambda block: block.sum(keepdims=True)) for part in REGIONS]
     got = np.ravel(dask.compute(*blocks))
     np.testing.assert_array_equal(got, [IMAGE[part].sum() for part in REGIONS])
 

@@ -16,17 +16,16 @@ from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 from strategies import cases, given_as
 
-from blockbuster.source import open_source
-from blockbuster.stage.sample import SAMPLE_PIECES, hold_small, read_boxes, sample_pixels
+from blockbuster.source import Source, open_source
+from blockbuster.stage.sample import SAMPLE_PIECES, hold_small, sample_pixels
 
 
-class Counting:
+class Counting(Source):
     """A source that counts what is read."""
 
     def __init__(self, image):
+        super().__init__(image.shape, image.dtype)
         self.source = open_source(image)
-        self.shape, self.dtype = self.source.shape, self.source.dtype
-        self.read_unit, self.chunks = self.source.read_unit, self.source.chunks
         self.n_read = 0
 
     def read(self, region):
@@ -99,7 +98,7 @@ def test_of_a_dask_image_a_chunk_is_computed_once_and_only_pieces_of_it_are_kept
     monkeypatch.setattr(source, "read", lambda region: regions.append(region) or read(region))
     boxes = [(slice(i, i + 8), slice(j, j + 16)) for i in range(0, 590, 97) for j in range(0, 480, 83)]
     with dask.config.set(scheduler=scheduler):
-        found = read_boxes(source, boxes)
+        found = source.read_together(boxes)
         assert set(made.values()) == {1}
         assert not regions
         assert all(np.array_equal(pixels, image[box]) for pixels, box in zip(found, boxes, strict=True))
@@ -147,7 +146,7 @@ def test_boxes_are_read_as_they_are_asked_for(case, data):
     ]
     boxes = [tuple(slice(*end) for end in ends), tuple(slice(0, 1) for _ in case.shape)]
     with given_as(image, case.kind, case.chunks) as given_image:
-        found = read_boxes(open_source(given_image), [*boxes, *boxes])
+        found = open_source(given_image).read_together([*boxes, *boxes])
     assert [pixels.tolist() for pixels in found] == [image[box].tolist() for box in [*boxes, *boxes]]
 
 

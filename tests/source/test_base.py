@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockbuster.source import NpyFileSource, open_source
-from blockbuster.source.protocol import check_axes, check_index, check_pixels
+from blockbuster.source.checks import check_axes, check_index, check_pixels
 
 KINDS = ("numpy", "npy", "dask", "memory", "v2", "v3", "sharded", "channel_first", "channel_last")
 DTYPES = ("bool", "uint8", "int16", ">u2", ">f4", "float16", "float64", "complex64")
