@@ -31,7 +31,6 @@ __all__ = [
     "OutputPlace",
     "check_apart",
     "check_independent",
-    "is_empty_folder",
     "lies_in",
     "warn_of_transformations_left_out",
 ]
@@ -72,6 +71,12 @@ class OutputPlace(ABC):
     def array_path(self) -> str:
         """Folder of the finest labels, and of the report."""
         return str(Path(self.path, self.finest))
+
+    @property
+    def is_in_new_store(self) -> bool:
+        """Whether there is no such store yet, or an empty folder."""
+        store = Path(self.store)
+        return not os.path.lexists(store) or (store.is_dir() and not any(store.iterdir()))
 
     def sibling(self, suffix: str) -> str:
         """Path beside the store that belongs to this output."""
@@ -180,7 +185,7 @@ class OutputPlace(ABC):
         if in_the_way:
             return f"write_to: {in_the_way}"
         store = Path(self.store)
-        if not os.path.lexists(store) or is_empty_folder(store):
+        if self.is_in_new_store:
             return ""
         if not store.is_dir():
             return f"write_to: {store} is a file; give a new path, or an existing zarr group."
@@ -363,11 +368,6 @@ def lies_in(path: str, folder: str) -> bool:
     """Return whether a path is a folder or lies in it, links followed."""
     folder, path = os.path.realpath(folder), os.path.realpath(path)
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def is_empty_folder(path: Path) -> bool:
-    """Return whether a folder is there, with nothing in it."""
-    return path.is_dir() and not any(path.iterdir())
 
 
 def _level_of(geometry: Geometry, shape: tuple[int, ...]) -> int | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from blockbuster.output.groups import EnclosingGroups
 from blockbuster.output.layout import OutputLayout
-from blockbuster.output.places import OutputPlace, is_empty_folder
+from blockbuster.output.places import OutputPlace
 from blockbuster.rundir.durable import WRITING, flush_folder, flush_path
 from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.lock import hold_lock
@@ -171,7 +171,7 @@ def _publish(place: OutputPlace, store: str, path: str) -> None:
 
 def _topmost_missing(place: OutputPlace, store: str) -> tuple[str, str]:
     """Return what of a store is to be renamed to where: the store, a group that is not there, or the labels."""
-    if not os.path.lexists(place.store) or is_empty_folder(Path(place.store)):
+    if place.is_in_new_store:
         return store, place.store
     parts = place.component.split("/")
     names = [os.path.join(*parts[:n]) for n in range(1, len(parts) + 1)]

@@ -29,27 +29,26 @@ class PyramidTarget(Target):
 
     Parameters
     ----------
-    finest : ZarrTarget
-        The finest level.
-    coarser : tuple of (Coarsening, ZarrTarget)
-        The levels after it, each with the way to it from the one before; the boxes that are written must be made
-        of whole shards of all.
+    targets : tuple of ZarrTarget
+        The levels, the finest first; the boxes that are written must be made of whole shards of all.
+    steps : tuple of Coarsening
+        How each level but the first is made of the one before.
     """
 
-    finest: ZarrTarget
-    coarser: tuple[tuple[Coarsening, ZarrTarget], ...]
+    targets: tuple[ZarrTarget, ...]
+    steps: tuple[Coarsening, ...]
 
     @classmethod
     def of_levels(cls, folder: str, layout: OutputLayout, unfinished: str) -> PyramidTarget:
         """Describe the levels of the labels in `folder` that can be written together."""
         along = layout.arrays[: 1 + _n_along(layout)]
-        targets = [ZarrTarget(str(Path(folder, array.path)), unfinished) for array in along]
-        return cls(targets[0], tuple(zip(layout.steps, targets[1:], strict=False)))
+        return cls(tuple(ZarrTarget(str(Path(folder, array.path)), unfinished) for array in along), layout.steps)
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Write the labels of a box of the finest level, to all."""
-        self.finest.write(box, labels)
-        for (step, target), coarse in zip(self.coarser, self._coarse_boxes(box), strict=False):
+        (target, box), *coarser = self._parts(box)
+        target.write(box, labels)
+        for step, (target, coarse) in zip(self.steps, coarser, strict=False):
             labels = step.coarsen(labels[relative_box(step.fine_box(coarse), box)], coarse)
             if labels.any():
                 target.write(coarse, labels)
@@ -65,16 +64,13 @@ class PyramidTarget(Target):
             target.clear(part)
 
     def _parts(self, box: Box) -> Iterator[tuple[ZarrTarget, Box]]:
-        targets = [self.finest, *(target for _, target in self.coarser)]
-        return zip(targets, [box, *self._coarse_boxes(box)], strict=False)
-
-    def _coarse_boxes(self, box: Box) -> Iterator[Box]:
-        """Return the box of each coarser level, up to the first one that has no voxel in it."""
-        for step, _ in self.coarser:
+        """Return the box of each level, up to the first one that has no voxel in it."""
+        yield self.targets[0], box
+        for step, target in zip(self.steps, self.targets[1:], strict=False):
             box = step.coarse_box(box)
             if any(part.start >= part.stop for part in box):
                 return
-            yield box
+            yield target, box
 
 
 def _n_along(layout: OutputLayout) -> int:
