@@ -87,7 +87,15 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
     axes = tuple(i for i in plan.merge_axes if grid.grid_shape[i] > 1 and grid.tile_shape[i] > 1)
     if not axes or not grid.n_tiles:
         return Crop(tuple(slice(0, n) for n in grid.shape), grid.tile_shape, (), is_whole=True)
-    grid = _shorten_tiles(grid, axes)
+    # Tiles of which even two along each axis are too much to segment at once are halved.
+    tile = list(grid.tile_shape)
+    while math.prod(tile) * 2 ** len(axes) > MAX_VOXELS:
+        longest = max(axes, key=lambda axis: tile[axis])
+        if tile[longest] < 4:
+            break
+        tile[longest] = -(-tile[longest] // 2)
+    if tuple(tile) != grid.tile_shape:
+        grid = TileGrid.regular(grid.shape, tuple(tile), grid.halo)
     counts = _count_tiles(grid, axes, largest_halo)
     boxes = _boxes(grid, counts)
     if len(boxes) > 1:
@@ -95,18 +103,6 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
         glances = plan.source.read_together([_glance(chunks, box) for box in boxes])
         boxes = [boxes[int(np.argmax([_contrast(pixels) for pixels in glances]))]]
     return Crop(boxes[0], grid.tile_shape, axes, all(counts[i] == grid.grid_shape[i] for i in axes))
-
-
-def _shorten_tiles(grid: TileGrid, axes: tuple[int, ...]) -> TileGrid:
-    """Halve tiles of which even two along each axis are too much to segment at once."""
-    tile = list(grid.tile_shape)
-    while math.prod(tile) * 2 ** len(axes) > MAX_VOXELS:
-        longest = max(axes, key=lambda axis: tile[axis])
-        if tile[longest] < 4:
-            break
-        tile[longest] = -(-tile[longest] // 2)
-    is_same = tuple(tile) == grid.tile_shape
-    return grid if is_same else TileGrid.regular(grid.shape, tuple(tile), grid.halo)
 
 
 def _count_tiles(grid: TileGrid, axes: tuple[int, ...], largest_halo: int) -> list[int]:

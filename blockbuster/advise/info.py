@@ -229,6 +229,9 @@ def _inspect_image(group: zarr.Group, root: Location, auto: AutoTile) -> ImageIn
     image = read_ome_image(group)
     assert image is not None
     arrays = [open_level(group, path) for path in image.levels]
+    labels = group.get("labels")
+    names = ome_attributes(labels).get("labels") if isinstance(labels, zarr.Group) else None
+    places = [root / "labels" / inner_path(group, name) for name in (names if isinstance(names, list) else ())]
     geometry = read_geometry(root.root)
     sizes = _voxel_sizes(geometry) if geometry is not None else [None] * len(arrays)
     return ImageInfo(
@@ -241,7 +244,7 @@ def _inspect_image(group: zarr.Group, root: Location, auto: AutoTile) -> ImageIn
         dtype=str(arrays[0].dtype),
         channels=image.channels,
         levels=tuple(map(_level, image.levels, arrays, sizes)),
-        labels=_find_labels(group, root),
+        labels=tuple(Entry(str(place), _made_by(place)) for place in places),
         report=_summary_of_run(root),
         auto=auto,
     )
@@ -254,22 +257,13 @@ def _level(path: str, array: zarr.Array[Any], voxel_size: tuple[float, ...] | No
 
 def _voxel_sizes(geometry: Geometry) -> list[tuple[float, ...] | None]:
     """Size of a voxel of each level, with what applies to all levels."""
-    shared = [part["scale"] for part in geometry.transformations if "scale" in part]
+    shared = next((part["scale"] for part in geometry.transformations if "scale" in part), None)
     sizes: list[tuple[float, ...] | None] = []
     for level in geometry.levels:
         own = level.scale
-        factors = shared[0] if shared else [1.0] * len(own or ())
+        factors = [1.0] * len(own or ()) if shared is None else shared
         sizes.append(None if own is None else tuple(a * b for a, b in zip(own, factors, strict=True)))
     return sizes
-
-
-def _find_labels(group: zarr.Group, root: Location) -> tuple[Entry, ...]:
-    labels = group.get("labels")
-    names = ome_attributes(labels).get("labels") if isinstance(labels, zarr.Group) else None
-    if not isinstance(names, list):
-        return ()
-    places = [root / "labels" / inner_path(group, name) for name in names]
-    return tuple(Entry(str(place), _made_by(place)) for place in places)
 
 
 def _made_by(place: Location) -> str:

@@ -60,7 +60,12 @@ def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[An
                 raise
             said = str(error).strip().partition("\n")[0]
         # Not before the error is gone, whose traceback holds the arrays of the evaluation.
-        _empty_caches()
+        gc.collect()
+        for name in ("cuda", "mps"):
+            device: Any = getattr(sys.modules.get("torch"), name, None)
+            # A device that is not there, or that the error has left unusable, must not hide that error.
+            with contextlib.suppress(Exception):
+                device.empty_cache()
         logger.warning("a model ran out of memory with %r: %s", setting, said)
     raise MemoryError(f"the device ran out of memory ({said}), in the smallest parts too; {remedy}")
 
@@ -90,12 +95,3 @@ def give_back_freed_memory() -> None:
     # No library without a name on Windows, and no such function in others.
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _empty_caches() -> None:
-    gc.collect()
-    for name in ("cuda", "mps"):
-        device: Any = getattr(sys.modules.get("torch"), name, None)
-        # A device that is not there, or that the error has left unusable, must not hide that error.
-        with contextlib.suppress(Exception):
-            device.empty_cache()

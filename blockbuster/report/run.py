@@ -178,8 +178,10 @@ class RunReport:
             grid = grid.without_axis(letters.index("c"))
         return grid if grid.shape == tuple(shape) else None
 
-    def _rows(self) -> list[tuple[str, str]]:
-        """What a reader wants to know, in words."""
+    def _repr_html_(self) -> str:
+        # Drawing needs more than reading and printing a report.
+        from blockbuster.report.notebook import report_as_html
+
         refused = f", {self.seams.refused} refused" if self.seams.merge == "agree" else ""
         rows = [
             ("objects", str(self.n_objects)),
@@ -191,16 +193,11 @@ class RunReport:
             ("seconds", ", ".join(f"{phase} {s:.2f}" for phase, s in self.seconds.items())),
         ]
         shown = {"failed": self.n_failed, "tried again": self.n_retried, "continued": self.resumed_from}
-        return [(name, text) for name, text in rows if text and shown.get(name, True)]
-
-    def _repr_html_(self) -> str:
-        # Drawing needs more than reading and printing a report.
-        from blockbuster.report.notebook import report_as_html
-
+        rows = [(name, text) for name, text in rows if text and shown.get(name, True)]
         versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
-        rows = [*((name, str(value)) for name, value in self.settings.items()), ("versions", versions)]
-        details = [(name, text) for name, text in rows if text]
-        return report_as_html(self._rows(), details, self.seams, self.labels_path, self.grid_of)
+        more = [*((name, str(value)) for name, value in self.settings.items()), ("versions", versions)]
+        more = [(name, text) for name, text in more if text]
+        return report_as_html(rows, more, self.seams, self.labels_path, self.grid_of)
 
     def __str__(self) -> str:
         text = f"{self.n_tiles} tiles: {self._tiles}; {self.n_objects} objects"

@@ -139,7 +139,10 @@ def auto_tile_shape_cellpose(
         with_halo = tuple(map(min, stack[-n_spatial:], (length + 2 * halo for length in least)))
         fit = TileFit(with_halo, voxel_bytes, cell, batch_size)
         voxels = memory.most_voxels(tile_bytes, fit)
-        tile = _largest_tile(stack, least, halo, voxels, most, execution.n_processes or 1)
+        minimum = ((1, *least)[-3], max(least[-2:]))
+        balanced = voxels_for_balance(stack, execution.n_processes or 1, most, minimum)
+        tile = plan_tile_shape(stack, 1, voxels, max_voxels=balanced, halo=halo, whole_halo=True, minimum=minimum)
+        tile = (*tile[:-n_spatial], *map(max, tile[-n_spatial:], least))
         needed = memory.tile_bytes(region_voxels(tile, stack, halo, whole_halo=True), fit)
         if needed <= tile_bytes:
             break
@@ -169,15 +172,6 @@ def _least_lengths(image: Shape, cell: float, wide: int, deep: int) -> Shape:
         return tuple(map(min, image, (z, yx, yx)))
     # Planes are padded to the side of the network's squares, and masks hardly take more than those.
     return tuple(min(length, max(NETWORK_SIDE, yx)) for length in image)
-
-
-def _largest_tile(image: Shape, least: Shape, halo: int, voxels: int, most: int, n_running: int) -> Shape:
-    """Find the largest tile of so many `voxels` with its halo, and `most` without it, or else the least."""
-    minimum = ((1, *least)[-3], max(least[-2:]))
-    balanced = voxels_for_balance(image, n_running, most, minimum)
-    tile = plan_tile_shape(image, 1, voxels, max_voxels=balanced, halo=halo, whole_halo=True, minimum=minimum)
-    n_leading = len(tile) - len(least)
-    return (*tile[:n_leading], *map(max, tile[n_leading:], least))
 
 
 def _warn_of_memory(

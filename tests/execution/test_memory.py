@@ -9,8 +9,15 @@ import psutil
 import pytest
 
 from blockbuster import BlockbusterWarning
-from blockbuster.execution.memory import cgroup_free_bytes, ram_limits, slurm_limit_bytes, vram_bytes_or_warn
-from blockbuster.tiling import auto_tile_shape, free_ram_bytes, free_vram_bytes
+from blockbuster.execution.memory import (
+    cgroup_free_bytes,
+    free_ram_bytes,
+    free_vram_bytes,
+    ram_limits,
+    slurm_limit_bytes,
+    vram_bytes_or_warn,
+)
+from blockbuster.tiling import auto_tile_shape
 
 SLURM_VARIABLES = ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NODE", "SLURM_CPUS_PER_TASK")
 NO_LIMIT_V1 = "9223372036854771712"

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from pages import DOCS
 
 from blockbuster import BlockbusterWarning
+from blockbuster.execution.memory import free_vram_bytes
 from blockbuster.stage.bricks import BRICK_VOXELS
-from blockbuster.tiling import auto_tile_shape_cellpose, free_vram_bytes
+from blockbuster.tiling import auto_tile_shape_cellpose
 from blockbuster.tiling.heuristics import measure_budget
 from blockbuster.tiling.network import TileFit, network_memory
 
