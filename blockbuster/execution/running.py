@@ -105,7 +105,15 @@ def run_tasks(
             ClientRun(execution.client, folder, handover, region, watch).run(numbers)
         else:
             for graph, number_of in _graphs(execution, folder or batch, numbers, region):
-                _run_graph(execution, graph, number_of, handover)
+                if execution.tells_at_once:
+                    # Ours are told to dask: of those that are active another thread may take any away.
+                    with callbacks_taken() as theirs:
+                        callbacks = [_handing_over(number_of, handover), *theirs]
+                        execution.get(graph, list(number_of), callbacks=callbacks, **execution.options)
+                    continue
+                results = execution.get(graph, list(number_of))
+                for number, result in zip(number_of.values(), results, strict=False):
+                    handover.take(number, result)
         handover.close()
     except BrokenProcessPool as error:
         raise (watch.blame() or RuntimeError(BROKEN_POOL)) from error
@@ -150,27 +158,17 @@ def _graphs(
         number_of[name, number] = number
         is_full = len(graph) >= KEYS_PER_GRAPH and len(number_of) >= least_tasks
         if len(number_of) == most_tasks or is_full:
-            yield graph, number_of
+            yield as_graph(graph), number_of
             graph, number_of = {}, {}
     if number_of:
-        yield graph, number_of
+        yield as_graph(graph), number_of
 
 
-def _run_graph(
-    execution: Execution, graph: dict[Any, Any], number_of: dict[Any, int], handover: Handover
-) -> None:
-    graph = as_graph(graph)
-    if not execution.tells_at_once:
-        results = execution.get(graph, list(number_of))
-        for number, result in zip(number_of.values(), results, strict=False):
-            handover.take(number, result)
-        return
+def _handing_over(number_of: dict[Any, int], handover: Handover) -> tuple[Any, ...]:
+    """Return a callback as dask has them, which hands over the result of each task as it ends."""
 
     def take(key: Any, result: Any, *_: Any) -> None:
         if key in number_of:
             handover.take(number_of[key], result)
 
-    # Ours are told to dask: of those that are active in the process another thread may take any away.
-    with callbacks_taken() as theirs:
-        callbacks = [(None, None, None, take, None), *theirs]
-        execution.get(graph, list(number_of), callbacks=callbacks, **execution.options)
+    return (None, None, None, take, None)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from blockbuster.run.plan import RunPlan
 
 __all__ = [
+    "count_keys",
     "format_bytes",
     "memory_bytes",
     "peak_bytes",
@@ -92,14 +93,14 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
         apart_voxels=_product(seen) if any(seen[axis] > 1 for axis in plan.apart_axes) else 0,
         n_tasks=n_tasks if drives else 0,
         n_tiles=plan.n_tiles if drives else 0,
-        n_keys=_n_keys(plan) if drives else 0,
+        n_keys=count_keys(plan) if drives else 0,
         sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
         held_bytes=held if drives else 0,
     )
 
 
-def _n_keys(plan: RunPlan) -> int:
-    """How many keys of a dask image's graph dask knows at once: some thousands, or those of one task."""
+def count_keys(plan: RunPlan) -> int:
+    """Count the keys of a dask image's graph that dask knows at once: some thousands, or those of one task."""
     n_bricks = plan.bricks.n_bricks
     if not n_bricks:
         return 0

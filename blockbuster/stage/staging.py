@@ -29,7 +29,7 @@ from blockbuster.stage.finished import Sample, find_finished_tasks, read_samples
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile
 from blockbuster.stage.tally import Tally
-from blockbuster.stage.task import BrickResult, StageJob, TileCall, label_axes, run_brick
+from blockbuster.stage.task import BrickResult, StageJob, TileCall, TileOutcome, label_axes, run_brick
 
 __all__ = ["StageOutcome", "find_unreadable", "share_source", "stage_labels"]
 
@@ -215,13 +215,13 @@ class _Stage:
         """Run the tasks that are not finished."""
         staged = StagedLabels.open(self.directory)
         grid = self.bricks.grid
-        known = {grid.index(p.number): p.labels if p.error is None else p.error for p in probes}
+        known = {grid.index(probe.number): TileOutcome(probe.labels, error=probe.error) for probe in probes}
         job = StageJob(
             self.call,
             self.reader,
             self.bricks,
             staged,
-            {tile: labels for tile, labels in known.items() if labels is not None},
+            known,
             self.source.sampled,
             marked=not self.execution.in_process,
         )

@@ -183,22 +183,17 @@ def try_tile(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray]) -> 
     outcome = TileOutcome()
     for outcome.n_retried in range(call.retries + 1):
         try:
-            _label_once(call, tile, read, outcome)
+            pixels = read_tile(read, call.grid, tile)
+            outcome.maximum = call.maximum_if_empty(pixels)
+            if outcome.maximum is None:
+                start = time.perf_counter()
+                outcome.labels = call.label(tile, pixels)
+                outcome.seconds = time.perf_counter() - start
             outcome.error = None
             break
         except TileError as error:
             outcome.error = error
     return outcome
-
-
-def _label_once(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray], outcome: TileOutcome) -> None:
-    pixels = read_tile(read, call.grid, tile)
-    outcome.maximum = call.maximum_if_empty(pixels)
-    if outcome.maximum is not None:
-        return
-    start = time.perf_counter()
-    outcome.labels = call.label(tile, pixels)
-    outcome.seconds = time.perf_counter() - start
 
 
 @dataclass(frozen=True)
@@ -216,7 +211,7 @@ class StageJob:
     staged : StagedLabels
         Where labels go; its grid lacks the channel axis when fn drops it.
     kept : dict
-        Tile index to labels of its region that are known already, or to the error it ended with.
+        Tile index to the outcome of a tile that is known already.
     sampled : bool
         Report a digest of the pixels that were read.
     marked : bool
@@ -227,7 +222,7 @@ class StageJob:
     source: RegionReader
     bricks: BrickGrid
     staged: StagedLabels
-    kept: dict[Index, np.ndarray | TileError] = field(default_factory=dict)
+    kept: dict[Index, TileOutcome] = field(default_factory=dict)
     sampled: bool = False
     marked: bool = False
 
@@ -319,7 +314,13 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> B
     result = BrickResult(number, np.zeros(job.bricks.n_tiles(task.index), np.int64))
     try:
         with attempt:
-            task.run(result, pixels)
+            attempt.check_outside_fn(job.bricks, task.index)
+            pixels = task.read() if pixels is None else np.asarray(pixels)
+            if pixels is not None and job.sampled:
+                result.pixels = pixel_digest(pixels)
+            task.label_tiles(pixels, result)
+            attempt.at(OUTSIDE)
+            task.write(result)
     except TileError as error:
         result.error = error
     except RunStoppedError:
@@ -343,22 +344,7 @@ class _BrickTask:
     def region(self) -> Box:
         return self.job.bricks.region(self.index)
 
-    def run(self, result: BrickResult, pixels: np.ndarray | None) -> None:
-        self.attempt.check_outside_fn(self.job.bricks, self.index)
-        pixels = self._read() if pixels is None else np.asarray(pixels)
-        if pixels is not None and self.job.sampled:
-            result.pixels = pixel_digest(pixels)
-        self._label_tiles(pixels, result)
-        self.attempt.at(OUTSIDE)
-        if self.labels.n_labels:
-            try:
-                result.checksum = self.job.staged.write(self.job.label_index(self.index), self.labels.sections())
-            except FileNotFoundError:
-                # A task that outlives its run has nowhere to write to, and this says so.
-                self.job.stop_check.look()
-                raise
-
-    def _read(self) -> np.ndarray | None:
+    def read(self) -> np.ndarray | None:
         """Read the brick's region; None where it cannot be read as a whole."""
         try:
             return self.job.source.read(self.region)
@@ -366,51 +352,41 @@ class _BrickTask:
             logger.info("reading a brick failed, its tiles are read one by one: %s", error_text(error))
             return None
 
-    def _label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:
-        call = self.job.call
+    def label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:
+        """Label one tile after the other, and take those that fail for background where such are skipped."""
+        job, call = self.job, self.job.call
         watch = MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))
-        for i, tile in enumerate(self.job.bricks.tile_indices(self.index)):
-            index = self.job.label_index(tile)
+        for i, tile in enumerate(job.bricks.tile_indices(self.index)):
             self.attempt.at(i)
-            found = self._label_tile(i, tile, pixels, result)
-            if found is None:
-                self.labels.pass_over(index)
+            outcome = self._known(i, tile)
+            if outcome is None:
+                with take_turns(call.one_at_a_time):
+                    # The run may have ended, also while this tile waited.
+                    job.stop_check.pass_on()
+                    outcome = try_tile(call, tile, self._reader(i, pixels, result))
+            result.fn_seconds += outcome.seconds
+            result.n_retried += outcome.n_retried
+            if outcome.error is not None:
+                if not call.skip_errors:
+                    raise outcome.error
+                result.failed.append(outcome.error)
+            elif outcome.maximum is not None:
+                result.maxima.append(outcome.maximum)
+            if outcome.labels is None:
+                self.labels.pass_over(job.label_index(tile))
                 continue
-            result.counts[i] = self.labels.add(index, found)
+            result.counts[i] = self.labels.add(job.label_index(tile), outcome.labels)
             if result.counts[i]:
-                watch.look(found, int(result.counts[i]))
+                watch.look(outcome.labels, int(result.counts[i]))
         result.in_pieces = watch.in_pieces
 
-    def _label_tile(
-        self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult
-    ) -> np.ndarray | None:
-        """Labels of a tile with its halo; None for an empty tile, and for a failed one where such are skipped."""
+    def _known(self, i: int, tile: Index) -> TileOutcome | None:
+        """Return what a probe has found for a tile, or that workers die of it; None where fn has to see it."""
         try:
             self.attempt.check_tile(i, tile, self.job.bricks.grid)
-            kept = self.job.kept.get(tile)
-            if kept is None:
-                return self._try_tile(i, tile, pixels, result)
-            if isinstance(kept, TileError):
-                raise kept
-            return kept
         except TileError as error:
-            if not self.job.call.skip_errors:
-                raise
-            result.failed.append(error)
-            return None
-
-    def _try_tile(self, i: int, tile: Index, pixels: np.ndarray | None, result: BrickResult) -> np.ndarray | None:
-        with take_turns(self.job.call.one_at_a_time):
-            # The run may have ended, also while this tile waited.
-            self.job.stop_check.pass_on()
-            outcome = try_tile(self.job.call, tile, self._reader(i, pixels, result))
-        result.fn_seconds += outcome.seconds
-        result.n_retried += outcome.n_retried
-        if outcome.error is not None:
-            raise outcome.error
-        if outcome.maximum is not None:
-            result.maxima.append(outcome.maximum)
-        return outcome.labels
+            return TileOutcome(error=error)
+        return self.job.kept.get(tile)
 
     def _reader(self, i: int, pixels: np.ndarray | None, result: BrickResult) -> Callable[[Box], np.ndarray]:
         """How to get at the pixels of a tile: from the brick's, or from the source."""
@@ -428,3 +404,13 @@ class _BrickTask:
     @cached_property
     def labels(self) -> BrickLabels:
         return BrickLabels(self.job.staged, self.job.label_index(self.index))
+
+    def write(self, result: BrickResult) -> None:
+        """Leave the labels in the stage, where there are any."""
+        if self.labels.n_labels:
+            try:
+                result.checksum = self.job.staged.write(self.job.label_index(self.index), self.labels.sections())
+            except FileNotFoundError:
+                # A task that outlives its run has nowhere to write to, and this says so.
+                self.job.stop_check.look()
+                raise

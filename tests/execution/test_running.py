@@ -17,6 +17,7 @@ from dask.callbacks import Callback
 from blockbuster import plan_run, tile_process
 from blockbuster.execution import find_execution, run_tasks, running
 from blockbuster.execution.task_folder import Batch, TaskFolder, run_kept_task
+from blockbuster.run.resources import count_keys
 from blockbuster.source import DaskSource
 
 
@@ -166,7 +167,7 @@ def test_F37_graphs_hold_two_tasks_for_each_worker_and_no_more_keys_than_the_pla
         tile_process(image, lambda tile: tile.astype("int32"), **options)
     assert sum(n_tasks) == 50
     assert min(n_tasks[:-1]) >= 2 * n_workers
-    assert max(n_keys) <= plan._n_keys <= 2 * max(n_keys)
+    assert max(n_keys) <= count_keys(plan) <= 2 * max(n_keys)
 
 
 @contextlib.contextmanager
