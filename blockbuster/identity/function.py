@@ -997,6 +997,11 @@ def _find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
         above = _find_spec(parent)
         folders = above.submodule_search_locations if above else None
         return importlib.machinery.PathFinder.find_spec(name, folders) if folders else None
+    except KeyError:  # a namespace package in one that is not imported either
+        spec = importlib.machinery.ModuleSpec(name, None, is_package=True)
+        inner = (Path(folder, name.rpartition(".")[2]) for folder in folders or ())
+        spec.submodule_search_locations = [str(folder) for folder in inner if folder.is_dir()]
+        return spec
     except (ImportError, ValueError, AttributeError):
         return None
 

@@ -1137,6 +1137,24 @@ def test_a_function_is_the_same_in_other_processes_however_it_was_defined(tmp_pa
         assert process == expected
 
 
+def test_a_class_that_was_sent_by_value_is_read_though_the_folders_of_its_module_are_not_imported(tmp_path):
+    """Python looks for a folder without `__init__` that is inside another one in what it has imported."""
+    folder = tmp_path / "lab" / "tools"
+    folder.mkdir(parents=True)
+    (folder / "blur.py").write_text("class Blur:\n    def __call__(self, tile):\n        return tile\n")
+    sending = (
+        "import cloudpickle, pathlib, lab.tools.blur; cloudpickle.register_pickle_by_value(lab.tools.blur);"
+        "pathlib.Path('fn').write_bytes(cloudpickle.dumps(lab.tools.blur.Blur())); print('[]')"
+    )
+    reading = (
+        "import cloudpickle, json, pathlib; from blockbuster.identity.function import identify_function;"
+        "fn = cloudpickle.loads(pathlib.Path('fn').read_bytes());"
+        "print(json.dumps([type(fn).__module__, identify_function(fn).unreadable]))"
+    )
+    assert run(["-c", sending], 0, cwd=tmp_path) == []
+    assert run(["-c", reading], 0, cwd=tmp_path) == ["lab.tools.blur", []]
+
+
 def test_a_function_is_the_same_after_cloudpickle_in_another_process(tmp_path):
     no_locks = PROGRAM.replace("threading.Lock()", "None").replace("threading.RLock()", "None")
     fns = functions_of(no_locks.replace("functools.cached_property", "property"))
