@@ -18,7 +18,7 @@ from blockbuster.output.paths import check_groups, resolve_place
 from blockbuster.output.places import OutputPlace, check_independent, warn_of_transformations_left_out
 from blockbuster.output.publishing import replaced_output
 from blockbuster.process import tile_process
-from blockbuster.report import REPORT, RunReport, read_report
+from blockbuster.report import REPORT, RunReport
 from blockbuster.run.finish import FinishedStage
 from blockbuster.run.options import resolve_choice, resolve_count, resolve_fraction
 from blockbuster.rundir.arrays import ArrayFolder
@@ -186,7 +186,7 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
 def _keep_report(place: OutputPlace, new_path: str, n_objects: int) -> None:
     """Keep the report with labels that are now what the run gives with ``sequential_labels=True``."""
     try:
-        report = read_report(place.store, place.component)
+        report = RunReport.read(place.array_path)
     except (OSError, ValueError):
         # Not from `tile_process`, or damaged: nothing can be said of how the labels were made.
         return

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from blockbuster.compat import open_labels
-from blockbuster.errors import warn_user
+from blockbuster.errors import show_url, warn_user
 from blockbuster.output.downsample import Coarsening
 from blockbuster.output.groups import EnclosingGroups, LabelImageGroups, is_ome_image, is_ome_labels, zarr_node
 from blockbuster.output.layout import ArrayLayout, OutputLayout, image_attributes
@@ -20,7 +20,7 @@ from blockbuster.output.partial import PartialFolder
 from blockbuster.output.pyramid import PyramidTarget
 from blockbuster.output.storage import coarse_chunks
 from blockbuster.output.targets import Target
-from blockbuster.report import FINEST
+from blockbuster.report import REPORT, RunReport
 from blockbuster.rundir.durable import METADATA_BYTES, full_disk_explained
 from blockbuster.source.geometry import Geometry, read_geometry
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_apart",
     "check_independent",
     "lies_in",
+    "read_report",
     "warn_of_transformations_left_out",
 ]
 
@@ -255,7 +256,7 @@ class LabelImagePlace(OutputPlace):
     strategies. Nature Methods 18: 1496-1498; specification 0.4 and 0.5, section "labels".
     """
 
-    noun, finest = "label image", FINEST
+    noun, finest = "label image", "0"
 
     @staticmethod
     def suits(store: str, component: str) -> bool:
@@ -314,7 +315,7 @@ class LabelImagePlace(OutputPlace):
         """Describe the levels."""
         assert geometry is not None
         found = geometry.for_labels(len(array.shape))
-        first = replace(array, names=tuple(str(axis["name"]) for axis in found.axes), path=FINEST)
+        first = replace(array, names=tuple(str(axis["name"]) for axis in found.axes), path=self.finest)
         arrays, steps = [first], []
         for number, level in enumerate(found.levels[1:]):
             step = Coarsening(found.levels[number].shape, level.shape, found.ratio(number))
@@ -327,6 +328,48 @@ class LabelImagePlace(OutputPlace):
 
 # The first that suits is taken.
 KINDS: tuple[type[OutputPlace], ...] = (LabelImagePlace, ArrayPlace)
+
+
+def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunReport:
+    """Read the report of a finished run.
+
+    Parameters
+    ----------
+    path : path
+        The zarr group that holds the labels, ``write_to`` of the run.
+    component : str
+        Name of the label array or label image inside it, ``output_component`` of the run.
+
+    Returns
+    -------
+    RunReport
+        It shows itself in a notebook: tables, the distribution of agreement, and pictures of the worst seams.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such array, or one that blockbuster did not write.
+    ValueError
+        If the file is damaged, or `path` is a URL.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from blockbuster import tile_process
+    >>> folder = tempfile.mkdtemp()
+    >>> _ = tile_process(np.ones((8, 8), int), lambda tile: tile, tile_shape=(4, 4), write_to=f"{folder}/x.zarr",
+    ...                  fn_version="1")
+    >>> read_report(f"{folder}/x.zarr").n_objects
+    1
+    """
+    if "://" in os.fspath(path):
+        raise ValueError(f"path is {show_url(os.fspath(path))!r}; reports are read from a file system.")
+    folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
+    levels = [os.path.join(folder, kind.finest) for kind in KINDS]
+    return RunReport.read(
+        next((level for level in levels if os.path.isfile(os.path.join(level, REPORT))), folder)
+    )
 
 
 def check_independent(place: OutputPlace) -> None:

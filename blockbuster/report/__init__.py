@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockbuster.report.run import FINEST, REPORT, RunReport, installed_versions, read_report
+from blockbuster.report.run import REPORT, RunReport, installed_versions
 from blockbuster.report.seams import (
     MAX_DOUBTFUL,
     MIN_DOUBTFUL,
@@ -16,12 +16,10 @@ __all__ = [
     "MIN_DOUBTFUL",
     "MAX_DOUBTFUL",
     "N_BINS",
-    "FINEST",
     "REPORT",
     "AxisSeams",
     "RunReport",
     "SeamReport",
     "WorstSeam",
     "installed_versions",
-    "read_report",
 ]

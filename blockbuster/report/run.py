@@ -15,18 +15,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.errors import show_url
 from blockbuster.identity.sealed import seal, unseal
 from blockbuster.report.seams import AxisSeams, SeamReport
 
 if TYPE_CHECKING:
     from blockbuster.grid import TileGrid
 
-__all__ = ["REPORT", "RunReport", "installed_versions", "read_report"]
+__all__ = ["REPORT", "RunReport", "installed_versions"]
 
 REPORT = "blockbuster-report.json"
-# The report of a label image lies with its finest level.
-FINEST = "0"
 PACKAGES = ("blockbuster-tiles", "numpy", "numba", "dask", "zarr", "scikit-image")
 
 
@@ -145,6 +142,29 @@ class RunReport:
             report.seams = SeamReport(axes=[AxisSeams("all axes", n_pairs, n_pairs)])
         return report
 
+    @classmethod
+    def read(cls, folder: str) -> RunReport:
+        """Read the report that lies with labels in a folder.
+
+        Raises
+        ------
+        FileNotFoundError
+            If there is none.
+        ValueError
+            If it is damaged.
+        """
+        file = os.path.join(folder, REPORT)
+        try:
+            report = cls.from_json(Path(file).read_bytes())
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(
+                f"{file} does not exist; give the path and the component of labels that tile_process wrote."
+            ) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{file} is damaged and cannot be read: {error}.") from error
+        report.labels_at(folder)
+        return report
+
     @property
     def _tiles(self) -> str:
         """What became of the tiles that did not fail."""
@@ -212,57 +232,6 @@ class RunReport:
         if self.seconds:
             text += "; " + ", ".join(f"{phase} {s:.2f} s" for phase, s in self.seconds.items())
         return text
-
-
-def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunReport:
-    """Read the report of a finished run.
-
-    Parameters
-    ----------
-    path : path
-        The zarr group that holds the labels, ``write_to`` of the run.
-    component : str
-        Name of the label array or label image inside it, ``output_component`` of the run.
-
-    Returns
-    -------
-    RunReport
-        It shows itself in a notebook: tables, the distribution of agreement, and pictures of the worst seams.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such array, or one that blockbuster did not write.
-    ValueError
-        If the file is damaged, or `path` is a URL.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from blockbuster import tile_process
-    >>> folder = tempfile.mkdtemp()
-    >>> _ = tile_process(np.ones((8, 8), int), lambda tile: tile, tile_shape=(4, 4), write_to=f"{folder}/x.zarr",
-    ...                  fn_version="1")
-    >>> read_report(f"{folder}/x.zarr").n_objects
-    1
-    """
-    if "://" in os.fspath(path):
-        raise ValueError(f"path is {show_url(os.fspath(path))!r}; reports are read from a file system.")
-    folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
-    if not os.path.isfile(os.path.join(folder, REPORT)) and os.path.isfile(os.path.join(folder, FINEST, REPORT)):
-        folder = os.path.join(folder, FINEST)
-    file = os.path.join(folder, REPORT)
-    try:
-        report = RunReport.from_json(Path(file).read_bytes())
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise FileNotFoundError(
-            f"{file} does not exist; give the path and the component of labels that tile_process wrote."
-        ) from error
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged and cannot be read: {error}.") from error
-    report.labels_at(folder)
-    return report
 
 
 def installed_versions() -> dict[str, str]:

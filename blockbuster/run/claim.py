@@ -25,7 +25,7 @@ from blockbuster.identity.owners import (
 )
 from blockbuster.output.places import OutputPlace
 from blockbuster.output.publishing import finish_publishing
-from blockbuster.report import RunReport, installed_versions, read_report
+from blockbuster.report import RunReport, installed_versions
 from blockbuster.run.plan import RunPlan
 from blockbuster.rundir.durable import make_folders
 from blockbuster.rundir.failpoints import reach
@@ -427,7 +427,7 @@ def _with_settings(known: Fingerprint, plan: RunPlan) -> Fingerprint:
 def _report_of(place: OutputPlace) -> tuple[RunReport | None, str]:
     """Read the report of an output, or say why there is none."""
     try:
-        return read_report(place.store, place.component), ""
+        return RunReport.read(place.array_path), ""
     except OSError:
         return None, f"{place.path} was not written by blockbuster"
     except ValueError as error:
