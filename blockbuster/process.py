@@ -51,7 +51,7 @@ def tile_process(
 
     Parameters
     ----------
-    image : path, dask array, numpy.ndarray or zarr.Array
+    image : path, dask array, numpy.ndarray, zarr.Array or blockbuster.source.Source
         An OME-Zarr store, a plain zarr array (path or URL), or an array. It is never written to.
     fn : callable
         ``(ndarray) -> ndarray``: takes a tile with its halo, returns integer labels of the same

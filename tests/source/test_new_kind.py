@@ -1,6 +1,9 @@
 """A kind of image that the package does not know is one class, which `tile_process` takes as it is."""
 
+import threading
+
 import dask
+import dask.array as da
 import numpy as np
 import pytest
 from outcomes import assert_same_objects
@@ -26,6 +29,29 @@ class Formula(Source):
         return rings(y[:, None], x[None, :], self.width).astype("uint8")
 
 
+class InGraph(Formula):
+    """The same, computed by a task of dask for every box."""
+
+    through_graph = True
+
+    def lazy(self, box):
+        lengths = [part.stop - part.start for part in box]
+        return da.from_delayed(dask.delayed(super().read)(box), lengths, dtype=self.dtype)
+
+    def read(self, box):
+        return np.array(self.lazy(box).compute())
+
+
+class Locked(Formula):
+    """The same, and no other process can have it."""
+
+    in_memory = True
+
+    def __init__(self, shape):
+        super().__init__(shape)
+        self.lock = threading.Lock()
+
+
 def rings(y, x, width=100):
     return (7 * y * y + 5 * x * x + y * x) // width % 251
 
@@ -34,11 +60,12 @@ def components(tile):
     return ndimage.label(tile > 128)[0]
 
 
-@pytest.mark.parametrize("scheduler", ["synchronous", "threads", "processes"])
-def test_an_image_that_is_a_formula_is_segmented_like_the_whole_of_it(scheduler, tmp_path):
+@pytest.mark.parametrize("scheduler", ["threads", "processes"])
+@pytest.mark.parametrize("kind", [Formula, InGraph, Locked])
+def test_an_image_that_is_a_formula_is_segmented_like_the_whole_of_it(kind, scheduler, tmp_path):
     shape = (157, 131)
     with dask.config.set(scheduler=scheduler, num_workers=2):
-        labels = tile_process(Formula(shape), components, **TILES, write_to=tmp_path / "out.zarr", compute=True)
+        labels = tile_process(kind(shape), components, **TILES, write_to=tmp_path / "out.zarr", compute=True)
     assert_same_objects(labels, components(np.fromfunction(rings, shape, dtype=int)))
 
 
