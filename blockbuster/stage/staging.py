@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+import functools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -32,8 +33,6 @@ from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import BrickResult, StageJob, TileCall, TileOutcome, label_axes, run_brick
 
 __all__ = ["StageOutcome", "find_unreadable", "share_source", "stage_labels"]
-
-logger = logging.getLogger("blockbuster")
 
 MAX_FN_SECONDS_PER_TASK = 10.0
 SLOW_FN_SECONDS = 0.2
@@ -144,11 +143,21 @@ def stage_labels(
     source = share_source(source, execution, directory)
     clear_attempts(directory)
     with Journal(directory) as journal:
-        stage = _Stage(source, call, bricks, execution, directory, journal, growth or Growth())
+        stage = _Stage(source, call, bricks, execution, directory, journal)
         probes = stage.resume()
         if probes is None:
-            probes = stage.begin(fixed_bricks, merge_axes, connectivity, min_agreement)
-        return stage.run(probes, verbose, on_tiles)
+            reach("stage begun")
+            timed = math.prod(bricks.tiles_per_brick) > 1 and not fixed_bricks
+            probes = list(stage.probes(timed))
+            stage.lay_out(probes, timed, merge_axes, connectivity, min_agreement)
+        job = stage.job(probes)
+        tally = Tally(stage.bricks, journal, verbose, on_tiles, growth or Growth())
+        finished = find_finished_tasks(job, execution, on_tiles)
+        for record in finished.values():
+            tally.add_record(record)
+        n_resumed = sum(len(record["counts"]) for record in finished.values())
+        stage.run_bricks(job, [n for n in range(stage.bricks.n_bricks) if n not in finished], tally.add)
+        return stage.outcome(job, probes, tally, n_resumed)
 
 
 @dataclass
@@ -161,7 +170,6 @@ class _Stage:
     execution: Execution
     directory: str
     journal: Journal
-    growth: Growth
     saved: SavedRegions = field(default_factory=SavedRegions)
 
     @property
@@ -169,12 +177,21 @@ class _Stage:
         """What tasks read from: of a dask image only what was computed ahead."""
         return self.saved if self.source.through_graph else self.source
 
-    def begin(
-        self, fixed_bricks: bool, merge_axes: tuple[int, ...], connectivity: int, min_agreement: float | None
-    ) -> list[Probe]:
-        """Probe fn, choose the bricks, and lay the stage out."""
-        reach("stage begun")
-        probes, self.bricks, drops = _probe(self, fixed_bricks)
+    def lay_out(
+        self,
+        probes: list[Probe],
+        timed: bool,
+        merge_axes: tuple[int, ...],
+        connectivity: int,
+        min_agreement: float | None,
+    ) -> None:
+        """Choose the bricks by what the probes have found, and make room for their labels."""
+        good = [probe for probe in probes if probe.error is None]
+        if timed and good:
+            n_tiles = int(MAX_FN_SECONDS_PER_TASK / max(1e-9, min(probe.seconds for probe in good)))
+            self.bricks = limit_bricks(self.bricks, min(n_tiles, math.prod(self.bricks.tiles_per_brick)))
+        # Nothing to show to fn: its labels are taken to have no channels.
+        drops = all(probe.drops_channels for probe in good) and self.call.channel_axis is not None
         self.call = dataclasses.replace(self.call, drops_channels=drops)
         axis = self.call.channel_axis if drops else None
         joined_axes, label_bricks = label_axes(merge_axes, axis), self.bricks
@@ -193,7 +210,6 @@ class _Stage:
         for probe in probes:
             keep_probe(probe, self.directory, self.journal)
         reach("stage laid out")
-        return probes
 
     def resume(self) -> list[Probe] | None:
         """Take over how an earlier run laid the stage out; None where there was none."""
@@ -211,26 +227,22 @@ class _Stage:
         )
         return kept_probes(self.directory)
 
-    def run(self, probes: list[Probe], verbose: bool, on_tiles: Callable[[int], Any]) -> StageOutcome:
-        """Run the tasks that are not finished."""
-        staged = StagedLabels.open(self.directory)
+    def job(self, probes: list[Probe]) -> StageJob:
+        """Gather what all tasks share."""
         grid = self.bricks.grid
-        known = {grid.index(probe.number): TileOutcome(probe.labels, error=probe.error) for probe in probes}
-        job = StageJob(
+        return StageJob(
             self.call,
             self.reader,
             self.bricks,
-            staged,
-            known,
+            StagedLabels.open(self.directory),
+            {grid.index(probe.number): TileOutcome(probe.labels, error=probe.error) for probe in probes},
             self.source.sampled,
             marked=not self.execution.in_process,
         )
-        tally = Tally(self.bricks, self.journal, verbose, on_tiles, self.growth)
-        finished = find_finished_tasks(job, self.execution, on_tiles)
-        for record in finished.values():
-            tally.add_record(record)
-        n_resumed = sum(len(record["counts"]) for record in finished.values())
-        self.run_bricks(job, [n for n in range(self.bricks.n_bricks) if n not in finished], tally.add)
+
+    def outcome(self, job: StageJob, probes: list[Probe], tally: Tally, n_resumed: int) -> StageOutcome:
+        """Add up what tasks and probes report, once all are finished."""
+        staged, grid = job.staged, self.bricks.grid
         if tally.n_finished < self.bricks.n_bricks:
             raise RuntimeError(f"The run was stopped from outside: its stage {self.directory} was removed.")
         counts = (
@@ -257,8 +269,10 @@ class _Stage:
 
     def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:
         """Run bricks; pixels of a dask image enter the tasks through the graph."""
+        watch = StageWatch(self.directory, self.bricks)
+        run = functools.partial(run_tasks, self.execution, run_brick, directory=self.directory, watch=watch)
         if not self.source.through_graph:
-            self._run(run_brick, job, numbers, on_result)
+            run(job, numbers, on_result=on_result)
             return
         unfinished = set(numbers)
 
@@ -269,7 +283,7 @@ class _Stage:
         n_tries = 0
         while unfinished:
             try:
-                self._run(run_brick, job, sorted(unfinished), take, self._region)
+                run(job, sorted(unfinished), on_result=take, region=self._region)
             except TileError:
                 raise
             except BaseException as error:
@@ -285,33 +299,47 @@ class _Stage:
             # Out of the block above, whose error would be printed with that of the tile.
             if number is not None:
                 self._save_tiles(list(self.bricks.tile_indices(self.bricks.index(number))))
-                self._run(run_brick, dataclasses.replace(job, source=self.saved), [number], take)
+                run(dataclasses.replace(job, source=self.saved), [number], on_result=take)
 
     def _region(self, number: int) -> Any:
         box = self.bricks.region(self.bricks.index(number))
         return None if self.saved.covers(box) else self.source.lazy(box)
 
-    def probes(self) -> Iterator[Probe]:
-        """Process non-empty tiles one by one, in C order."""
-        grid, call = self.call.grid, self.call
-        most = grid.n_tiles
-        if call.channel_axis is None:
-            most = min(most, MAX_TILES_LOOKED_AT)
-        for number in range(most):
+    def probes(self, timed: bool) -> Iterator[Probe]:
+        """Process non-empty tiles one by one, until it is known how long fn takes and if it drops channels."""
+        grid, call, n_good = self.call.grid, self.call, 0
+        if not timed and call.channel_axis is None:
+            return
+        watch = StageWatch(self.directory, BrickGrid(grid, (1,) * grid.ndim))
+        n_tiles = min(grid.n_tiles, MAX_TILES_LOOKED_AT) if call.channel_axis is None else grid.n_tiles
+        for number in range(n_tiles):
             self._save_region(grid.index(number))
             found: list[Probe] = []
             directory = None if self.execution.in_process else self.directory
             job = ProbeJob(call, self.reader, directory, self.source.sampled)
-            self._run(probe_tile, job, [number], found.append, bricks=BrickGrid(grid, (1,) * grid.ndim))
+            run_tasks(
+                self.execution,
+                probe_tile,
+                job,
+                [number],
+                directory=self.directory,
+                on_result=found.append,
+                watch=watch,
+            )
             probe = found[0]
             if probe.interrupted:
                 raise KeyboardInterrupt
             if probe.error and not call.skip_errors:
                 raise probe.error
+            if probe.labels is None and not probe.error:
+                continue
+            yield probe
             if probe.labels is not None and call.channel_axis is not None:
                 call = dataclasses.replace(call, drops_channels=probe.drops_channels)
-            if probe.labels is not None or probe.error:
-                yield probe
+            n_good += probe.error is None
+            # The first call may compile or load something; a slow one is measured again.
+            if n_good == 2 or (n_good and (not timed or probe.seconds < SLOW_FN_SECONDS)):
+                return
 
     def _save_region(self, tile: Index) -> None:
         """Compute the brick of a tile ahead, once for the probe and the brick's own tasks."""
@@ -341,26 +369,6 @@ class _Stage:
                     self.saved = self.saved.added(region, pixels, self.directory)
                     break
 
-    def _run(
-        self,
-        function: Callable[..., Any],
-        job: Any,
-        numbers: Sequence[int],
-        on_result: Callable[[Any], None],
-        region: Callable[[int], Any] | None = None,
-        bricks: BrickGrid | None = None,
-    ) -> None:
-        run_tasks(
-            self.execution,
-            function,
-            job,
-            numbers,
-            directory=self.directory,
-            on_result=on_result,
-            region=region,
-            watch=StageWatch(self.directory, bricks or self.bricks),
-        )
-
 
 def find_unreadable(
     source: Source, bricks: BrickGrid, unfinished: Iterable[int], execution: Execution
@@ -383,26 +391,3 @@ def share_source(source: Source, execution: Execution, directory: str) -> Source
     with replaced_file(path, pixels.nbytes) as file:
         write_npy(file, pixels)
     return NpyFileSource(path, axes=source.axes)
-
-
-def _probe(stage: _Stage, fixed_bricks: bool) -> tuple[list[Probe], BrickGrid, bool]:
-    """Learn how long fn takes, and whether it drops the channels, where that matters."""
-    bricks = stage.bricks
-    most_tiles = int(np.prod(bricks.tiles_per_brick, dtype=np.int64))
-    timed = most_tiles > 1 and not fixed_bricks
-    if not timed and stage.call.channel_axis is None:
-        return [], bricks, False
-    found: list[Probe] = []
-    for probe in stage.probes():
-        found.append(probe)
-        n_good = sum(probe.error is None for probe in found)
-        # The first call may compile or load something; a slow one is measured again.
-        if n_good == 2 or (n_good and (not timed or probe.seconds < SLOW_FN_SECONDS)):
-            break
-    good = [probe for probe in found if probe.error is None]
-    # Nothing to show to fn: its labels are taken to have no channels.
-    drops = all(probe.drops_channels for probe in good) and stage.call.channel_axis is not None
-    if timed and good:
-        seconds = max(1e-9, min(probe.seconds for probe in good))
-        bricks = limit_bricks(bricks, int(min(MAX_FN_SECONDS_PER_TASK / seconds, most_tiles)))
-    return found, bricks, drops
