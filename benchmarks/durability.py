@@ -33,7 +33,8 @@ from benchmarks.runs import N_THREADS, run_engine, seconds_of
 from benchmarks.settings import Setting, is_small, settings
 from benchmarks.table import format_table, verdict
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.identity.function import FunctionIdentity, Growth
+from blockbuster.identity.function import FunctionIdentity
+from blockbuster.identity.growth import Growth
 from blockbuster.output import publishing
 from blockbuster.rundir.journal import JOURNAL, Journal
 from blockbuster.stage.finished import read_task_records

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from blockbuster.errors import warn_user
-from blockbuster.identity.function import FunctionIdentity, Growth, differing_parts, identify_function
+from blockbuster.identity.function import FunctionIdentity, differing_parts, identify_function
+from blockbuster.identity.growth import Growth
 from blockbuster.identity.owners import (
     SHARE,
     is_foreign,

@@ -16,7 +16,7 @@ from blockbuster.compat import write_npy
 from blockbuster.errors import TileError, ends_process
 from blockbuster.execution import Execution, clear_attempts, run_tasks
 from blockbuster.grid import BrickGrid, Index
-from blockbuster.identity.function import Growth
+from blockbuster.identity.growth import Growth
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import replaced_file
 from blockbuster.rundir.failpoints import reach

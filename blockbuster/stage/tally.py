@@ -12,7 +12,7 @@ import numpy as np
 
 from blockbuster.errors import format_slices
 from blockbuster.grid import BrickGrid, Index
-from blockbuster.identity.function import Growth
+from blockbuster.identity.growth import Growth
 from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.journal import Journal
 from blockbuster.stage.finished import task_record

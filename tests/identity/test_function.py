@@ -31,8 +31,9 @@ import skimage.filters
 import skimage.measure
 
 from blockbuster.grid import TileGrid
-from blockbuster.identity import function as identity
-from blockbuster.identity.function import FunctionIdentity, _instructions, differing_parts, identify_function
+from blockbuster.identity import graph, growth
+from blockbuster.identity.code import instructions
+from blockbuster.identity.function import FunctionIdentity, differing_parts, identify_function
 
 
 def define(source, name="fn", **space):
@@ -900,7 +901,7 @@ def test_nothing_makes_it_raise(make):
 
 
 def test_an_endless_object_is_given_up(monkeypatch):
-    monkeypatch.setattr(identity, "MAX_OBJECTS", 1000)
+    monkeypatch.setattr(graph, "MAX_OBJECTS", 1000)
     assert unreadable(above(Endless())) == ("fn (more than 1000 objects)",)
     assert differences(above(Endless()), above(Endless())) == []
 
@@ -960,7 +961,7 @@ def test_F33_a_function_is_read_as_it_was_before_it_grew(make, tmp_path):
 
 
 def test_F33_not_too_much_is_watched(monkeypatch):
-    monkeypatch.setattr(identity, "MAX_WATCHED", {"file": 10, "container": 20})
+    monkeypatch.setattr(growth, "MAX_WATCHED", {"file": 10, "container": 20})
     assert len(identify_function(above(tuple([i] for i in range(100)))).growth.looks) == 20
     assert len(identify_function(above(tuple(f"{i}.log" for i in range(100)))).growth.looks) == 10
     # Files leave room for containers, and texts that name nothing for files.
@@ -1186,7 +1187,7 @@ def test_instructions_are_those_of_dis():
         expected = [
             (i.opcode, i.arg or 0) for i in dis.get_instructions(code) if i.opname not in ("EXTENDED_ARG", "NOP")
         ]
-        found = [(op, arg) for op, arg in _instructions(code) if dis.opname[op] != "CACHE"]
+        found = [(op, arg) for op, arg in instructions(code) if dis.opname[op] != "CACHE"]
         assert found == [(op, arg) for op, arg in expected if dis.opname[op] != "CACHE"]
 
 

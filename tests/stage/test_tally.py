@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.identity.function import Growth
+from blockbuster.identity.growth import Growth
 from blockbuster.run.resources import BYTES_PER_TASK, BYTES_PER_TILE
 from blockbuster.rundir.journal import Journal
 from blockbuster.stage.tally import Tally
