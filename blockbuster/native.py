@@ -14,7 +14,7 @@ import zarr
 from blockbuster.execution import find_execution, with_workers
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.jit import in_native_order
-from blockbuster.output.paths import check_groups, resolve_place
+from blockbuster.output.paths import resolve_place
 from blockbuster.output.places import OutputPlace, check_independent, warn_of_transformations_left_out
 from blockbuster.output.publishing import replaced_output
 from blockbuster.process import tile_process
@@ -171,7 +171,7 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
         with _locked(place):
             place.partial.clear()
     labels = _open_labels(place.store, component, "label array")
-    check_groups(place)
+    place.groups.check()
     unit = labels.shards or labels.chunks
     boxes = TileGrid.regular(labels.shape, unit, (0,) * labels.ndim)
     with _locked(place), replaced_output(place) as new_path:
@@ -253,7 +253,7 @@ def _merge_own_stage(
     fault = place.fault(overwrite=overwrite)
     if fault:
         raise FileExistsError(fault)
-    check_groups(place)
+    place.groups.check()
     geometry = place.find_geometry(None, 0, staged.bricks.grid.shape, path=None)
     warn_of_transformations_left_out(place, geometry)
     with (

@@ -93,27 +93,26 @@ class EnclosingGroups:
         """The outermost group whose metadata tell of the labels: runs that end at once take turns."""
         return min([self.store, *filter(_is_consolidated, self.folders)], key=len)
 
-    def fault(self) -> str:
-        """Describe what would keep their metadata from being written; empty if nothing."""
+    def check(self) -> None:
+        """Raise ValueError if their metadata are damaged, or could not be written when labels are complete."""
         try:
             self.listing()
         except ValueError as error:
-            return f"write_to: {error}"
+            raise ValueError(f"write_to: {error}") from error
         for folder in filter(_is_consolidated, self.folders):
             if not os.access(folder, os.W_OK | os.X_OK):
-                return (
+                raise ValueError(
                     f"write_to: {folder} is not writable, and its consolidated metadata must be written anew "
                     "for the labels to be seen; give another path."
                 )
             try:
                 _consolidate(folder, hidden=self.path)
             except Exception as error:
-                return (
+                raise ValueError(
                     f"write_to: the consolidated metadata of {folder} cannot be written anew, without which the "
                     f"labels are not seen ({type(error).__name__}: {error}); repair what lies there, remove its "
                     "consolidated metadata, or give another path."
-                )
-        return ""
+                ) from error
 
     def update(self) -> None:
         """List the labels, and write consolidated metadata anew; nobody else may do so in this store now."""

@@ -16,7 +16,6 @@ from blockbuster.output.places import OutputPlace, check_apart, lies_in
 from blockbuster.source.location import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_SHOWN, has_long_name
 
 __all__ = [
-    "check_groups",
     "check_stage_dir",
     "default_stage_parent",
     "resolve_output",
@@ -61,7 +60,8 @@ def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
     store = _local_path(write_to, "write_to")
     _check_text(store, "write_to")
     _check_text(component, "output_component")
-    if _is_mount_point(store) or os.path.realpath(store) in _own_folders():
+    own = {os.path.realpath(folder) for folder in (os.getcwd(), os.path.expanduser("~"))}
+    if _is_mount_point(store) or os.path.realpath(store) in own:
         raise ValueError(
             f"write_to is {os.fspath(write_to)!r}; give the labels a name of their own, e.g. 'labels.zarr'."
         )
@@ -115,21 +115,8 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
         raise FileExistsError(fault)
     _check_writable(place.store, "write_to")
     _check_writable(os.path.dirname(place.path), "write_to")
-    check_groups(place)
+    place.groups.check()
     return dataclasses.replace(place, replaces=overwrite)
-
-
-def check_groups(place: OutputPlace) -> None:
-    """Refuse a place whose groups could not be told of the labels when these are complete.
-
-    Raises
-    ------
-    ValueError
-        If their metadata are damaged, or cannot be written.
-    """
-    fault = place.groups.fault()
-    if fault:
-        raise ValueError(fault)
 
 
 def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None) -> str:
@@ -225,11 +212,6 @@ def _is_mount_point(path: str) -> bool:
     # A bind mount of the same device looks like any folder but here; blanks are written as \040.
     found = (re.sub(r"\\(\d{3})", lambda match: chr(int(match[1], 8)), mount.split()[4]) for mount in mounts)
     return os.path.realpath(path) in found
-
-
-def _own_folders() -> set[str]:
-    """The working directory and the home folder."""
-    return {os.path.realpath(folder) for folder in (os.getcwd(), os.path.expanduser("~"))}
 
 
 def _refuse_nodes(folder: str, name: str, path: str, kinds: tuple[str, ...]) -> None:

@@ -118,10 +118,6 @@ class OutputPlace(ABC):
         """The groups whose metadata are to tell of the labels."""
         return EnclosingGroups(self.store, self.path, self.zarr_format)
 
-    def coarse_shapes(self, geometry: Geometry | None, ndim: int) -> list[tuple[int, ...]]:
-        """Return the shapes of the levels beside the finest one, of labels with `ndim` axes."""
-        return []
-
     def check_image(self, image: str | None) -> None:
         """Refuse a place where the labels would spoil an image: that which is read, or another."""
         if is_ome_image(self.store):
@@ -306,10 +302,6 @@ class LabelImagePlace(OutputPlace):
         # A label image must have as many levels as its image.
         # How much coarser a next level is, also where the last one was segmented, its image tells.
         return found.with_levels(len(found.levels) + number).from_level(number)
-
-    def coarse_shapes(self, geometry: Geometry | None, ndim: int) -> list[tuple[int, ...]]:
-        """Return the shapes of the levels that the image has."""
-        return [] if geometry is None else [level.shape for level in geometry.for_labels(ndim).levels[1:]]
 
     def layout(self, array: ArrayLayout, geometry: Geometry | None) -> OutputLayout:
         """Describe the levels."""

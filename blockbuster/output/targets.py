@@ -112,7 +112,9 @@ class ZarrTarget(Target):
                     n_bytes = sum(map(len, data))
                     with replaced_file(os.path.join(self.path, key), n_bytes, folder=self.unfinished) as file:
                         file.writelines(data)
-                        self._make_folders(key)
+                        for parent in reversed(PurePosixPath(key).parents[:-1]):
+                            with contextlib.suppress(FileExistsError):
+                                os.mkdir(os.path.join(self.path, parent))
 
     def _encode(self, box: Box, labels: np.ndarray) -> Iterator[tuple[str, list[Any]]]:
         """Yield keys and bytes: zarr itself would make the folders above a chunk, whoever took them away."""
@@ -135,11 +137,6 @@ class ZarrTarget(Target):
         table = places.tobytes()
         (key,) = chunk_keys(self._array, box)
         return key, [*stored, table, google_crc32c.value(table).to_bytes(4, "little")]
-
-    def _make_folders(self, key: str) -> None:
-        for parent in reversed(PurePosixPath(key).parents[:-1]):
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(os.path.join(self.path, parent))
 
     def clear(self, box: Box) -> None:
         """Remove what is stored of a box."""

@@ -20,6 +20,7 @@ from blockbuster.errors import ends_process, error_text, unsaid, warn_user
 from blockbuster.execution import Execution, find_execution
 from blockbuster.execution.memory import vram_bytes_or_warn
 from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.output.layout import ArrayLayout
 from blockbuster.output.paths import (
     check_stage_dir,
     default_stage_parent,
@@ -27,6 +28,7 @@ from blockbuster.output.paths import (
     resolve_output,
 )
 from blockbuster.output.places import OutputPlace
+from blockbuster.output.storage import label_chunks
 from blockbuster.run.options import (
     Faults,
     RunOptions,
@@ -216,7 +218,10 @@ class RunPlan:
     @property
     def coarse_shapes(self) -> list[tuple[int, ...]]:
         """Shapes of the levels that the output has besides its finest one."""
-        return [] if self.place is None else self.place.coarse_shapes(self.geometry, self.grid.ndim)
+        if self.place is None:
+            return []
+        array = ArrayLayout(self.grid.shape, np.dtype("int32"), *label_chunks(self.grid))
+        return [level.shape for level in self.place.layout(array, self.geometry).arrays[1:]]
 
     @property
     def output_bytes(self) -> int:
