@@ -10,7 +10,7 @@ import numpy as np
 
 from blockbuster.grid import Box, Index, TileGrid
 from blockbuster.run.plan import RunPlan
-from blockbuster.source import Chunks
+from blockbuster.source import Source
 from blockbuster.stage.sample import spread_evenly
 
 __all__ = ["Crop", "choose_crop"]
@@ -99,8 +99,7 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
     counts = _count_tiles(grid, axes, largest_halo)
     boxes = _boxes(grid, counts)
     if len(boxes) > 1:
-        chunks = Chunks(plan.source)
-        glances = plan.source.read_together([_glance(chunks, box) for box in boxes])
+        glances = plan.source.read_together([_glance(plan.source, box) for box in boxes])
         boxes = [boxes[int(np.argmax([_contrast(pixels) for pixels in glances]))]]
     return Crop(boxes[0], grid.tile_shape, axes, all(counts[i] == grid.grid_shape[i] for i in axes))
 
@@ -133,7 +132,7 @@ def _boxes(grid: TileGrid, counts: list[int]) -> list[Box]:
     return boxes
 
 
-def _glance(chunks: Chunks, box: Box) -> Box:
+def _glance(source: Source, box: Box) -> Box:
     """Choose the middle of a box, and of that what lies in one chunk, unless chunks are much smaller."""
     room = GLANCE_VOXELS
     glance: list[slice] = []
@@ -141,7 +140,7 @@ def _glance(chunks: Chunks, box: Box) -> Box:
         side = max(1, min(part.stop - part.start, room, math.isqrt(GLANCE_VOXELS)))
         room //= side
         start = (part.start + part.stop - side) // 2
-        chunk = chunks.around(axis, start + side // 2)
+        chunk = source.chunk_around(axis, start + side // 2)
         inside = slice(max(start, chunk.start), min(start + side, chunk.stop))
         glance.insert(0, inside if 2 * (inside.stop - inside.start) >= side else slice(start, start + side))
     return tuple(glance)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -126,6 +127,19 @@ class Source:
         """
         raise NotImplementedError(f"{type(self).__name__} has no method read(box)")
 
+    @cached_property
+    def chunk_edges(self) -> list[np.ndarray]:
+        """Per axis where chunks begin, and where the last one ends."""
+        return [np.cumsum((0, *lengths)) for lengths in self.chunks]
+
+    def chunk_around(self, axis: int, at: int) -> slice:
+        """Return where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
+        if self.read_unit[axis] == 1:
+            return slice(at, at + 1)
+        edges = self.chunk_edges[axis]
+        number = int(np.searchsorted(edges, at, side="right"))
+        return slice(int(edges[number - 1]), int(edges[number]))
+
     def read_together(self, boxes: Sequence[Box]) -> list[np.ndarray]:
         """Read boxes, so that a chunk in which several of them lie is decoded once.
 
@@ -144,10 +158,9 @@ class Source:
         Boxes that lie in one chunk are read in one go: the least box that holds them all is in memory as well as
         the chunk, which is decoded as a whole anyway.
         """
-        chunks = Chunks(self)
         groups: dict[tuple[int, ...], list[int]] = {}
         for number, box in enumerate(boxes):
-            around = [chunks.around(axis, part.start) for axis, part in enumerate(box)]
+            around = [self.chunk_around(axis, part.start) for axis, part in enumerate(box)]
             is_inside = all(part.stop <= chunk.stop for part, chunk in zip(box, around, strict=True))
             key = tuple(chunk.start for chunk in around) if is_inside else (-1, number)
             groups.setdefault(key, []).append(number)
@@ -199,28 +212,6 @@ class Source:
     def check_sendable(self, box: Box) -> None:
         """Raise what another process would that wants a box."""
         open_as_others(self)
-
-
-class Chunks:
-    """Where the chunks of an image begin and end; the edges are added up once.
-
-    Parameters
-    ----------
-    source : Source
-        The image.
-    """
-
-    def __init__(self, source: Source) -> None:
-        axes = zip(source.chunks, source.read_unit, strict=True)
-        self._edges = [None if unit == 1 else np.cumsum((0, *lengths)) for lengths, unit in axes]
-
-    def around(self, axis: int, at: int) -> slice:
-        """Return where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
-        edges = self._edges[axis]
-        if edges is None:
-            return slice(at, at + 1)
-        number = int(np.searchsorted(edges, at, side="right"))
-        return slice(int(edges[number - 1]), int(edges[number]))
 
 
 def open_as_others(sent: Any) -> None:

@@ -15,7 +15,7 @@ MAX_VOXELS = 2**60
 
 
 def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
-    """Refuse what has no axes, and dtypes that are not numbers.
+    """Refuse shapes that no image has, and dtypes that are not numbers.
 
     Parameters
     ----------
@@ -25,13 +25,6 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Non
         As stored; any byte order.
     name : str
         What the message calls the image.
-
-    Raises
-    ------
-    ValueError
-        If `shape` is empty, or so large that no voxel of it can be addressed.
-    TypeError
-        If `dtype` is neither boolean nor a number.
     """
     if not shape:
         raise ValueError(f"image ({name}) has no axes (shape ()); it must have at least one.")
@@ -44,21 +37,9 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Non
 
 
 def check_length(lengths: tuple[int, ...], what: str, name: str) -> None:
-    """Refuse a shape that nothing can have: damaged or hostile metadata state any number.
+    """Refuse more axes than NumPy has, or more voxels than 64 bits can count the bytes of.
 
-    Parameters
-    ----------
-    lengths : tuple of int
-        In voxels.
-    what : str
-        What they are of: ``"shape"``, ``"chunks of shape"``.
-    name : str
-        What the message calls the image.
-
-    Raises
-    ------
-    ValueError
-        If there are more axes than NumPy has, or more voxels than 64 bits can count the bytes of.
+    Damaged or hostile metadata state any number. `what` says what `lengths` are of, e.g. ``"shape"``.
     """
     if len(lengths) > MAX_AXES:
         raise ValueError(f"image ({name}) has {len(lengths)} axes; at most {MAX_AXES} can be read.")
@@ -71,24 +52,7 @@ def check_length(lengths: tuple[int, ...], what: str, name: str) -> None:
 
 
 def check_axes(axes: str | None, shape: tuple[int, ...], name: str) -> None:
-    """Check that `axes` has one lower-case letter per axis of `shape`, each once.
-
-    Parameters
-    ----------
-    axes : str or None
-        As given by the user; None is accepted.
-    shape : tuple of int
-        As stored, that is before channel selection.
-    name : str
-        What the message calls the image.
-
-    Raises
-    ------
-    TypeError
-        If `axes` is neither a string nor None.
-    ValueError
-        If its letters or their number are wrong.
-    """
+    """Check that `axes`, where they are given, have one lower-case letter per stored axis, each once."""
     if axes is None:
         return
     if not isinstance(axes, str):
@@ -103,22 +67,7 @@ def check_axes(axes: str | None, shape: tuple[int, ...], name: str) -> None:
 
 
 def check_index(argument: str, value: Any) -> int:
-    """Return `value` as an int if it is an index of 0 or more.
-
-    Parameters
-    ----------
-    argument : str
-        The name of the argument, for the message.
-    value : object
-        As given by the user.
-
-    Raises
-    ------
-    TypeError
-        If it is not an integer (a boolean is none).
-    ValueError
-        If it is negative.
-    """
+    """Return `value` as an int if it is an index of 0 or more; a boolean is none."""
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
         raise TypeError(f"{argument} is {value!r}; it is an integer, 0 or more.")
     index = operator.index(value)

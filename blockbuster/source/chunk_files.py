@@ -99,7 +99,11 @@ def check_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[s
             size = os.path.getsize(path)
         except OSError:
             continue
-        _refuse_cut(path, size, _header(path) if is_blosc else None)
+        header = None
+        if is_blosc:
+            with open(path, "rb") as file:
+                header = file.read(BLOSC_HEADER_BYTES)
+        _refuse_cut(path, size, header)
 
 
 def find_unreadable_chunk(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> str:
@@ -110,11 +114,6 @@ def find_unreadable_chunk(array: zarr.Array[Any], folder: str, selection: Sequen
         except Exception:
             return os.path.join(folder, key)
     return ""
-
-
-def _header(path: str) -> bytes:
-    with open(path, "rb") as file:
-        return file.read(BLOSC_HEADER_BYTES)
 
 
 def _refuse_cut(path: str, n_bytes: int, blosc_header: bytes | None) -> None:

@@ -138,10 +138,8 @@ class DaskSource(Source):
 
     def chunk_reads(self, boxes: Iterable[Box]) -> float:
         """Return how often a chunk is computed, on average: by every box that touches it."""
-        edges = [np.cumsum((0, *lengths)) for lengths in self.chunks]
-        touched = sum(
-            math.prod(_count_touched(e, part) for e, part in zip(edges, box, strict=True)) for box in boxes
-        )
+        along = (zip(self.chunk_edges, box, strict=True) for box in boxes)
+        touched = sum(math.prod(_count_touched(edges, part) for edges, part in axes) for axes in along)
         return touched / math.prod(len(lengths) for lengths in self.chunks)
 
 

@@ -221,14 +221,11 @@ def _what_is_beside(path: Path) -> str:
         missing = next(child for child in path.parents if child.parent.is_dir())
         return f"There is no folder {missing} either."
     names = [entry.name for entry in _folders(path.parent)]
-    similar = [name for name in names if _is_similar(name, path.name)][:MAX_LISTED]
-    listed = similar or names[:MAX_LISTED]
+    # Without suffixes, since ".ome.zarr" would make all names alike.
+    stem = path.name.split(".")[0]
+    similar = [n for n in names if difflib.SequenceMatcher(None, n.split(".")[0], stem).ratio() > 0.6]
+    listed = (similar or names)[:MAX_LISTED]
     return f"{path.parent} has: {', '.join(listed)}." if listed else f"{path.parent} has no folders."
-
-
-def _is_similar(one: str, other: str) -> bool:
-    # without suffixes, since ".ome.zarr" would make all names alike
-    return difflib.SequenceMatcher(None, one.split(".")[0], other.split(".")[0]).ratio() > 0.6
 
 
 def _folders(path: Path) -> list[Path]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from blockbuster.errors import TileError
 from blockbuster.grid import Box, TileGrid, common_box, relative_box
-from blockbuster.source import Chunks, NumpySource, Source
+from blockbuster.source import NumpySource, Source
 from blockbuster.stage.saved import read_tile
 
 __all__ = [
@@ -77,13 +77,12 @@ def choose_pieces(source: Source, most_voxels: int | None = None) -> list[Box]:
         box[axis] = max(1, min(source.shape[axis], side, room))
         room //= box[axis]
     n_places = [-(-n // length) for n, length in zip(source.shape, box, strict=True)]
-    chunks = Chunks(source)
     pieces = []
     for place in spread_evenly(math.prod(n_places), SAMPLE_PIECES):
         piece = []
         for axis, i in enumerate(np.unravel_index(place, n_places)):
             start = int(i) * box[axis]
-            chunk = chunks.around(axis, start)
+            chunk = source.chunk_around(axis, start)
             # It stays in the chunk that it starts in, if it fits.
             if chunk.stop - chunk.start >= box[axis]:
                 start = min(start, chunk.stop - box[axis])
