@@ -54,7 +54,7 @@ class Crop:
         return tuple(n if tile > 1 else 1 for n, tile in zip(self.shape, self.tile_shape, strict=True))
 
     def tells_of(self, halo: int) -> bool:
-        """Return whether a halo leaves something that tiles do not see; else they agree whatever fn does."""
+        """Return whether some voxels stay unseen by a tile; otherwise tiles agree whatever fn does."""
         seen = all(self.tile_shape[axis] + halo >= self.shape[axis] for axis in self.seam_axes)
         return self.is_whole or not seen
 
@@ -76,7 +76,8 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
     plan : RunPlan
         Image and tiles.
     largest_halo : int
-        What will be tried, in voxels; the part gets as many tiles as that asks for, where it stays small.
+        What will be tried, in voxels; the part gets as many tiles as that asks for, where it stays
+        small.
 
     Returns
     -------
@@ -105,7 +106,7 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
 
 
 def _count_tiles(grid: TileGrid, axes: tuple[int, ...], largest_halo: int) -> list[int]:
-    """How many tiles the part has along each axis: two, and more as long as it stays small."""
+    """Return how many tiles the part has per axis: two, and more as long as it stays small."""
     counts = [2 if axis in axes else 1 for axis in range(grid.ndim)]
     wanted = {
         axis: min(

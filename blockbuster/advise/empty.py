@@ -38,7 +38,8 @@ def estimate_empty_tiles(
         Halo in voxels; it counts for whether a tile is empty.
     threshold : float, optional
         A tile whose maximum is not above it is empty. ``None``: Otsu's threshold of a bounded
-        sample, lowered where background does not reach it, as ``empty_threshold=None`` in `tile_process`.
+        sample, lowered where background does not reach it, as ``empty_threshold=None`` in
+        `tile_process`.
     channel, level : int
         As in `tile_process`.
     progress : bool
@@ -47,8 +48,9 @@ def estimate_empty_tiles(
     Returns
     -------
     EmptyTiles
-        ``threshold``, ``n_empty``, ``n_tiles``, a boolean array ``empty`` over the tile grid, the greatest value
-        of each tile as ``maxima``, and a picture: printed, or as an image with ``plane()``.
+        ``threshold``, ``n_empty``, ``n_tiles``, a boolean array ``empty`` over the tile grid, the
+        greatest value of each tile as ``maxima``, and a picture: printed, or as an image with
+        ``plane()``.
 
     Raises
     ------
@@ -59,10 +61,10 @@ def estimate_empty_tiles(
 
     Notes
     -----
-    Reads what a run reads, the same bricks of neighbouring tiles, on dask's configured scheduler or the active
-    client's workers, and takes the sample for a threshold out of them; without a threshold an image of at most 16
-    million voxels is read once in all. Nothing is kept on disk; while other processes take part, a
-    temporary folder lies where a run's stage would.
+    Reads what a run reads, the same bricks of neighbouring tiles, on dask's configured scheduler or
+    the active client's workers, and takes the sample for a threshold out of them; without a
+    threshold an image of at most 16 million voxels is read once in all. Nothing is kept on disk;
+    while other processes take part, a temporary folder lies where a run's stage would.
 
     Examples
     --------

@@ -17,8 +17,9 @@ __all__ = ["intensity_percentiles"]
 def intensity_percentiles(image: Any, q: Any = (1, 99.8), *, channel: int | None = 0, level: int = 0) -> Any:
     """Return percentiles of the intensities of a whole image.
 
-    A function that stretches each tile to its own range sees the same cell differently in two tiles, which is
-    the main reason why they disagree at seams. Compute the range once, and give it to fn.
+    A function that stretches each tile to its own range sees the same cell differently in two
+    tiles, which is the main reason why they disagree at seams. Compute the range once, and give it
+    to fn.
 
     Parameters
     ----------
@@ -27,35 +28,36 @@ def intensity_percentiles(image: Any, q: Any = (1, 99.8), *, channel: int | None
     q : float or sequence of float
         Percentiles, 0 to 100.
     channel : int or None
-        Channel when `image` is a path; ``None``: every channel by itself, where a path or a `zarr.Array` names
-        its channel axis.
+        Channel when `image` is a path; ``None``: every channel by itself, where a path or a
+        `zarr.Array` names its channel axis.
     level : int
         Pyramid level when `image` is a path.
 
     Returns
     -------
     float or tuple
-        A float for a number `q`, a tuple of floats for a sequence; for every channel by itself, a tuple with one
-        of these for each.
+        A float for a number `q`, a tuple of floats for a sequence; for every channel by itself, a
+        tuple with one of these for each.
 
     Raises
     ------
     TypeError, ValueError, FileNotFoundError
-        If `q` is something else, the image has no finite pixel, or as `tile_process` for the same arguments.
+        If `q` is something else, the image has no finite pixel, or as `tile_process` for the same
+        arguments.
 
     Notes
     -----
-    Reads at most about 16 million voxels of a channel: all of a smaller image, else 64 pieces that are spread
-    evenly over it, the same at every call. NaN and infinities are left out. Memory is bounded:
-    about 110 MB for uint16, 420 MB for float64.
+    Reads at most about 16 million voxels of a channel: all of a smaller image, else 64 pieces that
+    are spread evenly over it, the same at every call. NaN and infinities are left out. Memory is
+    bounded: about 110 MB for uint16, 420 MB for float64.
 
-    A sample can miss what is rare. In a mosaic of 256 photographs that differ much in brightness, a sixteenth of
-    all voxels gave the percentile 99.8 within 1 %, 99 within 7 % and 50 within 9 %.
+    A sample can miss what is rare. In a mosaic of 256 photographs that differ much in brightness, a
+    sixteenth of all voxels gave the percentile 99.8 within 1 %, 99 within 7 % and 50 within 9 %.
 
-    Not from a coarse level of the pyramid, although it would see all of the image: averaging shrinks the
-    extremes. In a fluorescence image of 512 x 672 pixels the percentile 99.8 is 5 % lower at level 1, 12 % at
-    level 2 and 30 % at level 3; in a stack of nuclei of 31 x 61 x 57 voxels the percentile 1 is 5 % higher at
-    level 1, 9 % at level 2.
+    Not from a coarse level of the pyramid, although it would see all of the image: averaging
+    shrinks the extremes. In a fluorescence image of 512 x 672 pixels the percentile 99.8 is 5 %
+    lower at level 1, 12 % at level 2 and 30 % at level 3; in a stack of nuclei of 31 x 61 x 57
+    voxels the percentile 1 is 5 % higher at level 1, 9 % at level 2.
 
     Examples
     --------

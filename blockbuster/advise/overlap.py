@@ -49,8 +49,8 @@ class OverlapRow:
     overlap : int
         Halo in voxels.
     f1, f1_strict : float
-        F1 of the tiled objects against the untiled ones, that match above an intersection over union of 0.5
-        and of 0.9.
+        F1 of the tiled objects against the untiled ones, that match above an intersection over
+        union of 0.5 and of 0.9.
     f1_seams : float
         As `f1_strict`, of those objects alone that have a voxel beside a seam.
     n_objects, n_split, n_merged : int
@@ -83,7 +83,7 @@ class OverlapRow:
 
 @dataclass(frozen=True)
 class OverlapAdvice:
-    """The smallest overlap with which tiles change nothing, and what was measured.
+    """The smallest overlap with which tiles change nothing, and the measurements.
 
     Parameters
     ----------
@@ -170,15 +170,15 @@ def suggest_overlap(
     connectivity: int | None = None,
     progress: bool = False,
 ) -> OverlapAdvice:
-    """Find the smallest halo with which the tiled result is that of fn without tiles, on a part of the image.
+    """Find the smallest halo with which tiles change nothing, on a part of the image.
 
     Parameters
     ----------
     image : path, dask array, numpy.ndarray or zarr.Array
         As in `tile_process`.
     fn : callable
-        As in `tile_process`. Several tiles are segmented at once, as there; with a GPU, call this within
-        ``dask.config.set(scheduler="synchronous")``.
+        As in `tile_process`. Several tiles are segmented at once, as there; with a GPU, call this
+        within ``dask.config.set(scheduler="synchronous")``.
     tile_shape : None, tuple of int, ``"auto"`` or callable
         As in `tile_process`; of irregular chunks the longest counts.
     candidates : sequence of int
@@ -186,8 +186,8 @@ def suggest_overlap(
     merge : {"touch", "agree"}
         How labels are joined.
     target : float
-        Least F1, 0 to 1, of the objects that match above an intersection over union of 0.9: of all objects, and
-        of those that have a voxel beside a seam.
+        Least F1, 0 to 1, of the objects that match above an intersection over union of 0.9: of all
+        objects, and of those that have a voxel beside a seam.
     channel, level, axes, min_agreement, connectivity
         As in `tile_process`.
     progress : bool
@@ -196,8 +196,8 @@ def suggest_overlap(
     Returns
     -------
     OverlapAdvice
-        Print it, or let a notebook show it. ``overlap`` is None where no candidate reached the target, or the
-        part has no object at a seam.
+        Print it, or let a notebook show it. ``overlap`` is None where no candidate reached the
+        target, or the part has no object at a seam.
 
     Raises
     ------
@@ -208,17 +208,19 @@ def suggest_overlap(
 
     Notes
     -----
-    Objects at seams are scored by themselves, since few objects lie there: with a watershed on a mosaic of real
-    nuclei in tiles of 300 x 300 and no halo, one object in ten at the seams was wrong, and F1 of all was 0.989.
+    Objects at seams are scored by themselves, since few objects lie there: with a watershed on a
+    mosaic of real nuclei in tiles of 300 x 300 and no halo, one object in ten at the seams was
+    wrong, and F1 of all was 0.989.
 
-    The part has at least two tiles along every axis of space, and more, up to four or what the largest candidate
-    asks for, as long as it stays under 8 million voxels. Where two tiles along each axis have more than 67
-    million voxels, shorter ones are tried. Of up to 32 places the one with the most contrast is taken. A
-    candidate with which every tile would see all of the part is left out, since it would always seem right.
+    The part has at least two tiles along every axis of space, and more, up to four or what the
+    largest candidate asks for, as long as it stays under 8 million voxels. Where two tiles along
+    each axis have more than 67 million voxels, shorter ones are tried. Of up to 32 places the one
+    with the most contrast is taken. A candidate with which every tile would see all of the part is
+    left out, since it would always seem right.
 
-    fn is run on the part once as a whole and once per candidate in tiles, from the smallest on, until one
-    reaches the target. The part lies in memory with about 40 bytes per voxel, and so does what fn needs for all
-    of it. Nothing is written but temporary files.
+    fn is run on the part once as a whole and once per candidate in tiles, from the smallest on,
+    until one reaches the target. The part lies in memory with about 40 bytes per voxel, and so does
+    what fn needs for all of it. Nothing is written but temporary files.
 
     Examples
     --------
@@ -298,7 +300,7 @@ class _Trial:
     def _segment(self, pixels: np.ndarray, tile: Sequence[int], halo: int) -> np.ndarray:
         """Label the part in tiles, with ids from 1 on."""
         options = self.plan.options
-        # What a halo that is too small does is what is measured here.
+        # The effect of a halo that is too small is measured here.
         with unsaid("runaway merging|merge=.agree. without a halo"):
             labels: np.ndarray = tile_process(
                 pixels,

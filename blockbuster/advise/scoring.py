@@ -8,7 +8,8 @@ import numpy as np
 
 __all__ = ["LabelScore", "ObjectOverlaps", "labels_in", "score_labels"]
 
-# 0.5 or more: above that an object matches one object at most, so that the matching is the best one.
+# 0.5 or more: above that an object matches one object at most, so that the matching is the best
+# one.
 THRESHOLDS = (0.5, 0.9)
 
 
@@ -50,7 +51,8 @@ class ObjectOverlaps:
     Parameters
     ----------
     sizes, found_sizes : ndarray of int64
-        Voxels of each object of either image, addressed by its id; 0 for background and ids that do not occur.
+        Voxels of each object of either image, addressed by its id; 0 for background and ids that do
+        not occur.
     expected, found, shared : (n,) ndarray of int64
         Ids of each two objects that share voxels, and how many.
     """
@@ -88,8 +90,8 @@ def score_labels(expected: np.ndarray, found: np.ndarray, near: np.ndarray | Non
     expected, found : ndarray of int, of one shape
         0 is background. Time and memory grow with the largest label.
     near : ndarray of bool, of that shape, optional
-        A place whose objects are scored by themselves too: found ones there count for precision, expected
-        ones for recall. ``None``: all of the image.
+        A place whose objects are scored by themselves too: found ones there count for precision,
+        expected ones for recall. ``None``: all of the image.
 
     Examples
     --------

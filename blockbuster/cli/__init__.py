@@ -1,4 +1,4 @@
-"""The command line: ``blockbuster demo``, ``info``, ``estimate-empty``, ``segment`` and ``seams``."""
+"""The command line: ``blockbuster segment`` and the other commands."""
 
 from blockbuster.cli.entry import main
 from blockbuster.cli.functions import ThresholdAndLabel, ThresholdAndSplit

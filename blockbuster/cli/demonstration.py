@@ -139,7 +139,8 @@ def haematoxylin_channel(photo: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> haematoxylin_channel(np.full((1, 2, 3), [[[60, 50, 150], [250, 250, 250]]], np.uint8)).tolist()
+    >>> photo = np.array([[[60, 50, 150], [250, 250, 250]]], np.uint8)
+    >>> haematoxylin_channel(photo).tolist()
     [[255, 0]]
     """
     from skimage.color import rgb2hed
@@ -194,30 +195,18 @@ def draw_picture(photo: np.ndarray, image: np.ndarray, labels: np.ndarray, grid:
     (H, W, 3) ndarray of uint8
         ``W = 3 * ZOOM * w + 4 * MARGIN``, ``H = ZOOM * h + 2 * MARGIN + CAPTION``.
     """
+    from PIL import Image, ImageDraw, ImageFont
+
     pieces = np.zeros(grid.shape, np.int64)
     for number, core in enumerate(map(grid.core, grid.indices())):
         pieces[core] = np.where(labels[core] > 0, labels[core].astype(np.int64) * grid.n_tiles + number, 0)
     n_objects, n_pieces = (np.count_nonzero(np.unique(found)) for found in (labels, pieces))
-    return _compose(
-        {
-            "image": enlarge(photo, ZOOM),
-            f"{grid.n_tiles} tiles: {n_pieces} pieces (red: cut)": _draw_labels(image, pieces, grid),
-            f"merged: {n_objects} objects (white: joined)": _draw_labels(image, labels, grid),
-        }
-    )
-
-
-def _draw_labels(image: np.ndarray, labels: np.ndarray, grid: TileGrid) -> np.ndarray:
-    """Paint labels over the image, and the seams by what happened there."""
-    rows, columns = (edges[1:-1].tolist() for edges in grid.edges)
-    pixels = paint_labels(labels, to_grey(image), alpha=OPACITY, zoom=ZOOM)
-    return draw_seams(pixels, labels, rows, columns, zoom=ZOOM, width=SEAM_WIDTH)
-
-
-def _compose(panels: dict[str, np.ndarray]) -> np.ndarray:
-    """Put panels side by side on white, each under its caption."""
-    from PIL import Image, ImageDraw, ImageFont
-
+    panels = {
+        "image": enlarge(photo, ZOOM),
+        f"{grid.n_tiles} tiles: {n_pieces} pieces (red: cut)": _draw_labels(image, pieces, grid),
+        f"merged: {n_objects} objects (white: joined)": _draw_labels(image, labels, grid),
+    }
+    # Side by side on white, each under its caption.
     top = MARGIN + CAPTION
     frame = ((top, MARGIN), (MARGIN, 0), (0, 0))
     row = np.concatenate([np.pad(panel, frame, constant_values=255) for panel in panels.values()], axis=1)
@@ -228,6 +217,13 @@ def _compose(panels: dict[str, np.ndarray]) -> np.ndarray:
         draw.text((left, MARGIN), caption, fill=INK, font=font)
         left += panel.shape[1] + MARGIN
     return np.asarray(picture)
+
+
+def _draw_labels(image: np.ndarray, labels: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Paint labels over the image, and the seams by what happened there."""
+    rows, columns = (edges[1:-1].tolist() for edges in grid.edges)
+    pixels = paint_labels(labels, to_grey(image), alpha=OPACITY, zoom=ZOOM)
+    return draw_seams(pixels, labels, rows, columns, zoom=ZOOM, width=SEAM_WIDTH)
 
 
 def _make_folder(folder: str) -> str:

@@ -43,8 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0: done, 1: the run failed, 2: an argument is wrong, 130: interrupted (Ctrl-C), 143: terminated. A
-        second signal ends the process at once, which a shell shows as the same numbers.
+        0: done, 1: the run failed, 2: an argument is wrong, 130: interrupted (Ctrl-C), 143:
+        terminated. A second signal ends the process at once, which a shell shows as the same
+        numbers.
 
     Raises
     ------
@@ -103,8 +104,9 @@ def _signals_handled() -> Iterator[None]:
         print("blockbuster: ending after the running calls; once more to leave at once", file=sys.stderr)
         raise KeyboardInterrupt(signal.Signals(number))
 
-    # The system itself ends the process: while the main thread waits for a lock, Python calls no handler for what
-    # came just before that, or to another thread. But the first process of a container needs a handler.
+    # The system itself ends the process: while the main thread waits for a lock, Python calls no
+    # handler for what came just before that, or to another thread. But the first process of a
+    # container needs a handler.
     again = leave if os.getpid() == 1 else signal.SIG_DFL
     before = {number: signal.signal(number, handle) for number in SIGNALS}
     try:

@@ -74,8 +74,9 @@ def fn_forms() -> str:
 def read_fn_name(text: str) -> FnName:
     """Read a name.
 
-    The words for our own functions and for plugins always mean these, also where a module has the same name: what
-    ``cellpose:cyto`` does must not depend on what is installed or lies in the current folder.
+    The words for our own functions and for plugins always mean these, also where a module has the
+    same name: what ``cellpose:cyto`` does must not depend on what is installed or lies in the
+    current folder.
     """
     kind, colon, value = text.partition(":")
     if kind == "otsu":
@@ -103,9 +104,9 @@ def _read_value(kind: str, value: str | None) -> float:
 
 @contextlib.contextmanager
 def modules_found_in(folder: str) -> Iterator[None]:
-    """Let the modules in a folder be imported, in worker processes too, behind all that is installed.
+    """Let modules of a folder be imported, in worker processes too, after all that is installed.
 
-    In front of it a file that is named as a module of ours or of Python would take its place.
+    If it came first, a file named like a module of ours or of Python would take its place.
     """
     is_new = folder not in sys.path
     if is_new:
@@ -146,7 +147,7 @@ def _import_function(name: FnName) -> Any:
 
 
 def _refuse_name_of_installed(name: FnName, here: str) -> None:
-    """Refuse a module of the current folder that is not the one which its name means everywhere else."""
+    """Refuse a module of the current folder whose name means another module everywhere else."""
     top = name.kind.partition(".")[0]
     local = PathFinder.find_spec(top, [here])
     elsewhere = [path for path in sys.path if os.path.realpath(path) != os.path.realpath(here)]

@@ -1,4 +1,4 @@
-"""Functions of a tile that need no model: a threshold, and a watershed that splits blobs that touch."""
+"""Tile functions that need no model: a threshold, and a watershed that splits touching blobs."""
 
 from __future__ import annotations
 
@@ -63,15 +63,16 @@ class ThresholdAndLabel:
 class ThresholdAndSplit:
     """Take the voxels above a threshold, and split blobs that touch where they are narrow.
 
-    The distance of every voxel to the background is smoothed; its peaks, at least a radius apart, are the middles
-    of the blobs; and a watershed of the distance gives every voxel to one of them.
+    The distance of every voxel to the background is smoothed; its peaks, at least a radius apart,
+    are the middles of the blobs; and a watershed of the distance gives every voxel to one of them.
 
     Parameters
     ----------
     threshold : float
         Foreground is above it.
     diameter : float
-        Of a blob, in voxels along the last of `axes`. Half of it is the least distance of two middles.
+        Of a blob, in voxels along the last of `axes`. Half of it is the least distance of two
+        middles.
     axes : tuple of int
         Axes along which voxels are connected. Along the others each plane is split by itself.
     connectivity : int
@@ -81,22 +82,23 @@ class ThresholdAndSplit:
 
     Notes
     -----
-    What it makes of a blob depends on the blobs that it touches. Give tiles a halo of a diameter, and join their
-    labels with ``merge="agree"``: with ``"touch"``, blobs that touch at a seam would be one object.
+    What it makes of a blob depends on the blobs that it touches. Give tiles a halo of a diameter,
+    and join their labels with ``merge="agree"``: with ``"touch"``, blobs that touch at a seam would
+    be one object.
 
     A tile of 2048 x 2048 with 9,000 blobs takes 3 s, and 50 bytes per voxel besides the tile.
 
     References
     ----------
-    S. Beucher, C. Lantuéjoul (1979), Use of watersheds in contour detection. International workshop on image
-    processing, real-time edge and motion detection.
+    S. Beucher, C. Lantuéjoul (1979), Use of watersheds in contour detection. International workshop
+    on image processing, real-time edge and motion detection.
 
     Examples
     --------
     >>> import numpy as np
     >>> rows, columns = np.indices((9, 17))
-    >>> touching = (np.hypot(rows - 4, columns - 4) < 4.5) | (np.hypot(rows - 4, columns - 12) < 4.5)
-    >>> labels = ThresholdAndSplit(0, diameter=8, axes=(0, 1))(touching)
+    >>> left, right = (np.hypot(rows - 4, columns - middle) < 4.5 for middle in (4, 12))
+    >>> labels = ThresholdAndSplit(0, diameter=8, axes=(0, 1))(left | right)
     >>> labels[4].tolist()
     [1, 1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2]
     """
@@ -161,7 +163,8 @@ class ThresholdAndSplit:
             distance, min_distance=min(apart), footprint=window, labels=components, exclude_border=False
         )
         markers = np.zeros(distance.shape, np.int32)
-        # In C order, so that the numbers do not depend on how peaks were sorted; none have no axes either.
+        # In C order, so that the numbers do not depend on how peaks were sorted; none have no axes
+        # either.
         peaks = peaks[np.lexsort(peaks.T[::-1])].reshape(-1, distance.ndim)
         markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
         return markers

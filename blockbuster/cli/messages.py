@@ -1,4 +1,4 @@
-"""What commands print and write: errors and warnings as a line on stderr, JSON alone on stdout, pictures."""
+"""What commands print and write: lines on stderr, answers on stdout, files of pictures."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STDOUT, STDERR = 1, 2
 
 
 def printable(text: object) -> str:
-    """Write something as it may appear on a terminal, whatever of it comes from metadata and other programs."""
+    """Make text fit for a terminal, whatever of it comes from metadata and other programs."""
     return escape_controls(hide_secrets(str(text)))
 
 
@@ -97,7 +97,7 @@ class Warnings:
         self._printed: set[str] = set()
 
     def show(self, message: Warning | str, *_args: object, **_options: object) -> None:
-        """Take the place of `warnings.showwarning`."""
+        """Replace `warnings.showwarning`."""
         text = str(message)
         if text not in self._printed:
             self._printed.add(text)

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,7 @@ class _Job:
         return stdout_kept_free() if self.as_json else contextlib.nullcontext()
 
     def _plan(self) -> tuple[RunPlan, Callable[..., Any] | None]:
-        """Check all arguments; give the user's function, or None for one of ours."""
+        """Check all arguments; return the plan and the user's function, or None for one of ours."""
         from blockbuster.run.plan import plan_run
 
         fn = None if self.fn_name.is_ours else self.fn_name.load(use_gpu=bool(self.options.get("use_gpu")))
@@ -118,7 +118,7 @@ class _Job:
         return plan, fn
 
     def _choose_seams(self, plan: RunPlan) -> bool:
-        """Choose halo and merge for blobs that touch, where they are not given; say whether anything was."""
+        """Choose halo and merge for touching blobs where they are not given; return whether any was."""
         if not plan.merge_axes:
             raise ValueError(
                 "--fn watershed needs an axis along which labels are joined; see --axes, --merge-axes."
@@ -146,7 +146,7 @@ class _Job:
         from blockbuster.errors import TileError
 
         try:
-            with self._way_on_named(), self._stdout():
+            with self._stdout():
                 labels, report = self._segment(plan, fn)
         except (FileExistsError, ValueError) as error:
             return complain(error, WRONG_ARGUMENTS)
@@ -165,26 +165,30 @@ class _Job:
             say(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
         return DONE
 
-    @contextlib.contextmanager
-    def _way_on_named(self) -> Iterator[None]:
-        """Add the command that continues to an error that left a stage to continue."""
-        try:
-            yield
-        except BaseException as error:
-            if any("resume=True" in note for note in getattr(error, "__notes__", ())):
-                error.add_note(f"To continue: {self.to_continue}")
-            raise
-
     def _segment(self, plan: RunPlan, fn: Callable[..., Any] | None) -> tuple[Any, RunReport]:
         from blockbuster.process import tile_process
+        from blockbuster.stage.empty import otsu_threshold
 
+        name = self.fn_name
         if fn is None:
-            fn = _make_function(self.fn_name, plan)
-            say(f"threshold {fn.threshold:.9g}")
+            # One of ours, which connects voxels as the merge does.
+            threshold = name.number if name.kind == "threshold" else otsu_threshold(plan.source)
+            fn = ThresholdAndLabel(threshold, plan.merge_axes, plan.connectivity)
+            if name.kind == "watershed":
+                spacing = _spacing(plan)
+                sizes = None if spacing is None else tuple(spacing[axis] for axis in plan.merge_axes)
+                fn = ThresholdAndSplit(threshold, name.number, plan.merge_axes, plan.connectivity, sizes)
+            say(f"threshold {threshold:.9g}")
         if isinstance(fn, ThresholdAndSplit):
             halo = " x ".join(map(str, plan.grid.halo))
             say(f"watershed diameter {fn.diameter:g}, halo {halo}, merge {plan.options.merge}")
-        labels, report = tile_process(self.image, fn, **self.options, return_report=True)
+        try:
+            labels, report = tile_process(self.image, fn, **self.options, return_report=True)
+        except BaseException as error:
+            # It left a stage to continue.
+            if any("resume=True" in note for note in getattr(error, "__notes__", ())):
+                error.add_note(f"To continue: {self.to_continue}")
+            raise
         return labels, report
 
 
@@ -213,20 +217,8 @@ def _plan_as_dict(plan: RunPlan) -> dict[str, Any]:
     }
 
 
-def _make_function(name: FnName, plan: RunPlan) -> ThresholdAndLabel | ThresholdAndSplit:
-    """Make one of our functions, so that it connects voxels as the merge does."""
-    from blockbuster.stage.empty import otsu_threshold
-
-    threshold = name.number if name.kind == "threshold" else otsu_threshold(plan.source)
-    if name.kind != "watershed":
-        return ThresholdAndLabel(threshold, plan.merge_axes, plan.connectivity)
-    spacing = _spacing(plan)
-    sizes = None if spacing is None else tuple(spacing[axis] for axis in plan.merge_axes)
-    return ThresholdAndSplit(threshold, name.number, plan.merge_axes, plan.connectivity, sizes)
-
-
 def _spacing(plan: RunPlan) -> tuple[float, ...] | None:
-    """Size of a voxel along each axis of the image; None where the metadata do not compare them."""
+    """Return the size of a voxel along each axis; None where the metadata do not compare them."""
     if plan.geometry is None:
         return None
     geometry = plan.geometry.for_labels(len(plan.grid.shape))

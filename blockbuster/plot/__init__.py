@@ -1,4 +1,4 @@
-"""Pictures of an image, its tiles, its labels and its seams; drawn with matplotlib, which is an extra."""
+"""Pictures of an image, its tiles, labels and seams; drawn with matplotlib, which is an extra."""
 
 from blockbuster.plot.figures import plot_run, show_labels, show_tiles
 

@@ -26,15 +26,16 @@ from blockbuster.run.plan import plan_run
 __all__ = ["plot_run", "show_labels", "show_tiles"]
 
 GRID, HATCH = "#35c9ff", "#ffb000"
-# Inches of a figure, which is 800 pixels wide; letters of a title of one of two panels, and of one alone.
+# Inches of a figure, which is 800 pixels wide; letters of a title of one of two panels, and of one
+# alone.
 WIDTH, MAX_HEIGHT, TITLE, LEGEND = 8.0, 9.0, 0.55, 0.6
 LETTERS = 52
 FONT_SIZE = 8
 ENDINGS = {2: "nd", 3: "rd"}
 # Pixels along the longer side of painted labels.
 MIN_PIXELS = 600
-# Seams are thin lines where there are more than few, and none where there are so many along an axis that nothing
-# else would be seen.
+# Seams are thin lines where there are more than few, and none where there are so many along an axis
+# that nothing else would be seen.
 FEW_SEAMS, MAX_SEAMS = 16, 120
 STATES = {
     JOINED: "seam: one object, joined",
@@ -64,15 +65,16 @@ def plot_run(
     image : path, dask array, numpy.ndarray or zarr.Array
         As in `tile_process`.
     labels : path, dask array, numpy.ndarray or zarr.Array, optional
-        The final labels, of the image's shape without its channel axis: what `tile_process` returned, its
-        ``write_to``, or the path of an array or of a label image. None: the image alone.
+        The final labels, of the image's shape without its channel axis: what `tile_process`
+        returned, its ``write_to``, or the path of an array or of a label image. None: the image
+        alone.
     report : RunReport, optional
         Of the run; it knows the tiles.
     tile_shape, overlap
         As in `tile_process`, where there is no report. The halo of one tile is drawn.
     skipped : ndarray of bool or EmptyTiles, optional
-        Which tiles were skipped, an array over the tile grid, or what `estimate_empty_tiles` returned. A report
-        knows only how many.
+        Which tiles were skipped, an array over the tile grid, or what `estimate_empty_tiles`
+        returned. A report knows only how many.
     plane : int or tuple of int, optional
         Index along each axis before the last two (but for a channel axis). None: the middle.
     region : (slice, slice), optional
@@ -90,14 +92,15 @@ def plot_run(
     ImportError
         If matplotlib is not there.
     TypeError, ValueError, FileNotFoundError
-        If `image` or `labels` cannot be read or do not fit each other, or an argument does not fit the image.
+        If `image` or `labels` cannot be read or do not fit each other, or an argument does not fit
+        the image.
 
     Notes
     -----
-    Reads the chunks of the plane that is drawn, and of those what the region touches. A side of more than 2000
-    voxels is drawn from a coarser level, or from every few pixels; of a plane of more than 2**26 voxels without a
-    coarser level, the middle is drawn. The title says so. Seams are compared voxel by voxel unless labels come
-    from a coarser level; they are plain lines then.
+    Reads the chunks of the plane that is drawn, and of those what the region touches. A side of
+    more than 2000 voxels is drawn from a coarser level, or from every few pixels; of a plane of
+    more than 2**26 voxels without a coarser level, the middle is drawn. The title says so. Seams
+    are compared voxel by voxel unless labels come from a coarser level; they are plain lines then.
 
     Examples
     --------
@@ -290,7 +293,7 @@ def _skipped_array(skipped: Any, grid: TileGrid) -> np.ndarray | None:
 
 
 def _cuts(grid: TileGrid, axis: int, part: slice) -> list[int]:
-    """First voxels behind the seams inside a part of an axis; none where there are too many to be seen."""
+    """Return the first voxels behind the seams inside a part of an axis; none if there are too many."""
     edges = grid.edges[axis]
     inside = edges[(edges > part.start) & (edges < part.stop)]
     return [] if len(inside) > MAX_SEAMS else [int(cut) for cut in inside]

@@ -16,7 +16,8 @@ from blockbuster.source.geometry import read_geometry
 
 __all__ = ["Image", "Picture", "View", "choose_view", "limit_view", "open_image", "open_labels", "read_picture"]
 
-# Pixels along a side of a picture; of a plane with more, a coarser level is taken, or every few pixels.
+# Pixels along a side of a picture; of a plane with more, a coarser level is taken, or every few
+# pixels.
 MAX_PIXELS = 2000
 # Voxels that are read for a picture; of a plane with more, the middle is drawn.
 MAX_VOXELS = 2**26
@@ -100,7 +101,8 @@ class Picture:
     extent : tuple of float
         Left, right, bottom and top edge in voxels of the finest level.
     level, step : int
-        How much coarser it is than the image: the level, counted from that of the run, and every how many pixels.
+        How much coarser it is than the image: the level, counted from that of the run, and every
+        how many pixels.
     beside_rows, beside_columns : dict of int to (ndarray, ndarray)
         The two lines of voxels on either side of each seam that was asked for, at the finest level.
     """
@@ -124,7 +126,7 @@ def open_image(image: Any, *, channel: int | None = 0, level: int = 0, axes: str
 
 
 def open_labels(labels: Any, image: Image | None = None) -> Image:
-    """Open labels, which may lie in the array ``labels`` of a path, and see that they are those of an image."""
+    """Open labels, which may be the array ``labels`` in a path, and check that they fit an image."""
     import zarr
 
     from blockbuster.source.location import locate, open_node
@@ -209,7 +211,7 @@ def _middle(part: slice, length: int) -> slice:
 
 
 def _choose_level(image: Image, view: View) -> int:
-    """The finest level in which the view fits a picture, else the coarsest."""
+    """Return the finest level in which the view fits a picture, else the coarsest."""
     for number in range(len(image.levels)):
         box = _scaled(image, number, view)
         if max(part.stop - part.start for part in box[-2:]) <= MAX_PIXELS:
@@ -240,7 +242,8 @@ def read_picture(
     view : View
         Which part.
     rows, columns : sequence of int
-        First rows and columns behind seams of which both sides are wanted; only where the finest level is read.
+        First rows and columns behind seams of which both sides are wanted; only where the finest
+        level is read.
     exact : bool
         Read the finest level where it is not too large, so that the sides of seams are known.
     """

@@ -103,7 +103,7 @@ class CellposeFn:
         return _major(self.version)
 
     def _select_channels(self, image: np.ndarray) -> np.ndarray:
-        """Return the channels that the network looks at; Cellpose itself takes the least axis for channels."""
+        """Return the channels that the network uses; Cellpose itself takes the shortest axis for channels."""
         if self.major == 3 and self.eval_kwargs.get("channels") is not None:
             first, second = np.ravel(self.eval_kwargs["channels"]).tolist()
             if first == 0:
@@ -156,7 +156,7 @@ class CellposeFn:
         return masks[tuple(slice(length) for length in spatial)]
 
     def _least_sides(self, model: Any) -> list[int]:
-        """Return the least length per axis, since Cellpose fails on an image that it scales to nothing."""
+        """Return the least length per axis; Cellpose fails on an image that it scales to nothing."""
         scale = 30 / self.diameter if self.diameter else 1.0
         if self.major == 3:
             untold = self.eval_kwargs.get("rescale") or model.diam_mean / model.diam_labels
@@ -177,18 +177,20 @@ def cellpose_fn(
     Parameters
     ----------
     model : str or path
-        The name of a model of the installed Cellpose, e.g. ``"cyto3"`` (Cellpose 3) or ``"cpsam"`` (4), or the
-        path of a file of trained weights, which must lie there on all machines that run tiles.
+        The name of a model of the installed Cellpose, e.g. ``"cyto3"`` (Cellpose 3) or ``"cpsam"``
+        (4), or the path of a file of trained weights, which must lie there on all machines that run
+        tiles.
     gpu : bool
-        Evaluate on a GPU, the first one that the process sees; without one, a warning where the model is
-        loaded, and the processor.
+        Evaluate on a GPU, the first one that the process sees; without one, a warning where the
+        model is loaded, and the processor.
     diameter : float, optional
-        Diameter of a cell in pixels, to which Cellpose scales the tile. ``None``: that on which the model was
-        trained; it is never estimated, since two tiles would be scaled differently.
+        Diameter of a cell in pixels, to which Cellpose scales the tile. ``None``: that on which the
+        model was trained; it is never estimated, since two tiles would be scaled differently.
     **eval_kwargs
-        Any keyword of Cellpose's ``CellposeModel.eval``, e.g. ``flow_threshold``, ``do_3D``, ``batch_size``.
-        ``channel_axis``: which axis of a tile holds channels, with ``channel=None`` in `tile_process`.
-        ``normalize={"lowhigh": intensity_percentiles(image)}``: normalise all tiles alike.
+        Any keyword of Cellpose's ``CellposeModel.eval``, e.g. ``flow_threshold``, ``do_3D``,
+        ``batch_size``. ``channel_axis``: which axis of a tile holds channels, with ``channel=None``
+        in `tile_process`. ``normalize={"lowhigh": intensity_percentiles(image)}``: normalise all
+        tiles alike.
 
     Returns
     -------
@@ -200,14 +202,16 @@ def cellpose_fn(
     ImportError
         If Cellpose is not installed.
     ValueError, TypeError, FileNotFoundError
-        If the installed Cellpose does not know `model` or a keyword, or `diameter` is no positive number.
+        If the installed Cellpose does not know `model` or a keyword, or `diameter` is no positive
+        number.
 
     Notes
     -----
-    The model is loaded once per process, when the first tile comes, and its threads share it; they evaluate one
-    tile at a time. A tile of one value, or of NaN alone, is all background, and not evaluated. Axes other than
-    y and x (z, y and x with ``do_3D``) must be 1 long in a tile. When a GPU runs out of memory, the tile is
-    evaluated again with half the batch size, down to 1, and then fails.
+    The model is loaded once per process, when the first tile comes, and its threads share it; they
+    evaluate one tile at a time. A tile of one value, or of NaN alone, is all background, and not
+    evaluated. Axes other than y and x (z, y and x with ``do_3D``) must be 1 long in a tile. When a
+    GPU runs out of memory, the tile is evaluated again with half the batch size, down to 1, and
+    then fails.
 
     Examples
     --------
@@ -253,7 +257,7 @@ def _major(version: str) -> int:
 
 
 def _find_model(model: Any, models: Any, version: str) -> str:
-    """Return the path of a file, or a name that Cellpose knows: for another one it would load its default."""
+    """Return the path of a file, or a name that Cellpose knows: for others it loads its default."""
     if not isinstance(model, str | os.PathLike):
         raise TypeError(f"model is {model!r}; it is a name or the path of a file, e.g. 'cpsam'.")
     text = os.fspath(model)
@@ -261,7 +265,8 @@ def _find_model(model: Any, models: Any, version: str) -> str:
         return os.path.abspath(text)
     if os.path.exists(text):
         raise ValueError(f"model is {text!r}, a folder here; Cellpose needs a file of weights, or a name.")
-    own = os.path.join(models.MODEL_DIR, text)  # of a model that was trained, or added, in Cellpose's window
+    # A model that was trained, or added, in Cellpose's window.
+    own = os.path.join(models.MODEL_DIR, text)
     if text in models.get_user_models() and os.path.isfile(own):
         return os.path.abspath(own)
     if text in models.MODEL_NAMES:

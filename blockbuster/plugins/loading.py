@@ -44,8 +44,8 @@ def load_once(key: Hashable, load: Callable[[], Any], stamp: Hashable = None) ->
     load : callable
         Called without arguments, by one thread at a time; gives the model.
     stamp : hashable
-        Its state, e.g. `file_stamp` of its weights; a model with another stamp is replaced. ``None``: it
-        never changes.
+        Its state, e.g. `file_stamp` of its weights; a model with another stamp is replaced.
+        ``None``: it never changes.
 
     Returns
     -------
@@ -99,13 +99,14 @@ def evaluation_turn(device: str) -> Iterator[None]:
     >>> with evaluation_turn("cpu"):
     ...     pass
     """
-    # One step, so that no two threads get two locks; and nobody waits here for another model to be loaded.
+    # One step, so that no two threads get two locks; and nobody waits here for another model to be
+    # loaded.
     with _turns.setdefault(device, threading.Lock()):
         yield
 
 
 def file_stamp(paths: Iterable[str]) -> tuple[tuple[int, int], ...]:
-    """Return size and time of files, to notice that weights were written anew.
+    """Return size and time of files, to notice that weights were rewritten.
 
     Raises
     ------

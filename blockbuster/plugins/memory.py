@@ -16,7 +16,8 @@ logger = logging.getLogger("blockbuster")
 
 # PyTorch and CuPy; TensorFlow.
 TYPES = frozenset({"OutOfMemoryError", "ResourceExhaustedError"})
-# What PyTorch says on the processor and libraries of CUDA say through it, in errors of no type of their own.
+# What PyTorch says on the processor and libraries of CUDA say through it, in errors of no type of
+# their own.
 TEXTS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
 
 
@@ -26,7 +27,7 @@ def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[An
     Parameters
     ----------
     evaluate : callable
-        Takes a setting; it must begin anew at each call.
+        Takes a setting; it must start over at each call.
     settings : iterable
         From the one that is wanted to the one that takes least memory, e.g. batch sizes 8, 4, 2, 1.
     remedy : str
@@ -63,7 +64,8 @@ def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[An
         gc.collect()
         for name in ("cuda", "mps"):
             device: Any = getattr(sys.modules.get("torch"), name, None)
-            # A device that is not there, or that the error has left unusable, must not hide that error.
+            # A device that is not there, or that the error has left unusable, must not hide that
+            # error.
             with contextlib.suppress(Exception):
                 device.empty_cache()
         logger.warning("a model ran out of memory with %r: %s", setting, said)
@@ -75,8 +77,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
     Examples
     --------
-    >>> is_out_of_memory(RuntimeError("CUDA error: out of memory")), is_out_of_memory(ValueError("no memory"))
-    (True, False)
+    >>> is_out_of_memory(RuntimeError("CUDA error: out of memory"))
+    True
     """
     if any(kind.__name__ in TYPES for kind in type(error).__mro__):
         return True
@@ -86,7 +88,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 def give_back_freed_memory() -> None:
     """Return freed memory to the system, where the C library is glibc.
 
-    It keeps what a thread has freed for that thread: two threads that take turns would hold twice what one needs.
+    It keeps what a thread has freed for that thread: two threads that take turns would hold twice
+    what one needs.
 
     Examples
     --------

@@ -130,16 +130,18 @@ def stardist_fn(
     Parameters
     ----------
     model : str or path
-        The name of a model that StarDist offers, e.g. ``"2D_versatile_fluo"``, or the path of the folder of a
-        trained one (``config.json`` and weights), which must lie there on all machines that run tiles.
+        The name of a model that StarDist offers, e.g. ``"2D_versatile_fluo"``, or the path of the
+        folder of a trained one (``config.json`` and weights), which must lie there on all machines
+        that run tiles.
     normalize : (low, high), {"lowhigh": (low, high)} or None
-        Two percentiles of each tile, which become 0 and 1, for every channel by itself. With ``"lowhigh"``, two
-        intensities for all tiles, e.g. ``{"lowhigh": intensity_percentiles(image)}``, or a pair of them for
-        each channel. ``None``: tiles are normalised already.
+        Two percentiles of each tile, which become 0 and 1, for every channel by itself. With
+        ``"lowhigh"``, two intensities for all tiles, e.g. ``{"lowhigh":
+        intensity_percentiles(image)}``, or a pair of them for each channel. ``None``: tiles are
+        normalised already.
     **predict_kwargs
-        Any keyword of StarDist's ``predict_instances``, e.g. ``prob_thresh``, ``nms_thresh``, ``n_tiles``, with
-        one number for each of (z), y, x. ``axes``: a letter for each axis of a tile with channels, e.g.
-        ``"CYX"`` for ``channel=None`` in `tile_process`.
+        Any keyword of StarDist's ``predict_instances``, e.g. ``prob_thresh``, ``nms_thresh``,
+        ``n_tiles``, with one number for each of (z), y, x. ``axes``: a letter for each axis of a
+        tile with channels, e.g. ``"CYX"`` for ``channel=None`` in `tile_process`.
 
     Returns
     -------
@@ -155,11 +157,11 @@ def stardist_fn(
 
     Notes
     -----
-    The model is loaded once per process, when the first tile comes, and its threads share it; they evaluate one
-    tile at a time, on the GPU if TensorFlow sees one. A tile of one value, or of NaN alone, is all background,
-    and not evaluated; where the two percentiles are one value, the least and the greatest intensity take their
-    place. When a GPU runs out of memory, the tile is predicted again in 2 x 2 parts, up to 16 x 16, and then
-    fails.
+    The model is loaded once per process, when the first tile comes, and its threads share it; they
+    evaluate one tile at a time, on the GPU if TensorFlow sees one. A tile of one value, or of NaN
+    alone, is all background, and not evaluated; where the two percentiles are one value, the least
+    and the greatest intensity take their place. When a GPU runs out of memory, the tile is
+    predicted again in 2 x 2 parts, up to 16 x 16, and then fails.
 
     Examples
     --------

@@ -66,7 +66,7 @@ def label_shape(shape: Sequence[int], channel_axis: int | None) -> tuple[int, ..
 
 
 def is_uniform(tile: np.ndarray) -> bool:
-    """Return whether a tile holds one value only, or NaN alone: nothing to see, and no range to normalise by.
+    """Return whether a tile holds one value only, or only NaN: there is no range to normalise by.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def _is_nan_alone(tile: np.ndarray) -> bool:
 
 
 def check_finite(tile: np.ndarray) -> None:
-    """Refuse NaN and infinities, which normalisation spreads over the whole tile, unless it is NaN alone.
+    """Refuse NaN and infinities, which normalisation would spread, unless the tile is only NaN.
 
     Raises
     ------

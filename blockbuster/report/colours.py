@@ -36,7 +36,8 @@ BACKGROUND, OUTLINE = (28, 28, 30), (0, 0, 0)
 # What happened at a place of a seam, and how it is drawn.
 NOTHING, JOINED, APART = 0, 1, 2
 SEAM_COLOURS = np.array([(110, 110, 116), (255, 255, 255), (255, 0, 0)], np.uint8)
-# Objects count as near that are at most so many pixels apart once each has grown into the background.
+# Objects count as near that are at most so many pixels apart once each has grown into the
+# background.
 NEAR, GROWTH = 3, 8
 # A pixel, and the one below it or to its right.
 ASIDE = ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:]))
@@ -59,14 +60,14 @@ def colour_labels(labels: np.ndarray) -> np.ndarray:
     Returns
     -------
     (h, w, 3) ndarray of uint8
-        Colours of `PALETTE`. Objects that touch, corners included, have different ones; so have, wherever there
-        are enough colours, objects with few pixels between them. The same at every call. A label keeps its colour
-        from picture to picture unless a neighbour has it.
+        Colours of `PALETTE`. Objects that touch, corners included, have different ones; so have,
+        wherever there are enough colours, objects with few pixels between them. The same at every
+        call. A label keeps its colour from picture to picture unless a neighbour has it.
 
     Notes
     -----
-    About 0.5 s and 60 MB per million pixels. With more than 20,000 objects or 400,000 pairs of neighbours,
-    colours go by number, so that neighbours may share one.
+    About 0.5 s and 60 MB per million pixels. With more than 20,000 objects or 400,000 pairs of
+    neighbours, colours go by number, so that neighbours may share one.
 
     Examples
     --------
@@ -84,7 +85,7 @@ def colour_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def _choose_colours(preferred: np.ndarray, *pairs: np.ndarray) -> np.ndarray:
-    """Colour objects, given pairs that touch and pairs that are near; each comes after few that touch it."""
+    """Colour objects, given touching and near pairs; each comes after few that touch it."""
     n = len(preferred)
     touching, near = graphs = [[set[int]() for _ in range(n)] for _ in range(2)]
     for graph, found in zip(graphs, pairs, strict=True):
@@ -104,7 +105,7 @@ def _choose_colours(preferred: np.ndarray, *pairs: np.ndarray) -> np.ndarray:
 
 
 def _neighbours(numbers: np.ndarray, n: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Collect the pairs of objects that touch, and of those that are near; None where there are too many."""
+    """Collect the pairs of touching and of near objects; None where there are too many."""
     touching, near = (np.empty(0, np.int64) for _ in range(2))
     grown = _grow(numbers)
     # From a pixel to half of those near it; the other half are the same pairs.
@@ -220,7 +221,8 @@ def paint_labels(
 
     Examples
     --------
-    >>> paint_labels(np.array([[1, 0]]), np.full((1, 2, 3), 200, np.uint8), alpha=0.5)[0, 1].tolist()
+    >>> grey = np.full((1, 2, 3), 200, np.uint8)
+    >>> paint_labels(np.array([[1, 0]]), grey, alpha=0.5)[0, 1].tolist()
     [200, 200, 200]
     """
     pixels = colour_labels(labels)
@@ -305,7 +307,8 @@ def draw_seams(
     labels : (h, w) ndarray of int
         The final labels.
     rows, columns : sequence of int
-        First rows and first columns behind the seams; others than 1 to ``h - 1`` and ``w - 1`` are left out.
+        First rows and first columns behind the seams; others than 1 to ``h - 1`` and ``w - 1`` are
+        left out.
     zoom : int
         Pixels per voxel.
     width : int
@@ -316,7 +319,8 @@ def draw_seams(
     Returns
     -------
     (zoom * h, zoom * w, 3) ndarray of uint8
-        A copy. A place where objects were joined or kept apart is drawn over one where there is nothing.
+        A copy. A place where objects were joined or kept apart is drawn over one where there is
+        nothing.
 
     Examples
     --------
@@ -331,14 +335,15 @@ def draw_seams(
         for cut in cuts
         if 0 < cut < len(sides)
     ]
-    # Where two seams cross, the one with something to tell is on top.
+    # Where two seams cross, the one with something to show is on top.
     for state in (NOTHING, JOINED, APART):
         for canvas, cut, states in lines:
             along = np.flatnonzero(states.repeat(zoom) == state)
             if dashed:
                 along = along[along % (2 * DASH) < DASH]
             start = zoom * cut - width // 2
-            # A wide line near the edge begins outside, where a negative start would count from the end.
+            # A wide line near the edge begins outside, where a negative start would count from the
+            # end.
             canvas[max(0, start) : start + width, along] = SEAM_COLOURS[state]
     return drawn
 

@@ -38,7 +38,7 @@ def report_as_html(
     rows, more : sequence of (str, str)
         Names and words: those that are shown, and those that unfold.
     seams : SeamReport
-        What the seams came to.
+        Result of the seams.
     labels_path : str
         Folder of the label array; empty where there is none, and no pictures then.
     grid_of : callable
@@ -71,7 +71,7 @@ def _table_of_names(rows: Sequence[tuple[str, str]]) -> str:
 
 
 def seams_as_html(seams: SeamReport, labels_path: str, most_letters: int) -> str:
-    """Show seams as a table, a histogram of agreement and pictures of the worst ones, as far as there is room."""
+    """Show seams as a table, a histogram and pictures of the worst ones, as far as there is room."""
     table = html_table(seams.table()) if seams.axes else ""
     notes = [seams.rule, seams.sizes] if seams.axes else [str(seams)]
     text = f"<p>{'<br/>'.join(map(html.escape, notes))}</p>{table}{draw_histogram(seams)}"
@@ -116,7 +116,7 @@ def draw_histogram(seams: SeamReport) -> str:
     Parameters
     ----------
     seams : SeamReport
-        What the seams came to.
+        Result of the seams.
 
     Returns
     -------

@@ -29,8 +29,8 @@ __all__ = [
 GridOf = Callable[[tuple[int, ...]], TileGrid | None]
 
 MAX_PICTURES = 4
-# Voxels along the longer side of a crop, and how many times the shorter side it is at most: a stack of few planes
-# is shown larger, not as a thread.
+# Voxels along the longer side of a crop, and how many times the shorter side it is at most: a stack
+# of few planes is shown larger, not as a thread.
 MAX_SIDE, MAX_ELONGATION = 160, 4
 # Pixels per voxel.
 MIN_ZOOM, MAX_ZOOM = 2, 8
@@ -140,20 +140,20 @@ def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
 
 
 def _cut(seam: WorstSeam, axis: int, start: int = 0) -> int | None:
-    """Return the first voxel behind the seam along an axis; None where the two tiles lie side by side."""
+    """Return the first voxel behind the seam along an axis; None where the tiles are level."""
     one, other = (tile[axis] for tile in seam.tiles)
     return None if one == other else seam.at[axis] + (one < other) - start
 
 
 def _place_window(at: Sequence[int], lengths: Sequence[int], most: Sequence[int]) -> list[slice]:
-    """Choose what to show around a voxel, inside the image and not longer than `most` along each axis."""
+    """Choose a window around a voxel, inside the image and at most `most` long per axis."""
     sides = list(map(min, lengths, most))
     starts = [max(0, min(i - side // 2, n - side)) for i, side, n in zip(at, sides, lengths, strict=True)]
     return [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
 
 
 def draw_crop(crop: SeamCrop) -> np.ndarray:
-    """Draw labels in colours, a thin outline between labels that touch, and the seam by what happened there.
+    """Draw labels in colours, thin outlines where they touch, and the seam by what happened there.
 
     Parameters
     ----------
@@ -163,8 +163,9 @@ def draw_crop(crop: SeamCrop) -> np.ndarray:
     Returns
     -------
     (zoom * h, zoom * w, 3) ndarray of uint8
-        The seam is a dashed line on the pixels on either side of it: white where an object was joined, red where
-        two were kept apart. A ring goes around the pair whose agreement the caption gives.
+        The seam is a dashed line on the pixels on either side of it: white where an object was
+        joined, red where two were kept apart. A ring goes around the pair whose agreement the
+        caption gives.
 
     Examples
     --------
@@ -254,7 +255,7 @@ class Thumbnail:
 
 
 def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thumbnail | None:
-    """Read the labels around the first of the seams to look at, or in the middle where there is none.
+    """Read the labels around the first of the worst seams, or in the middle where there is none.
 
     Parameters
     ----------
@@ -263,7 +264,7 @@ def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thum
     seams : SeamReport
         Names the seam.
     grid_of : callable
-        Takes the shape of the labels, gives their tiles; None where they are not known.
+        Takes the shape of the labels, returns their tiles; None where they are not known.
 
     Returns
     -------

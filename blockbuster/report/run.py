@@ -42,14 +42,15 @@ class RunReport:
     n_tiles, n_run, n_skipped : int
         Tiles in all, shown to fn, and empty.
     n_failed, n_retried : int
-        Tiles that were taken for background because they failed, and how often a tile was tried again.
+        Tiles that were taken for background because they failed, and how often a tile was tried
+        again.
     failed : list of [tile, what]
         Index of each failed tile, and what happened.
     n_resumed : int
         Tiles that earlier runs had finished, which this one continued.
     resumed_from : str
-        The phase in which the run was continued: ``"stage"``, ``"seams"`` or ``"write"``; empty for a run that
-        began at the beginning.
+        The phase in which the run was continued: ``"stage"``, ``"seams"`` or ``"write"``; empty for
+        a run that began at the beginning.
     empty_threshold : float or None
         Tiles whose maximum was not above it were skipped.
     n_provisional, n_objects : int
@@ -57,16 +58,16 @@ class RunReport:
     seams : SeamReport
         Pairs of labels that touch across a seam, are joined and are refused, and where to look.
     seconds : dict
-        Wall time of each phase of the run that ended it; ``"fn"`` is summed over workers and over the runs
-        that were continued.
+        Wall time of each phase of the run that ended it; ``"fn"`` is summed over workers and over
+        the runs that were continued.
     fingerprint : dict
         The image, the function and the settings, as far as they decide the labels.
     samples : list of [region, digest]
-        Of an image whose changes the fingerprint does not notice: some regions, as ``[start, stop]`` per axis,
-        and digests of their pixels.
+        Of an image whose changes the fingerprint does not notice: some regions, as ``[start,
+        stop]`` per axis, and digests of their pixels.
     grown : dict of str to int
-        What fn holds or names and has appended to, e.g. ``"file k0.log"``, and the length or size in bytes that
-        it had at first; -1 for a file that was not there.
+        What fn holds or names and has appended to, e.g. ``"file k0.log"``, and the length or size
+        in bytes that it had at first; -1 for a file that was not there.
 
     Examples
     --------
@@ -75,7 +76,8 @@ class RunReport:
     9 tiles: 8 run, 1 empty (maximum <= 12); 40 objects
     """
 
-    # Folder of the array of labels, empty where it is not known. Not a field: it is not kept with the report.
+    # Folder of the array of labels, empty where it is not known. Not a field: it is not kept with
+    # the report.
     labels_path = ""
 
     settings: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +106,7 @@ class RunReport:
         return self.seams.touching
 
     def labels_at(self, path: str | os.PathLike[str]) -> None:
-        """Say in which folder the array of labels lies, so that a notebook can show pictures of its seams."""
+        """Set the folder of the array of labels, for the pictures of its seams."""
         self.labels_path = os.path.abspath(os.fspath(path))
 
     @contextmanager
@@ -167,7 +169,7 @@ class RunReport:
 
     @property
     def _tiles(self) -> str:
-        """What became of the tiles that did not fail."""
+        """Tiles that did not fail, in words."""
         text = f"{self.n_run} run, {self.n_skipped} empty"
         return text if self.empty_threshold is None else f"{text} (maximum <= {self.empty_threshold:g})"
 
@@ -182,7 +184,8 @@ class RunReport:
         Returns
         -------
         TileGrid or None
-            With the axes of `shape`; None where the report does not know the tiles, or they are of another shape.
+            With the axes of `shape`; None where the report does not know the tiles, or they are of
+            another shape.
         """
         # Computing with tiles needs more than reading and printing a report.
         from blockbuster.grid import TileGrid

@@ -1,4 +1,4 @@
-"""Which tiles are empty: a threshold from a bounded sample, and what is told of skipped tiles."""
+"""Which tiles are empty: a threshold from a bounded sample, and a warning about skipped tiles."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ __all__ = [
 MAX_GRAY_LEVELS = 2**16
 FLOAT_BINS = 256
 BLOCK_VALUES = 2**18
-# Background reaches so many spreads above its level: in a tile of 10^8 voxels of noise, one in ten times higher.
+# Background reaches so many spreads above its level: in a tile of 10^8 voxels of noise, one in ten
+# times higher.
 REACH_SPREADS = 6.0
-# A skipped tile that is higher than this, and than so many times what is usual among them, is told of.
+# A skipped tile that is higher than this, and than so many times what is usual among them, is told
+# of.
 HIGH_SPREADS = 4.0
 USUAL_HEIGHTS = 2.0
-# What lies farther than this from the level does not count for it, until all that counts is nearer.
+# Values farther than this from the level are left out, until all that are left are nearer.
 CLIP_SPREADS = 2.5
 MAX_CLIPS = 20
 # The spread of normal noise for its median absolute deviation.
@@ -131,8 +133,8 @@ def otsu_of_pixels(pixels: np.ndarray) -> float:
         return bottom
     if pixels.dtype.kind == "f":
         return _otsu_of_floats(pixels, np.asarray, float(least), float(most))
-    # Counted from the least one: scikit-image counts every value from 0 on, and floats would take integers of 64
-    # bits that are near each other for the same.
+    # Counted from the least one: scikit-image counts every value from 0 on, and floats would take
+    # integers of 64 bits that are near each other for the same.
     offsets = functools.partial(_offsets, least=least)
     largest = int(offsets(most[None])[0])
     if largest >= MAX_GRAY_LEVELS:
@@ -168,7 +170,7 @@ def _in_blocks(pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _offsets(pixels: np.ndarray, least: np.integer) -> np.ndarray:
-    """Subtract the least of integers, exactly: unsigned numbers of the same size hold every difference."""
+    """Subtract the least of integers, exactly: unsigned ones of the same size hold every difference."""
     unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
     return np.asarray(pixels.view(unsigned) - least.view(unsigned))
 
@@ -176,7 +178,7 @@ def _offsets(pixels: np.ndarray, least: np.integer) -> np.ndarray:
 def choose_empty_threshold(
     source: Source, grid: TileGrid | None = None, *, skip_errors: bool = False
 ) -> tuple[float, Background]:
-    """Choose up to which maximum a tile is empty: Otsu's threshold, lowered where background does not reach it.
+    """Choose the greatest maximum of an empty tile: Otsu's threshold, or less where background is low.
 
     Parameters
     ----------
@@ -200,8 +202,9 @@ def choose_empty_threshold(
     what is left of the lower class after everything that lies far from its median, in median absolute
     deviations, was left out again and again; outliers do not move it.
 
-    Where most voxels lie above Otsu's threshold, background may be what is bright, and a tile of the lower class
-    an object. Then no tile is empty in which anything exceeds the least value of the sample.
+    Where most voxels lie above Otsu's threshold, background may be what is bright, and a tile of
+    the lower class an object. Then no tile is empty in which anything exceeds the least value of
+    the sample.
     """
     boxes = choose_pieces(source)
     try:

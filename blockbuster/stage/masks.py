@@ -18,7 +18,7 @@ MAX_WHOLE = 4
 
 @dataclass
 class MaskWatch:
-    """Watches whether all tiles of a brick have one id alone, and whether it falls into pieces somewhere.
+    """Watch whether all tiles of a brick have one id only, and whether it falls into pieces anywhere.
 
     Parameters
     ----------
@@ -74,7 +74,7 @@ def describe_mask(n_tiles: int) -> str:
 
 
 def _is_in_pieces(labels: np.ndarray, merged: Index) -> bool:
-    """Return whether labels at a position fall into pieces that do not touch, not even by a corner."""
+    """Return whether labels at a position fall into pieces that do not touch even at a corner."""
     from scipy import ndimage
 
     inside = labels > 0

@@ -30,13 +30,13 @@ SAMPLE_PIECES = 64
 
 
 def hold_small(source: Source) -> Source:
-    """Read an image that is no larger than a sample, if it can be, so that what is read later is decoded once."""
+    """Read an image that is no larger than a sample, so that later reads decode nothing again."""
     if source.held_bytes or math.prod(source.shape) > SAMPLE_VOXELS:
         return source
     try:
         return NumpySource(source.read(tuple(slice(0, n) for n in source.shape)), axes=source.axes)
     except Exception:
-        # Who reads it tile by tile names the tile.
+        # Reading it tile by tile will name the tile.
         return source
 
 
@@ -65,7 +65,7 @@ def sample_pixels(source: Source, most_voxels: int | None = None) -> np.ndarray:
 
 
 def choose_pieces(source: Source, most_voxels: int | None = None) -> list[Box]:
-    """Choose boxes spread evenly over an image, or the whole of a small one; the same at every call."""
+    """Choose boxes spread evenly over an image, or all of a small one; the same at every call."""
     most_voxels = SAMPLE_VOXELS if most_voxels is None else most_voxels
     if math.prod(source.shape) <= most_voxels:
         return [tuple(slice(0, n) for n in source.shape)]
@@ -118,7 +118,7 @@ def put_pieces(
 
 
 def cut_pieces(boxes: Sequence[Box], core: Box, pixels: np.ndarray, whole: Box) -> list[np.ndarray]:
-    """Copy what boxes have in common with the core of a brick, whose pixels with the halo are given."""
+    """Copy what boxes share with the core of a brick, given its pixels with the halo."""
     return [pixels[relative_box(common, whole)].copy() for _, common in _shared(boxes, core)]
 
 
@@ -132,7 +132,7 @@ def _shared(boxes: Sequence[Box], core: Box) -> Iterator[tuple[int, Box]]:
 def read_boxes_by_tiles(
     source: Source, grid: TileGrid, boxes: Sequence[Box], *, skip_errors: bool = False
 ) -> list[np.ndarray]:
-    """Read what tiles have of boxes, to name the first tile that cannot be read or to do without those.
+    """Read boxes tile by tile, to name the first tile that cannot be read or to leave it out.
 
     Parameters
     ----------

@@ -31,14 +31,16 @@ Shape = tuple[int, ...]
 MIN_DIAMETERS = ((8, 4), (6, 3), (4, 2))
 # A cell at the seam lies whole in both tiles.
 HALO_DIAMETERS = 2
-# Larger tiles save next to no halo, while a crash loses more; a processor takes minutes for one of 2048 x 2048.
+# Larger tiles save next to no halo, while a crash loses more; a processor takes minutes for one of
+# 2048 x 2048.
 MAX_VOXELS = 2**24
 MAX_ON_PROCESSOR_2D = 2**22
-# What a run holds in each process: compiled kernels and tables, which took 73 MiB, and for each thread a brick of
-# the image and of labels.
+# What a run holds in each process: compiled kernels and tables, which took 73 MiB, and for each
+# thread a brick of the image and of labels.
 RUN_BYTES = 100 * 2**20
 MAX_BRICK_VOXELS = 2**24
-# What a process of its own holds before the model is loaded: with PyTorch and Cellpose it was 366 to 574 MiB.
+# What a process of its own holds before the model is loaded: with PyTorch and Cellpose it was 366
+# to 574 MiB.
 PROCESS_BYTES = 600 * 2**20
 # Of a worker's limit, beyond which dask gives it no work.
 WORKER_SHARE = 0.8
@@ -65,19 +67,20 @@ def auto_tile_shape_cellpose(
     diameter : float, optional
         Diameter of a cell in pixels. ``None``: 30, the one Cellpose is trained on.
     use_gpu : bool
-        Size by free VRAM too, and for one tile at a time. Without a usable GPU: a BlockbusterWarning,
-        and RAM alone counts.
+        Size by free VRAM too, and for one tile at a time. Without a usable GPU: a
+        BlockbusterWarning, and RAM alone counts.
     do_3D : bool
-        Tiles for a model that segments volumes. Otherwise every axis before y and x gets tiles of 1.
+        Tiles for a model that segments volumes. Otherwise every axis before y and x gets tiles of
+        1.
     batch_size : int
         As given to Cellpose: how many squares of 256 pixels its network gets at once.
 
     Returns
     -------
     tuple of int
-        Tile shape without halo, at least 1 and at most the image along each axis. Where the image does, y
-        and x span 8 diameters at least, and with `do_3D` z spans 4; with little memory only 6 and 3, or 4
-        and 2. Planes never span less than 256 pixels.
+        Tile shape without halo, at least 1 and at most the image along each axis. Where the image
+        does, y and x span 8 diameters at least, and with `do_3D` z spans 4; with little memory only
+        6 and 3, or 4 and 2. Planes never span less than 256 pixels.
 
     Raises
     ------
@@ -89,24 +92,27 @@ def auto_tile_shape_cellpose(
 
     Notes
     -----
-    *What is counted.* Seven eighths of the free memory hold the model of the installed Cellpose (without one:
-    of Cellpose 4), and for the tile that is evaluated, its halo of two diameters included, the larger of what
-    the network takes (squares of 256 pixels, a batch of them at once, and its answer for the image resampled to
-    cells of 30 pixels and, for volumes, padded to 256) and of what making masks takes (in planes 410 bytes a
-    pixel with Cellpose 4 or on a GPU, 110 with Cellpose 3; in volumes 120 bytes a voxel). These numbers lie
-    above all peaks that were measured, on a processor, with ``python -m benchmarks.models_memory``; see
-    docs/benchmarks.md for them. No GPU was measured.
+    *What is counted.* Seven eighths of the free memory hold the model of the installed Cellpose
+    (without one: of Cellpose 4), and for the tile that is evaluated, its halo of two diameters
+    included, the larger of what the network takes (squares of 256 pixels, a batch of them at once,
+    and its answer for the image resampled to cells of 30 pixels and, for volumes, padded to 256)
+    and of what making masks takes (in planes 410 bytes a pixel with Cellpose 4 or on a GPU, 110
+    with Cellpose 3; in volumes 120 bytes a voxel). These numbers lie above all peaks that were
+    measured, on a processor, with ``python -m benchmarks.models_memory``; see docs/benchmarks.md
+    for them. No GPU was measured.
 
     *What else runs.* Threads of a process share one model and take turns to evaluate, as those of
-    `plugins.cellpose.cellpose_fn` do; a function of your own does with `plugins.evaluation_turn`. Left out of
-    the free memory are 100 MiB for the run, and for each thread the image and the labels of up to 2**24 voxels.
-    Processes of dask's configured scheduler share the memory, each for 600 MiB of its own, all this, a model and
-    a tile. A worker of the active client has 0.8 of its limit, if there is one, whatever is free here.
+    `plugins.cellpose.cellpose_fn` do; a function of your own does with `plugins.evaluation_turn`.
+    Left out of the free memory are 100 MiB for the run, and for each thread the image and the
+    labels of up to 2**24 voxels. Processes of dask's configured scheduler share the memory, each
+    for 600 MiB of its own, all this, a model and a tile. A worker of the active client has 0.8 of
+    its limit, if there is one, whatever is free here.
 
-    *Largest tile.* 2**24 voxels; on a processor, which takes minutes for a plane of 2048 x 2048, 2**22 pixels.
+    *Largest tile.* 2**24 voxels; on a processor, which takes minutes for a plane of 2048 x 2048,
+    2**22 pixels.
 
-    Where memory does not suffice for 4 diameters, the tile is that wide nonetheless, and a warning is logged:
-    smaller ones would be mostly halo, and hardly take less.
+    Where memory does not suffice for 4 diameters, the tile is that wide nonetheless, and a warning
+    is logged: smaller ones would be mostly halo, and hardly take less.
 
     Examples
     --------
@@ -123,12 +129,14 @@ def auto_tile_shape_cellpose(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more, as given to Cellpose.")
     stack = (1,) * (len(image) - n_spatial) + tuple(max(1, length) for length in image[-n_spatial:])
-    # A pixel is the least cell to see, and cells wider than the image ask for no more than the image.
+    # A pixel is the least cell to see, and cells wider than the image ask for no more than the
+    # image.
     cell = min(max(1.0, cell), max(NETWORK_DIAMETER, *stack))
     execution = find_execution(one_at_a_time=use_gpu)
     brick_bytes = min(MAX_BRICK_VOXELS, math.prod(image)) * (itemsize + 4)
     budget = _budget_of_process(measure_budget(use_gpu=use_gpu), execution, brick_bytes)
-    # Beside what Cellpose sees, the image, and labels: int32 as fn gives them and as they are written.
+    # Beside what Cellpose sees, the image, and labels: int32 as fn gives them and as they are
+    # written.
     voxel_bytes = itemsize + 2 * 4
     halo = math.ceil(HALO_DIAMETERS * cell)
     most = MAX_VOXELS if use_gpu or do_3D else MAX_ON_PROCESSOR_2D

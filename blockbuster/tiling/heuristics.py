@@ -34,8 +34,8 @@ logger = logging.getLogger("blockbuster")
 
 Shape = tuple[int, ...]
 
-# 4096 x 4096 or 256 x 256 x 256. Larger tiles save next to no halo, while progress, load balance and
-# what a crash loses get coarser.
+# 4096 x 4096 or 256 x 256 x 256. Larger tiles save next to no halo, while progress, load balance
+# and what a crash loses get coarser.
 MAX_TILE_VOXELS = 2**24
 # 1024 x 1024. Only to occupy more CPUs, nothing is cut smaller: halo and calls would eat the gain.
 MIN_BALANCED_VOXELS = 2**20
@@ -69,8 +69,8 @@ def auto_tile_shape(
         Bytes for one tile, everything included. ``None``: half the free memory, shared by the
         tiles that run at once, and at most 2**24 voxels (4096 x 4096, 256 x 256 x 256).
     use_gpu : bool
-        Size by free VRAM too, and for one tile at a time. Without a usable GPU: a BlockbusterWarning,
-        and RAM alone counts.
+        Size by free VRAM too, and for one tile at a time. Without a usable GPU: a
+        BlockbusterWarning, and RAM alone counts.
     verbose : bool
         Log the choice and what led to it to the logger ``"blockbuster"``, at level INFO.
 
@@ -90,15 +90,16 @@ def auto_tile_shape(
     -----
     *Which axes.* Leading axes are reduced first: t, then c, and so on down to 1, then z down to 32,
     then y and x, evenly, down to 256; only when that does not suffice, z to 1, then y and x
-    further. A cut axis is cut into nearly equal pieces, rounded up to a multiple of 256 (of less for
-    shorter tiles): tiles align with storage, and where they are few the last one is no sliver.
+    further. A cut axis is cut into nearly equal pieces, rounded up to a multiple of 256 (of less
+    for shorter tiles): tiles align with storage, and where they are few the last one is no sliver.
 
     *Memory of a tile.* `bytes_per_voxel` times the tile's voxels with a halo on both sides of
     ``min(32, length / 4)`` voxels per axis, clamped to the image, none where the tile is 1 long.
     A function that needs more per voxel, or a wider halo, wants a smaller `target_bytes`.
 
-    *On a GPU.* With `use_gpu`, and where there is one, a tile is sized such that Cellpose 4, network and all,
-    takes seven eighths of the free memory at most. `auto_tile_shape_cellpose` also asks for the cells' diameter.
+    *On a GPU.* With `use_gpu`, and where there is one, a tile is sized such that Cellpose 4,
+    network and all, takes seven eighths of the free memory at most. `auto_tile_shape_cellpose` also
+    asks for the cells' diameter.
 
     *Tiles at once.* ``dask.config["num_workers"]`` or else the CPUs this process may use; 1
     with `use_gpu`. When `target_bytes` is not given, the tile is also small enough for two tiles
@@ -141,7 +142,7 @@ def auto_tile_shape(
 
 
 def worker_tile_bytes(dtype: DTypeLike, task_bytes: int) -> int:
-    """Bytes for a tile on a worker of a cluster: half of what the worker has for it, and no more than is useful.
+    """Return the bytes for a tile on a cluster's worker: half of its share, and no more than is useful.
 
     Parameters
     ----------
@@ -152,9 +153,10 @@ def worker_tile_bytes(dtype: DTypeLike, task_bytes: int) -> int:
 
     Examples
     --------
-    >>> auto_tile_shape((10**5, 10**5), "uint16", target_bytes=worker_tile_bytes("uint16", 2 * 2**30))
+    >>> for n_bytes in (2**31, 2**29):
+    ...     target_bytes = worker_tile_bytes("uint16", n_bytes)
+    ...     print(auto_tile_shape((10**5, 10**5), "uint16", target_bytes=target_bytes))
     (4096, 4096)
-    >>> auto_tile_shape((10**5, 10**5), "uint16", target_bytes=worker_tile_bytes("uint16", 2**29))
     (3072, 3072)
     """
     voxel_bytes = bytes_per_voxel(check_dtype(dtype))
@@ -233,9 +235,11 @@ def region_voxels(tile_shape: Shape, shape: Shape, halo: int = ASSUMED_HALO, *, 
     tile_shape, shape : tuple of int
         Tile without halo, and image, in voxels.
     halo : int
-        Most voxels per side. A tile that is 1 long has none, as a number given as ``overlap`` means.
+        Most voxels per side. A tile that is 1 long has none, as a number given as ``overlap``
+        means.
     whole_halo : bool
-        Count all of `halo` for other tiles. Otherwise one of `n` voxels has a quarter of `n` at most, rounded up.
+        Count all of `halo` for other tiles. Otherwise one of `n` voxels has a quarter of `n` at
+        most, rounded up.
 
     Returns
     -------
@@ -331,7 +335,7 @@ class MemoryBudget:
 
     @property
     def free_bytes(self) -> int:
-        """What the source that leaves least leaves, 0 or more."""
+        """Free bytes by the source that has least, 0 or more."""
         return max(0, min(self.limits.values()))
 
     @property
@@ -351,11 +355,11 @@ class MemoryBudget:
 
     @property
     def sources(self) -> str:
-        """Every source with what it leaves, to be read."""
+        """All sources and their free bytes, as text."""
         return ", ".join(f"{name} {_format_bytes(n)}" for name, n in self.limits.items())
 
     def __str__(self) -> str:
-        """Name every source with what it leaves."""
+        """Name all sources and their free bytes."""
         return f"free memory: {self.sources}; half of the least for {self.n_running} tiles at once"
 
 
@@ -466,7 +470,7 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
 
 
 def _least_lengths(shape: Shape, minimum: tuple[int, int]) -> Shape:
-    """Return the lengths of the last three axes that no tile is cut below, as far as the image goes."""
+    """Return the least lengths of a tile along the last three axes, as far as the image goes."""
     minimum_z, minimum_yx = minimum
     enough = (minimum_z, minimum_yx, minimum_yx)[-len(shape) :]
     return tuple(max(1, min(length, least)) for length, least in zip(shape[-len(enough) :], enough, strict=True))
@@ -487,7 +491,7 @@ def _check_target_bytes(target_bytes: int, voxel_bytes: int) -> int:
 
 
 def _growth_steps(image: Shape, minimum: tuple[int, int]) -> Iterator[tuple[range, int]]:
-    """Name the axes that grow together and the length they grow to, first step first."""
+    """Yield the axes that grow together and the length they grow to, first step first."""
     n_leading = max(0, len(image) - 2)
     plane = range(n_leading, len(image))
     minimum_z, minimum_yx = minimum
@@ -509,7 +513,7 @@ def _grow(tile: Shape, image: Shape, axes: range, side: int) -> Shape:
 
 
 def _even_length(length: int, longest: int) -> int:
-    """Cut an axis into as few pieces as `longest` allows, nearly equal ones; give their length."""
+    """Return the length of nearly equal pieces of an axis, as few as `longest` allows."""
     if longest >= length:
         return length
     longest -= longest % _granule(longest)

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 __all__ = ["NETWORK_DIAMETER", "NETWORK_SIDE", "NetworkMemory", "TileFit", "network_memory"]
 
-# Cellpose resamples the image until a cell has this diameter, and gives the network squares of this side, to
-# which it pads what is smaller.
+# Cellpose resamples the image until a cell has this diameter, and gives the network squares of this
+# side, to which it pads what is smaller.
 NETWORK_DIAMETER = 30
 NETWORK_SIDE = 256
 MIB = 2**20
@@ -21,7 +21,7 @@ CUDA_BYTES = 512 * MIB
 
 @dataclass(frozen=True)
 class NetworkMemory:
-    """What one version of Cellpose holds for planes, or for volumes; docs/benchmarks.md has the measurements.
+    """Memory of one version of Cellpose for planes, or volumes; measured in docs/benchmarks.md.
 
     Parameters
     ----------
@@ -45,12 +45,12 @@ class NetworkMemory:
     masks: int
 
     def tile_bytes(self, voxels: int, fit: TileFit) -> int:
-        """Estimate the bytes that a tile of so many voxels takes, halo included, beside the model."""
+        """Estimate the bytes for a tile of so many voxels, halo included, beside the model."""
         running = fit.batch_size * self.square + voxels * self._flows(fit)
         return max(running, self.kept + voxels * (fit.voxel_bytes + self.masks))
 
     def most_voxels(self, n_bytes: int, fit: TileFit) -> int:
-        """Count the voxels of the largest tile, halo included, that so many bytes hold beside the model."""
+        """Count the voxels of the largest tile, halo included, that fits beside the model."""
         running = (n_bytes - fit.batch_size * self.square) // self._flows(fit)
         return max(0, min(running, (n_bytes - self.kept) // (fit.voxel_bytes + self.masks)))
 
@@ -60,14 +60,15 @@ class NetworkMemory:
 
 @dataclass(frozen=True)
 class TileFit:
-    """What decides on a tile's memory beside its number of voxels.
+    """What a tile's memory depends on besides its number of voxels.
 
     Parameters
     ----------
     least : tuple of int
         Least lengths that the tile may have, halo included, y and x or z, y and x, in voxels.
     voxel_bytes : int
-        Bytes of a voxel that Cellpose does not see: of the image itself, and of the labels to be written.
+        Bytes of a voxel that Cellpose does not see: of the image itself, and of the labels to be
+        written.
     diameter : float
         Diameter of a cell, in voxels.
     batch_size : int
@@ -108,15 +109,15 @@ MEASURED = {
 
 
 def network_memory(n_spatial: int, *, on_gpu: bool, version: str | None = None) -> NetworkMemory:
-    """Return what the installed Cellpose holds; without one, what Cellpose 4 does.
+    """Return the memory of the installed Cellpose; without one, of Cellpose 4.
 
     Parameters
     ----------
     n_spatial : int
         2 for planes, 3 for volumes.
     on_gpu : bool
-        Whether it runs on a GPU. Cellpose 3 checks the masks of planes there as Cellpose 4 does everywhere, which
-        takes more memory.
+        Whether it runs on a GPU. Cellpose 3 checks the masks of planes there as Cellpose 4 does
+        everywhere, which takes more memory.
     version : str, optional
         Of Cellpose. ``None``: the one that is installed here.
 
