@@ -198,9 +198,9 @@ def choose_empty_threshold(
 
     Notes
     -----
-    A few specks that are much brighter than the objects draw Otsu's threshold above them. Background is
-    what is left of the lower class after everything that lies far from its median, in median absolute
-    deviations, was left out again and again; outliers do not move it.
+    A few specks that are much brighter than the objects draw Otsu's threshold above them.
+    Background is what is left of the lower class after everything that lies far from its median, in
+    median absolute deviations, was left out again and again; outliers do not move it.
 
     Where most voxels lie above Otsu's threshold, background may be what is bright, and a tile of
     the lower class an object. Then no tile is empty in which anything exceeds the least value of
@@ -263,9 +263,10 @@ def describe_high_skipped(maxima: Iterable[float], background: Background) -> st
 
     Notes
     -----
-    In tiles of noise maxima are nearly the same, four to six spreads above the background. Where the
-    background is uneven its spread is larger, and maxima lie nearer. A tile that reaches more than four
-    spreads, and twice as far as half of those that exceed the background at all, holds something else.
+    In tiles of noise maxima are nearly the same, four to six spreads above the background. Where
+    the background is uneven its spread is larger, and maxima lie nearer. A tile that reaches more
+    than four spreads, and twice as far as half of those that exceed the background at all, holds
+    something else.
 
     Examples
     --------

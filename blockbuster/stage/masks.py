@@ -12,7 +12,8 @@ from blockbuster.grid import Index
 __all__ = ["MaskWatch", "describe_mask"]
 
 
-# To count pieces takes about half of what all else takes for a tile; a mask shows in the first ones.
+# To count pieces takes about half of what all else takes for a tile; a mask shows in the first
+# ones.
 MAX_WHOLE = 4
 
 
@@ -27,12 +28,14 @@ class MaskWatch:
     in_pieces : bool or None
         Whether the one id of a tile fell into pieces; ``None`` once a tile had two ids.
     n_whole : int
-        Tiles whose one id is one piece; when there are four of them, pieces are not looked for any more.
+        Tiles whose one id is one piece; when there are four of them, pieces are not looked for any
+        more.
 
     Notes
     -----
-    A tile with two ids costs nothing, nor do those after it. A tile with one id costs half a nanosecond per
-    voxel, and as long as pieces are looked for, five in 2-D and twelve in 3-D in the box around what is labelled.
+    A tile with two ids costs nothing, nor do those after it. A tile with one id costs half a
+    nanosecond per voxel, and as long as pieces are looked for, five in 2-D and twelve in 3-D in the
+    box around what is labelled.
 
     Examples
     --------
