@@ -54,7 +54,7 @@ class Crop:
         return tuple(n if tile > 1 else 1 for n, tile in zip(self.shape, self.tile_shape, strict=True))
 
     def tells_of(self, halo: int) -> bool:
-        """Return whether some voxels stay unseen by a tile; otherwise tiles agree whatever fn does."""
+        """Return whether tiles miss some voxels with a halo; else they agree whatever fn does."""
         seen = all(self.tile_shape[axis] + halo >= self.shape[axis] for axis in self.seam_axes)
         return self.is_whole or not seen
 

@@ -118,7 +118,7 @@ class _Job:
         return plan, fn
 
     def _choose_seams(self, plan: RunPlan) -> bool:
-        """Choose halo and merge for touching blobs where they are not given; return whether any was."""
+        """Choose halo and merge for touching blobs unless given; return whether any was chosen."""
         if not plan.merge_axes:
             raise ValueError(
                 "--fn watershed needs an axis along which labels are joined; see --axes, --merge-axes."

@@ -293,7 +293,7 @@ def _skipped_array(skipped: Any, grid: TileGrid) -> np.ndarray | None:
 
 
 def _cuts(grid: TileGrid, axis: int, part: slice) -> list[int]:
-    """Return the first voxels behind the seams inside a part of an axis; none if there are too many."""
+    """Return the first voxels behind the seams in a part of an axis; none if they are too many."""
     edges = grid.edges[axis]
     inside = edges[(edges > part.start) & (edges < part.stop)]
     return [] if len(inside) > MAX_SEAMS else [int(cut) for cut in inside]

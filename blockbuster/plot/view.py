@@ -126,7 +126,7 @@ def open_image(image: Any, *, channel: int | None = 0, level: int = 0, axes: str
 
 
 def open_labels(labels: Any, image: Image | None = None) -> Image:
-    """Open labels, which may be the array ``labels`` in a path, and check that they fit an image."""
+    """Open labels, also the array ``labels`` in a path, and check that they fit an image."""
     import zarr
 
     from blockbuster.source.location import locate, open_node

@@ -103,7 +103,7 @@ class CellposeFn:
         return _major(self.version)
 
     def _select_channels(self, image: np.ndarray) -> np.ndarray:
-        """Return the channels that the network uses; Cellpose itself takes the shortest axis for channels."""
+        """Return the channels that the network uses: Cellpose takes the shortest axis for them."""
         if self.major == 3 and self.eval_kwargs.get("channels") is not None:
             first, second = np.ravel(self.eval_kwargs["channels"]).tolist()
             if first == 0:
@@ -156,7 +156,7 @@ class CellposeFn:
         return masks[tuple(slice(length) for length in spatial)]
 
     def _least_sides(self, model: Any) -> list[int]:
-        """Return the least length per axis; Cellpose fails on an image that it scales to nothing."""
+        """Return the least length per axis: Cellpose fails where it scales an image to nothing."""
         scale = 30 / self.diameter if self.diameter else 1.0
         if self.major == 3:
             untold = self.eval_kwargs.get("rescale") or model.diam_mean / model.diam_labels

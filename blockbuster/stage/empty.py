@@ -29,8 +29,7 @@ BLOCK_VALUES = 2**18
 # Background reaches so many spreads above its level: in a tile of 10^8 voxels of noise, one in ten
 # times higher.
 REACH_SPREADS = 6.0
-# A skipped tile that is higher than this, and than so many times what is usual among them, is told
-# of.
+# A skipped tile that is higher than this, and than so many times the usual height, is reported.
 HIGH_SPREADS = 4.0
 USUAL_HEIGHTS = 2.0
 # Values farther than this from the level are left out, until all that are left are nearer.
@@ -170,7 +169,7 @@ def _in_blocks(pixels: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _offsets(pixels: np.ndarray, least: np.integer) -> np.ndarray:
-    """Subtract the least of integers, exactly: unsigned ones of the same size hold every difference."""
+    """Subtract the least of integers exactly: unsigned ones of that size hold every difference."""
     unsigned = np.dtype(f"u{pixels.dtype.itemsize}")
     return np.asarray(pixels.view(unsigned) - least.view(unsigned))
 
@@ -178,7 +177,7 @@ def _offsets(pixels: np.ndarray, least: np.integer) -> np.ndarray:
 def choose_empty_threshold(
     source: Source, grid: TileGrid | None = None, *, skip_errors: bool = False
 ) -> tuple[float, Background]:
-    """Choose the greatest maximum of an empty tile: Otsu's threshold, or less where background is low.
+    """Choose up to which maximum a tile is empty: Otsu's threshold, or less above low background.
 
     Parameters
     ----------
@@ -271,8 +270,8 @@ def describe_high_skipped(maxima: Iterable[float], background: Background) -> st
     Examples
     --------
     >>> describe_high_skipped([130, 131, 133, 135, 210], Background(100, 20))
-    'the maxima of 1 of them are up to 210, 5.5 spreads above the background (100 +- 20), which half of them
-    exceed by 1.6 at most'
+    'the maxima of 1 of them are up to 210, 5.5 spreads above the background (100 +- 20), which half
+    of them exceed by 1.6 at most'
     """
     level, spread = background
     # Subtracted first: integers of 64 bits may be near each other.

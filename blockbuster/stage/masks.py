@@ -12,14 +12,13 @@ from blockbuster.grid import Index
 __all__ = ["MaskWatch", "describe_mask"]
 
 
-# To count pieces takes about half of what all else takes for a tile; a mask shows in the first
-# ones.
+# Counting pieces adds about half to the work of a tile; a mask shows in the first ones.
 MAX_WHOLE = 4
 
 
 @dataclass
 class MaskWatch:
-    """Watch whether all tiles of a brick have one id only, and whether it falls into pieces anywhere.
+    """Watch whether all tiles of a brick have one id only, and whether that falls into pieces.
 
     Parameters
     ----------

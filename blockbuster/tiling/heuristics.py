@@ -142,7 +142,7 @@ def auto_tile_shape(
 
 
 def worker_tile_bytes(dtype: DTypeLike, task_bytes: int) -> int:
-    """Return the bytes for a tile on a cluster's worker: half of its share, and no more than is useful.
+    """Return the bytes for a tile on a cluster's worker: half of what it has, if that is useful.
 
     Parameters
     ----------
