@@ -12,6 +12,7 @@ from blockbuster.source.location import MAX_NAME_BYTES, name_of_group
 # of space axes whose names are not letters, counted from the last axis
 SPACE_LETTERS = "xyzwvu"
 TYPE_LETTERS = {"time": "t", "channel": "c"}
+TYPES = {"t": "time", "time": "time", "c": "channel", "channel": "channel"}
 # not t or c, which mean something
 FREE_LETTERS = "abdefghijklmnopqrsuvwxyz"
 ASSUMED_AXES = "tczyx"
@@ -122,7 +123,8 @@ def axis_letters(axes: list[Any]) -> str:
     'zyx'
     """
     names = [str(axis.get("name", "") if isinstance(axis, dict) else axis).lower() for axis in axes]
-    types = [_axis_type(axis, name) for axis, name in zip(axes, names, strict=True)]
+    stated = [axis.get("type") if isinstance(axis, dict) else None for axis in axes]
+    types = [str(kind or TYPES.get(name, "space")) for kind, name in zip(stated, names, strict=True)]
     space = [i for i, kind in enumerate(types) if kind == "space"]
     letters = dict(zip(space, _space_letters([names[i] for i in space]), strict=True))
     for i, kind in enumerate(types):
@@ -204,12 +206,6 @@ def _channel_names(attributes: dict[str, Any]) -> tuple[str, ...]:
     if not isinstance(channels, list):
         return ()
     return tuple(str(channel.get("label", "")) if isinstance(channel, dict) else "" for channel in channels)
-
-
-def _axis_type(axis: Any, name: str) -> str:
-    stated = axis.get("type") if isinstance(axis, dict) else None
-    by_name = {"t": "time", "time": "time", "c": "channel", "channel": "channel"}
-    return str(stated) if stated else by_name.get(name, "space")
 
 
 def _space_letters(names: list[str]) -> Sequence[str]:
