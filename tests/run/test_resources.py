@@ -1,6 +1,5 @@
-"""Memory and disk are looked at before fn runs (F7), and so is where the call comes from (F27)."""
+"""Memory and disk are looked at before fn runs (F7)."""
 
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -10,7 +9,7 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
-from interrupted import EXPECTED, IMAGE, Labeller, segment
+from interrupted import EXPECTED, IMAGE, Labeller
 from outcomes import refused
 
 from blockbuster import plan_run, tile_process
@@ -91,14 +90,6 @@ def test_needs_on_one_file_system_are_added_up_and_those_on_others_are_not(free,
         warn_of_little_room(plan(**options))
     assert len(caught) == 1
     assert not os.path.exists("/dev/shm/blockbuster-test")
-
-
-def test_F27_a_call_from_a_worker_that_imports_the_main_script_is_refused(monkeypatch, tmp_path):
-    fn = Labeller(tmp_path / "labeller")
-    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
-    with refused(RuntimeError, 'if __name__ == "__main__":', folder=tmp_path):
-        segment(fn, write_to=tmp_path / "out.zarr")
-    assert fn.calls == {}
 
 
 SCRIPT = """
