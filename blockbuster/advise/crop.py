@@ -24,7 +24,7 @@ GLANCE_VOXELS = 2**16
 
 @dataclass(frozen=True)
 class Crop:
-    """A part of an image, and how it is cut into tiles.
+    """A part of an image, and its tiles.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ def choose_crop(plan: RunPlan, largest_halo: int) -> Crop:
     axes = tuple(i for i in plan.merge_axes if grid.grid_shape[i] > 1 and grid.tile_shape[i] > 1)
     if not axes or not grid.n_tiles:
         return Crop(tuple(slice(0, n) for n in grid.shape), grid.tile_shape, (), is_whole=True)
-    # Tiles of which even two along each axis are too much to segment at once are halved.
+    # Tiles are halved if even two along each axis are too much to segment at once.
     tile = list(grid.tile_shape)
     while math.prod(tile) * 2 ** len(axes) > MAX_VOXELS:
         longest = max(axes, key=lambda axis: tile[axis])

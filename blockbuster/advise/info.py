@@ -56,7 +56,7 @@ class Entry:
     path : str
         To give to `tile_process`.
     what : str
-        What is known of it: type and shape, or what the report of its run says; may be empty.
+        Its type and shape, or the summary of its run; may be empty.
     """
 
     path: str
@@ -107,7 +107,7 @@ class ImageInfo:
     labels : tuple of Entry
         Label images of this image.
     report : str
-        What the run came to that wrote these labels; empty for an image that no run wrote.
+        Summary of the run that wrote these labels; empty for an image that no run wrote.
     auto : AutoTile
         For the level and channel that were asked for.
     """
@@ -128,7 +128,7 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class CollectionInfo:
-    """A group that is no image.
+    """A group that is not an image.
 
     Parameters
     ----------
@@ -256,7 +256,7 @@ def _level(path: str, array: zarr.Array[Any], voxel_size: tuple[float, ...] | No
 
 
 def _voxel_sizes(geometry: Geometry) -> list[tuple[float, ...] | None]:
-    """Size of a voxel of each level, with what applies to all levels."""
+    """Return the size of a voxel at each level, scaled by what applies to all levels."""
     shared = next((part["scale"] for part in geometry.transformations if "scale" in part), None)
     sizes: list[tuple[float, ...] | None] = []
     for level in geometry.levels:
@@ -272,7 +272,7 @@ def _made_by(place: Location) -> str:
 
 
 def _summary_of_run(place: Location) -> str:
-    """What the run came to that wrote labels; empty where there is no report."""
+    """Return a summary of the run that wrote labels; empty where there is no report."""
     if place.local_path is None:
         return ""
     store, name = os.path.split(place.local_path)

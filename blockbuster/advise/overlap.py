@@ -1,4 +1,4 @@
-"""How much overlap fn needs: tiled with several halos against untiled, on a part of the image."""
+"""How much overlap fn needs: several halos compared with no tiles, on a part of the image."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class OverlapRow:
         F1 of the tiled objects against the untiled ones, that match above an intersection over
         union of 0.5 and of 0.9.
     f1_seams : float
-        As `f1_strict`, of those objects alone that have a voxel beside a seam.
+        As `f1_strict`, only of those objects that have a voxel beside a seam.
     n_objects, n_split, n_merged : int
         Tiled objects; untiled ones that were cut; and tiled ones that hold several.
     seconds : float
@@ -70,12 +70,12 @@ class OverlapRow:
 
     @property
     def score(self) -> float:
-        """What the target applies to: the lower one of `f1_strict` and `f1_seams`."""
+        """The lower one of `f1_strict` and `f1_seams`, to which the target applies."""
         return min(self.f1_strict, self.f1_seams)
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What a table shows."""
+        """Cells of a row in a table."""
         scores = (f"{value:.4f}" for value in (self.f1, self.f1_strict, self.f1_seams))
         counts = (self.n_objects, self.n_split, self.n_merged)
         return (str(self.overlap), *scores, *map(str, counts), f"{self.seconds:.2f}")
@@ -259,7 +259,7 @@ def suggest_overlap(
 
 @dataclass(frozen=True)
 class _Trial:
-    """A part of the image, to be segmented again and again."""
+    """A part of the image that is segmented with one overlap after another."""
 
     plan: RunPlan
     fn: Callable[[np.ndarray], Any]

@@ -15,7 +15,7 @@ THRESHOLDS = (0.5, 0.9)
 
 @dataclass(frozen=True)
 class LabelScore:
-    """How a label image differs from the one that it should be.
+    """How a label image differs from the expected one.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def labels_in(labels: np.ndarray, place: np.ndarray) -> np.ndarray:
 
 
 def _f1_among(expected: np.ndarray, found: np.ndarray, a: np.ndarray, b: np.ndarray) -> float:
-    """F1 of some of the objects, where the pairs `a`, `b` match."""
+    """Return F1 of some of the objects, where the pairs `a`, `b` match."""
     if not expected.size or not found.size:
         return float(expected.size == found.size)
     recall, precision = np.isin(expected, a).mean(), np.isin(found, b).mean()

@@ -1,4 +1,4 @@
-"""The command line as a whole: arguments in, exit status out, and what signals do."""
+"""The command line as a whole: arguments, exit status, and signals."""
 
 from __future__ import annotations
 

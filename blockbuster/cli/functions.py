@@ -139,7 +139,7 @@ class ThresholdAndSplit:
         from skimage.segmentation import watershed
 
         if mask.all() or not mask.any():
-            # There is no background to be distant from, or nothing else.
+            # There is no background to be distant from, or only background.
             return mask.astype(np.int32)
         neighbours = ndimage.generate_binary_structure(mask.ndim, min(self.connectivity, mask.ndim))
         components: np.ndarray = ndimage.label(mask, neighbours)[0]

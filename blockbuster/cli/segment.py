@@ -69,7 +69,7 @@ def _run(args: argparse.Namespace) -> int:
     options.setdefault("progress", sys.stderr.isatty())
     given = {"scheduler": args.scheduler, "num_workers": args.workers}
     config = dask.config.set({name: value for name, value in given.items() if value is not None})
-    # Worker processes are told the path of this one.
+    # Worker processes get the path of this one.
     with config, modules_found_in(os.getcwd()):
         job = _Job(args.image, args.fn, options, args.to_continue, as_json=args.json)
         return job.run(dry_run=args.dry_run)

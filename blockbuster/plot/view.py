@@ -1,4 +1,4 @@
-"""The part of an image that is drawn, and reading no more of it than that."""
+"""The part of an image that is drawn; no more of it is read."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def read_picture(
     view : View
         Which part.
     rows, columns : sequence of int
-        First rows and columns behind seams of which both sides are wanted; only where the finest
+        First rows and columns behind seams whose two sides are wanted; only where the finest
         level is read.
     exact : bool
         Read the finest level where it is not too large, so that the sides of seams are known.

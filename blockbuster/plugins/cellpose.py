@@ -57,7 +57,7 @@ class CellposeFn:
     eval_kwargs : dict
         Further keywords for Cellpose's `eval`.
     version : str
-        Cellpose's. Tiles are evaluated by this version alone.
+        Cellpose's. Tiles are evaluated by no other version.
     """
 
     model: str

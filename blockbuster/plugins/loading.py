@@ -42,7 +42,7 @@ def load_once(key: Hashable, load: Callable[[], Any], stamp: Hashable = None) ->
     key : hashable
         What the model is, e.g. ``("my package", "weights.pt")``.
     load : callable
-        Called without arguments, by one thread at a time; gives the model.
+        Called without arguments, by one thread at a time; returns the model.
     stamp : hashable
         Its state, e.g. `file_stamp` of its weights; a model with another stamp is replaced.
         ``None``: it never changes.
@@ -71,7 +71,7 @@ def load_once(key: Hashable, load: Callable[[], Any], stamp: Hashable = None) ->
 
 
 def unload_models() -> None:
-    """Let go of all models that this process has loaded, e.g. to have their memory back.
+    """Release all models that this process has loaded, e.g. to get their memory back.
 
     Examples
     --------
@@ -111,7 +111,7 @@ def file_stamp(paths: Iterable[str]) -> tuple[tuple[int, int], ...]:
     Raises
     ------
     FileNotFoundError
-        If one is not there, which says on which machine: the driver has seen it.
+        If one is missing, naming the machine, since the driver has seen the file.
     """
     stamps = []
     for path in paths:

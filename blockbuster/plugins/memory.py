@@ -41,7 +41,7 @@ def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[An
     Raises
     ------
     MemoryError
-        If the device ran out of memory with all settings; says `remedy`.
+        If the device ran out of memory with all settings; the message has `remedy`.
 
     Examples
     --------

@@ -55,7 +55,7 @@ class StarDistFn:
     predict_kwargs : dict
         Further keywords for StarDist's `predict_instances`.
     version : str
-        StarDist's. Tiles are evaluated by this version alone.
+        StarDist's. Tiles are evaluated by no other version.
     files : tuple of str
         What lies in the model's folder: what the model is.
     """
@@ -95,7 +95,7 @@ class StarDistFn:
     def _load(self) -> Any:
         check_same_version("StarDist", self.version, _installed_version())
         kind = _classes()[self.n_dim]
-        # It prints what it does, which would go into the output of the command line.
+        # It prints, which would go into the output of the command line.
         with contextlib.redirect_stdout(sys.stderr):
             if not self.files:
                 return kind.from_pretrained(self.model)
@@ -110,7 +110,7 @@ class StarDistFn:
         return [first, *more]
 
     def _evaluate(self, model: Any, image: np.ndarray, n_tiles: tuple[int, ...] | None) -> np.ndarray:
-        # A copy, since StarDist adds to what it is given, and this function must stay what it is.
+        # A copy, since StarDist adds to its arguments, and this function must not change.
         options = {"show_tile_progress": False} | copy.deepcopy(self.predict_kwargs)
         options["axes"] = "ZYXC"[-self.n_dim - 1 :]
         if n_tiles is not None:
@@ -240,20 +240,13 @@ def _read_normalize(normalize: Any) -> tuple[Any, ...] | None:
         return None
     if isinstance(normalize, Mapping) and set(normalize) == {"lowhigh"}:
         pairs = np.atleast_2d(np.asarray(normalize["lowhigh"], float))
-        if (
-            pairs.ndim == 2
-            and pairs.shape[1] == 2
-            and np.isfinite(pairs).all()
-            and (pairs[:, 0] < pairs[:, 1]).all()
-        ):
+        if pairs.shape[1:] == (2,) and np.isfinite(pairs).all() and (pairs[:, 0] < pairs[:, 1]).all():
             return ("lowhigh", tuple(map(tuple, pairs.tolist())))
         raise ValueError(f"normalize is {normalize!r}; lowhigh is (low, high) with low < high, or such pairs.")
     if isinstance(normalize, tuple | list) and len(normalize) == 2:
         low, high = normalize
-        if (
-            all(isinstance(q, numbers.Real) and not isinstance(q, bool) for q in normalize)
-            and 0 <= low < high <= 100
-        ):
+        are_numbers = all(isinstance(q, numbers.Real) and not isinstance(q, bool) for q in normalize)
+        if are_numbers and 0 <= low < high <= 100:
             return ("percentiles", float(low), float(high))
     raise ValueError(
         f"normalize is {normalize!r}; it is two percentiles of each tile with 0 <= low < high <= 100, e.g. "

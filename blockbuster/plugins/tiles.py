@@ -86,7 +86,7 @@ def check_finite(tile: np.ndarray) -> None:
     Raises
     ------
     ValueError
-        If there are any; says how many.
+        If there are any; the message has their number.
     """
     if tile.dtype.kind != "f" or _is_nan_alone(tile):
         return

@@ -209,7 +209,7 @@ def paint_labels(
     image : (h, w, 3) ndarray of uint8, optional
         What is seen through the colours, and instead of the background.
     alpha : float
-        0: the image alone; 1: the colours alone. Without an image it means nothing.
+        0: only the image; 1: only the colours. Without an image it has no effect.
     outlines : bool
         Whether a dark line keeps objects that touch apart; it is one pixel thick.
     zoom : int

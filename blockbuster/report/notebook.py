@@ -1,4 +1,4 @@
-"""What a notebook shows of a run."""
+"""The view of a run's report in a notebook."""
 
 from __future__ import annotations
 

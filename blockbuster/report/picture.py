@@ -100,14 +100,14 @@ def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
 
     Notes
     -----
-    Reads the chunks that the crops touch, nothing else.
+    Reads only the chunks that the crops touch.
     """
     if not os.path.isdir(labels_path):
         return []
     try:
         found = [read_crop(labels_path, seam) for seam in seams.worst[:MAX_PICTURES]]
     except (OSError, ValueError, RuntimeError):
-        # A report shows itself whatever has become of the labels.
+        # A report is shown even if its labels are gone.
         return []
     return [crop for crop in found if crop is not None]
 
@@ -273,7 +273,7 @@ def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thum
 
     Notes
     -----
-    Reads the chunks that 180 x 270 voxels touch, nothing else.
+    Reads only the chunks that 180 x 270 voxels touch.
     """
     from blockbuster.compat import open_labels
 
@@ -290,7 +290,7 @@ def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thum
         at: tuple[slice | int, ...] = (*voxel[:-2], *window)
         labels = np.asarray(array[at])
     except (OSError, TypeError, ValueError, RuntimeError):
-        # A report shows itself whatever has become of the labels.
+        # A report is shown even if its labels are gone.
         return None
     grid = grid_of(array.shape)
     edges = ([], []) if grid is None else grid.cuts[-2:]

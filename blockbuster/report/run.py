@@ -140,7 +140,7 @@ class RunReport:
         if "seams" in found:
             report.seams = SeamReport.from_dict(found["seams"])
         elif n_pairs := found.get("n_pairs", 0):
-            # It is from before seams were told apart, when all that touched were joined.
+            # It is from before seams were distinguished, when all labels that touched were joined.
             report.seams = SeamReport(axes=[AxisSeams("all axes", n_pairs, n_pairs)])
         return report
 
@@ -190,7 +190,7 @@ class RunReport:
         # Computing with tiles needs more than reading and printing a report.
         from blockbuster.grid import TileGrid
 
-        # Earlier versions kept the tiles in the fingerprint alone.
+        # Earlier versions kept the tiles only in the fingerprint.
         runs = self.tiles or self.fingerprint.get("settings", {}).get("tiles")
         halo = self.settings.get("halo")
         if not runs or not halo:

@@ -92,7 +92,7 @@ class EmptyTiles:
 
 
 class Background(NamedTuple):
-    """What most voxels without objects have.
+    """Level and spread of most voxels without objects.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class Background(NamedTuple):
 
 
 def otsu_threshold(source: Source) -> float:
-    """Otsu's threshold of a bounded sample of an image; the value itself where it is constant.
+    """Return Otsu's threshold of a bounded sample of an image, or its only value.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def otsu_threshold(source: Source) -> float:
 
 
 def otsu_of_pixels(pixels: np.ndarray) -> float:
-    """Otsu's threshold of finite pixels of any real dtype."""
+    """Return Otsu's threshold of finite pixels of any real dtype."""
     if not pixels.size or pixels.dtype.kind == "b":
         return 0
     least, most = pixels.min(), pixels.max()
@@ -184,9 +184,9 @@ def choose_empty_threshold(
     source : Source
         The image.
     grid : TileGrid, optional
-        Its tiles, one of which is named where pixels cannot be read.
+        Its tiles, to name one where pixels cannot be read.
     skip_errors : bool
-        Do without such tiles.
+        Leave out such tiles.
 
     Returns
     -------

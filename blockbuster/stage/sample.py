@@ -1,4 +1,4 @@
-"""A bounded sample of an image, the same at every call, for which no chunk is decoded twice."""
+"""A bounded sample of an image, the same at every call, that decodes no chunk twice."""
 
 from __future__ import annotations
 

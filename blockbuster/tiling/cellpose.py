@@ -27,7 +27,7 @@ logger = logging.getLogger("blockbuster")
 
 Shape = tuple[int, ...]
 
-# Least width and depth in diameters, of which the first that memory suffices for counts.
+# Least width and depth in diameters; the first that fits into memory counts.
 MIN_DIAMETERS = ((8, 4), (6, 3), (4, 2))
 # A cell at the seam lies whole in both tiles.
 HALO_DIAMETERS = 2
@@ -42,7 +42,7 @@ MAX_BRICK_VOXELS = 2**24
 # What a process of its own holds before the model is loaded: with PyTorch and Cellpose it was 366
 # to 574 MiB.
 PROCESS_BYTES = 600 * 2**20
-# Of a worker's limit, beyond which dask gives it no work.
+# Share of a worker's limit, above which dask gives it no work.
 WORKER_SHARE = 0.8
 
 
@@ -68,7 +68,7 @@ def auto_tile_shape_cellpose(
         Diameter of a cell in pixels. ``None``: 30, the one Cellpose is trained on.
     use_gpu : bool
         Size by free VRAM too, and for one tile at a time. Without a usable GPU: a
-        BlockbusterWarning, and RAM alone counts.
+        BlockbusterWarning, and only RAM counts.
     do_3D : bool
         Tiles for a model that segments volumes. Otherwise every axis before y and x gets tiles of
         1.
@@ -135,8 +135,7 @@ def auto_tile_shape_cellpose(
     execution = find_execution(one_at_a_time=use_gpu)
     brick_bytes = min(MAX_BRICK_VOXELS, math.prod(image)) * (itemsize + 4)
     budget = _budget_of_process(measure_budget(use_gpu=use_gpu), execution, brick_bytes)
-    # Beside what Cellpose sees, the image, and labels: int32 as fn gives them and as they are
-    # written.
+    # Besides what Cellpose sees: the image, and labels in int32 as fn returns them and as written.
     voxel_bytes = itemsize + 2 * 4
     halo = math.ceil(HALO_DIAMETERS * cell)
     most = MAX_VOXELS if use_gpu or do_3D else MAX_ON_PROCESSOR_2D

@@ -1,4 +1,4 @@
-"""How large a tile may be: planning in integers, apart from asking how much memory there is."""
+"""How large a tile may be: planning in integers, and asking how much memory is free."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def auto_tile_shape(
         tiles that run at once, and at most 2**24 voxels (4096 x 4096, 256 x 256 x 256).
     use_gpu : bool
         Size by free VRAM too, and for one tile at a time. Without a usable GPU: a
-        BlockbusterWarning, and RAM alone counts.
+        BlockbusterWarning, and only RAM counts.
     verbose : bool
         Log the choice and what led to it to the logger ``"blockbuster"``, at level INFO.
 
