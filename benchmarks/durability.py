@@ -122,7 +122,7 @@ PARTS: dict[str, dict[str, Any]] = {
         "blockbuster.output.targets.ZarrTarget.checksum": _nothing,
         "blockbuster.rundir.arrays.ArrayFolder.checksum": _nothing,
         "blockbuster.rundir.sections.crc32": lambda data: 0,
-        "zarr.codecs.ZstdCodec": unchecked_zstd,
+        "blockbuster.output.layout.ZstdCodec": unchecked_zstd,
         "blockbuster.output.targets.CODEC": Zstd(level=1),
     },
     "looking for staged files": {"blockbuster.rundir.staged._wait_for": _nothing},

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from zarr.codecs import ZstdCodec
 
 from blockbuster.output.downsample import Coarsening
 from blockbuster.source.geometry import Geometry, LevelGeometry
@@ -70,8 +71,6 @@ class OutputLayout:
         for array in self.arrays:
             options: dict[str, Any] = {"chunks": array.chunk, "attributes": array.attributes}
             if group.metadata.zarr_format == 3:
-                from zarr.codecs import ZstdCodec
-
                 options["compressors"] = ZstdCodec(level=1, checksum=True)
                 options["shards"] = array.shard if array.shard != array.chunk else None
                 options["dimension_names"] = array.names
