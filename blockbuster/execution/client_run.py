@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dask.delayed import delayed
-from distributed import KilledWorker
+from distributed import KilledWorker, SchedulerPlugin
+from tornado.ioloop import PeriodicCallback
 
-from blockbuster.compat import cancel_tasks
-from blockbuster.execution.handover import Handover
-from blockbuster.execution.patience import patient_scheduler
+from blockbuster.compat import cancel_tasks, vouch_for_workers
+from blockbuster.errors import warn_user
 from blockbuster.execution.task_folder import TaskFolder, run_kept_task
 
 __all__ = ["ClientRun"]
@@ -33,6 +33,7 @@ SECONDS_BETWEEN_COUNTS = 5.0
 # After a worker that died, its nanny starts another, within seconds or, on a busy host or a slow disk, a minute.
 SECONDS_WITHOUT_WORKERS = 120.0
 MAX_TIMES_SENT = 3
+LOOKS_PER_TTL = 4
 
 CLUSTER_LOST = (
     "the dask cluster is gone: its client was closed or restarted, or lost the connection to the scheduler, "
@@ -41,6 +42,11 @@ CLUSTER_LOST = (
 NO_WORKERS = (
     "the dask cluster has no workers at present; waiting for some, without limit (to give up after a time, set "
     "distributed.scheduler.no-workers-timeout)"
+)
+NOT_PATIENT = (
+    "the scheduler of the dask cluster could not be told to wait for workers whose fn holds the GIL ({error}); "
+    "it restarts a worker that is silent for {ttl} (the setting distributed.scheduler.worker-ttl). If single "
+    "tiles take that long, set it to a longer time, or null, before the cluster starts."
 )
 
 
@@ -54,8 +60,8 @@ class ClientRun:
         Its workers run the tasks.
     folder : TaskFolder
         What they share, and where they leave their results.
-    handover : Handover
-        Takes each result.
+    take : callable
+        Takes the number of a task and its result.
     region : callable or None
         Gives the dask array of a task's pixels, or ``None``.
     watch : TaskWatch
@@ -64,7 +70,7 @@ class ClientRun:
 
     client: Any
     folder: TaskFolder
-    handover: Handover
+    take: Callable[[int, Any], None]
     region: Callable[[int], Any] | None
     watch: Any
 
@@ -131,7 +137,7 @@ class ClientRun:
             future.release()
             # Kept of those under way alone: there may be millions.
             del self._times_sent[number]
-            self.handover.take(number, self.folder.take(number))
+            self.take(number, self.folder.take(number))
 
     def _wait(self) -> Iterator[Any]:
         with contextlib.suppress(queue.Empty):
@@ -174,3 +180,73 @@ class ClientRun:
                 raise error
             logger.warning(NO_WORKERS)
             self._last_worker = time.monotonic()
+
+
+class Patience(SchedulerPlugin):
+    """See workers that run tasks of a client as alive as long as their connection stands.
+
+    A worker whose fn holds the GIL sends no heartbeat, and after ``worker-ttl`` the scheduler restarts it: what
+    it computed is lost, again and again. Whether the process lives, the operating system knows better: the
+    connection of a dead process, or of a host that is gone, ends.
+
+    Parameters
+    ----------
+    client : str
+        Id of the client; with it the plugin ends.
+    prefix : str
+        What the keys of the tasks begin with.
+    """
+
+    def __init__(self, client: str, prefix: str) -> None:
+        self.client = client
+        self.prefix = prefix
+        self.name = f"{prefix}-patience"
+        self._looks: PeriodicCallback | None = None
+        self._scheduler: Any = None
+
+    async def start(self, scheduler: Any) -> None:
+        """Look at the workers several times in the period after which they would be taken for lost."""
+        self._scheduler = scheduler
+        if scheduler.worker_ttl:
+            self._looks = PeriodicCallback(self._look, 1000 * scheduler.worker_ttl / LOOKS_PER_TTL)
+            self._looks.start()
+
+    def _look(self) -> None:
+        vouch_for_workers(self._scheduler, self.prefix)
+
+    def remove_client(self, scheduler: Any, client: str) -> None:
+        """End with the client, even one that was killed."""
+        if client == self.client:
+            self._stop()
+            scheduler.remove_plugin(self.name)
+
+    async def close(self) -> None:
+        """End with the scheduler, or when the run is over."""
+        self._stop()
+
+    def _stop(self) -> None:
+        if self._looks is not None:
+            self._looks.stop()
+
+
+@contextlib.contextmanager
+def patient_scheduler(client: Any, prefix: str) -> Iterator[None]:
+    """Have the scheduler of a client wait for workers that run tasks whose keys begin so."""
+    plugin = Patience(client.id, prefix)
+    try:
+        client.register_plugin(plugin)
+    except Exception as error:
+        # A scheduler that does not unpickle, or has no blockbuster.
+        from dask import config
+
+        ttl = config.get("distributed.scheduler.worker-ttl", None)
+        if ttl:
+            warn_user(NOT_PATIENT.format(error=f"{type(error).__name__}: {error}", ttl=ttl))
+        yield
+        return
+    try:
+        yield
+    finally:
+        # The connection may be what failed.
+        with contextlib.suppress(Exception):
+            client.unregister_scheduler_plugin(plugin.name)

@@ -25,7 +25,7 @@ from dask.local import get_async, get_sync
 from blockbuster.compat import client_workers, pool_size
 from blockbuster.execution.code_pickle import dumps
 
-__all__ = ["Execution", "find_execution", "with_workers"]
+__all__ = ["ONE_AT_A_TIME", "Execution", "find_execution", "take_turns", "with_workers"]
 
 IN_PROCESS_CLIENT = (
     "The active dask client runs its workers inside this process (processes=False). A function that "
@@ -35,6 +35,9 @@ IN_PROCESS_CLIENT = (
 )
 
 N_TAKING_TURNS = 2
+# In the environment of a worker: all its tasks take turns.
+ONE_AT_A_TIME = "BLOCKBUSTER_ONE_AT_A_TIME"
+_turn = threading.Lock()
 _wanted: ContextVar[int | None] = ContextVar("n_workers", default=None)
 
 
@@ -195,6 +198,21 @@ def with_workers(n_workers: int | None) -> Iterator[None]:
         yield
     finally:
         _wanted.reset(token)
+
+
+def take_turns(wanted: bool) -> contextlib.AbstractContextManager[Any]:
+    """Return what only one thread of this process can be in, where that is wanted here or by the environment.
+
+    Examples
+    --------
+    >>> with take_turns(True):
+    ...     _turn.locked()
+    True
+    >>> with take_turns(False):
+    ...     _turn.locked()
+    False
+    """
+    return _turn if wanted or os.environ.get(ONE_AT_A_TIME) else contextlib.nullcontext()
 
 
 def _execution_of_client(client: Any, get: Callable[..., Any]) -> Execution:

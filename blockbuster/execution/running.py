@@ -13,7 +13,6 @@ from dask.core import flatten
 from blockbuster.compat import as_graph, callbacks_taken
 from blockbuster.errors import ends_process
 from blockbuster.execution.execution import Execution
-from blockbuster.execution.handover import Handover
 from blockbuster.execution.stopping import allow_tasks, ask_to_stop
 from blockbuster.execution.task_folder import Batch, TaskFolder, run_task
 
@@ -32,6 +31,12 @@ BROKEN_POOL = (
     '`if __name__ == "__main__":`, or use the threads scheduler.'
 )
 
+MISSING = (
+    "the scheduler has ended, but {n} of {total} tasks gave no result, the first of them {task}, and the run "
+    "does not go on without it; use one of dask's own schedulers if this one is not."
+)
+TWICE = "the scheduler gave the result of {task} twice, or without having been asked for it"
+
 
 class TaskWatch:
     """What a phase knows of its tasks that the runner does not."""
@@ -43,6 +48,71 @@ class TaskWatch:
     def blame(self) -> BaseException | None:
         """Return the error that explains why workers died, where it can be told."""
         return None
+
+
+class Handover:
+    """Hand the result of each task to the phase that waits for it, once.
+
+    Parameters
+    ----------
+    numbers : sequence of int
+        One per task, 0 or more.
+    on_result : callable
+        Called with each result.
+    describe : callable
+        Name a task in a message.
+
+    Notes
+    -----
+    Takes a byte for each number up to the largest one.
+
+    Examples
+    --------
+    >>> handover = Handover([3, 7], print, "task {}".format)
+    >>> handover.take(7, "seven")
+    seven
+    >>> try:
+    ...     handover.close()
+    ... except RuntimeError as error:
+    ...     print(str(error)[:75])
+    the scheduler has ended, but 1 of 2 tasks gave no result, the first of them
+    """
+
+    def __init__(
+        self, numbers: Sequence[int], on_result: Callable[[Any], None], describe: Callable[[int], str]
+    ) -> None:
+        self._total = len(numbers)
+        self._on_result = on_result
+        self._describe = describe
+        self._awaited = bytearray(max(numbers) + 1)
+        for number in numbers:
+            self._awaited[number] = 1
+
+    def take(self, number: int, result: Any) -> None:
+        """Take the result of a task, and pass it on.
+
+        Raises
+        ------
+        RuntimeError
+            If it was taken before.
+        """
+        if not self._awaited[number]:
+            raise RuntimeError(TWICE.format(task=self._describe(number)))
+        self._awaited[number] = 0
+        self._on_result(result)
+
+    def close(self) -> None:
+        """Assert that every task has given its result.
+
+        Raises
+        ------
+        RuntimeError
+            If one has not.
+        """
+        n_missing = sum(self._awaited)
+        if n_missing:
+            first = self._describe(self._awaited.index(1))
+            raise RuntimeError(MISSING.format(n=n_missing, total=self._total, task=first))
 
 
 def run_tasks(
@@ -102,7 +172,7 @@ def run_tasks(
             from blockbuster.execution.client_run import ClientRun
 
             assert folder is not None
-            ClientRun(execution.client, folder, handover, region, watch).run(numbers)
+            ClientRun(execution.client, folder, handover.take, region, watch).run(numbers)
         else:
             for graph, number_of in _graphs(execution, folder or batch, numbers, region):
                 if execution.tells_at_once:
