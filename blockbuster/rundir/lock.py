@@ -97,14 +97,18 @@ def hold_lock(path: str | os.PathLike[str], what: str, *, wait_seconds: float = 
     []
     """
     lock = RunLock(path, what)
-    held = False
+    held, ended = False, threading.Event()
+    beating = threading.Thread(target=_beat, args=(lock, ended), name=KIND, daemon=True)
     try:
         _acquire(lock, wait_seconds)
         held = True
         _sweep(lock)
-        with _beating(lock):
-            yield lock
+        beating.start()
+        yield lock
     finally:
+        ended.set()
+        if beating.is_alive():
+            beating.join()
         _release(lock, held)
 
 
@@ -428,6 +432,7 @@ def _exists(pid: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
+        # psutil would look into /proc, which may hide it.
         pass
     return True
 
@@ -438,21 +443,17 @@ def _take_away(lock: RunLock, path: str, found: _Found) -> bool:
     try:
         if not _claim(lock, claim) or _look(path) != found:
             return False
-        _unlink_stale(lock, path)
+        try:
+            Path(path).unlink(missing_ok=True)
+        except PermissionError as error:
+            raise PermissionError(
+                error.errno,
+                f"{lock.holder.what} cannot be locked: {path} was left by a run of another user that has ended, "
+                "and in this folder only they can remove it. Ask them, or give another write_to or stage_dir.",
+            ) from error
         return True
     finally:
         _remove_ours(lock, claim)
-
-
-def _unlink_stale(lock: RunLock, path: str) -> None:
-    try:
-        Path(path).unlink(missing_ok=True)
-    except PermissionError as error:
-        raise PermissionError(
-            error.errno,
-            f"{lock.holder.what} cannot be locked: {path} was left by a run of another user that has ended, and "
-            "in this folder only they can remove it. Ask them, or give another write_to or stage_dir.",
-        ) from error
 
 
 def _claim(lock: RunLock, claim: str) -> bool:
@@ -492,20 +493,8 @@ def _is_left(lock: RunLock, path: str) -> bool:
     return found is not None and _is_stale(lock, found) and not _take_away(lock, path, found)
 
 
-@contextlib.contextmanager
-def _beating(lock: RunLock) -> Iterator[None]:
-    """Renew the heartbeat while the block runs."""
-    ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(lock, ended), name=KIND, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join()
-
-
 def _beat(lock: RunLock, ended: threading.Event) -> None:
+    """Renew the heartbeat until the block has ended."""
     while not ended.wait(HEARTBEAT_SECONDS):
         with contextlib.suppress(OSError):
             lock.touch()
