@@ -111,7 +111,10 @@ class Attempt:
     def __enter__(self) -> Self:
         if self.directory is None:
             return self
-        before = self._dead_before(self.directory)
+        before = []
+        # The marks of those that died of this task begin with the first.
+        if os.path.lexists(self._path_of(self.directory, 0)):
+            before = [attempt for attempt in dead_attempts(self.directory) if attempt.task == self.task]
         self._before = Counter(attempt.step for attempt in before if attempt.alone)
         # A task that waits for its turn has no mark yet: it is not what the process dies of meanwhile.
         self._stack.enter_context(_turns.turn(alone=bool(before)))
@@ -122,12 +125,6 @@ class Attempt:
 
     def _path_of(self, directory: str, number: int) -> str:
         return os.path.join(directory, ATTEMPTS, f"{self.task}.{number}{SUFFIX}")
-
-    def _dead_before(self, directory: str) -> list[DeadAttempt]:
-        """Read the marks of those that died of this task; with the first mark they begin."""
-        if not os.path.lexists(self._path_of(directory, 0)):
-            return []
-        return [attempt for attempt in dead_attempts(directory) if attempt.task == self.task]
 
     def _mark(self, directory: str) -> None:
         """Make the first file that is not there."""

@@ -97,13 +97,10 @@ class ClientRun:
                     n_room = max(0, self._window - len(self._under_way))
                     self._send(list(itertools.islice(waiting, n_room)))
             finally:
-                self._cancel()
-
-    def _cancel(self) -> None:
-        # Known by their keys: Ctrl-C may come between the sending of tasks and the note that they are under way.
-        # The connection may be what failed.
-        with contextlib.suppress(Exception):
-            cancel_tasks(self.client, self.prefix)
+                # By their keys: Ctrl-C may come between the sending of tasks and the note that they are under
+                # way. The connection may be what failed.
+                with contextlib.suppress(Exception):
+                    cancel_tasks(self.client, self.prefix)
 
     def _send(self, numbers: list[int]) -> None:
         if not numbers:

@@ -128,14 +128,16 @@ def make_local_cluster(
         n_workers = max(1, min(_n_cpus() // threads_per_worker, memory_bytes // MIN_WORKER_BYTES))
     if memory_limit == "auto":
         memory_limit = memory_bytes // n_workers
-    kwargs = {**_at_home(kwargs), "worker_class": _nanny(gpus), **kwargs}
+    # Whoever reaches its scheduler can have anything run.
+    host = {} if {"host", "interface"} & kwargs.keys() else {"host": LOOPBACK}
+    own = {**host, "dashboard_address": f"{LOOPBACK}:0", "worker_class": _nanny(gpus)}
     with _missing_guard_told():
         cluster = LocalCluster(
             n_workers=n_workers,
             threads_per_worker=threads_per_worker,
             memory_limit=memory_limit,
             processes=True,
-            **kwargs,
+            **{**own, **kwargs},
         )
     try:
         return Client(cluster), cluster
@@ -170,12 +172,6 @@ def _missing_guard_told() -> Iterator[None]:
             raise
         finally:
             os.environ.pop(NO_GUARD_MARK, None)
-
-
-def _at_home(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """Where a cluster listens unless it is told: whoever reaches its scheduler can have anything run."""
-    host = {} if {"host", "interface"} & kwargs.keys() else {"host": LOOPBACK}
-    return {**host, "dashboard_address": f"{LOOPBACK}:0"}
 
 
 def _check_count(value: Any, name: str) -> None:

@@ -214,15 +214,11 @@ def _read_enum(value: enum.Enum, notes: Notes) -> Content:
 def _read_partial(value: functools.partial[Any], notes: Notes) -> Content:
     edges = [(f"argument {i}", argument) for i, argument in enumerate(value.args)]
     edges += [(f"keyword {name}", value.keywords[name]) for name in value.keywords]
-    if len(value.keywords) > 1 and _takes_any_keyword(value.func):
+    code = getattr(value.func, "__code__", None)
+    # A function that takes any keyword may see their order.
+    if len(value.keywords) > 1 and (code is None or code.co_flags & inspect.CO_VARKEYWORDS):
         edges.append(("order of keywords", tuple(value.keywords)))
     return Content("partial", [*edges, *_attributes(vars(value)), ("function", value.func)])
-
-
-def _takes_any_keyword(function: Any) -> bool:
-    """Return whether a function may see the order of the keywords that it is given."""
-    code = getattr(function, "__code__", None)
-    return code is None or bool(code.co_flags & inspect.CO_VARKEYWORDS)
 
 
 def _read_method(value: types.MethodType, notes: Notes) -> Content:

@@ -393,7 +393,13 @@ def _uptime() -> float:
 def _start_time(pid: int) -> int | float | None:
     """When a process started, `DEAD`, or ``None`` where that cannot be told."""
     if sys.platform == "linux":
-        return _start_ticks(pid)
+        fields = _process_status(pid)
+        if fields is None:
+            return None if _exists(pid) else DEAD
+        state, n_threads, start = fields[0], int(fields[17]), int(fields[19])
+        # Killed, but its parent has not asked for it yet. Threads may outlive the first one. Clock ticks from
+        # the boot to its start: no change of the clock moves them.
+        return DEAD if state in (b"Z", b"X") and n_threads <= 1 else start
     import psutil
 
     try:
@@ -403,16 +409,6 @@ def _start_time(pid: int) -> int | float | None:
         return DEAD
     except psutil.Error:
         return None
-
-
-def _start_ticks(pid: int) -> int | None:
-    """Clock ticks from the boot to a process's start: no change of the clock moves them."""
-    fields = _process_status(pid)
-    if fields is None:
-        return None if _exists(pid) else DEAD
-    state, n_threads, start = fields[0], int(fields[17]), int(fields[19])
-    # Killed, but its parent has not asked for it yet. Threads may outlive the first one.
-    return DEAD if state in (b"Z", b"X") and n_threads <= 1 else start
 
 
 def _process_status(pid: int) -> list[bytes] | None:
