@@ -25,6 +25,7 @@ __all__ = [
     "vram_bytes_or_warn",
 ]
 
+ROOT = Path("/")
 # cgroup v1 writes "no limit" as the largest whole page below 2**63.
 NO_LIMIT_BYTES = 2**60
 
@@ -44,17 +45,11 @@ CGROUP_V2 = CgroupFiles(("memory.max", "memory.high"), "memory.current", "inacti
 CGROUP_V1 = CgroupFiles(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
 
 
-def free_ram_bytes(root: str | Path = "/") -> int:
+def free_ram_bytes() -> int:
     """RAM that this process can still allocate, in bytes.
 
     The least of what the operating system, the container, the batch system and the process's
     own limit leave; see `ram_limits` for each of them.
-
-    Parameters
-    ----------
-    root : str or Path
-        Folder that holds ``proc`` and ``sys``. Where they are missing (macOS, Windows) there
-        is no container limit to respect.
 
     Returns
     -------
@@ -70,16 +65,11 @@ def free_ram_bytes(root: str | Path = "/") -> int:
     >>> free_ram_bytes() > 0
     True
     """
-    return max(0, min(ram_limits(root).values()))
+    return max(0, min(ram_limits().values()))
 
 
-def ram_limits(root: str | Path = "/") -> dict[str, int]:
+def ram_limits() -> dict[str, int]:
     """Each source's answer to how much RAM this process can still have.
-
-    Parameters
-    ----------
-    root : str or Path
-        Folder that holds ``proc`` and ``sys``.
 
     Returns
     -------
@@ -103,20 +93,21 @@ def ram_limits(root: str | Path = "/") -> dict[str, int]:
     address_space = _address_space_limit_bytes()
     limits = {
         "system": int(psutil.virtual_memory().available),
-        "cgroup": cgroup_free_bytes(root),
+        "cgroup": cgroup_free_bytes(ROOT),
         "slurm": None if slurm is None else slurm - held.rss,
         "rlimit": None if address_space is None else address_space - held.vms,
     }
     return {source: n_bytes for source, n_bytes in limits.items() if n_bytes is not None}
 
 
-def cgroup_free_bytes(root: str | Path = "/") -> int | None:
+def cgroup_free_bytes(root: Path) -> int | None:
     """Memory left to this process's control group and to every group above it.
 
     Parameters
     ----------
-    root : str or Path
-        Folder that holds ``proc/self/cgroup`` and ``sys/fs/cgroup``.
+    root : Path
+        Folder that holds ``proc/self/cgroup`` and ``sys/fs/cgroup``. Where they are missing (macOS, Windows)
+        there is no limit to respect.
 
     Returns
     -------
@@ -133,10 +124,10 @@ def cgroup_free_bytes(root: str | Path = "/") -> int | None:
 
     Examples
     --------
-    >>> cgroup_free_bytes("/folder/that/does/not/exist") is None
+    >>> cgroup_free_bytes(Path("/folder/that/does/not/exist")) is None
     True
     """
-    levels = (_level_free_bytes(folder, files) for folder, files in _cgroup_levels(Path(root)))
+    levels = (_level_free_bytes(folder, files) for folder, files in _cgroup_levels(root))
     return min((free for free in levels if free is not None), default=None)
 
 
@@ -173,23 +164,13 @@ def slurm_limit_bytes(environ: Mapping[str, str]) -> int | None:
     return per_cpu * next((n for n in counts if n), 1)
 
 
-def free_vram_bytes(device: int | None = None) -> int | None:
-    """Free memory of a GPU in bytes, asked through CuPy.
-
-    Parameters
-    ----------
-    device : int or None
-        CUDA device number. ``None``: CuPy's current device.
+def free_vram_bytes() -> int | None:
+    """Free memory of CuPy's current GPU in bytes.
 
     Returns
     -------
     int or None
         Bytes. ``None``: CuPy is not installed, or it finds no driver or no device.
-
-    Raises
-    ------
-    ValueError
-        If there are GPUs but none with this number.
 
     Notes
     -----
@@ -202,7 +183,7 @@ def free_vram_bytes(device: int | None = None) -> int | None:
     >>> free is None or free > 0
     True
     """
-    return _ask_cupy(device)[0]
+    return _ask_cupy()[0]
 
 
 def vram_bytes_or_warn() -> int | None:
@@ -216,7 +197,7 @@ def vram_bytes_or_warn() -> int | None:
     >>> free is None or free > 0
     True
     """
-    free, missing = _ask_cupy(None)
+    free, missing = _ask_cupy()
     if free is None:
         warn_user(
             f"use_gpu=True, but CuPy {missing} (or [gpu-cuda13], to match the driver); "
@@ -225,8 +206,8 @@ def vram_bytes_or_warn() -> int | None:
     return free
 
 
-def _ask_cupy(device: int | None) -> tuple[int | None, str]:
-    """Return a device's free bytes, or None and what is missing."""
+def _ask_cupy() -> tuple[int | None, str]:
+    """Return the current GPU's free bytes, or None and what is missing."""
     install = "python -m pip install 'blockbuster-tiles[gpu-cuda12]'"
     try:
         import cupy
@@ -235,10 +216,9 @@ def _ask_cupy(device: int | None) -> tuple[int | None, str]:
             return None, f"is not installed: {install}"
         return None, f"cannot be imported ({error}): {install}"
     try:
-        n_devices = cupy.cuda.runtime.getDeviceCount()
-        if n_devices and device is not None and not 0 <= device < n_devices:
-            raise ValueError(f"device is {device}; this machine's GPUs are numbered 0 to {n_devices - 1}.")
-        return int(cupy.cuda.Device(device).mem_info[0]), ""
+        # Raises where there is none.
+        cupy.cuda.runtime.getDeviceCount()
+        return int(cupy.cuda.Device().mem_info[0]), ""
     except cupy.cuda.runtime.CUDARuntimeError as error:
         return None, f"finds no NVIDIA GPU ({error}): install the GPU's driver, and {install}"
 

@@ -20,7 +20,6 @@ def choose_bricks(
     read_unit: Sequence[int],
     n_workers: int,
     *,
-    most_voxels: int = BRICK_VOXELS,
     most_units: int | None = None,
 ) -> BrickGrid:
     """Choose bricks that are cheap to read and many enough to keep the workers busy.
@@ -33,10 +32,8 @@ def choose_bricks(
         Per axis the length of what storage decodes at once.
     n_workers : int
         How many tasks run at once.
-    most_voxels : int
-        A brick has at most this many voxels, unless one tile has more.
     most_units : int, optional
-        And covers at most this many units of what is decoded at once.
+        A brick covers at most this many units of what is decoded at once.
 
     Returns
     -------
@@ -45,7 +42,7 @@ def choose_bricks(
     """
     for bricks_per_worker in BRICKS_PER_WORKER:
         share = -(-math.prod(grid.shape) // (bricks_per_worker * max(1, n_workers)))
-        voxels = min(most_voxels, share)
+        voxels = min(BRICK_VOXELS, share)
 
         def fits(counts: Sequence[int], voxels: int = voxels) -> bool:
             extent = _extent(grid, counts)

@@ -40,20 +40,18 @@ def hold_small(source: Source) -> Source:
         return source
 
 
-def sample_pixels(source: Source, most_voxels: int | None = None) -> np.ndarray:
+def sample_pixels(source: Source) -> np.ndarray:
     """Read pieces spread evenly over an image.
 
     Parameters
     ----------
     source : Source
         The image.
-    most_voxels : int, optional
-        At most about so many are read; ``None``: 16 million.
 
     Returns
     -------
     (n,) ndarray
-        Finite pixels; the whole image where it is small. The same at every call.
+        Finite pixels, about 16 million at most; the whole image where it is small. The same at every call.
 
     Notes
     -----
@@ -62,15 +60,14 @@ def sample_pixels(source: Source, most_voxels: int | None = None) -> np.ndarray:
     touch. Beside the sample one chunk at a time is in memory: as it is stored, decoded, and the
     least box of its pieces.
     """
-    return finite_pixels(source.read_together(choose_pieces(source, most_voxels)))
+    return finite_pixels(source.read_together(choose_pieces(source)))
 
 
-def choose_pieces(source: Source, most_voxels: int | None = None) -> list[Box]:
+def choose_pieces(source: Source) -> list[Box]:
     """Choose boxes spread evenly over an image, or all of a small one; the same at every call."""
-    most_voxels = SAMPLE_VOXELS if most_voxels is None else most_voxels
-    if math.prod(source.shape) <= most_voxels:
+    if math.prod(source.shape) <= SAMPLE_VOXELS:
         return [tuple(slice(0, n) for n in source.shape)]
-    room = most_voxels // SAMPLE_PIECES
+    room = SAMPLE_VOXELS // SAMPLE_PIECES
     side = math.isqrt(room)
     # The last axes are long.
     box = [1] * len(source.shape)

@@ -87,7 +87,7 @@ def test_real_image(real_images):
 
 def test_a_large_image_is_sampled_all_over_and_in_the_same_way_each_time(monkeypatch):
     """The sample has its size in one place; a smaller one makes a large image of a small one."""
-    monkeypatch.setattr(sample.sample_pixels, "__defaults__", (2**14,))
+    monkeypatch.setattr(sample, "SAMPLE_VOXELS", 2**14)
     ramp = np.add.outer(np.arange(600.0), np.arange(800.0))
     found = intensity_percentiles(ramp, (1, 50, 99))
     assert found == intensity_percentiles(ramp, (1, 50, 99))

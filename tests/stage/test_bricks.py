@@ -32,7 +32,9 @@ def most_tiles(bricks):
 @given(grids_and_units(), st.integers(1, 8), st.integers(1, 10**4))
 def test_chosen_brick_fits_the_limit_or_is_one_tile(grid_and_unit, n_workers, most_voxels):
     grid, unit = grid_and_unit
-    bricks = choose_bricks(grid, unit, n_workers, most_voxels=most_voxels)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blockbuster.stage.bricks.BRICK_VOXELS", most_voxels)
+        bricks = choose_bricks(grid, unit, n_workers)
     assert bricks.grid == grid
     assert all(1 <= n <= whole for n, whole in zip(bricks.tiles_per_brick, grid.grid_shape, strict=True))
     assert most_tiles(bricks) == 1 or math.prod(bricks.brick_shape) <= most_voxels

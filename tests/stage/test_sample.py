@@ -20,6 +20,13 @@ from blockbuster.source import Source, open_source
 from blockbuster.stage.sample import SAMPLE_PIECES, hold_small, sample_pixels
 
 
+def sample_of(source, most):
+    """Sample an image as if that many voxels were the most that are read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blockbuster.stage.sample.SAMPLE_VOXELS", most)
+        return sample_pixels(source)
+
+
 class Counting(Source):
     """A source that counts what is read."""
 
@@ -41,18 +48,18 @@ def test_sample_is_bounded_spread_and_the_same_at_every_call(shape):
     axis = int(np.argmax(shape))
     along = np.arange(shape[axis]).reshape([-1 if i == axis else 1 for i in range(len(shape))])
     image = Counting(np.broadcast_to(along, shape))
-    pixels = sample_pixels(image, most)
+    pixels = sample_of(image, most)
     assert most / 8 <= pixels.size <= most
     assert image.n_read == pixels.size
     quarters = np.bincount(4 * pixels // shape[axis], minlength=4)
     assert quarters.min() >= pixels.size / 4 / 3
-    assert np.array_equal(pixels, sample_pixels(image, most))
+    assert np.array_equal(pixels, sample_of(image, most))
 
 
 def test_sample_of_a_large_image_finds_otsus_threshold():
     random = np.random.default_rng(1)
     image = np.where(random.random((1000, 1000)) < 0.3, 800, 200) + random.integers(0, 200, (1000, 1000))
-    sample = sample_pixels(open_source(image), 2**16)
+    sample = sample_of(open_source(image), 2**16)
     assert sample.size <= 2**16
     assert threshold_otsu(sample) == pytest.approx(threshold_otsu(image), abs=20)
 
@@ -65,7 +72,7 @@ def test_sample_reads_few_pieces_of_a_dask_image():
         return block
 
     image = da.zeros((3000, 3000), chunks=(100, 100), dtype="uint8").map_blocks(load, meta=np.empty((0, 0), "u1"))
-    sample_pixels(open_source(image), 2**14)
+    sample_of(open_source(image), 2**14)
     assert len(seen) <= 4 * SAMPLE_PIECES
 
 
@@ -73,7 +80,7 @@ def test_sample_reads_few_pieces_of_a_dask_image():
 def test_no_chunk_is_decoded_twice_for_a_sample(tmp_path, chunks):
     image = np.random.default_rng(0).integers(0, 200, (600, 500)).astype("uint8")
     array, reads = counted(tmp_path / "image.zarr", image, chunks)
-    pixels = sample_pixels(open_source(array), 2**14)
+    pixels = sample_of(open_source(array), 2**14)
     assert 2**14 / 8 <= pixels.size <= 2**14
     assert 0 < sum(reads.values()) <= SAMPLE_PIECES
     assert set(reads.values()) == {1}
@@ -118,7 +125,7 @@ def test_pieces_of_one_huge_dask_chunk_are_kept_without_it():
     tracemalloc.start()
     try:
         with dask.config.set(scheduler="synchronous"):
-            sample = sample_pixels(open_source(blocks), 2**14)
+            sample = sample_of(open_source(blocks), 2**14)
         most = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -132,7 +139,7 @@ def test_edges_of_chunks_are_added_up_once_for_an_axis_and_not_for_every_piece(t
     array, _ = counted(tmp_path / "image.zarr", np.ones((600, 500), "uint8"), (60, 50))
     added, add = [], np.cumsum
     monkeypatch.setattr(np, "cumsum", lambda lengths: added.append(1) or add(lengths))
-    sample_pixels(open_source(array), 2**14)
+    sample_of(open_source(array), 2**14)
     assert len(added) == 2
 
 
