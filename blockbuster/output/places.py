@@ -358,10 +358,9 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     if "://" in os.fspath(path):
         raise ValueError(f"path is {show_url(os.fspath(path))!r}; reports are read from a file system.")
     folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
-    levels = [os.path.join(folder, kind.finest) for kind in KINDS]
-    return RunReport.read(
-        next((level for level in levels if os.path.isfile(os.path.join(level, REPORT))), folder)
-    )
+    levels = [str(Path(folder, kind.finest)) for kind in KINDS]
+    written = [level for level in levels if os.path.isfile(os.path.join(level, REPORT))]
+    return RunReport.read(written[0] if written else folder)
 
 
 def check_independent(place: OutputPlace) -> None:
