@@ -69,8 +69,9 @@ def tile_process(
     level : int
         Pyramid level when `image` is a path.
     use_gpu : bool
-        Size ``"auto"`` tiles by free GPU memory, and call fn for one tile of a process at a time. Without a dask
-        client two tasks of one tile take turns, so that one reads while the other evaluates.
+        Size ``"auto"`` tiles by free GPU memory, and call fn for one tile of a process at a time.
+        Without a dask client two tasks of one tile take turns, so that one reads while the other
+        evaluates.
     compute : bool
         Return a NumPy array now.
     progress : bool
@@ -78,8 +79,8 @@ def tile_process(
     write_to : path, optional
         A zarr group on the file system that takes the labels; made where it does not exist.
     output_component : str
-        Name of the label array inside `write_to`. In an OME-Zarr image ``"labels/NAME"``: an OME-NGFF label image
-        with the levels, axes and scales of the image, listed among its labels.
+        Name of the label array inside `write_to`. In an OME-Zarr image ``"labels/NAME"``: an
+        OME-NGFF label image with the levels, axes and scales of the image, listed among its labels.
     sequential_labels : bool
         Number the objects 1..N. Otherwise ids are unique, but there may be gaps.
     skip_empty : bool
@@ -87,8 +88,8 @@ def tile_process(
     empty_threshold : float, optional
         ``None``: Otsu's threshold of a bounded sample, lowered where background does not reach it.
     stage_dir : path, optional
-        Folder for the temporary stage. ``None``: beside `write_to`, else beside the input where that can be
-        written to, else the system's temporary directory.
+        Folder for the temporary stage. ``None``: beside `write_to`, else beside the input where
+        that can be written to, else the system's temporary directory.
     keep_stage : bool
         Keep the stage after success. After a failure it is kept where `write_to` or `stage_dir`
         gives it a place, so that ``resume=True`` can continue.
@@ -96,38 +97,42 @@ def tile_process(
         Log each tile's position and shape.
     axes : str, optional
         One letter per axis, e.g. ``"tzyx"``; read from the metadata of an OME-Zarr store. Axes
-        ``t`` and ``c`` get no halo and labels are never joined across them: an id that fn gives again at
-        another time, or in another channel, is another object, inside a tile too.
+        ``t`` and ``c`` get no halo and labels are never joined across them: an id that fn gives
+        again at another time, or in another channel, is another object, inside a tile too.
     merge : {"touch", "agree", "none"}
-        Which labels are one object: ``"touch"``: those that touch across a seam, right for separated objects
-        and for thresholds. ``"agree"``: those that touch and of which the two tiles predict the same in the
-        halo that both have seen, right for dense tissue. ``"none"``: no two, every tile keeps its own.
+        Which labels are one object: ``"touch"``: those that touch across a seam, right for
+        separated objects and for thresholds. ``"agree"``: those that touch and of which the two
+        tiles predict the same in the halo that both have seen, right for dense tissue. ``"none"``:
+        no two, every tile keeps its own.
     min_agreement : float
-        For ``merge="agree"``: least intersection over union, 0 to 1, taken over the connected pieces, inside
-        the region that both tiles predicted, that contain the touching voxels. 0 is the same as ``"touch"``.
-        Without a halo across a seam, the two planes that touch are compared, laid on each other.
+        For ``merge="agree"``: least intersection over union, 0 to 1, taken over the connected
+        pieces, inside the region that both tiles predicted, that contain the touching voxels. 0 is
+        the same as ``"touch"``. Without a halo across a seam, the two planes that touch are
+        compared, laid on each other.
     connectivity : int, optional
-        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: 1, and ndim with
-        ``merge="agree"``.
+        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: 1, and
+        ndim with ``merge="agree"``.
     merge_axes : str, optional
-        Axes along which labels are joined, e.g. ``"yx"``; ``None``: all but t and c. Along the others every
-        position has objects of its own, whatever the length of tiles there.
+        Axes along which labels are joined, e.g. ``"yx"``; ``None``: all but t and c. Along the
+        others every position has objects of its own, whatever the length of tiles there.
     resume : bool
-        Continue an interrupted run from its stage, with its tiles, threshold and tasks; a stage that another
-        image, function or setting made is refused. Begins anew where there is none, and returns a finished
-        output of the very same call at once. Needs `write_to` or `stage_dir`.
+        Continue an interrupted run from its stage, with its tiles, threshold and tasks; a stage
+        that another image, function or setting made is refused. Begins anew where there is none,
+        and returns a finished output of the very same call at once. Needs `write_to` or
+        `stage_dir`.
     fn_version : str, optional
-        Stands for fn where its code cannot be read (compiled code, network weights): two functions of one
-        name with the same string are taken to be the same. Given for the first time, it continues a run of a
-        function whose code is the same, and whose files, lists and the like are not.
+        Stands for fn where its code cannot be read (compiled code, network weights): two functions
+        of one name with the same string are taken to be the same. Given for the first time, it
+        continues a run of a function whose code is the same, and whose files, lists and the like
+        are not.
     overwrite : bool
-        Replace an existing label array, once the new one is complete; start anew where an unfinished stage
-        lies.
+        Replace an existing label array, once the new one is complete; start anew where an
+        unfinished stage lies.
     retries : int
         How often a tile that failed, in fn or while it was read, is tried again.
     on_error : {"raise", "skip"}
-        ``"raise"``: stop at the first failed tile, and keep what is finished. ``"skip"``: failed tiles become
-        background, and are listed in the report and a warning.
+        ``"raise"``: stop at the first failed tile, and keep what is finished. ``"skip"``: failed
+        tiles become background, and are listed in the report and a warning.
     tiles_per_task : int, optional
         How many neighbouring tiles are read, scheduled and stored together; ``None``: chosen. It
         never changes the result.
@@ -137,22 +142,24 @@ def tile_process(
     Returns
     -------
     numpy.ndarray or dask.array.Array
-        Labels of the image's shape, without a channel axis that `channel` or fn took away, int32, or int64 for
-        more than 2**31 - 1 objects: a dask array backed by `write_to` when that is given and `compute` is not,
-        else a NumPy array.
+        Labels of the image's shape, without a channel axis that `channel` or fn took away, int32,
+        or int64 for more than 2**31 - 1 objects: a dask array backed by `write_to` when that is
+        given and `compute` is not, else a NumPy array.
 
     Raises
     ------
     TypeError, ValueError, FileExistsError, FileNotFoundError
-        For the arguments, all in one message, before any work; also if `resume` finds the stage of another
-        run, or finished work lies in the stage and neither `resume` nor `overwrite` was given.
+        For the arguments, all in one message, before any work; also if `resume` finds the stage of
+        another run, or finished work lies in the stage and neither `resume` nor `overwrite` was
+        given.
     TileError
         If fn fails on a tile, or returns something else than labels.
     PermissionError
-        If another user made the stage, or the lock of a run that has ended and in whose folder only they can
-        remove it.
+        If another user made the stage, or the lock of a run that has ended and in whose folder only
+        they can remove it.
     RuntimeError
-        If a dask client is active whose workers live in this process, or another run makes this output now.
+        If a dask client is active whose workers live in this process, or another run makes this
+        output now.
     OSError
         If the disk is full, or a staged file is missing or damaged.
 

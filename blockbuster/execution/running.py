@@ -18,7 +18,8 @@ from blockbuster.execution.task_folder import Batch, TaskFolder, run_task
 
 __all__ = ["TaskWatch", "max_keys", "run_tasks"]
 
-# dask holds 3 to 5 kB for each key of a graph. Between two graphs a worker may wait for another's last task.
+# dask holds 3 to 5 kB for each key of a graph. Between two graphs a worker may wait for another's
+# last task.
 KEYS_PER_GRAPH = 4096
 # For each worker, however many keys they have.
 MIN_TASKS_PER_GRAPH = 2
@@ -141,11 +142,12 @@ def run_tasks(
     directory : str
         A directory that every worker sees.
     on_result : callable
-        Called once for each number, in this process, as tasks end, in any order. If it raises, no new task
-        starts, the running ones are waited for (except those of a client), and the exception is passed on.
+        Called once for each number, in this process, as tasks end, in any order. If it raises, no
+        new task starts, the running ones are waited for (except those of a client), and the
+        exception is passed on.
     region : callable, optional
-        Gives for a number the dask array of one chunk whose pixels enter the task through its graph, which
-        is taken as it is; ``None`` for a task that reads its own.
+        Gives for a number the dask array of one chunk whose pixels enter the task through its
+        graph, which is taken as it is; ``None`` for a task that reads its own.
     watch : TaskWatch, optional
         Explains what went wrong where workers die.
 
@@ -156,9 +158,9 @@ def run_tasks(
 
     Notes
     -----
-    However many tasks there are, and keys in the graphs of their pixels, only so many at a time are known to
-    dask: some thousands locally, or two tasks for each worker where these have more, and a few tasks per
-    thread of a client's workers.
+    However many tasks there are, and keys in the graphs of their pixels, only so many at a time are
+    known to dask: some thousands locally, or two tasks for each worker where these have more, and a
+    few tasks per thread of a client's workers.
     """
     if not len(numbers):
         return
@@ -176,7 +178,8 @@ def run_tasks(
         else:
             for graph, number_of in _graphs(execution, folder or batch, numbers, region):
                 if execution.tells_at_once:
-                    # Ours are told to dask: of those that are active another thread may take any away.
+                    # Ours are told to dask: of those that are active another thread may take any
+                    # away.
                     with callbacks_taken() as theirs:
                         callbacks = [_handing_over(number_of, handover), *theirs]
                         execution.get(graph, list(number_of), callbacks=callbacks, **execution.options)
@@ -191,7 +194,8 @@ def run_tasks(
         ask_to_stop(directory)
         asked = error.__context__
         if type(error) is RuntimeError and asked is not None and ends_process(asked):
-            # What a signal's handler raises as threading takes a lock, it answers with "release unlocked lock".
+            # What a signal's handler raises as threading takes a lock, it answers with "release
+            # unlocked lock".
             raise asked from None
         raise
     finally:
@@ -211,7 +215,7 @@ def _graphs(
     numbers: Sequence[int],
     region: Callable[[int], Any] | None,
 ) -> Iterator[tuple[dict[Any, Any], dict[Any, int]]]:
-    """Cut the tasks into graphs, each with the numbers of its tasks by their keys, and made when it is needed."""
+    """Cut the tasks into graphs, made as needed, each with the numbers of its tasks by key."""
     most_tasks = KEYS_PER_GRAPH if execution.tells_at_once else TASKS_WITHOUT_WORD * execution.n_workers
     least_tasks = MIN_TASKS_PER_GRAPH * execution.n_workers
     name = f"blockbuster-{uuid.uuid4().hex}"

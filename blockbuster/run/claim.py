@@ -1,4 +1,4 @@
-"""What a run finds on disk: a stage to continue, a finished output, or things that are in the way."""
+"""What a run finds on disk: a stage to continue, a finished output, or what is in the way."""
 
 from __future__ import annotations
 
@@ -77,7 +77,8 @@ class Claim:
     directory : str
         The stage directory.
     run : str
-        Name of the run, the same for all calls that continue it; empty for one that cannot be continued.
+        Name of the run, the same for all calls that continue it; empty for one that cannot be
+        continued.
     fingerprint : dict
         The image, the function and the settings.
     resumes : bool
@@ -125,8 +126,8 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
     RuntimeError
         If another process makes the same output now.
     FileExistsError
-        If the output is there, an unfinished stage is there and `resume` was not asked for, or something of
-        others lies at either place.
+        If the output is there, an unfinished stage is there and `resume` was not asked for, or
+        something of others lies at either place.
     ValueError
         If the stage is that of another image, function or setting, or holds a symbolic link.
     PermissionError
@@ -148,7 +149,7 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
 
 
 def _keep_growth(claim: Claim) -> None:
-    """Journal what fn appended to after the last task was, so that a later call knows that it was fn."""
+    """Journal what fn appended to after the last task, so that a later call knows it was fn."""
     with contextlib.suppress(OSError, RuntimeError):
         claim.check_locks()  # or the stage may be another run's by now
         grown = claim.growth.look()
@@ -216,7 +217,7 @@ class _Claimant:
         return dataclasses.replace(claim, growth=function.growth)
 
     def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
-        """Return the report of an output that this very call would make; refuse any other that is there."""
+        """Return the report of an output that this very call would make; refuse any other."""
         report, reason = _report_of(place) if self.plan.options.resume else (None, "")
         differences = [reason]
         if report is not None:
@@ -264,7 +265,7 @@ class _Claimant:
     def _fn_before(
         self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]
     ) -> tuple[dict[str, str], bool]:
-        """Return the parts of fn as they were when a run began, as far as it can be told that fn changed them.
+        """Return the parts of fn as they were when a run began, as far as fn itself changed them.
 
         Besides, say whether `fn_version`, which was not given, could stand for the rest.
         """
@@ -356,7 +357,7 @@ def _parts_of(function: FunctionIdentity) -> dict[str, str]:
 
 
 def _grown_in(path: str) -> dict[str, int]:
-    """Read what fn was seen to append to by those who worked on a stage, and the size that it had at first."""
+    """Read what fn was seen to append to while a stage was worked on, and its size at first."""
     grown: dict[str, int] = {}
     for record in read_journal(path, "grown"):
         grown = record["grown"] | grown
@@ -364,7 +365,7 @@ def _grown_in(path: str) -> dict[str, int]:
 
 
 def _fingerprint_of(path: str, manifest: dict[str, Any]) -> Fingerprint:
-    """Return the fingerprint that a stage began with, and the `fn_version` that stands for fn since."""
+    """Return the fingerprint that a stage began with, with the `fn_version` given since."""
     fingerprint: Fingerprint = dict(manifest.get("fingerprint", {}))
     for record in read_journal(path, "vouched"):
         fingerprint["fn"] = record["vouched"]
@@ -372,7 +373,7 @@ def _fingerprint_of(path: str, manifest: dict[str, Any]) -> Fingerprint:
 
 
 def _vouched_for(path: str, old: Fingerprint, known: Fingerprint) -> Fingerprint:
-    """Journal the `fn_version` that is given for the first time, which stands for fn from now on."""
+    """Journal an `fn_version` given for the first time, which stands for fn from now on."""
     if "fn_version" not in known["fn"] or "fn_version" in old["fn"]:
         return old
     with Journal(path) as journal:

@@ -220,7 +220,7 @@ def _pass_by(_number: int, _checksum: str) -> None:
 
 @contextlib.contextmanager
 def progress_bar(shown: bool, name: str, total: int, unit: str = "tile") -> Iterator[Callable[[int], Any]]:
-    """Show progress, or nothing; and where kernels are compiled, which nobody expects, that this happens once."""
+    """Show progress where it is wanted, and that kernels are compiled, which nobody expects."""
     if not shown:
         with told_of_compiling(_log_compiling):
             yield bool

@@ -105,7 +105,7 @@ class RunOptions:
     return_report: bool = False
 
     def parsed(self, faults: Faults) -> RunOptions:
-        """Return them with plain values where these depend on nothing else; one at fault has its default."""
+        """Return plain values for all that depend on nothing else; one at fault has its default."""
         values: dict[str, Any] = {}
         for name, parse in PARSERS.items():
             values[name] = getattr(RunOptions, name)
@@ -181,7 +181,7 @@ def resolve_tile_lengths(
 
 
 def _check_n_tiles(numbers: list[int]) -> None:
-    """Refuse more tiles than a run can keep count of; the lengths of those along an axis are listed."""
+    """Refuse more tiles than a run can keep count of; it lists the lengths along each axis."""
     n_tiles = math.prod(numbers)
     if n_tiles > MAX_TILES or max(numbers) > MAX_TILES_ALONG_AXIS:
         raise ValueError(
@@ -296,7 +296,7 @@ def resolve_merge_axes(merge_axes: Any, axes: str | None, ndim: int, channel_axi
 
 
 def resolve_connectivity(connectivity: Any, ndim: int, merge: str) -> int:
-    """Check `connectivity`; ``None`` is 1, and `ndim` where agreement guards against joining too much."""
+    """Check `connectivity`; ``None`` is 1, or `ndim` where agreement keeps objects apart."""
     if connectivity is None:
         return max(1, ndim) if merge == "agree" else 1
     number = resolve_count(connectivity, "connectivity", 1)

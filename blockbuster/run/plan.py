@@ -84,8 +84,8 @@ class RunPlan:
     execution : Execution
         Where tasks run.
     geometry : Geometry or None
-        Axes, units and scales of the labels, and of the levels of a label image; ``None`` where they are not
-        known, or nothing is written.
+        Axes, units and scales of the labels, and of the levels of a label image; ``None`` where
+        they are not known, or nothing is written.
 
     Examples
     --------
@@ -137,7 +137,7 @@ class RunPlan:
 
     @property
     def is_resumable(self) -> bool:
-        """Whether a later call can find the stage: its place comes from `write_to` or `stage_dir`."""
+        """Whether a later call can find the stage, by `write_to` or `stage_dir`."""
         return self.place is not None or self.options.stage_dir is not None
 
     @functools.cached_property
@@ -368,7 +368,7 @@ def _check_picklable(fn: Any, execution: Execution) -> None:
 
 
 def _check_sendable(plan: RunPlan) -> None:
-    """Refuse an image that only this process has open; what lies in its memory is stored for the others."""
+    """Refuse an image that only this process has open, unless it is in memory and gets stored."""
     source = plan.source
     if plan.execution.in_process or source.in_memory or not plan.bricks.n_bricks:
         return

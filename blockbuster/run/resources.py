@@ -1,4 +1,4 @@
-"""Bound what a run takes of memory and disk, and warn where that may be too much, before fn runs."""
+"""Bound what a run takes of memory and disk, and warn where that may be too much."""
 
 from __future__ import annotations
 
@@ -36,25 +36,29 @@ MAX_WORKER_SHARE = 0.8
 # A client has at most four for each thread of its workers, and eight at least.
 TASKS_ON_CLIENT_PER_WORKER = 8
 
-# The interpreter with numpy, numba, zarr and dask imported and every kernel loaded: 110 MB of its own, and 150
-# where xarray and pandas are installed, which dask imports; and 100 to 160 MB of libraries' files, of which the
-# system maps as much as it likes, measured with Python 3.11 and 3.13 on 64-bit Linux.
+# The interpreter with numpy, numba, zarr and dask imported and every kernel loaded: 110 MB of its
+# own, and 150 where xarray and pandas are installed, which dask imports; and 100 to 160 MB of
+# libraries' files, of which the system maps as much as it likes, measured with Python 3.11 and 3.13
+# on 64-bit Linux.
 BASE_BYTES = 345_000_000
-# Stretches of a group of tiles, planes at the seams, and what is stored; less than this but in noise.
+# Stretches of a group of tiles, planes at the seams, and what is stored; less than this but in
+# noise.
 STAGE_BYTES_PER_VOXEL = 6
 # Final labels, stretches of a group of tiles, and the chunks between them and the disk.
 REMAP_BYTES_PER_VOXEL = 9
-# Stretches of a tile that waits for its neighbours: 12 bytes for each, and eight for each row. Dense tissue with
-# cells of 12 voxels has one in eight voxels.
+# Stretches of a tile that waits for its neighbours: 12 bytes for each, and eight for each row.
+# Dense tissue with cells of 12 voxels has one in eight voxels.
 WAITING_BYTES_PER_VOXEL = 2
-# Labels of a tile with an id for each position, beside those that fn returned, widened, and where they are.
+# Labels of a tile with an id for each position, beside those that fn returned, widened, and where
+# they are.
 APART_BYTES_PER_VOXEL = 9
 # dask's graph and its bookkeeping: 3.1 kB measured with 10,000 tasks.
 BYTES_PER_TASK = 5_000
-# How many labels a tile has, the maximum of one that was skipped, copies of both as they are saved and looked at,
-# and a piece of its task's record: 50 measured with a million tiles.
+# How many labels a tile has, the maximum of one that was skipped, copies of both as they are saved
+# and looked at, and a piece of its task's record: 50 measured with a million tiles.
 BYTES_PER_TILE = 64
-# A key of the graph by which the chunks of a dask image come to a task: what makes it, and the same bookkeeping.
+# A key of the graph by which the chunks of a dask image come to a task: what makes it, and the same
+# bookkeeping.
 BYTES_PER_KEY = 5_000
 
 
@@ -100,7 +104,7 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
 
 
 def count_keys(plan: RunPlan) -> int:
-    """Count the keys of a dask image's graph that dask knows at once: some thousands, or those of one task."""
+    """Count the keys of a dask image's graph that dask knows at once."""
     n_bricks = plan.bricks.n_bricks
     if not n_bricks:
         return 0
@@ -111,7 +115,7 @@ def count_keys(plan: RunPlan) -> int:
 
 
 def _waiting_voxels(plan: RunPlan) -> int:
-    """Voxels of the tiles that wait in a brick until they are compared with their last neighbour."""
+    """Count the voxels of tiles that wait in a brick to be compared with their last neighbour."""
     if plan.min_agreement is None:
         return 0
     counts = plan.bricks.tiles_per_brick
@@ -120,7 +124,7 @@ def _waiting_voxels(plan: RunPlan) -> int:
 
 
 def _seen_shape(plan: RunPlan) -> tuple[int, ...]:
-    """The largest tile with its halo."""
+    """Return the shape of the largest tile with its halo."""
     lengths = zip(plan.grid.tile_shape, plan.grid.halo, plan.grid.shape, strict=True)
     return tuple(min(n, tile + 2 * halo) for tile, halo, n in lengths)
 
@@ -151,8 +155,8 @@ def peak_bytes(
     itemsize : int
         Bytes of a pixel.
     n_at_once : int
-        How many tasks run at once: no more than there are workers, or tasks. 0 for a process that only
-        drives others.
+        How many tasks run at once: no more than there are workers, or tasks. 0 for a process that
+        only drives others.
     waiting_voxels : int
         Voxels of the tiles that wait in a brick for neighbours to be compared with, halo included.
     apart_voxels : int
@@ -175,15 +179,17 @@ def peak_bytes(
 
     Notes
     -----
-    What fn allocates comes on top, once for each task at a time. So do tables that grow with the labels:
-    they count from about one object in 50 voxels on. Memory that is free again, but not given back to
-    the system, counts as one task more.
+    What fn allocates comes on top, once for each task at a time. So do tables that grow with the
+    labels: they count from about one object in 50 voxels on. Memory that is free again, but not
+    given back to the system, counts as one task more.
 
-    Where tasks run in processes of their own, each is a process with one task at once, and this one has none.
+    Where tasks run in processes of their own, each is a process with one task at once, and this one
+    has none.
 
     Examples
     --------
-    >>> brick = {"region_voxels": 4100 * 2056, "core_voxels": 4096 * 2048, "box_voxels": 4096 * 2048}
+    >>> core = 4096 * 2048
+    >>> brick = {"region_voxels": 4100 * 2056, "core_voxels": core, "box_voxels": core}
     >>> round(peak_bytes(**brick, itemsize=2, n_at_once=2) / 1e6)
     571
     >>> driver, worker = (peak_bytes(**brick, itemsize=2, n_at_once=n) for n in (0, 1))
@@ -232,7 +238,8 @@ def warn_of_little_room(plan: RunPlan) -> None:
 
     Notes
     -----
-    Labels are compressed as they are stored, as a rule to less than a tenth; how well is not known before.
+    Labels are compressed as they are stored, as a rule to less than a tenth; how well is not known
+    before.
     """
     for folder, (certain, possible) in _needs(plan).items():
         free = free_bytes(folder)
@@ -249,7 +256,7 @@ def warn_of_little_room(plan: RunPlan) -> None:
 
 
 def _needs(plan: RunPlan) -> dict[str, tuple[int, int]]:
-    """Bytes that the run stores for certain, and at most, for each file system it writes to."""
+    """Return the bytes stored for certain, and at most, on each file system a run writes to."""
     n_voxels = int(np.prod(plan.grid.shape, dtype=np.int64))
     certain = 0
     if not plan.execution.in_process:

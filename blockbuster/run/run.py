@@ -54,7 +54,8 @@ def open_run(plan: RunPlan, fn: Callable[[np.ndarray], Any]) -> Iterator[Run]:
     Raises
     ------
     RuntimeError
-        In a worker process that imports the main script, or if another process makes the same output now.
+        In a worker process that imports the main script, or if another process makes the same
+        output now.
     OSError
         If what is stored for certain does not fit on the disk.
     ValueError, FileExistsError, PermissionError
@@ -226,7 +227,7 @@ class Run:
 
 
 def refuse_in_starting_worker() -> None:
-    """Refuse a call that comes from a script without a main guard, which a new worker process imports.
+    """Refuse a call from a script without a main guard, which a new worker process imports.
 
     Raises
     ------
@@ -296,7 +297,7 @@ def _logged(plan: RunPlan) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _made_folders_removed(plan: RunPlan) -> Iterator[None]:
-    """Remove those folders for stage and output in the end that the run made and that hold nothing."""
+    """Remove, in the end, the folders that the run made for stage and output and left empty."""
     folders = [plan.stage_parent] + ([os.path.dirname(plan.place.store)] if plan.place else [])
     missing = [path for folder in folders for path in (Path(folder), *Path(folder).parents) if not path.exists()]
     try:

@@ -1,4 +1,4 @@
-"""The stage: probe fn, choose bricks, run those that are not finished, and add up what they report."""
+"""The stage: probe fn, choose bricks, run the unfinished ones, and add up what they report."""
 
 from __future__ import annotations
 
@@ -64,7 +64,8 @@ class StageOutcome:
     n_retried : int
         How often a tile was tried again.
     n_masks : int
-        Tiles with labels, where each of them has one id alone that falls into pieces somewhere; else 0.
+        Tiles with labels, where each of them has one id alone that falls into pieces somewhere;
+        else 0.
     failed : list of (tile, what)
         Tiles that were taken for background because they failed.
     samples : list of Sample
@@ -112,8 +113,8 @@ def stage_labels(
     bricks : BrickGrid
         Tiles of the image grouped into tasks.
     directory : str
-        An existing directory: an empty one, or one in which the same call was interrupted. Then its bricks
-        and its threshold hold, and the tasks that it finished are not run again.
+        An existing directory: an empty one, or one in which the same call was interrupted. Then its
+        bricks and its threshold hold, and the tasks that it finished are not run again.
     execution : Execution
         Where to run.
     merge_axes : tuple of int
@@ -306,7 +307,7 @@ class _Stage:
         return None if self.saved.covers(box) else self.source.lazy(box)
 
     def probes(self, timed: bool) -> Iterator[Probe]:
-        """Process non-empty tiles one by one, until it is known how long fn takes and if it drops channels."""
+        """Try fn on non-empty tiles until its time is known, and whether it drops channels."""
         grid, call, n_good = self.call.grid, self.call, 0
         if not timed and call.channel_axis is None:
             return

@@ -59,14 +59,15 @@ class TileCall:
     drops_channels : bool or None
         Whether it does; ``None``: either, as long as nobody knows.
     apart_axes : tuple of int
-        Axes of the image that are not merged: fn may begin its ids anew at each position along them.
+        Axes of the image that are not merged: fn may begin its ids anew at each position along
+        them.
     retries : int
         How often a tile that failed is tried again.
     skip_errors : bool
         Take a tile that failed for background, instead of ending the run.
     one_at_a_time : bool
-        Call fn in one thread of a process at a time, for a device that cannot be shared; other tasks read and
-        write meanwhile.
+        Call fn in one thread of a process at a time, for a device that cannot be shared; other
+        tasks read and write meanwhile.
     """
 
     grid: TileGrid
@@ -81,7 +82,7 @@ class TileCall:
     one_at_a_time: bool = False
 
     def maximum_if_empty(self, pixels: np.ndarray) -> float | None:
-        """Return the maximum of a tile that is background alone, None for any other; NaN never makes it empty."""
+        """Return the maximum of an empty tile, else None; a tile with NaN is never empty."""
         if self.empty_threshold is None:
             return None
         # A number of Python is compared exactly, an integer of 64 bits with a float too.
@@ -98,7 +99,7 @@ class TileCall:
         return NO_CHANNEL if leaves_one_out and n_given > 1 else ""
 
     def label(self, tile: Index, pixels: np.ndarray) -> np.ndarray:
-        """Call fn on a copy of a tile's region, check what it returns, and keep apart what is not merged.
+        """Call fn on a copy of a tile's region, check its labels, keep apart what is not merged.
 
         Parameters
         ----------
@@ -263,7 +264,8 @@ class BrickResult:
     pixels : str
         Digest of what was read, where it is wanted.
     pixels_tile : int or None
-        The one tile that it is of, in C order of the brick's, where the brick could not be read as a whole.
+        The one tile that it is of, in C order of the brick's, where the brick could not be read as
+        a whole.
     in_pieces : bool or None
         Whether the one id of a tile falls into pieces; ``None``: a tile has two ids.
     failed : list of TileError
@@ -353,7 +355,7 @@ class _BrickTask:
             return None
 
     def label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:
-        """Label one tile after the other, and take those that fail for background where such are skipped."""
+        """Label one tile after the other; those that fail are background where such are skipped."""
         job, call = self.job, self.job.call
         watch = MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))
         for i, tile in enumerate(job.bricks.tile_indices(self.index)):
@@ -381,7 +383,7 @@ class _BrickTask:
         result.in_pieces = watch.in_pieces
 
     def _known(self, i: int, tile: Index) -> TileOutcome | None:
-        """Return what a probe has found for a tile, or that workers die of it; None where fn has to see it."""
+        """Return what is known of a tile: a probe's labels, or that workers die of it."""
         try:
             self.attempt.check_tile(i, tile, self.job.bricks.grid)
         except TileError as error:
