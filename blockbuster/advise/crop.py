@@ -134,7 +134,7 @@ def _boxes(grid: TileGrid, counts: list[int]) -> list[Box]:
 
 
 def _glance(source: Source, box: Box) -> Box:
-    """Choose the middle of a box, and of that what lies in one chunk, unless chunks are much smaller."""
+    """Choose the middle of a box, within one chunk unless chunks are much smaller."""
     room = GLANCE_VOXELS
     glance: list[slice] = []
     for axis, part in reversed(list(enumerate(box))):

@@ -3,14 +3,7 @@
 from __future__ import annotations
 
 from blockbuster.report.run import REPORT, RunReport, installed_versions
-from blockbuster.report.seams import (
-    MAX_DOUBTFUL,
-    MIN_DOUBTFUL,
-    N_BINS,
-    AxisSeams,
-    SeamReport,
-    WorstSeam,
-)
+from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL, N_BINS, AxisSeams, SeamReport, WorstSeam
 
 __all__ = [
     "MIN_DOUBTFUL",
