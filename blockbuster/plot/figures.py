@@ -118,11 +118,10 @@ def plot_run(
     found = None if labels is None else open_labels(labels, opened)
     layers = [opened] if found is None else [opened, found]
     view = limit_view(choose_view(opened, plane, region), *layers)
-    grid = _grid_of(report, opened) or _planned_grid(
-        image, opened, tile_shape=tile_shape, overlap=overlap, channel=channel, level=level, axes=axes
-    )
-    n, size = len(layers), _size(view, len(layers), TITLE + LEGEND)
-    figure, panels = pyplot.subplots(1, n, figsize=size, dpi=100, layout="constrained", squeeze=False)
+    options = {"tile_shape": tile_shape, "overlap": overlap, "channel": channel, "level": level, "axes": axes}
+    grid = _find_grid(image, opened, report, **options)
+    size = _size(view, len(layers), TITLE + LEGEND)
+    figure, panels = pyplot.subplots(1, len(layers), figsize=size, dpi=100, layout="constrained", squeeze=False)
     keys = _draw_tiles(panels[0, 0], opened, view, grid, _skipped_array(skipped, grid), report)
     if found is not None:
         keys += _draw_labels(panels[0, 1], found, view, grid, report, opened)
@@ -229,9 +228,8 @@ def show_tiles(
     """
     opened = open_image(image, channel=channel, level=level, axes=axes)
     view = limit_view(choose_view(opened, plane, region), opened)
-    grid = _planned_grid(
-        image, opened, tile_shape=tile_shape, overlap=overlap, channel=channel, level=level, axes=axes
-    )
+    options = {"tile_shape": tile_shape, "overlap": overlap, "channel": channel, "level": level, "axes": axes}
+    grid = _find_grid(image, opened, None, **options)
     ax = _new_axes(view) if ax is None else ax
     _draw_tiles(ax, opened, view, grid, _skipped_array(skipped, grid), None)
     return ax
@@ -259,24 +257,19 @@ def _new_axes(view: View) -> Any:
     return figure.add_subplot()
 
 
-def _grid_of(report: RunReport | None, image: Image) -> TileGrid | None:
-    """Return the tiles of a run, without a channel axis; None where there is no report."""
+def _find_grid(image: Any, opened: Image, report: RunReport | None, **options: Any) -> TileGrid:
+    """Return the tiles of a run, or of one with these options, without a channel axis."""
     if report is None:
-        return None
-    grid = report.grid_of(image.shape)
+        planned = plan_run(image, **options).grid
+        if planned.ndim == len(opened.shape) + 1 and opened.channel_axis is not None:
+            return planned.without_axis(opened.channel_axis)
+        return planned
+    grid = report.grid_of(opened.shape)
     if grid is None:
         raise ValueError(
-            f"report does not know the tiles of an image of shape {image.shape}; give the image, channel and "
+            f"report does not know the tiles of an image of shape {opened.shape}; give the image, channel and "
             "level of its run, or leave the report out and give tile_shape."
         )
-    return grid
-
-
-def _planned_grid(image: Any, opened: Image, **options: Any) -> TileGrid:
-    """Return the tiles that a run with these options would have, without a channel axis."""
-    grid = plan_run(image, **options).grid
-    if grid.ndim == len(opened.shape) + 1 and opened.channel_axis is not None:
-        return grid.without_axis(opened.channel_axis)
     return grid
 
 
@@ -327,28 +320,29 @@ def _draw_tiles(
     ax: Any, image: Image, view: View, grid: TileGrid, skipped: np.ndarray | None, report: RunReport | None
 ) -> list[Any]:
     """Draw the image, its tiles and which of them were skipped; return the keys of the legend."""
-    from matplotlib.collections import LineCollection, PolyCollection
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch, Rectangle
+    from matplotlib import collections, lines, patches
 
     picture = read_picture(image, view)
     _show(ax, to_grey(picture.pixels), picture, view)
     rows, columns = (_cuts(grid, axis, part) for axis, part in ((-2, view.rows), (-1, view.columns)))
-    lines = LineCollection(_straight(rows, columns, view), colors=GRID, linewidths=_thickness(rows, columns))
-    ax.add_collection(lines, autolim=False)
-    keys: list[Any] = [Line2D([], [], color=GRID, linewidth=1.2, label="tile")]
+    width = _thickness(rows, columns)
+    seams = collections.LineCollection(_straight(rows, columns, view), colors=GRID, linewidths=width)
+    ax.add_collection(seams, autolim=False)
+    keys: list[Any] = [lines.Line2D([], [], color=GRID, linewidth=1.2, label="tile")]
     if any(grid.halo[-2:]):
         # Of the tile in the middle.
         middles = (*view.at, *((part.start + part.stop) // 2 for part in (view.rows, view.columns)))
         halo = grid.region(_tile_at(grid, middles))[-2:]
         height, width = (part.stop - part.start for part in halo)
         corner = halo[1].start, halo[0].start
-        ax.add_patch(Rectangle(corner, width, height, fill=False, edgecolor=GRID, linestyle="--", linewidth=1.2))
-        keys.append(Line2D([], [], color=GRID, linewidth=1.2, linestyle="--", label="one tile with its halo"))
+        style: dict[str, Any] = {"linestyle": "--", "linewidth": 1.2}
+        ax.add_patch(patches.Rectangle(corner, width, height, fill=False, edgecolor=GRID, **style))
+        keys.append(lines.Line2D([], [], color=GRID, label="one tile with its halo", **style))
     if skipped is not None:
-        style: dict[str, Any] = {"facecolor": "none", "edgecolor": HATCH, "hatch": "////", "linewidth": 0}
-        ax.add_collection(PolyCollection(_skipped_boxes(skipped, grid, view), **style), autolim=False)
-        keys.append(Patch(label="skipped tile", **style))
+        style = {"facecolor": "none", "edgecolor": HATCH, "hatch": "////", "linewidth": 0}
+        boxes = collections.PolyCollection(_skipped_boxes(skipped, grid, view), **style)
+        ax.add_collection(boxes, autolim=False)
+        keys.append(patches.Patch(label="skipped tile", **style))
     n_skipped = report.n_skipped if report is not None else 0 if skipped is None else int(skipped.sum())
     title = f"image, {' x '.join(map(str, grid.grid_shape))} tiles"
     _set_title(ax, f"{title}, {n_skipped} skipped" if n_skipped else title, image, picture, view)
