@@ -16,6 +16,7 @@ from blockbuster.source.checks import check_axes, check_pixels, native_dtype
 
 if TYPE_CHECKING:
     import dask.array as da
+    from numpy.typing import DTypeLike
 
 # Of what is pickled to see whether it can be: larger arrays certainly can, and are not copied for nothing.
 SMALL_BYTES = 2**20
@@ -28,7 +29,7 @@ class Source:
     ----------
     shape : tuple of int
         Voxels per axis, after channel selection.
-    dtype : numpy.dtype
+    dtype : numpy.dtype, or what NumPy makes one of
         As stored; any byte order.
     axes : str, optional
         One letter per axis of `shape`, e.g. ``"tzyx"``; None when unknown.
@@ -80,7 +81,7 @@ class Source:
     >>> class Ramp(Source):
     ...     def read(self, box):
     ...         return np.add.outer(*(np.arange(part.start, part.stop) for part in box))
-    >>> Ramp((10**6, 10**6), np.dtype(int), axes="yx").read((slice(5, 7), slice(0, 3)))
+    >>> Ramp((10**6, 10**6), int, axes="yx").read((slice(5, 7), slice(0, 3)))
     array([[5, 6, 7],
            [6, 7, 8]])
     """
@@ -94,16 +95,17 @@ class Source:
     def __init__(
         self,
         shape: tuple[int, ...],
-        dtype: np.dtype[Any],
+        dtype: DTypeLike,
         *,
         axes: str | None = None,
         name: str = "image",
         chunks: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
-        check_pixels(shape, dtype, name)
+        stored = np.dtype(dtype)
+        check_pixels(shape, stored, name)
         check_axes(axes, shape, name)
         self.shape = shape
-        self.dtype: np.dtype[Any] = native_dtype(dtype)
+        self.dtype: np.dtype[Any] = native_dtype(stored)
         self.axes = axes
         self.name = name
         self.chunks = chunks or tuple((length,) for length in shape)

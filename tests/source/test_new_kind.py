@@ -21,7 +21,7 @@ class Formula(Source):
     kind = "formula"
 
     def __init__(self, shape, width=100, origin=(0, 0)):
-        super().__init__(shape, np.dtype("uint8"), axes="yx", name="rings")
+        super().__init__(shape, "uint8", axes="yx", name="rings")
         self.width, self.origin = width, origin
 
     def read(self, box):
@@ -47,8 +47,8 @@ class Locked(Formula):
 
     in_memory = True
 
-    def __init__(self, shape):
-        super().__init__(shape)
+    def __init__(self, shape, width=100):
+        super().__init__(shape, width)
         self.lock = threading.Lock()
 
 
@@ -90,10 +90,12 @@ def test_empty_tiles_of_a_new_kind_are_those_of_its_pixels():
     assert 0 < found.sum() < found.size
 
 
-def test_a_new_kind_is_known_again_by_some_of_its_pixels(tmp_path):
+@pytest.mark.parametrize(("kind", "scheduler"), [(Formula, "threads"), (Locked, "processes")])
+def test_a_new_kind_is_known_again_by_some_of_its_pixels(kind, scheduler, tmp_path):
     def run(width):
         options = {**TILES, "write_to": tmp_path / "out.zarr", "resume": True, "return_report": True}
-        return tile_process(Formula((60, 50), width), components, **options)[1]
+        with dask.config.set(scheduler=scheduler, num_workers=2):
+            return tile_process(kind((60, 50), width), components, **options)[1]
 
     n_objects = run(100).n_objects
     assert run(100).n_objects == n_objects > 0
@@ -110,4 +112,4 @@ def test_axes_of_a_source_are_its_own():
 
 def test_a_kind_without_a_way_to_read_says_so():
     with pytest.raises(NotImplementedError, match="Source has no method read"):
-        Source((3,), np.dtype(int)).read((slice(0, 2),))
+        Source((3,), int).read((slice(0, 2),))
