@@ -76,9 +76,10 @@ SMALLEST = Sizes(few=50, many=500, timed=50, journal_repeats=1, engine_repeats=1
 
 
 @contextlib.contextmanager
-def visible_folder(place: Any, run: str, continues: bool) -> Iterator[tuple[str, str, bool]]:
+def visible_output(place: Any, create: Any, *, run: str, continues: bool) -> Iterator[str]:
     """Build the output where it will stay, and flush it, unless that is switched off as well."""
-    yield place.store, place.array_path, False
+    create(place.store)
+    yield place.path
     publishing.flush_folder(place.store)
 
 
@@ -136,7 +137,7 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "flushing": {"blockbuster.output.publishing.flush_folder": _nothing},
     "atomic files": {
-        "blockbuster.output.publishing._partial_folder": visible_folder,
+        "blockbuster.run.finish.partial_output": visible_output,
         "blockbuster.rundir.staged.write_atomically": write_plainly,
         "blockbuster.rundir.staged.replaced_file": plain_file,
         "blockbuster.output.targets.replaced_file": plain_file,

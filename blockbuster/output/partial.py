@@ -40,14 +40,10 @@ class PartialFolder:
         The folder.
     labels : str
         Folder of the labels when they are visible.
-    name : str
-        Of that folder, seen from the one that holds the store: it tells two outputs apart whose partial folders
-        have the same name, such as ``a/b`` and ``a.b``.
     """
 
     path: str
     labels: str
-    name: str
 
     @property
     def aside(self) -> str:
@@ -108,7 +104,8 @@ class PartialFolder:
         remove_entries(self.path, OWN)
 
     def _mark(self, run: str) -> str:
-        return f"{self.name}\n{run}"
+        """Tell two outputs apart whose partial folders have the same name, such as ``a/b`` and ``a.b``."""
+        return f"{os.path.relpath(self.labels, os.path.dirname(self.path))}\n{run}"
 
     def _is_abandoned(self) -> bool:
         return os.path.lexists(self.path) and not is_foreign(self.path) and is_abandoned(self.path)

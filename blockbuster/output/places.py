@@ -86,8 +86,7 @@ class OutputPlace(ABC):
     @property
     def partial(self) -> PartialFolder:
         """Folder in which the labels are made."""
-        name = os.path.relpath(self.path, os.path.dirname(self.store))
-        return PartialFolder(self.sibling("partial"), self.path, name)
+        return PartialFolder(self.sibling("partial"), self.path)
 
     @property
     def zarr_format(self) -> Literal[2, 3]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from blockbuster.output.groups import EnclosingGroups
-from blockbuster.output.layout import OutputLayout
 from blockbuster.output.places import OutputPlace
 from blockbuster.rundir.durable import WRITING, flush_folder, flush_path
 from blockbuster.rundir.failpoints import reach
@@ -26,7 +25,7 @@ LOCK_SECONDS = 600.0
 
 @contextlib.contextmanager
 def partial_output(
-    place: OutputPlace, layout: OutputLayout, *, run: str = "", continues: bool = False
+    place: OutputPlace, create: Callable[[str], Any], *, run: str = "", continues: bool = False
 ) -> Iterator[str]:
     """Return the folder of labels that are not visible yet, and publish them when the block ends well.
 
@@ -34,8 +33,8 @@ def partial_output(
     ----------
     place : OutputPlace
         Where they will be; what lies there is replaced if ``place.replaces``.
-    layout : OutputLayout
-        Their arrays.
+    create : callable
+        Creates a store with labels that are all background, at a path.
     run : str
         Name of the run. What a named run wrote is kept when the block fails.
     continues : bool
@@ -56,33 +55,41 @@ def partial_output(
     Whatever happens inside the block, the target holds either what it held before or the complete
     new array.
     """
-    create = functools.partial(place.create, layout=layout)
-    with _partial_folder(place, run, create if continues else None) as (store, path, continued):
-        if not continued:
+    partial = place.partial
+    # A task that outlives a run which failed does not know the name of the next run's store.
+    store = os.path.join(partial.path, f"store-{run[:12]}")
+    continues = continues and partial.is_ours(run) and _has_metadata_of(create, store)
+    if not continues:
+        partial.clear()
+        partial.make(run)
+        reach("partial made")
+    try:
+        if not continues:
             create(store)
+        path = os.path.join(store, *place.component.split("/"))
         yield path
+        with publishing_alone(place.groups):
+            _publish(place, store, path)
+            partial.clear()
+    except BaseException:
+        if run:
+            partial.put_back()
+        else:
+            partial.clear()
+        raise
 
 
-@contextlib.contextmanager
-def replaced_output(place: OutputPlace) -> Iterator[str]:
-    """Return the folder of an empty array with the metadata of an existing one, to take its place.
+def replaced_output(place: OutputPlace) -> contextlib.AbstractContextManager[str]:
+    """Return the folder of an empty array with the metadata of the one at a place, which it will replace."""
 
-    Parameters
-    ----------
-    place : OutputPlace
-        Where the array lies.
-
-    Yields
-    ------
-    str
-        The folder to write to.
-    """
-    with _partial_folder(place, "") as (_, path, _):
-        os.makedirs(path)
+    def create(store: str) -> None:
+        path = Path(store, place.component)
+        path.mkdir(parents=True)
         for name in METADATA_FILES:
-            if os.path.isfile(os.path.join(place.path, name)):
-                shutil.copyfile(os.path.join(place.path, name), os.path.join(path, name))
-        yield path
+            with contextlib.suppress(FileNotFoundError):
+                shutil.copyfile(Path(place.path, name), path / name)
+
+    return partial_output(place, create)
 
 
 def publishing_alone(groups: EnclosingGroups) -> contextlib.AbstractContextManager[object]:
@@ -100,37 +107,7 @@ def finish_publishing(place: OutputPlace) -> None:
         place.partial.clear()
 
 
-@contextlib.contextmanager
-def _partial_folder(
-    place: OutputPlace, run: str, create: Callable[[str], None] | None = None
-) -> Iterator[tuple[str, str, bool]]:
-    """Return a store beside the target and the labels' path in it, and publish them at the end.
-
-    With `create`, which writes empty labels into a store, go on with what the run left.
-    """
-    partial = place.partial
-    # A task that outlives a run which failed does not know the name of the next run's store.
-    store = os.path.join(partial.path, f"store-{run[:12]}")
-    path = os.path.join(store, *place.component.split("/"))
-    continued = create is not None and partial.is_ours(run) and _has_metadata_of(create, store)
-    if not continued:
-        partial.clear()
-        partial.make(run)
-        reach("partial made")
-    try:
-        yield store, path, continued
-        with publishing_alone(place.groups):
-            _publish(place, store, path)
-            partial.clear()
-    except BaseException:
-        if run:
-            partial.put_back()
-        else:
-            partial.clear()
-        raise
-
-
-def _has_metadata_of(create: Callable[[str], None], store: str) -> bool:
+def _has_metadata_of(create: Callable[[str], Any], store: str) -> bool:
     """Return whether the metadata of a store are what `create` writes: damaged ones would be published."""
     with tempfile.TemporaryDirectory(prefix=WRITING, dir=os.path.dirname(store)) as folder:
         fresh = os.path.join(folder, "store")

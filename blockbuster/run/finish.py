@@ -142,7 +142,8 @@ class FinishedStage:
         """Write the labels to a place where they become visible once they are complete."""
         array = ArrayLayout(self.shape, table.dtype, *self.storage, tuple(axes) if axes else None)
         layout = place.layout(array, geometry)
-        with partial_output(place, layout, run=self.run, continues=bool(self.done.boxes)) as path:
+        create = functools.partial(place.create, layout=layout)
+        with partial_output(place, create, run=self.run, continues=bool(self.done.boxes)) as path:
             self._write(place.target(path, layout), table.dtype, self._keep_boxes(0))
             self._write_levels(level_jobs(path, layout, place.partial.path))
             write_atomically(os.path.join(path, place.finest, REPORT), self.report.to_json().encode())

@@ -85,7 +85,7 @@ def test_F34_tasks_are_for_their_user_alone(folder):
 def test_F34_unfinished_labels_are_for_their_user_alone(folder):
     place = ArrayPlace(str(folder / "out.zarr"), "labels")
     layout = place.layout(ArrayLayout((8, 16), np.dtype("int32"), (8, 16), (8, 16)), None)
-    with partial_output(place, layout):
+    with partial_output(place, lambda store: place.create(store, layout)):
         assert mode(folder / "out.zarr.labels.blockbuster-partial") == 0o700
 
 

@@ -27,7 +27,7 @@ def place(tmp_path):
 
 def publish(place, shard=CHUNK, axes=None, meanwhile=lambda path: None):
     layout = place.layout(ArrayLayout(SHAPE, np.dtype("int32"), CHUNK, shard, axes and tuple(axes)), None)
-    with partial_output(place, layout) as path:
+    with partial_output(place, lambda store: place.create(store, layout)) as path:
         zarr.open_array(Path(path), mode="r+")[...] = NEW
         meanwhile(path)
 
