@@ -37,11 +37,15 @@ __all__ = [
     "ends_with_blosc",
     "held_arrays",
     "is_starting_worker",
+    "jit_compiled_function",
     "load_npy",
     "open_labels",
     "plain_decoder",
     "pool_size",
+    "process_context",
     "set_before_start",
+    "start_dask_process",
+    "time_to_live",
     "told_of_compiling",
     "vouch_for_workers",
     "with_own_keys",
@@ -291,9 +295,29 @@ def vouch_for_workers(scheduler: Any, prefix: str) -> None:
             worker.last_seen = time()
 
 
+def time_to_live(scheduler: Any) -> float | None:
+    """Return the seconds after which a scheduler takes a silent worker for lost; ``None``: it never does."""
+    seconds: float | None = scheduler.worker_ttl
+    return seconds
+
+
 def set_before_start(nanny: Any, variable: str, value: str) -> None:
     """Set an environment variable of the worker that a nanny will start."""
     nanny.pre_spawn_env[variable] = nanny.env[variable] = value
+
+
+def process_context() -> Any:
+    """Return the context of multiprocessing in which dask is configured to start processes."""
+    from dask.multiprocessing import get_context
+
+    return get_context()
+
+
+def start_dask_process() -> None:
+    """Prepare a process that has just started as dask prepares those of its own pool."""
+    from dask.multiprocessing import initialize_worker_process
+
+    initialize_worker_process()
 
 
 def pool_size(pool: Any) -> int | None:
@@ -312,6 +336,15 @@ def code_reducer() -> Callable[[types.CodeType], tuple[Callable[..., types.CodeT
 
     reduce: Callable[[types.CodeType], Any] = CloudPickler.dispatch_table[types.CodeType]
     return reduce
+
+
+def jit_compiled_function(value: Any) -> tuple[Any, tuple[tuple[str, Any], ...]] | None:
+    """Return the function that Numba compiles, and its options; ``None`` where it is no such object."""
+    if not type(value).__module__.startswith("numba."):
+        return None
+    function = getattr(getattr(value, "_dispatcher", value), "py_func", None)
+    options = getattr(value, "targetoptions", None) or {}
+    return None if function is None else (function, tuple(options.items()))
 
 
 @contextlib.contextmanager

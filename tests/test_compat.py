@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import zarr
 from dask.callbacks import Callback
+from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster, Nanny
 from zarr import codecs
 
@@ -245,7 +246,7 @@ def look_at_workers(dask_scheduler):
         compat.vouch_for_workers(dask_scheduler, "vouched-")
         alive += [address] if worker.last_seen > 1 else []
         worker.last_seen = before
-    return alive, dask_scheduler.worker_ttl
+    return alive, compat.time_to_live(dask_scheduler)
 
 
 def test_a_scheduler_sees_workers_as_alive_that_are_vouched_for(client):
@@ -253,10 +254,32 @@ def test_a_scheduler_sees_workers_as_alive_that_are_vouched_for(client):
     while not {"vouched-1", "mine-1"} <= set().union(*client.processing().values()):
         time.sleep(0.01)
     (expected,) = [worker for worker, keys in client.processing().items() if "vouched-1" in keys]
-    alive, time_to_live = client.run_on_scheduler(look_at_workers)
+    alive, seconds = client.run_on_scheduler(look_at_workers)
     assert alive == [expected]
-    assert time_to_live > 0
+    assert seconds == parse_timedelta(dask.config.get("distributed.scheduler.worker-ttl"))
     client.cancel(futures)
+
+
+def test_what_numba_compiled_is_known_by_its_function_and_options():
+    def twice(number):
+        return 2 * number
+
+    assert compat.jit_compiled_function(numba.njit(nogil=True)(twice))[0] is twice
+    assert ("nogil", True) in compat.jit_compiled_function(numba.njit(nogil=True)(twice))[1]
+    assert compat.jit_compiled_function(numba.vectorize(["int64(int64)"])(twice))[0] is twice
+    assert compat.jit_compiled_function(twice) is None
+
+
+def test_processes_start_as_dask_is_configured_with_random_numbers_of_their_own():
+    for method in ("spawn", "forkserver"):
+        with dask.config.set({"multiprocessing.context": method}):
+            assert compat.process_context().get_start_method() == method
+    inherited = np.random.get_state()
+    try:
+        compat.start_dask_process()
+        assert not np.array_equal(np.random.get_state()[1], inherited[1])
+    finally:
+        np.random.set_state(inherited)
 
 
 def test_numba_tells_when_it_compiles_a_kernel_of_ours():

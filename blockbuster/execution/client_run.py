@@ -17,7 +17,7 @@ from dask.delayed import delayed
 from distributed import KilledWorker, SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
-from blockbuster.compat import cancel_tasks, vouch_for_workers
+from blockbuster.compat import cancel_tasks, time_to_live, vouch_for_workers
 from blockbuster.errors import warn_user
 from blockbuster.execution.task_folder import TaskFolder, run_kept_task
 
@@ -204,8 +204,9 @@ class Patience(SchedulerPlugin):
     async def start(self, scheduler: Any) -> None:
         """Look at the workers several times in the period after which they would be taken for lost."""
         self._scheduler = scheduler
-        if scheduler.worker_ttl:
-            self._looks = PeriodicCallback(self._look, 1000 * scheduler.worker_ttl / LOOKS_PER_TTL)
+        seconds = time_to_live(scheduler)
+        if seconds:
+            self._looks = PeriodicCallback(self._look, 1000 * seconds / LOOKS_PER_TTL)
             self._looks.start()
 
     def _look(self) -> None:

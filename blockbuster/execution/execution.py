@@ -22,7 +22,7 @@ import dask.multiprocessing
 import dask.threaded
 from dask.local import get_async, get_sync
 
-from blockbuster.compat import client_workers, pool_size
+from blockbuster.compat import client_workers, pool_size, process_context, start_dask_process
 from blockbuster.execution.code_pickle import dumps
 
 __all__ = ["ONE_AT_A_TIME", "Execution", "find_execution", "take_turns", "with_workers"]
@@ -109,8 +109,7 @@ class Execution:
         if self.kind == "threads":
             pool: Executor = ThreadPoolExecutor(self.n_workers, "blockbuster")
         else:
-            context = dask.multiprocessing.get_context()
-            pool = ProcessPoolExecutor(self.n_workers, mp_context=context, initializer=_start_worker)
+            pool = ProcessPoolExecutor(self.n_workers, mp_context=process_context(), initializer=_start_worker)
         try:
             yield dataclasses.replace(self, pool=pool)
         finally:
@@ -123,7 +122,7 @@ class Execution:
 
 
 def _start_worker() -> None:
-    dask.multiprocessing.initialize_worker_process()
+    start_dask_process()
     threading.Thread(target=_end_with_parent, name="blockbuster-parent", daemon=True).start()
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from blockbuster.compat import jit_compiled_function
 from blockbuster.identity.code import (
     DESCRIPTIONS,
     HAS_CONSTANT,
@@ -320,11 +321,8 @@ def _read_object(value: Any, notes: Notes) -> Content:
     own = not owner_of(type(value).__module__)[0]
     if _is_opaque(type(value)) or (not own and hasattr(type(value), "__next__")):
         raise TypeError("its state cannot be compared")
-    by_numba = type(value).__module__.startswith("numba.")
-    function = getattr(getattr(value, "_dispatcher", value), "py_func", None) if by_numba else None
-    if function is not None:
-        options = tuple((getattr(value, "targetoptions", None) or {}).items())
-        return Content("compiled", [("function", function), ("options", options)])
+    if compiled := jit_compiled_function(value):
+        return Content("compiled", list(zip(("function", "options"), compiled, strict=True)))
     return _read_reduced(value, notes)
 
 
