@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import dask.array as da
     from numpy.typing import DTypeLike
 
-# Of what is pickled to see whether it can be: larger arrays certainly can, and are not copied for nothing.
+# Of what is pickled to see whether it can be: larger arrays can, and are not copied for nothing.
 SMALL_BYTES = 2**20
 
 
@@ -36,7 +36,8 @@ class Source:
     name : str
         Short text for messages and logs.
     chunks : tuple of tuple of int, optional
-        Per axis the lengths of the image's own chunks. None: one chunk, of which any part is read by itself.
+        Per axis the lengths of the image's own chunks. None: one chunk, of which any part is read
+        by itself.
 
     Attributes
     ----------
@@ -50,22 +51,22 @@ class Source:
     read_unit : tuple of int
         Per axis the length, in voxels, of what is decoded at once: the largest chunk, or 1.
     path : str or None
-        Absolute path of the image's root: the folder of the OME-Zarr group, the folder of the array,
-        the ``.npy`` file. None when the image is not on the local file system.
+        Absolute path of the image's root: the folder of the OME-Zarr group, the folder of the
+        array, the ``.npy`` file. None when the image is not on the local file system.
     kind : str
         One word for what it is, e.g. ``"zarr"``.
     held_bytes : int
         What it holds in this process's memory.
     in_memory : bool
-        Whether the pixels lie in this process's memory, so that another process cannot read them, or only
-        by taking them all along. Other processes then read a file.
+        Whether the pixels lie in this process's memory, so that another process cannot read them,
+        or only by taking them all along. Other processes then read a file.
     sampled : bool
-        Whether `identity` does not notice changed pixels (dask, URLs), so that who relies on it has to keep
-        a digest of some pixels besides, and compare. False for zarr on the local file system (an archive
-        included) or in memory, NumPy arrays and ``.npy`` files.
+        Whether `identity` does not notice changed pixels (dask, URLs), so that who relies on it has
+        to keep a digest of some pixels besides, and compare. False for zarr on the local file
+        system (an archive included) or in memory, NumPy arrays and ``.npy`` files.
     through_graph : bool
-        Whether a box is computed by tasks of dask (`lazy`), before the task that wants its pixels. Otherwise
-        that task reads it.
+        Whether a box is computed by tasks of dask (`lazy`), before the task that wants its pixels.
+        Otherwise that task reads it.
     max_chunks_per_task : int or None
         How many chunks a task may read.
 
@@ -124,8 +125,8 @@ class Source:
     def read(self, box: Box) -> np.ndarray:
         """Return the voxels of `box` (one slice per axis, step 1) as an array of the caller's own.
 
-        The array is C-contiguous, writable, in native byte order, and shares no memory with the image. What is
-        not an ``Exception`` is raised only to end the process.
+        The array is C-contiguous, writable, in native byte order, and shares no memory with the
+        image. What is not an ``Exception`` is raised only to end the process.
         """
         raise NotImplementedError(f"{type(self).__name__} has no method read(box)")
 
@@ -135,7 +136,7 @@ class Source:
         return [np.cumsum((0, *lengths)) for lengths in self.chunks]
 
     def chunk_around(self, axis: int, at: int) -> slice:
-        """Return where the chunk that holds a voxel begins and ends; the voxel alone where nothing is decoded."""
+        """Return the chunk around a voxel; the voxel alone where nothing is decoded."""
         if self.read_unit[axis] == 1:
             return slice(at, at + 1)
         edges = self.chunk_edges[axis]
@@ -157,8 +158,8 @@ class Source:
 
         Notes
         -----
-        Boxes that lie in one chunk are read in one go: the least box that holds them all is in memory as well as
-        the chunk, which is decoded as a whole anyway.
+        Boxes that lie in one chunk are read in one go: the least box that holds them all is in
+        memory as well as the chunk, which is decoded as a whole anyway.
         """
         groups: dict[tuple[int, ...], list[int]] = {}
         for number, box in enumerate(boxes):
@@ -181,8 +182,8 @@ class Source:
         Returns
         -------
         dict of str to str, int or list of int
-            Ready for JSON, and equal in another process. Always ``"kind"``, ``"shape"`` (voxels, after
-            channel selection) and ``"dtype"``. Digests are 32 hexadecimal digits.
+            Ready for JSON, and equal in another process. Always ``"kind"``, ``"shape"`` (voxels,
+            after channel selection) and ``"dtype"``. Digests are 32 hexadecimal digits.
 
         Raises
         ------
@@ -191,7 +192,8 @@ class Source:
 
         Notes
         -----
-        Computed anew at every call, so that it costs what it costs to look: nothing, unless the kind says so.
+        Computed anew at every call, so that it costs what it costs to look: nothing, unless the
+        kind says so.
         """
         return {"kind": self.kind, "shape": list(self.shape), "dtype": self.dtype.name}
 
@@ -231,8 +233,9 @@ def open_as_others(sent: Any) -> None:
 
     Notes
     -----
-    Large arrays are left out, so that a graph which holds the image takes no more memory. Only if what holds
-    them cannot be opened without their values, as a fitted model may not, is all of it copied.
+    Large arrays are left out, so that a graph which holds the image takes no more memory. Only if
+    what holds them cannot be opened without their values, as a fitted model may not, is all of it
+    copied.
 
     Examples
     --------

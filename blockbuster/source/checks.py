@@ -39,7 +39,7 @@ def check_pixels(shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> Non
 def check_length(lengths: tuple[int, ...], what: str, name: str) -> None:
     """Refuse more axes than NumPy has, or more voxels than 64 bits can count the bytes of.
 
-    Damaged or hostile metadata state any number. `what` says what `lengths` are of, e.g. ``"shape"``.
+    Damaged or hostile metadata state any number. `what` names the lengths, e.g. ``"shape"``.
     """
     if len(lengths) > MAX_AXES:
         raise ValueError(f"image ({name}) has {len(lengths)} axes; at most {MAX_AXES} can be read.")
@@ -52,7 +52,7 @@ def check_length(lengths: tuple[int, ...], what: str, name: str) -> None:
 
 
 def check_axes(axes: str | None, shape: tuple[int, ...], name: str) -> None:
-    """Check that `axes`, where they are given, have one lower-case letter per stored axis, each once."""
+    """Check that `axes`, if given, have one lower-case letter per stored axis, each once."""
     if axes is None:
         return
     if not isinstance(axes, str):

@@ -1,4 +1,4 @@
-"""Chunk files of arrays on the local file system: read without zarr where that can be, and damage to them."""
+"""Chunk files of local arrays: read without zarr where that can be, and damage to them."""
 
 import os
 import struct
@@ -32,8 +32,8 @@ def read_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[sl
     Returns
     -------
     ndarray or None
-        The voxels, an array of the caller's own; ``None`` where it takes zarr to decode them: shards, filters,
-        checksums, and compressors other than blosc, gzip and zstd.
+        The voxels, an array of the caller's own; ``None`` where it takes zarr to decode them:
+        shards, filters, checksums, and compressors other than blosc, gzip and zstd.
 
     Raises
     ------
@@ -42,8 +42,8 @@ def read_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[sl
 
     Notes
     -----
-    zarr has one event loop, on which threads wait for each other: two of them read in half to three quarters of
-    its time. One chunk at a time is in memory beside the result.
+    zarr has one event loop, on which threads wait for each other: two of them read in half to three
+    quarters of its time. One chunk at a time is in memory beside the result.
     """
     decode = plain_decoder(array)
     if decode is None:
@@ -84,13 +84,13 @@ def check_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[s
     Raises
     ------
     OSError
-        If a file is empty, which zarr 3.1 reads as background in a sharded array, or is shorter than its
-        blosc header says, for which numcodecs reads memory that is not its own.
+        If a file is empty, which zarr 3.1 reads as background in a sharded array, or is shorter
+        than its blosc header says, for which numcodecs reads memory that is not its own.
 
     Notes
     -----
-    One look at the file system for each chunk or shard, and 16 bytes read for each blosc chunk. A file that
-    is not there is background, as zarr defines it.
+    One look at the file system for each chunk or shard, and 16 bytes read for each blosc chunk. A
+    file that is not there is background, as zarr defines it.
     """
     is_blosc = ends_with_blosc(array)
     for key in chunk_keys(array, selection):
@@ -107,7 +107,7 @@ def check_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[s
 
 
 def find_unreadable_chunk(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> str:
-    """Read chunks and shards one by one; give the file of the first that cannot be decoded, or nothing."""
+    """Return the file of the first chunk or shard that cannot be decoded, or nothing."""
     for box, key in chunk_boxes(array, selection):
         try:
             array[box]

@@ -1,4 +1,4 @@
-"""Groups that hold images: HCS plates and wells, bioformats2raw collections, and any other zarr group."""
+"""Groups that hold images: HCS plates, wells, bioformats2raw collections, other zarr groups."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Collection:
     kind : str
         What the group is, with an article.
     found : tuple of (str, str)
-        Path of each image or array inside the group, and type and shape of an array, or why an image cannot
-        be read.
+        Path of each image or array inside the group, and type and shape of an array, or why an
+        image cannot be read.
     is_complete : bool
         Whether these are all.
     """
@@ -56,7 +56,7 @@ class _Visitor:
         return self._most is not None and self.n_opened >= self._most
 
     def open(self, group: zarr.Group, path: str) -> zarr.Group | zarr.Array[Any] | None:
-        """Open an array or group; None where there is none, or nothing that zarr can read or this user may."""
+        """Open an array or group; None where there is none that zarr and this user can read."""
         self.n_opened += 1
         try:
             return group[path]
@@ -83,8 +83,8 @@ def find_images(group: zarr.Group, location: Location, most: int | None = MAX_LI
 
     Notes
     -----
-    What the metadata name is opened to see that it is there; where they name nothing, the folders are opened.
-    With `most` that is about 50 times at most, however large a plate is.
+    What the metadata name is opened to see that it is there; where they name nothing, the folders
+    are opened. With `most` that is about 50 times at most, however large a plate is.
     """
     kind, listing = _describe_kind(group)
     visitor = _Visitor(None if most is None else MAX_OPENED)
@@ -99,7 +99,7 @@ def find_images(group: zarr.Group, location: Location, most: int | None = MAX_LI
 
 
 def describe_contents(group: zarr.Group, location: Location) -> str:
-    """Return what kind of group this is, and the first images and arrays inside, with their paths."""
+    """Return what kind of group this is, and the paths of the first images inside."""
     contents = find_images(group, location)
     if not contents.found:
         without = "without images or arrays inside" if contents.is_complete else "in which no image was found"
@@ -157,7 +157,7 @@ def _images_of_bioformats2raw(group: zarr.Group, visitor: _Visitor) -> Iterator[
 
 
 def _fault(image: zarr.Group) -> str:
-    """Describe why an image cannot be read, as far as its metadata tell; nothing of one that can."""
+    """Return why an image cannot be read, as far as its metadata tell; empty if it can."""
     version = unknown_version(image)
     return f"OME-Zarr {version}, which cannot be read" if version else ""
 

@@ -43,9 +43,9 @@ class DaskSource(Source):
 
     Notes
     -----
-    A chunk is computed once for every region that touches it, so that no chunk has to stay in memory from
-    one region to the next. What a region needs besides, e.g. the maximum of the whole image, is computed
-    anew for every region as well: compute such numbers first.
+    A chunk is computed once for every region that touches it, so that no chunk has to stay in
+    memory from one region to the next. What a region needs besides, e.g. the maximum of the whole
+    image, is computed anew for every region as well: compute such numbers first.
 
     Examples
     --------
@@ -71,7 +71,7 @@ class DaskSource(Source):
         super().__init__(shape, image.dtype, axes=axes, name=name, chunks=chunks)
 
     def lazy(self, box: Box) -> da.Array:
-        """Return `box` as a lazy array of one chunk, whose graph shares no task with that of any other box.
+        """Return `box` as a lazy array of one chunk; its graph shares no task with any other box.
 
         Parameters
         ----------
@@ -81,8 +81,8 @@ class DaskSource(Source):
         Returns
         -------
         dask.array.Array
-            Of `dtype`. The one chunk may be a view of what the image's graph holds, so it must not be
-            written to.
+            Of `dtype`. The one chunk may be a view of what the image's graph holds, so it must not
+            be written to.
 
         Raises
         ------
@@ -109,7 +109,7 @@ class DaskSource(Source):
         return np.array(pixels, order="C", copy=True)
 
     def read_together(self, boxes: Sequence[Box]) -> list[np.ndarray]:
-        """Compute boxes in one graph; a chunk is in memory only until all that touch it are copied."""
+        """Compute boxes in one graph; a chunk is in memory until all that touch it are copied."""
         # A view would keep its chunk in memory.
         parts = [self._checked(box, copy=True) for box in boxes]
         return [np.array(pixels, order="C", copy=True) for pixels in _compute(parts)]
@@ -122,11 +122,12 @@ class DaskSource(Source):
         return checked
 
     def identity(self) -> dict[str, Any]:
-        """Return ``"graph"``, the array's name, and ``"chunks"``, a digest of them, besides; no pixel is read.
+        """Return ``"graph"``, the array's name, and ``"chunks"``, a digest, besides; read no pixel.
 
-        Where the graph reads zarr arrays on the local file system, ``"content"`` as well, a digest of what
-        changes with their files: the name of a graph tells where an array lies, and not what is in it. The
-        name of an array with random keys, e.g. from `dask.array.random`, is another one in every process.
+        Where the graph reads zarr arrays on the local file system, ``"content"`` as well, a digest
+        of what changes with their files: the name of a graph tells where an array lies, and not
+        what is in it. The name of an array with random keys, e.g. from `dask.array.random`, is
+        another one in every process.
         """
         files = [identify_files(array) for array in held_arrays(self._image)]
         return {
@@ -161,7 +162,7 @@ def _check_chunks(image: da.Array, name: str) -> None:
 
 
 def _check_stores(image: da.Array, name: str) -> None:
-    """Refuse a zarr array with a relative path: where fn changes the directory it reads as background."""
+    """Refuse a zarr array with a relative path, which leads elsewhere once fn changes folder."""
     for array in held_arrays(image):
         store = array.store
         if isinstance(store, LocalStore) and not Path(store.root).is_absolute():
@@ -180,7 +181,7 @@ def _count_touched(edges: np.ndarray, part: slice) -> int:
 
 
 def _compute(parts: Sequence[da.Array]) -> Sequence[Any]:
-    """Compute arrays; an exit out of their graph is a fault of the image, and no reason to end the process."""
+    """Compute arrays; take an exit out of their graph for a fault of the image."""
     try:
         computed: Sequence[Any] = compute(*parts)
     except BaseException as error:

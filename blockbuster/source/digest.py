@@ -13,7 +13,7 @@ HEX_DIGITS = 32
 BUFFER_VOXELS = 2**20
 # Of an array, in either format.
 METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
-# metadata, reports, and what a writer was interrupted at; never a chunk, whatever the chunk key encoding
+# Metadata, reports, and what a writer was interrupted at: no chunk, however chunks are named.
 OTHER_SUFFIXES = (".json", ".partial")
 
 
@@ -80,12 +80,13 @@ def digest_content(parts: Iterable[np.ndarray]) -> str:
 
 
 def digest_chunk_files(folder: str) -> str:
-    """Return a digest of the name, size and time of change of every chunk file below the folder of a zarr array.
+    """Return a digest of name, size and time of change of every chunk file of a zarr array.
 
     Parameters
     ----------
     folder : str
-        The array's own. Hidden files, ``*.json`` and ``*.partial`` are not chunks, and do not matter.
+        The array's own. Hidden files, ``*.json`` and ``*.partial`` are not chunks, and do not
+        matter.
 
     Returns
     -------
@@ -99,8 +100,8 @@ def digest_chunk_files(folder: str) -> str:
 
     Notes
     -----
-    No file is opened. A file costs 5 microseconds on a local disk, a round trip on a network file system.
-    Names are sorted folder by folder, so that memory grows with the fullest folder alone.
+    No file is opened. A file costs 5 microseconds on a local disk, a round trip on a network file
+    system. Names are sorted folder by folder, so that memory grows with the fullest folder alone.
 
     Examples
     --------
@@ -119,7 +120,7 @@ def digest_chunk_files(folder: str) -> str:
 
 
 def digest_metadata_files(folder: str) -> str:
-    """Return a digest of the contents of the metadata files of the zarr array in `folder`, of format 2 or 3.
+    """Return a digest of the metadata files of the zarr array in `folder`, of format 2 or 3.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Where the voxels of an OME-NGFF image lie in the world: axes, units, scales and translations of its levels."""
+"""Axes, units, scales and translations of the levels of an OME-NGFF image."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Geometry:
         return replace(self, levels=self.levels[number:])
 
     def with_levels(self, number: int) -> Geometry:
-        """Add coarser levels, each to the last as that is to the one before, until there are so many."""
+        """Add coarser levels by the ratio of the last two, until there are so many."""
         levels = list(self.levels)
         while 1 < len(levels) < number:
             levels.append(_next_level(*levels[-2:]))
@@ -185,7 +185,7 @@ def open_level(group: zarr.Group, path: str) -> zarr.Array[Any]:
 
 
 def _transformations(stated: dict[str, Any], n_axes: int) -> Transformations:
-    """Take what has one number per axis; a transformation that lies in a file of its own is left out."""
+    """Take what has one number per axis, except what lies in a file of its own."""
     found = [
         (part["type"], [float(number) for number in part[part["type"]]])
         for part in stated.get("coordinateTransformations") or ()
@@ -198,7 +198,7 @@ def _transformations(stated: dict[str, Any], n_axes: int) -> Transformations:
 
 
 def _left_out(stated: dict[str, Any]) -> Iterator[str]:
-    """Iterate over the kinds of transformations that cannot be taken, but for such as do nothing."""
+    """Yield the kinds of transformations that cannot be taken, except those that do nothing."""
     for part in stated.get("coordinateTransformations") or ():
         kind = part.get("type")
         if kind in BY_AXIS and kind not in part:
@@ -208,7 +208,7 @@ def _left_out(stated: dict[str, Any]) -> Iterator[str]:
 
 
 def _next_level(before: LevelGeometry, last: LevelGeometry) -> LevelGeometry:
-    """Make a level that is to the last as that is to the one before it; an axis of one voxel stays as it is."""
+    """Make the next level by the ratio of the last two; an axis of one voxel stays as it is."""
     ratios = [max(1.0, n / m) if m > 1 else 1.0 for n, m in zip(before.shape, last.shape, strict=True)]
     shape = tuple(max(1, round(m / ratio)) for m, ratio in zip(last.shape, ratios, strict=True))
     if before.scale is None or last.scale is None:

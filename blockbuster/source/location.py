@@ -88,8 +88,8 @@ def locate(image: str | os.PathLike[str]) -> Location:
 
     Notes
     -----
-    A ``file://`` URL is taken as fsspec takes it, literally; where nothing lies there, percent escapes
-    are decoded (``Path.as_uri()`` writes them).
+    A ``file://`` URL is taken as fsspec takes it, literally; where nothing lies there, percent
+    escapes are decoded (``Path.as_uri()`` writes them).
 
     Examples
     --------
@@ -199,7 +199,7 @@ def store_faults_explained(url: str, name: str) -> Iterator[None]:
 
 
 def _check_local(path: Path) -> None:
-    """Raise what zarr's own error would not say: nothing there, a file, a folder that is not zarr."""
+    """Refuse what zarr's errors do not explain: nothing, a file, a folder that is not zarr."""
     if not path.exists():
         raise FileNotFoundError(f"image {path} does not exist. {_what_is_beside(path)}")
     if not path.is_dir():
@@ -216,7 +216,7 @@ def _check_local(path: Path) -> None:
 
 
 def _what_is_beside(path: Path) -> str:
-    """Folders with a name like the missing one, else some folders, else the first parent that is missing."""
+    """Name folders like the missing one, else some folders, else the first missing parent."""
     if not path.parent.is_dir():
         missing = next(child for child in path.parents if child.parent.is_dir())
         return f"There is no folder {missing} either."

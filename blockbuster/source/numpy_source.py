@@ -69,7 +69,8 @@ class NumpySource(Source):
 class NpyFileSource(NumpySource):
     """Regions of an array in a ``.npy`` file, through a memory map.
 
-    A pickle of it holds the path alone, so that other processes on the same file system can read the image.
+    A pickle of it holds the path alone, so that other processes on the same file system can read
+    the image.
 
     Parameters
     ----------
@@ -112,7 +113,7 @@ class NpyFileSource(NumpySource):
         return self._array
 
     def identity(self) -> dict[str, Any]:
-        """Return ``"path"``, ``"size"`` in bytes and ``"mtime_ns"`` of the file besides; no pixel is read."""
+        """Return ``"path"``, ``"size"`` in bytes and ``"mtime_ns"`` besides; read no pixel."""
         path = os.path.realpath(str(self.path))
         return {**Source.identity(self), "path": path, **identify_file(path)}
 

@@ -16,7 +16,7 @@ TYPES = {"t": "time", "time": "time", "c": "channel", "channel": "channel"}
 # not t or c, which mean something
 FREE_LETTERS = "abdefghijklmnopqrsuvwxyz"
 ASSUMED_AXES = "tczyx"
-# A third number corrects the text of a specification, not its metadata; what follows "-dev" names a writer.
+# A third number corrects a text, not metadata; what follows "-dev" names a writer.
 KNOWN_VERSION = re.compile(r"(0\.[1-5])(\.\d+|-dev.*)?")
 MAX_SHOWN = 300
 # In these the axes have no names.
@@ -47,7 +47,7 @@ class OmeImage:
     version: str
 
     def axes_of(self, shape: tuple[int, ...]) -> str | None:
-        """The letters of an array of `shape`: without metadata, five axes are time to x as 0.1 has it."""
+        """Return the letters of an array: without metadata, five axes are time to x, as in 0.1."""
         if self.axes is None and len(shape) == len(ASSUMED_AXES):
             return ASSUMED_AXES
         return self.axes
@@ -69,8 +69,8 @@ def read_ome_image(group: zarr.Group) -> OmeImage | None:
     Raises
     ------
     ValueError
-        If its metadata are of a version that is not known, or say that it is an image, but not what its
-        axes are or where its arrays are.
+        If its metadata are of a version that is not known, or say that it is an image, but not what
+        its axes are or where its arrays are.
     """
     unknown = unknown_version(group)
     if unknown:
@@ -112,8 +112,9 @@ def axis_letters(axes: list[Any]) -> str:
     Returns
     -------
     str
-        Different letters. Axes of type time and channel are ``t`` and ``c``; space axes keep a name of one
-        letter, otherwise they are x, y, z, counted from the last; any other axis gets a letter that is free.
+        Different letters. Axes of type time and channel are ``t`` and ``c``; space axes keep a name
+        of one letter, otherwise they are x, y, z, counted from the last; any other axis gets a
+        letter that is free.
 
     Examples
     --------
@@ -136,14 +137,14 @@ def axis_letters(axes: list[Any]) -> str:
 
 
 def ome_attributes(group: zarr.Group) -> dict[str, Any]:
-    """Return the OME-NGFF metadata of a group: 0.5 keeps everything under one key, which 0.4 does not have."""
+    """Return the OME-NGFF metadata of a group, which 0.5 keeps under one key."""
     attributes = group.attrs.asdict()
     inner = attributes.get("ome")
     return {**attributes, **inner} if isinstance(inner, dict) else attributes
 
 
 def inner_path(group: zarr.Group, path: Any) -> str:
-    """Return a path that the metadata of a group name, without dots in it, if it leads to something inside.
+    """Return a path that metadata name, without dots in it, if it leads inside the group.
 
     Raises
     ------
@@ -158,7 +159,7 @@ def inner_path(group: zarr.Group, path: Any) -> str:
             f"{name_of_group(group)}: its metadata name {text[:MAX_SHOWN]!r}, which is no path inside; correct "
             "them."
         )
-    # Pixels are read through ``./0``, which the file system takes; as the name of a node zarr refuses it.
+    # The file system takes ``./0``, through which pixels are read; zarr refuses it as a name.
     return "/".join(part for part in text.split("/") if part != ".")
 
 
@@ -185,13 +186,13 @@ def stated_version(group: zarr.Group) -> str:
 
 
 def unknown_version(group: zarr.Group) -> str:
-    """Return the version of OME-NGFF that a group says it is of, if it is none that is known; else nothing."""
+    """Return the version of OME-NGFF that a group states if it is unknown; else nothing."""
     stated = stated_version(group)
     return stated if stated and not KNOWN_VERSION.fullmatch(stated) else ""
 
 
 def _version_of_image(stated: str, axes: Any) -> str:
-    """Return the version of an image, which need not say it: axes have names from 0.3 on, types from 0.4."""
+    """Return the version of an image: axes have names from 0.3 on, types from 0.4."""
     known = KNOWN_VERSION.fullmatch(stated)
     if known:
         return known[1]

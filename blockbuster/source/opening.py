@@ -30,16 +30,18 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
     Parameters
     ----------
     image : str, path-like, zarr.Array, dask.array.Array, numpy.ndarray or Source
-        A path or URL is that of an OME-Zarr image (0.1 to 0.5) or of a zarr array. A source is taken as it is.
+        A path or URL is that of an OME-Zarr image (0.1 to 0.5) or of a zarr array. A source is
+        taken as it is.
     channel : int or None, default 0
-        For a path whose axes are known to have a channel axis ``c`` (from the metadata or `axes`): the index
-        to read; that axis is dropped. None keeps the axis. The default is ignored where there is no such
-        axis. Ignored for arrays.
+        For a path whose axes are known to have a channel axis ``c`` (from the metadata or `axes`):
+        the index to read; that axis is dropped. None keeps the axis. The default is ignored where
+        there is no such axis. Ignored for arrays.
     level : int, default 0
-        For the path of an OME-Zarr image: the level of its pyramid, 0 is the finest. Ignored for arrays.
+        For the path of an OME-Zarr image: the level of its pyramid, 0 is the finest. Ignored for
+        arrays.
     axes : str, optional
-        One lower-case letter per axis as stored, before channel selection, e.g. ``"tczyx"``. None: read
-        from the metadata (OME-Zarr axes, or dimension names of a zarr array), else unknown.
+        One lower-case letter per axis as stored, before channel selection, e.g. ``"tczyx"``. None:
+        read from the metadata (OME-Zarr axes, or dimension names of a zarr array), else unknown.
 
     Returns
     -------
@@ -93,13 +95,14 @@ def load_ome_zarr(
     path : str or path-like
         Path or URL of an OME-Zarr image, 0.1 to 0.5, on zarr format 2 or 3 (or of a zarr array).
     channel : int or None, default 0
-        Index on the channel axis, which is dropped; None keeps that axis. The default is ignored where
-        there is none.
+        Index on the channel axis, which is dropped; None keeps that axis. The default is ignored
+        where there is none.
     level : int, default 0
         Level of the pyramid; 0 is the finest.
     chunks : int, tuple, dict or str, optional
-        As in `dask.array.from_array`, for the axes that remain. None: one chunk per shard, or per chunk of
-        an array without shards, so that computing a chunk of the result reads one file or object.
+        As in `dask.array.from_array`, for the axes that remain. None: one chunk per shard, or per
+        chunk of an array without shards, so that computing a chunk of the result reads one file or
+        object.
 
     Returns
     -------
@@ -160,7 +163,7 @@ def _open_zarr_array(array: zarr.Array[Any], axes: str | None) -> ZarrSource:
 def _open_level(
     group: zarr.Group, root: Location, level: int
 ) -> tuple[Location, zarr.Array[Any], str | None, tuple[str, ...]]:
-    """Open a level of an OME-Zarr image; give its axes and the names of channels as the metadata have them."""
+    """Open a level of an OME-Zarr image, with the axes and channels that its metadata name."""
     ome = read_ome_image(group)
     if ome is None:
         raise ValueError(f"image {root} is {describe_contents(group, root)}")
@@ -186,7 +189,7 @@ def _open_array(location: Location) -> zarr.Array[Any]:
 
 
 def _dimension_letters(array: zarr.Array[Any]) -> str | None:
-    """The dimension names of a zarr v3 array, if they are what an OME-Zarr writer would put there."""
+    """Return the dimension names of a zarr v3 array if they are those of OME-Zarr."""
     names = getattr(array.metadata, "dimension_names", None)
     if not names or len(set(names)) != len(names) or not all(name in tuple("tczyx") for name in names):
         return None
@@ -194,7 +197,7 @@ def _dimension_letters(array: zarr.Array[Any]) -> str | None:
 
 
 def _reconcile_axes(given: str | None, stated: str | None, array: zarr.Array[Any], name: str) -> str | None:
-    """The user's letters or the metadata's, which must not contradict each other."""
+    """Return the user's letters or the metadata's, which must not contradict each other."""
     check_axes(given, array.shape, name)
     if given is not None and stated is not None and given != stated:
         raise ValueError(
@@ -207,7 +210,7 @@ def _reconcile_axes(given: str | None, stated: str | None, array: zarr.Array[Any
 def _select_channel(
     array: zarr.Array[Any], axes: str | None, channel: int | None, names: tuple[str, ...], name: str
 ) -> tuple[int, int] | None:
-    """The channel axis and the index on it, or None if no axis is to be dropped."""
+    """Return the channel axis and the index on it, or None if no axis is to be dropped."""
     if not axes or "c" not in axes:
         if channel:
             known = f"axes {axes!r}" if axes else 'unknown axes: name them, e.g. axes="czyx"'

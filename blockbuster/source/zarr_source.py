@@ -47,8 +47,8 @@ class ZarrSource(Source):
     array : zarr.Array
         Of any number dtype.
     location : Location, optional
-        Where `array` itself lies. A pickle of the source then holds this alone, and opens it again at the
-        first read. None: `array` is held, and pickled with all that its store holds.
+        Where `array` itself lies. A pickle of the source then holds this alone, and opens it again
+        at the first read. None: `array` is held, and pickled with all that its store holds.
     path : str, optional
         Local path of the image's root, which is above the array in an OME-Zarr image.
     axes : str, optional
@@ -65,9 +65,9 @@ class ZarrSource(Source):
 
     Notes
     -----
-    Reading costs what ``array[region]`` costs, with zarr's own settings, or less: chunks on the local file system
-    that are compressed with blosc, gzip or zstd, or not at all, are read and decoded in the calling thread. A
-    big-endian array costs one more copy of the region.
+    Reading costs what ``array[region]`` costs, with zarr's own settings, or less: chunks on the
+    local file system that are compressed with blosc, gzip or zstd, or not at all, are read and
+    decoded in the calling thread. A big-endian array costs one more copy of the region.
 
     Examples
     --------
@@ -139,7 +139,7 @@ class ZarrSource(Source):
 
     @property
     def sampled(self) -> bool:
-        """Whether `identity` does not notice changed pixels: where the store is neither local nor in memory."""
+        """Whether `identity` misses changed pixels: the store is neither local nor in memory."""
         return self._folder is None and not self.in_memory and not isinstance(self._opened().store, ZipStore)
 
     def identity(self) -> dict[str, Any]:
@@ -148,19 +148,21 @@ class ZarrSource(Source):
         Returns
         -------
         dict of str to str, int or list of int
-            Besides what all kinds have, ``"channel"`` (axis and index; empty: none is selected), and
+            What all kinds have, ``"channel"`` (axis and index; empty: none is selected), and
 
-            - local: ``"path"`` of the array (symbolic links resolved), ``"metadata"`` and ``"content"``:
-              digests of the array's metadata files, and of name, size and time of change of its chunk
-              files. Other levels do not matter.
+            - local: ``"path"`` of the array (symbolic links resolved), ``"metadata"`` and
+              ``"content"``: digests of the array's metadata files, and of name, size and time of
+              change of its chunk files. Other levels do not matter.
             - in this process's memory: ``"metadata"``, ``"content"`` (the pixels).
-            - in a zip archive: ``"url"``, ``"metadata"``, ``"size"`` in bytes and ``"mtime_ns"`` of the archive.
+            - in a zip archive: ``"url"``, ``"metadata"``, ``"size"`` in bytes and ``"mtime_ns"`` of
+              the archive.
             - elsewhere: ``"url"``, ``"metadata"``; sampled.
 
         Notes
         -----
-        Local: 5 microseconds per chunk file on a local disk, a round trip each on a network file system. In
-        memory: every pixel is read, at about 1.8 GB/s in C order (see `blockbuster.source.pixel_digest`).
+        Local: 5 microseconds per chunk file on a local disk, a round trip each on a network file
+        system. In memory: every pixel is read, at about 1.8 GB/s in C order (see
+        `blockbuster.source.pixel_digest`).
         """
         form = {**super().identity(), "channel": list(self._channel or ())}
         if self._folder is not None:
@@ -188,8 +190,8 @@ class ZarrSource(Source):
         Parameters
         ----------
         chunks : int, tuple, dict or str, optional
-            As in `dask.array.from_array`, for the axes of `shape`. None: one dask chunk per shard, or per
-            chunk of an array without shards, so that each is fetched once.
+            As in `dask.array.from_array`, for the axes of `shape`. None: one dask chunk per shard,
+            or per chunk of an array without shards, so that each is fetched once.
 
         Returns
         -------
@@ -215,7 +217,7 @@ class ZarrSource(Source):
         return self.__dict__ if self._location is None else {**self.__dict__, "_array": None}
 
     def _opened(self) -> zarr.Array[Any]:
-        # A pickled zarr.Array would not do: where its folder is out of a worker's reach, it reads fill values.
+        # Not a pickled zarr.Array: where a worker cannot reach its folder, it reads fill values.
         if self._array is None:
             assert self._location is not None
             array = open_node(self._location)
@@ -268,7 +270,8 @@ def check_form(array: zarr.Array[Any], name: str) -> None:
     Raises
     ------
     ValueError
-        If it has too many voxels in all or in a chunk, or chunks without voxels, or too many along an axis.
+        If it has too many voxels in all or in a chunk, or chunks without voxels, or too many along
+        an axis.
     """
     check_length(array.shape, "shape", name)
     check_length(array.shards or array.chunks, "chunks of shape", name)
@@ -293,7 +296,7 @@ def regular_lengths(length: int, unit: int) -> tuple[int, ...]:
 
 
 def identify_files(array: zarr.Array[Any]) -> dict[str, Any]:
-    """Return what changes with the files of an array on the local file system; empty for one that lies elsewhere.
+    """Return what changes with the files of a local array; empty for one that lies elsewhere.
 
     Examples
     --------
@@ -307,7 +310,7 @@ def identify_files(array: zarr.Array[Any]) -> dict[str, Any]:
 
 
 def _identify_zip(array: zarr.Array[Any]) -> dict[str, Any]:
-    """Return size and time of change of the archive that an array lies in; empty where it lies in none."""
+    """Return size and time of change of the archive around an array; empty if there is none."""
     store = array.store
     return identify_file(str(store.path)) if isinstance(store, ZipStore) else {}
 

@@ -31,7 +31,7 @@ class _LookJob:
 
 @dataclass(frozen=True)
 class _Look:
-    """The maxima of the tiles of a brick, in C order, and what boxes have of its core; or why there are none."""
+    """The maxima of the tiles of a brick and what boxes have of its core, or the error."""
 
     number: int
     maxima: np.ndarray | None = None
@@ -56,8 +56,9 @@ def find_empty_tiles(
     bricks : BrickGrid
         Its tiles, grouped into tasks.
     threshold : float, optional
-        A tile whose maximum, halo included, is not above it is empty; NaN never makes a tile so. ``None``:
-        that of `choose_empty_threshold`, of the same sample, which is taken out of the bricks as they are read.
+        A tile whose maximum, halo included, is not above it is empty; NaN never makes a tile so.
+        ``None``: that of `choose_empty_threshold`, of the same sample, which is taken out of the
+        bricks as they are read.
     directory : str
         An empty directory that every worker sees.
     execution : Execution
@@ -68,7 +69,8 @@ def find_empty_tiles(
     Raises
     ------
     TileError
-        If pixels cannot be read; it names the first tile of the brick, and of a dask image the tile.
+        If pixels cannot be read; it names the first tile of the brick, and of a dask image the
+        tile.
     """
     source = share_source(source, execution, directory)
     boxes = choose_pieces(source) if threshold is None else []
@@ -97,7 +99,7 @@ def find_empty_tiles(
 def _look_at_bricks(
     source: Source, job: _LookJob, directory: str, execution: Execution, on_look: Callable[[_Look], None]
 ) -> None:
-    """Look at all bricks; where a dask image cannot be computed, name the tile, which its graph does not."""
+    """Look at all bricks; name the tile whose pixels a graph cannot compute."""
     bricks = job.bricks
     unfinished = set(range(bricks.n_bricks))
 

@@ -1,4 +1,4 @@
-"""Tiles that are processed ahead of their bricks, to learn how long fn takes; their labels are kept."""
+"""Tiles that are processed ahead of their bricks to learn how long fn takes."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ __all__ = ["Probe", "ProbeJob", "keep_probe", "kept_probes", "probe_tile"]
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """What probes share; `directory` is where a probe marks that it is under way, ``None``: nowhere.
+    """What probes share.
 
-    `sampled`: whether a digest of the pixels has to be kept, since the image's identity does not notice changes.
+    In `directory` a probe marks that it is under way. `sampled`: a digest of the pixels has to be
+    kept, since the image's identity does not notice changes.
     """
 
     call: TileCall

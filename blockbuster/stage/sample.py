@@ -51,7 +51,8 @@ def sample_pixels(source: Source) -> np.ndarray:
     Returns
     -------
     (n,) ndarray
-        Finite pixels, about 16 million at most; the whole image where it is small. The same at every call.
+        Finite pixels, about 16 million at most; the whole image where it is small. The same at
+        every call.
 
     Notes
     -----
