@@ -307,13 +307,8 @@ def encode_png(pixels: np.ndarray) -> bytes:
 
     buffer = io.BytesIO()
     picture = Image.fromarray(pixels)
-    colours = picture.getcolors(256)
-    if colours is not None:
-        codes = pixels.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
-        known, numbers = np.unique(codes, return_inverse=True)
-        picture = Image.fromarray(numbers.reshape(codes.shape).astype(np.uint8))
-        picture.putpalette(
-            np.stack([known >> 16, known >> 8 & 255, known & 255], axis=1).astype(np.uint8).tobytes()
-        )
+    if picture.getcolors(256) is not None:
+        # No more colours than a palette holds all stay as they are.
+        picture = picture.quantize(256, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     picture.save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
