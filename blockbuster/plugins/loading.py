@@ -99,8 +99,7 @@ def evaluation_turn(device: str) -> Iterator[None]:
     >>> with evaluation_turn("cpu"):
     ...     pass
     """
-    # One step, so that no two threads get two locks; and nobody waits here for another model to be
-    # loaded.
+    # In one step, so that two threads never get two locks; and no thread waits for a model to load.
     with _turns.setdefault(device, threading.Lock()):
         yield
 

@@ -60,12 +60,11 @@ def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[An
             if not is_out_of_memory(error):
                 raise
             said = str(error).strip().partition("\n")[0]
-        # Not before the error is gone, whose traceback holds the arrays of the evaluation.
+        # Only now is the error gone, whose traceback held the arrays of the evaluation.
         gc.collect()
         for name in ("cuda", "mps"):
             device: Any = getattr(sys.modules.get("torch"), name, None)
-            # A device that is not there, or that the error has left unusable, must not hide that
-            # error.
+            # A missing device, or one that the error has left unusable, must not hide that error.
             with contextlib.suppress(Exception):
                 device.empty_cache()
         logger.warning("a model ran out of memory with %r: %s", setting, said)

@@ -34,7 +34,7 @@ PLANES = (
     "to tile_process and axes, e.g. axes='CYX', to stardist_fn."
 )
 SMALLER = "choose smaller tiles, or end other programs on the device."
-# Without labels, or with something else beside them.
+# Keywords with which it returns no labels, or more than labels.
 NO_LABELS = {"return_labels", "return_predict"}
 CONFIG, THRESHOLDS, WEIGHTS = "config.json", "thresholds.json", (".h5", ".hdf5")
 MAX_PARTS = 16

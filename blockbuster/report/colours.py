@@ -41,7 +41,7 @@ SEAM_COLOURS = np.array([(110, 110, 116), (255, 255, 255), (255, 0, 0)], np.uint
 NEAR, GROWTH = 3, 8
 # A pixel, and the one below it or to its right.
 ASIDE = ((np.s_[:-1], np.s_[1:]), (np.s_[:, :-1], np.s_[:, 1:]))
-# Of more objects or neighbours than this nobody sees the colours; they are taken by number then.
+# With more objects or neighbours, nobody can tell colours apart; they are taken by number then.
 MAX_OBJECTS, MAX_PAIRS = 20_000, 400_000
 # A colour that a touching object has is avoided before all those that near ones have.
 TOUCHING_WEIGHT = 1000
@@ -60,9 +60,9 @@ def colour_labels(labels: np.ndarray) -> np.ndarray:
     Returns
     -------
     (h, w, 3) ndarray of uint8
-        Colours of `PALETTE`. Objects that touch, corners included, have different ones; so have,
-        wherever there are enough colours, objects with few pixels between them. The same at every
-        call. A label keeps its colour from picture to picture unless a neighbour has it.
+        Colours of `PALETTE`, the same at every call. Objects that touch, corners included, have
+        different ones. So do objects with few pixels between them, where there are enough colours.
+        A label keeps its colour from picture to picture unless a neighbour has it.
 
     Notes
     -----

@@ -27,8 +27,7 @@ class MaskWatch:
     in_pieces : bool or None
         Whether the one id of a tile fell into pieces; ``None`` once a tile had two ids.
     n_whole : int
-        Tiles whose one id is one piece; when there are four of them, pieces are not looked for any
-        more.
+        Tiles whose only id is one piece; after four of them, pieces are no longer looked for.
 
     Notes
     -----

@@ -58,7 +58,7 @@ def sample_pixels(source: Source) -> np.ndarray:
     -----
     A piece lies in one chunk where chunks are as large, and pieces in one chunk are read together:
     what is decoded is at most 64 chunks, each once. With smaller chunks it is what the pieces
-    touch. Beside the sample one chunk at a time is in memory: as it is stored, decoded, and the
+    touch. Besides the sample, one chunk at a time is in memory: as it is stored, decoded, and the
     least box of its pieces.
     """
     return finite_pixels(source.read_together(choose_pieces(source)))

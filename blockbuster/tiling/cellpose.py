@@ -129,8 +129,7 @@ def auto_tile_shape_cellpose(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; it must be 1 or more, as given to Cellpose.")
     stack = (1,) * (len(image) - n_spatial) + tuple(max(1, length) for length in image[-n_spatial:])
-    # A pixel is the least cell to see, and cells wider than the image ask for no more than the
-    # image.
+    # A cell is at least a pixel wide, and one wider than the image needs no more than the image.
     cell = min(max(1.0, cell), max(NETWORK_DIAMETER, *stack))
     execution = find_execution(one_at_a_time=use_gpu)
     brick_bytes = min(MAX_BRICK_VOXELS, math.prod(image)) * (itemsize + 4)

@@ -45,12 +45,12 @@ class NetworkMemory:
     masks: int
 
     def tile_bytes(self, voxels: int, fit: TileFit) -> int:
-        """Estimate the bytes for a tile of so many voxels, halo included, beside the model."""
+        """Estimate the bytes for a tile of so many voxels, halo included, besides the model."""
         running = fit.batch_size * self.square + voxels * self._flows(fit)
         return max(running, self.kept + voxels * (fit.voxel_bytes + self.masks))
 
     def most_voxels(self, n_bytes: int, fit: TileFit) -> int:
-        """Count the voxels of the largest tile, halo included, that fits beside the model."""
+        """Count the voxels of the largest tile, halo included, that fits besides the model."""
         running = (n_bytes - fit.batch_size * self.square) // self._flows(fit)
         return max(0, min(running, (n_bytes - self.kept) // (fit.voxel_bytes + self.masks)))
 
