@@ -23,7 +23,6 @@ __all__ = [
     "count_keys",
     "format_bytes",
     "memory_bytes",
-    "peak_bytes",
     "warn_of_little_room",
     "warn_of_repeated_chunks",
     "warn_of_small_workers",
@@ -76,31 +75,36 @@ def worker_bytes(plan: RunPlan) -> int:
 
 
 def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
-    grid = plan.grid
-    lengths = list(zip(plan.bricks.brick_shape, grid.halo, grid.shape, strict=True))
+    """Bound the resident memory of a process that runs so many tasks at once, and may drive the run.
+
+    Tables that grow with the labels come on top: they count from about one object in 50 voxels on.
+    Memory that is free again, but not given back to the system, counts as one task more.
+    """
+    grid, itemsize = plan.grid, plan.source.dtype.itemsize
+    lengths = zip(plan.bricks.brick_shape, grid.halo, grid.shape, strict=True)
+    stage = itemsize * _product(min(n, brick + 2 * halo) for brick, halo, n in lengths)
+    stage += STAGE_BYTES_PER_VOXEL * _product(plan.bricks.brick_shape)
+    stage += WAITING_BYTES_PER_VOXEL * _waiting_voxels(plan)
+    seen = _seen_shape(plan)
+    if any(seen[axis] > 1 for axis in plan.apart_axes):
+        stage += APART_BYTES_PER_VOXEL * _product(seen)
     boxes = remap_boxes(plan.bricks, label_chunks(grid)[1])
-    box = [min(n, length) for n, length in zip(boxes.tile_shape, grid.shape, strict=True)]
+    box_voxels = _product(map(min, boxes.tile_shape, grid.shape))
+    if plan.coarse_shapes:
+        # Levels that are written with the finest one are half of it at most.
+        box_voxels = box_voxels * 3 // 2
     n_tasks = max(plan.bricks.n_bricks, boxes.n_tiles)
-    samples = drives and plan.options.skip_empty and plan.empty_threshold is None
+    n_at_once = min(n_at_once, n_tasks)
+    tasks = (n_at_once + 1) * max(stage, REMAP_BYTES_PER_VOXEL * box_voxels) if n_at_once else 0
+    if not drives:
+        return BASE_BYTES + tasks
+    if plan.options.skip_empty and plan.empty_threshold is None:
+        # Otsu's threshold of a sample: copies, in float64 where pixels are of no small integer.
+        tasks = max(tasks, (6 + 5 * itemsize) * min(SAMPLE_VOXELS, _product(grid.shape)))
     held = plan.source.held_bytes
     held += plan.label_bytes if plan.place is None or plan.options.compute else 0
-    seen = _seen_shape(plan)
-    return peak_bytes(
-        region_voxels=_product(min(n, brick + 2 * halo) for brick, halo, n in lengths),
-        core_voxels=_product(plan.bricks.brick_shape),
-        # The levels of a label image that are written with the finest one are half of it at most.
-        box_voxels=_product(box) * 3 // 2 if plan.coarse_shapes else _product(box),
-        itemsize=plan.source.dtype.itemsize,
-        n_at_once=min(n_at_once, n_tasks),
-        waiting_voxels=_waiting_voxels(plan),
-        # Of a tile whose labels get an id for each position along some axes.
-        apart_voxels=_product(seen) if any(seen[axis] > 1 for axis in plan.apart_axes) else 0,
-        n_tasks=n_tasks if drives else 0,
-        n_tiles=plan.n_tiles if drives else 0,
-        n_keys=count_keys(plan) if drives else 0,
-        sampled_voxels=min(SAMPLE_VOXELS, _product(grid.shape)) if samples else 0,
-        held_bytes=held if drives else 0,
-    )
+    known = BYTES_PER_TASK * n_tasks + BYTES_PER_TILE * plan.n_tiles + BYTES_PER_KEY * count_keys(plan)
+    return BASE_BYTES + tasks + known + held
 
 
 def count_keys(plan: RunPlan) -> int:
@@ -127,83 +131,6 @@ def _seen_shape(plan: RunPlan) -> tuple[int, ...]:
     """Return the shape of the largest tile with its halo."""
     lengths = zip(plan.grid.tile_shape, plan.grid.halo, plan.grid.shape, strict=True)
     return tuple(min(n, tile + 2 * halo) for tile, halo, n in lengths)
-
-
-def peak_bytes(
-    *,
-    region_voxels: int,
-    core_voxels: int,
-    box_voxels: int,
-    itemsize: int,
-    n_at_once: int,
-    waiting_voxels: int = 0,
-    apart_voxels: int = 0,
-    n_tasks: int = 0,
-    n_tiles: int = 0,
-    n_keys: int = 0,
-    sampled_voxels: int = 0,
-    held_bytes: int = 0,
-) -> int:
-    """Bound the resident memory of a process that runs tasks on threads.
-
-    Parameters
-    ----------
-    region_voxels, core_voxels : int
-        Voxels of the largest brick, with and without halo.
-    box_voxels : int
-        Voxels of the largest box that is written at once: whole shards of the output.
-    itemsize : int
-        Bytes of a pixel.
-    n_at_once : int
-        How many tasks run at once: no more than there are workers, or tasks. 0 for a process that
-        only drives others.
-    waiting_voxels : int
-        Voxels of the tiles that wait in a brick for neighbours to be compared with, halo included.
-    apart_voxels : int
-        Voxels of a tile whose ids count for each position by itself along some axes, halo included.
-    n_tasks : int
-        How many tasks the larger phase has, where this process drives the run; 0 where it does not.
-    n_tiles : int
-        How many tiles there are, where this process drives the run; 0 where it does not.
-    n_keys : int
-        How many keys of a dask image's graph are known at once.
-    sampled_voxels : int
-        How many voxels the empty threshold is found in, before any task; 0 where it is given.
-    held_bytes : int
-        What lies in memory for the whole run: an image given as an array, a NumPy result.
-
-    Returns
-    -------
-    int
-        Bytes.
-
-    Notes
-    -----
-    What fn allocates comes on top, once for each task at a time. So do tables that grow with the
-    labels: they count from about one object in 50 voxels on. Memory that is free again, but not
-    given back to the system, counts as one task more.
-
-    Where tasks run in processes of their own, each is a process with one task at once, and this one
-    has none.
-
-    Examples
-    --------
-    >>> core = 4096 * 2048
-    >>> brick = {"region_voxels": 4100 * 2056, "core_voxels": core, "box_voxels": core}
-    >>> round(peak_bytes(**brick, itemsize=2, n_at_once=2) / 1e6)
-    571
-    >>> driver, worker = (peak_bytes(**brick, itemsize=2, n_at_once=n) for n in (0, 1))
-    >>> round((driver + 4 * worker) / 1e6)
-    2329
-    """
-    stage = itemsize * region_voxels + STAGE_BYTES_PER_VOXEL * core_voxels
-    stage += WAITING_BYTES_PER_VOXEL * waiting_voxels + APART_BYTES_PER_VOXEL * apart_voxels
-    task = max(stage, REMAP_BYTES_PER_VOXEL * box_voxels)
-    tasks = (n_at_once + 1) * task if n_at_once else 0
-    # Otsu's threshold of a sample: copies, in float64 where pixels are of no small integer.
-    tasks = max(tasks, (6 + 5 * itemsize) * sampled_voxels)
-    known = BYTES_PER_TASK * n_tasks + BYTES_PER_TILE * n_tiles + BYTES_PER_KEY * n_keys
-    return BASE_BYTES + tasks + known + held_bytes
 
 
 def warn_of_repeated_chunks(plan: RunPlan) -> None:

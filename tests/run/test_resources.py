@@ -9,15 +9,15 @@ from pathlib import Path
 import dask
 import numpy as np
 import pytest
+import zarr
 from interrupted import EXPECTED, IMAGE, Labeller
 from outcomes import refused
 
 from blockbuster import plan_run, tile_process
-from blockbuster.run.resources import BASE_BYTES, peak_bytes, warn_of_little_room
+from blockbuster.run.resources import BASE_BYTES, warn_of_little_room
 
 N_VOXELS = 200 * 300
 OPTIONS = {"tile_shape": (50, 50)}
-BRICK = {"region_voxels": 1_300_003, "core_voxels": 1_000_003, "box_voxels": 1_200_007, "itemsize": 2}
 
 
 def failing(pixels):
@@ -142,39 +142,57 @@ def test_F7_room_is_that_of_the_file_system_of_the_stage_and_the_output(tmp_path
     assert Path(tmp_path, "full").is_dir()
 
 
-def test_bound_grows_with_everything_that_a_run_holds():
-    least = peak_bytes(**BRICK, n_at_once=2)
-    for more in (
-        {"region_voxels": 9_000_011},
-        {"core_voxels": 9_000_011, "region_voxels": 9_100_037},
-        {"box_voxels": 9_000_011},
-        {"itemsize": 8},
-        {"apart_voxels": 1_000_003},
-        {"n_at_once": 3},
-        {"n_tasks": 1009},
-        {"n_tiles": 100_003},
-        {"sampled_voxels": 16_777_259},
-        {"held_bytes": 7},
-    ):
-        assert peak_bytes(**{**BRICK, "n_at_once": 2, **more}) > least
+def memory(shape=(4001, 3001), dtype="uint32", n_workers=2, scheduler="threads", **options):
+    image = zarr.create_array({}, shape=shape, chunks=(512, 512), dtype=dtype)
+    # Tasks large enough to hold more as they are staged than as boxes of the output are written.
+    options = {"tile_shape": (512, 512), "tiles_per_task": 24, "write_to": "out.zarr", "axes": "yx", **options}
+    with dask.config.set(scheduler=scheduler, num_workers=n_workers):
+        return plan_run(image, **options).memory_bytes
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"n_workers": 3},
+        {"dtype": "uint64"},
+        {"overlap": 300},
+        {"tile_shape": (1024, 1024)},
+        {"tiles_per_task": 48},
+        {"tile_shape": (8, 8), "tiles_per_task": 64**2 * 24},
+        {"merge_axes": "y"},
+        {"skip_empty": True},
+        {"compute": True},
+    ],
+)
+def test_bound_grows_with_everything_that_a_run_holds(more, folder):
+    assert memory(**more) > memory()
+
+
+def test_tiles_that_wait_for_their_neighbours_count_where_labels_must_agree(folder):
+    options = {"overlap": 16, "dtype": "uint64", "tiles_per_task": 48}
+    assert memory(**options, merge="agree") > memory(**options)
 
 
 def test_result_and_image_in_memory_count_once():
-    assert peak_bytes(**BRICK, n_at_once=5, held_bytes=1_000_003) == peak_bytes(**BRICK, n_at_once=5) + 1_000_003
+    image = np.zeros((300, 401), "uint16")
+    stored = zarr.create_array({}, shape=image.shape, chunks=(50, 50), dtype=image.dtype)
+    held, read = (plan(pixels, tiles_per_task=1).memory_bytes for pixels in (image, stored))
+    assert held - read == image.nbytes
 
 
-def test_process_without_tasks_of_its_own_takes_the_interpreter_and_the_graph():
-    assert peak_bytes(**BRICK, n_at_once=0) == BASE_BYTES
-    assert BASE_BYTES < peak_bytes(**BRICK, n_at_once=0, n_tasks=1000) < BASE_BYTES + 10_000_000
+def test_workers_are_counted_one_by_one_beside_the_process_that_drives_them(folder):
+    bounds = [memory(n_workers=n, scheduler="processes") for n in (1, 2, 3)]
+    worker = bounds[1] - bounds[0]
+    assert bounds[2] - bounds[1] == worker > BASE_BYTES
+    assert BASE_BYTES < bounds[0] - worker < BASE_BYTES + 10_000_000
 
 
-@pytest.mark.parametrize("itemsize", [1, 2, 4, 8])
-def test_one_task_needs_its_pixels_and_labels_and_a_worker_more_not_twice_as_much(itemsize):
-    brick = {**BRICK, "itemsize": itemsize}
-    one, two = (peak_bytes(**brick, n_at_once=n) - BASE_BYTES for n in (1, 2))
-    assert one > itemsize * brick["region_voxels"] + 8 * brick["core_voxels"]
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
+def test_one_task_needs_its_pixels_and_labels_and_a_worker_more_not_twice_as_much(dtype, folder):
+    one, two = (memory(dtype=dtype, n_workers=n) - BASE_BYTES for n in (1, 2))
+    assert one > (np.dtype(dtype).itemsize + 6) * 24 * 512 * 512
     assert one < two < 2 * one
 
 
-def test_bound_is_a_plain_integer():
-    assert type(peak_bytes(**BRICK, n_at_once=2)) is int
+def test_bound_is_a_plain_integer(folder):
+    assert type(memory()) is int
