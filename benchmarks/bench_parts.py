@@ -17,7 +17,7 @@ from benchmarks.settings import is_small
 from benchmarks.tissue import voronoi_labels
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup
-from blockbuster.merge import join_pairs
+from blockbuster.merge.components import join_pairs
 from blockbuster.rundir.sections import SectionFile, SectionWriter
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import open_source
@@ -124,9 +124,8 @@ class TimeBrick:
     def setup(self, kind: str, merge: str) -> None:
         self.labels = _labels(kind)
         self.grid = TileGrid.regular(self.labels.shape, (TILE, TILE), (OVERLAP, OVERLAP))
-        axes = () if merge == "none" else (0, 1)
         bricks = BrickGrid(self.grid, self.grid.grid_shape)
-        self.staged = StagedLabels("", bricks, axes, 1, 0.3 if merge == "agree" else None)
+        self.staged = StagedLabels("", bricks, (0, 1), 1, merge)
         self.time_brick(kind, merge)
 
     def time_brick(self, kind: str, merge: str) -> None:

@@ -14,6 +14,7 @@ import zarr
 from blockbuster.execution import find_execution, with_workers
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.jit import in_native_order
+from blockbuster.merge.rules import RULES, MergeRule, choose_rule
 from blockbuster.output.paths import resolve_place
 from blockbuster.output.places import OutputPlace, check_independent, warn_of_transformations_left_out
 from blockbuster.output.publishing import replaced_output
@@ -102,17 +103,23 @@ def zarr_native_merge(
     1
     """
     if merge is not None:
-        resolve_choice(merge, "merge", ("touch", "agree", "none"))
+        resolve_choice(merge, "merge", RULES)
+    given: dict[str, Any] = {}
     if min_agreement is not None:
-        resolve_fraction(min_agreement, "min_agreement")
+        given["min_agreement"] = resolve_fraction(min_agreement, "min_agreement")
     with with_workers(None if n_workers is None else resolve_count(n_workers, "n_workers", 1)):
         if is_stage(stage_path):
             staged, counts = open_kept(stage_path)
-            staged = _with_rule(staged, connectivity, merge, min_agreement)
+            if connectivity not in (None, staged.connectivity):
+                raise ValueError(
+                    f"connectivity is {connectivity}; {staged.path} was staged for {staged.connectivity}, pass "
+                    f"connectivity={staged.connectivity} or None."
+                )
+            rule = choose_rule(staged, merge, given)
             place = resolve_place(out_path, out_component)
-            return _merge_own_stage(staged, counts, place, show_progress, sequential, overwrite)
+            return _merge_own_stage(staged, counts, rule, place, show_progress, sequential, overwrite)
         labels = _open_labels(stage_path, stage_component, "stage")
-        rule: dict[str, Any] = {"connectivity": connectivity, "merge": merge, "min_agreement": min_agreement}
+        given |= {"connectivity": connectivity, "merge": merge}
         _, report = tile_process(
             labels,
             _as_it_is,
@@ -122,7 +129,7 @@ def zarr_native_merge(
             sequential_labels=sequential,
             overwrite=overwrite,
             return_report=True,
-            **{name: value for name, value in rule.items() if value is not None},
+            **{name: value for name, value in given.items() if value is not None},
         )
         return int(report.n_objects)
 
@@ -220,31 +227,10 @@ def _open_labels(path: Path, component: str, what: str) -> Any:
     return labels
 
 
-def _with_rule(
-    staged: StagedLabels, connectivity: int | None, merge: str | None, min_agreement: float | None
-) -> StagedLabels:
-    """Let a stage be merged by another rule, where one is given and it holds what that takes."""
-    own = staged.merge_rule
-    if connectivity not in (None, staged.connectivity):
-        raise ValueError(
-            f"connectivity is {connectivity}; {staged.path} was staged for {staged.connectivity}, pass "
-            f"connectivity={staged.connectivity} or None."
-        )
-    merge = merge or own
-    if merge not in (own, "none") and own != "agree":
-        kept = "nothing of the seams" if own == "none" else "which labels touch, not how far two tiles agree"
-        raise ValueError(
-            f'merge is "{merge}"; {staged.path} was made with merge="{own}", which keeps {kept}: pass '
-            f'merge="{own}" or "none", or segment again with merge="{merge}".'
-        )
-    if min_agreement is not None and merge != "agree":
-        raise ValueError(f'min_agreement is {min_agreement}; it is for merge="agree", and merge is "{merge}".')
-    return staged.with_rule(merge, min_agreement)
-
-
 def _merge_own_stage(
     staged: StagedLabels,
     counts: np.ndarray,
+    rule: MergeRule,
     place: OutputPlace,
     progress: bool,
     sequential: bool,
@@ -263,7 +249,7 @@ def _merge_own_stage(
     ):
         arrays = ArrayFolder(folder)
         arrays.save("counts", counts)
-        finished = FinishedStage(staged, arrays, execution, RunReport(), progress)
+        finished = FinishedStage(staged, arrays, execution, RunReport(), progress, rule=rule)
         table = finished.match(sequential=sequential)
         finished.publish(table, place, None, geometry)
     return table.n_objects

@@ -206,8 +206,8 @@ def test_labels_of_others_are_merged_by_a_rule_too(tmp_path):
 def test_a_stage_of_another_version_is_refused(tmp_path, opens):
     kept, _ = kept_stage(tmp_path)
     manifest = json.loads((kept / "manifest.json").read_text())
-    (kept / "manifest.json").write_text(json.dumps(manifest | {"format": 4}))
-    with pytest.raises(ValueError, match=r"another version of blockbuster \(format 4; this one reads 5\)"):
+    (kept / "manifest.json").write_text(json.dumps(manifest | {"format": 5}))
+    with pytest.raises(ValueError, match=r"another version of blockbuster \(format 5; this one reads 6\)"):
         opens(kept)
 
 

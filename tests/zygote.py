@@ -237,15 +237,15 @@ def import_all():
     import blockbuster.process  # noqa: F401
     from blockbuster.grid import BrickGrid, TileGrid
     from blockbuster.kernels.stretches import StretchFinder, StretchGroup
-    from blockbuster.merge import join_pairs
+    from blockbuster.merge.components import join_pairs
     from blockbuster.report import installed_versions
     from blockbuster.rundir.staged import StagedLabels
     from blockbuster.stage.brick_labels import BrickLabels
 
     installed_versions()
-    for ndim, min_agreement in itertools.product((2, 3), (None, 0.5)):
+    for ndim, rule in itertools.product((2, 3), ("touch", "agree")):
         grid, start = TileGrid.regular((4,) * ndim, (2,) * ndim, (1,) * ndim), (0,) * ndim
-        brick = BrickLabels(StagedLabels("", BrickGrid(grid, (2,) * ndim), (0, 1), 1, min_agreement), start)
+        brick = BrickLabels(StagedLabels("", BrickGrid(grid, (2,) * ndim), (0, 1), 1, rule), start)
         for tile in grid.indices():
             brick.add(tile, scipy.ndimage.label(np.ones((3,) * ndim))[0])
         brick.sections()

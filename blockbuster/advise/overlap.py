@@ -15,6 +15,7 @@ from blockbuster.advise.crop import Crop, choose_crop
 from blockbuster.advise.scoring import labels_in, score_labels
 from blockbuster.errors import unsaid
 from blockbuster.grid import Box, Index
+from blockbuster.merge.rules import RULES
 from blockbuster.process import tile_process
 from blockbuster.run.finish import progress_bar
 from blockbuster.run.options import resolve_count, resolve_flag, resolve_fraction
@@ -236,8 +237,11 @@ def suggest_overlap(
     halos = sorted({resolve_count(halo, f"candidates[{i}]", 0) for i, halo in enumerate(candidates)})
     least = resolve_fraction(target, "target")
     resolve_flag(progress, "progress")
-    if merge not in ("touch", "agree"):
-        raise ValueError(f"merge is {merge!r}; an overlap can be suggested for 'touch' and 'agree'.")
+    joining = [name for name, rule in RULES.items() if rule.joins_any]
+    if merge not in joining:
+        raise ValueError(
+            f"merge is {merge!r}; an overlap can be suggested for {' and '.join(map(repr, joining))}."
+        )
     plan = plan_run(
         image,
         fn=fn,

@@ -8,6 +8,7 @@ from typing import Any
 
 from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json, say
 from blockbuster.cli.parsing import make_parser, read_at_least_one
+from blockbuster.merge.rules import RULES
 
 __all__ = ["add_command"]
 
@@ -24,7 +25,8 @@ def add_command(commands: Any) -> None:
     add("stage", metavar="STAGE", help="the stage that was kept: OUT.NAME.blockbuster-stage")
     add("--write-to", required=True, metavar="OUT", help="zarr group that takes the labels, new or not")
     add("--output-component", default="labels", metavar="NAME", help="name of the labels in OUT (%(default)s)")
-    add("--merge", metavar="HOW", help="what is one object: touch, agree, none (as the run had it)")
+    what = "which labels are one object: %(choices)s (as the run had it)"
+    add("--merge", metavar="HOW", choices=RULES, help=what)
     add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (the run's)")
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")
     add("--overwrite", action="store_true", help="replace existing labels once the new ones are complete")

@@ -26,6 +26,7 @@ from blockbuster.cli.messages import (
     stdout_kept_free,
 )
 from blockbuster.cli.parsing import make_parser, read_at_least_one, read_channel, read_tile_shape, read_voxels
+from blockbuster.merge.rules import RULES, Agree
 
 if TYPE_CHECKING:
     from blockbuster.report import RunReport
@@ -106,7 +107,8 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--merge",
         metavar="HOW",
-        help="what is one object: touch, agree (in the margin too), none (touch; watershed: agree)",
+        choices=RULES,
+        help="which labels are one object: %(choices)s (touch; watershed: agree)",
     )
     add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (0.3)")
     add("--connectivity", type=int, metavar="N", help="1 = faces ... ndim = corners too (1; ndim for agree)")
@@ -205,12 +207,12 @@ class _Job:
                 for axis, tile in enumerate(plan.grid.tile_shape)
             )
         if "merge" not in self.options:
-            chosen["merge"] = "agree"
+            chosen["merge"] = Agree.name
         self.options.update(chosen)
-        if self.options["merge"] == "touch":
+        if RULES[self.options["merge"]].joins_all:
             note(
-                "hint: --merge touch joins all blobs that touch at a seam; --merge agree keeps "
-                "apart what the watershed split"
+                f"hint: --merge {self.options['merge']} joins all blobs that touch at a seam; "
+                f"--merge {Agree.name} keeps apart what the watershed split"
             )
         return bool(chosen)
 

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import functools
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from blockbuster.grid import Index
-from blockbuster.kernels.agreement import Agreements, TilePairs, compare_pieces
-from blockbuster.kernels.pairs import collect_touching_pairs
-from blockbuster.kernels.sections import read_group
-from blockbuster.kernels.stretches import TileStretches
-from blockbuster.kernels.strips import strip_boxes
+from blockbuster.kernels.agreement import neighbour_steps
+from blockbuster.merge.borders import OpenBrick
+from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.table import BrickIds
 from blockbuster.merge.tally import SeamTally, TouchingPairs
-from blockbuster.rundir.staged import BrickFile, StagedLabels
+from blockbuster.rundir.staged import StagedLabels
 
 __all__ = ["MatchJob", "MatchResult", "match_bricks"]
 
@@ -38,18 +35,22 @@ class MatchJob:
         The stage.
     ids : BrickIds
         From ids within a brick to provisional ids.
+    rule : MergeRule
+        When a pair is joined.
     n_bricks : int
         How many bricks a task matches.
     """
 
     staged: StagedLabels
     ids: BrickIds
+    rule: MergeRule
     n_bricks: int
 
     @classmethod
-    def for_workers(cls, staged: StagedLabels, ids: BrickIds, n_workers: int) -> MatchJob:
+    def for_workers(cls, staged: StagedLabels, ids: BrickIds, rule: MergeRule, n_workers: int) -> MatchJob:
         """Have a task match many bricks where there are many, since most have little to match."""
-        return cls(staged, ids, min(MAX_BRICKS, 1 + staged.bricks.n_bricks // (TASKS_PER_WORKER * n_workers)))
+        n_bricks = 1 + staged.bricks.n_bricks // (TASKS_PER_WORKER * n_workers)
+        return cls(staged, ids, rule, min(MAX_BRICKS, n_bricks))
 
     @property
     def n_tasks(self) -> int:
@@ -78,86 +79,26 @@ class MatchResult:
 
 def match_bricks(job: MatchJob, number: int) -> MatchResult:
     """Find the labels to join inside some bricks, and between each of them and the bricks behind it."""
-    bricks, min_agreement = job.staged.bricks, job.staged.min_agreement
-    open_brick = functools.lru_cache(FILES_KEPT)(job.staged.open_brick)
-    tile_pairs = TilePairs(bricks.grid, job.staged.merge_axes, job.staged.connectivity)
+    staged, ids, bricks = job.staged, job.ids, job.staged.bricks
     first = number * job.n_bricks
     indices = [bricks.index(brick) for brick in range(first, min(first + job.n_bricks, bricks.n_bricks))]
-    labelled = [_Match(job, index, open_brick, tile_pairs) for index in indices if job.ids.n_labels(index)]
-    found = TouchingPairs.joined(itertools.chain.from_iterable(match.parts() for match in labelled))
-    joined = found.pairs[found.is_joined(min_agreement)]
-    return MatchResult(joined, SeamTally.of(found, job.ids, min_agreement), sum(map(bricks.n_tiles, indices)))
+    found = TouchingPairs.joined(_parts(staged, ids, [index for index in indices if ids.n_labels(index)]))
+    is_joined = job.rule.joins(found)
+    tally = SeamTally.of(found, is_joined, ids, job.rule.threshold)
+    return MatchResult(found.pairs[is_joined], tally, sum(map(bricks.n_tiles, indices)))
 
 
-@dataclass(frozen=True)
-class _Match:
-    """A brick whose seams are matched."""
-
-    job: MatchJob
-    index: Index
-    open_brick: Callable[[Index], BrickFile]
-    tile_pairs: TilePairs
-
-    def parts(self) -> Iterator[TouchingPairs]:
-        """Iterate over the pairs inside the brick, and those with each brick behind."""
-        staged, ids = self.job.staged, self.job.ids
-        file, own = self.open_brick(self.index), ids.all_of(self.index)
-        pairs = own[file.read("pairs") - 1]
-        if staged.min_agreement is None:
-            yield TouchingPairs(pairs)
-        else:
-            yield TouchingPairs(pairs, file.read("agreement"), file.read("voxels"))
-        for step in self.tile_pairs.steps:
-            other = tuple(i + d for i, d in zip(self.index, step, strict=True))
-            is_inside = all(0 <= i < n for i, n in zip(other, staged.bricks.grid_shape, strict=True))
-            if not is_inside or not ids.n_labels(other):
-                continue
-            if staged.min_agreement is None:
-                pairs = self._touching(file, self.open_brick(other), step)
-                yield TouchingPairs(np.column_stack([own[pairs[:, 0] - 1], ids.provisional(other, pairs[:, 1])]))
-            else:
-                yield self._agreeing(file, self.open_brick(other), step)
-
-    def _touching(self, file: BrickFile, other: BrickFile, step: Index) -> np.ndarray:
-        """Match the face, edge or corner where two bricks meet, in ids within each brick."""
-        across = _axis_across(step)
-        mine = _corner(file.read(f"border-{across}-1"), step, across)
-        theirs = _corner(other.read(f"border-{across}-0"), tuple(-d for d in step), across)
-        staged = self.job.staged
-        free = [axis for axis in staged.merge_axes if step[axis] == 0]
-        return collect_touching_pairs(mine, theirs, free, staged.connectivity - int(np.count_nonzero(step)))
-
-    def _agreeing(self, file: BrickFile, other: BrickFile, step: Index) -> TouchingPairs:
-        """Compare the tiles that meet where two bricks do, in provisional ids."""
-        offsets = self.job.ids.offsets
-        across = _axis_across(step)
-        mine, theirs = self._strips(file, across, 1), self._strips(other, across, 0)
-        strips, found = mine | theirs, []
-        for tile, apart in itertools.product(strips, self.tile_pairs.steps):
-            neighbour = tuple([i + d for i, d in zip(tile, apart, strict=True)])
-            if neighbour in strips and (tile in mine) != (neighbour in mine):
-                pair = self.tile_pairs.of(tile, apart)
-                pieces = compare_pieces(pair, strips[tile], strips[neighbour], self.tile_pairs.strides)
-                pieces[:, :2] += [offsets[tile], offsets[neighbour]]
-                found.append(pieces)
-        best = Agreements.of_pieces(found)
-        return TouchingPairs(best.pairs, best.values, best.voxels)
-
-    def _strips(self, file: BrickFile, axis: int, side: int) -> dict[Index, TileStretches]:
-        grid, name = self.job.staged.bricks.grid, f"border-{axis}-{side}"
-        if f"{name}-tiles" not in file:
-            return {}
-        numbers, group = read_group(file, name, lambda numbers: strip_boxes(grid, numbers, axis, side))
-        return dict(zip(map(grid.index, numbers.tolist()), group.tiles(), strict=True))
-
-
-def _axis_across(step: Index) -> int:
-    """The axis whose borders show to each other: its step is forward, so this brick shows its high one."""
-    return next(axis for axis, d in enumerate(step) if d)
-
-
-def _corner(plane: np.ndarray, step: Index, across: int) -> np.ndarray:
-    """Cut a plane down to the edge or corner that faces the way of `step`."""
-    parts = {0: slice(None), 1: slice(-1, None), -1: slice(0, 1)}
-    whole = slice(None)
-    return plane[tuple(whole if axis == across else parts[d] for axis, d in enumerate(step))]
+def _parts(staged: StagedLabels, ids: BrickIds, indices: Sequence[Index]) -> Iterator[TouchingPairs]:
+    """Iterate over the pairs inside each of some bricks, and those with each brick behind it."""
+    open_file = functools.lru_cache(FILES_KEPT)(staged.open_brick)
+    borders = rule_of(staged).borders(staged)
+    grid_shape = staged.bricks.grid_shape
+    steps = neighbour_steps(len(grid_shape), staged.merge_axes, staged.connectivity)
+    for index in indices:
+        brick = OpenBrick(index, open_file(index), ids)
+        yield borders.inside(brick)
+        for step in steps:
+            other = tuple([i + d for i, d in zip(index, step, strict=True)])
+            is_there = all(0 <= i < n for i, n in zip(other, grid_shape, strict=True))
+            if is_there and ids.n_labels(other):
+                yield borders.between(brick, OpenBrick(other, open_file(other), ids), step)

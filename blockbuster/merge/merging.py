@@ -14,6 +14,7 @@ from blockbuster.kernels.pairs import NO_PAIRS
 from blockbuster.merge.components import join_pairs
 from blockbuster.merge.matching import MatchJob, MatchResult, match_bricks
 from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
+from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.merge.tally import SeamTally
@@ -42,6 +43,8 @@ class SeamMatch:
 
     Parameters
     ----------
+    rule : MergeRule
+        How labels were joined.
     table : RemapTable
         Final ids of all provisional ids.
     tally : SeamTally
@@ -50,24 +53,25 @@ class SeamMatch:
         What the objects that cross a seam are made of.
     """
 
+    rule: MergeRule
     table: RemapTable
     tally: SeamTally
     sizes: ObjectSizes
 
     def report(self, staged: StagedLabels, axes: str | None) -> SeamReport:
         """Say it in the names of the axes, for those who read the labels."""
-        merge = staged.merge_rule
         names = list(axes or (f"axis {axis}" for axis in range(staged.bricks.grid.ndim)))
         counted, worst = self.tally.named(names)
         return SeamReport(
-            merge,
-            staged.min_agreement if merge == "agree" else None,
+            self.rule.name,
+            self.rule.threshold,
             counted,
             len(self.sizes.ids),
             _median_and_largest(self.sizes.n_labels),
             _median_and_largest(self.sizes.n_tiles),
             worst,
-            describe_runaway(self.sizes, self.table.n_objects, merge),
+            describe_runaway(self.sizes, self.table.n_objects, self.rule.runaway_cure),
+            self.rule.joins_any,
         )
 
 
@@ -80,6 +84,7 @@ def match_seams(
     arrays: ArrayFolder,
     execution: Execution,
     *,
+    rule: MergeRule | None = None,
     sequential: bool = False,
     first_offset: int = 0,
     on_done: Callable[[int], Any] = bool,
@@ -94,6 +99,8 @@ def match_seams(
         Holds ``counts``, the labels per tile; takes the remap table.
     execution : Execution
         Where to run.
+    rule : MergeRule, optional
+        How labels are joined; ``None``: as the stage was made for.
     sequential : bool
         Number objects 1..N.
     first_offset : int
@@ -120,15 +127,16 @@ def match_seams(
         tally.add(matched.tally)
         on_done(matched.n_tiles)
 
-    if staged.merge_axes:
-        job = MatchJob.for_workers(staged, ids, execution.n_workers)
+    rule = rule or rule_of(staged)
+    if rule.joins_any and staged.merge_axes:
+        job = MatchJob.for_workers(staged, ids, rule, execution.n_workers)
         run_tasks(execution, match_bricks, job, range(job.n_tasks), directory=arrays.path, on_result=collect)
     else:
         on_done(staged.bricks.grid.n_tiles)
     border, roots = join_pairs(np.concatenate(found))
     table = RemapTable(border, roots, int(counts.sum()) + first_offset, sequential, first_offset)
     table.save(arrays)
-    return SeamMatch(table, tally, object_sizes(border, roots, ids))
+    return SeamMatch(rule, table, tally, object_sizes(border, roots, ids))
 
 
 def write_final_labels(

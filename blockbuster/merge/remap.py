@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid
-from blockbuster.kernels.sections import read_groups
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import BrickFile, StagedLabels
@@ -157,7 +156,7 @@ def _table(job: RemapJob, index: Index) -> np.ndarray:
 
 def _fill(job: RemapJob, index: Index, file: BrickFile, table: np.ndarray, box: Box, labels: np.ndarray) -> None:
     """Fill the part of a box that a brick covers."""
-    for numbers, group in read_groups(file, job.staged.bricks.grid.cores, box):
+    for numbers, group in file.read_groups(job.staged.bricks.grid.cores, box):
         group.fill(job.ids.firsts(index, numbers), box, table, labels)
 
 

@@ -52,7 +52,7 @@ def object_sizes(border: np.ndarray, roots: np.ndarray, ids: BrickIds) -> Object
     )
 
 
-def describe_runaway(sizes: ObjectSizes, n_objects: int, merge: str) -> str:
+def describe_runaway(sizes: ObjectSizes, n_objects: int, cure: str) -> str:
     """Describe an object that looks like many that were fused, and what to do; empty where none does.
 
     Parameters
@@ -61,8 +61,8 @@ def describe_runaway(sizes: ObjectSizes, n_objects: int, merge: str) -> str:
         The objects that cross a seam.
     n_objects : int
         All objects.
-    merge : str
-        How labels were joined.
+    cure : str
+        What the merge rule advises.
     """
     if not len(sizes.ids):
         return ""
@@ -71,9 +71,6 @@ def describe_runaway(sizes: ObjectSizes, n_objects: int, merge: str) -> str:
     median = _median_of_others(sizes.n_labels, largest, n_objects)
     if n_labels < max(MIN_LABELS, MIN_LABELS_PER_TILE * n_tiles, MIN_TIMES_MEDIAN * median):
         return ""
-    cure = 'use merge="agree", with an overlap of about one object diameter'
-    if merge == "agree":
-        cure = "raise min_agreement or overlap"
     return (
         f"runaway merging: one object was joined from {n_labels} labels of {n_tiles} tiles, the median of the "
         f"others is {median}; neighbours were probably fused at the seams: {cure}."

@@ -48,11 +48,11 @@ class TouchingPairs:
         agreement = np.concatenate([part.agreement for part in parts if part.agreement is not None])
         return cls(pairs, agreement, np.concatenate([part.voxels for part in parts if part.voxels is not None]))
 
-    def is_joined(self, min_agreement: float | None) -> np.ndarray:
-        """Return which pairs are one object."""
-        if min_agreement is None or self.agreement is None:
+    def agreeing(self, threshold: float | None) -> np.ndarray:
+        """Return on which pairs the tiles agree so far; all of them without a threshold."""
+        if threshold is None or self.agreement is None:
             return np.ones(len(self.pairs), bool)
-        return self.agreement >= min_agreement
+        return self.agreement >= threshold
 
 
 @dataclass
@@ -81,8 +81,10 @@ class SeamTally:
         return cls(np.zeros(n, np.int64), np.zeros(n, np.int64), np.zeros((n, N_BINS), np.int64))
 
     @classmethod
-    def of(cls, found: TouchingPairs, ids: BrickIds, min_agreement: float | None) -> SeamTally:
-        """Count what one task found."""
+    def of(
+        cls, found: TouchingPairs, is_joined: np.ndarray, ids: BrickIds, threshold: float | None = None
+    ) -> SeamTally:
+        """Count what one task found; `threshold` is the agreement at which pairs are the most doubtful."""
         grid = ids.bricks.grid
         tally = cls.empty(grid.ndim)
         if not len(found.pairs):
@@ -92,13 +94,12 @@ class SeamTally:
         apart = indices[:, :, 0] != indices[:, :, 1]
         # The axis across which two tiles meet; the number of axes for edges and corners.
         kinds = np.where(apart.sum(axis=0) == 1, np.argmax(apart, axis=0), grid.ndim)
-        is_joined = found.is_joined(min_agreement)
         tally.touching += np.bincount(kinds, minlength=grid.ndim + 1)
         tally.joined += np.bincount(kinds[is_joined], minlength=grid.ndim + 1)
         if found.agreement is not None:
             bins = np.minimum((found.agreement * N_BINS).astype(np.int64), N_BINS - 1)
             np.add.at(tally.histogram, (kinds, bins), 1)
-        tally.worst = _worst_seams(found, tiles, kinds, is_joined, grid, min_agreement)
+        tally.worst = _worst_seams(found, tiles, kinds, is_joined, grid, threshold or 0.0)
         return tally
 
     def add(self, other: SeamTally) -> None:
@@ -131,7 +132,7 @@ def _worst_seams(
     kinds: np.ndarray,
     is_joined: np.ndarray,
     grid: TileGrid,
-    min_agreement: float | None,
+    threshold: float,
 ) -> list[WorstSeam]:
     """Choose the seams between two tiles that are most worth a look."""
     tiles = np.sort(tiles, axis=1)
@@ -146,11 +147,11 @@ def _worst_seams(
     for seam in order[:MAX_WORST].tolist():
         pair = [grid.index(int(number)) for number in tiles[first[seam]]]
         at, agreement = _seam_middle(pair, grid), None
-        if found.agreement is not None and found.voxels is not None and min_agreement is not None:
+        if found.agreement is not None and found.voxels is not None:
             doubtful = np.flatnonzero(doubt & (seams == seam))
             if not len(doubtful):
                 break
-            nearest = doubtful[np.argmin(np.abs(found.agreement[doubtful] - min_agreement))]
+            nearest = doubtful[np.argmin(np.abs(found.agreement[doubtful] - threshold))]
             at = [int(i) for i in np.unravel_index(found.voxels[nearest], grid.shape)]
             agreement = float(found.agreement[nearest])
         worst.append(

@@ -205,7 +205,7 @@ class RunReport:
         # Drawing needs more than reading and printing a report.
         from blockbuster.report.notebook import report_as_html
 
-        refused = f", {self.seams.refused} refused" if self.seams.merge == "agree" else ""
+        refused = f", {self.seams.refused} refused" if self.seams.may_refuse else ""
         rows = [
             ("objects", str(self.n_objects)),
             ("tiles", f"{self.n_tiles}: {self._tiles}"),
@@ -224,7 +224,7 @@ class RunReport:
 
     def __str__(self) -> str:
         text = f"{self.n_tiles} tiles: {self._tiles}; {self.n_objects} objects"
-        if self.seams.merge == "agree":
+        if self.seams.may_refuse:
             text += f"; {self.seams.refused} of {self.n_pairs} pairs refused"
         if self.n_failed:
             text += f"; {self.n_failed} tiles failed"

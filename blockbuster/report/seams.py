@@ -110,6 +110,8 @@ class SeamReport:
         The most doubtful seams first, or where agreement was not measured, those with the most pairs.
     runaway : str
         The warning about runaway merging; empty where there is none.
+    matched : bool
+        Whether labels were matched across seams, which is not done where none are to be joined.
 
     Examples
     --------
@@ -132,6 +134,7 @@ class SeamReport:
     tiles_per_object: list[float] = field(default_factory=list)
     worst: list[WorstSeam] = field(default_factory=list)
     runaway: str = ""
+    matched: bool = True
 
     @property
     def touching(self) -> int:
@@ -147,6 +150,11 @@ class SeamReport:
     def refused(self) -> int:
         """Pairs that touch and were not joined."""
         return self.touching - self.joined
+
+    @property
+    def may_refuse(self) -> bool:
+        """Whether pairs that touch need not be joined."""
+        return self.min_agreement is not None or self.refused > 0
 
     @property
     def histogram(self) -> list[int]:
@@ -192,7 +200,7 @@ class SeamReport:
         return [["tiles", "seam", "at", *COUNTED, "agreement"], *rows] if rows else []
 
     def __str__(self) -> str:
-        if self.merge == "none":
+        if not self.matched:
             return f"{self.rule}: no labels were joined across seams"
         if not self.axes:
             return f"{self.rule}: no labels touch across a seam"

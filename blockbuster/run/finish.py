@@ -17,6 +17,7 @@ from blockbuster.compat import told_of_compiling
 from blockbuster.errors import muted, warn_user
 from blockbuster.execution import Execution
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
+from blockbuster.merge.rules import MergeRule
 from blockbuster.merge.table import RemapTable
 from blockbuster.output.layout import ArrayLayout
 from blockbuster.output.places import OutputPlace
@@ -94,6 +95,8 @@ class FinishedStage:
         Name of the run; empty for one that cannot be resumed.
     check : callable
         Called before the output is published; raises if this run may not do so any more.
+    rule : MergeRule or None
+        How labels are joined; ``None``: as the stage was made for.
     """
 
     staged: StagedLabels
@@ -105,6 +108,7 @@ class FinishedStage:
     done: MergeProgress = field(default_factory=MergeProgress)
     run: str = ""
     check: Callable[[], Any] = bool
+    rule: MergeRule | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -124,7 +128,12 @@ class FinishedStage:
                 advance(self.staged.bricks.grid.n_tiles)
             else:
                 found = match_seams(
-                    self.staged, self.arrays, self.execution, sequential=sequential, on_done=advance
+                    self.staged,
+                    self.arrays,
+                    self.execution,
+                    rule=self.rule,
+                    sequential=sequential,
+                    on_done=advance,
                 )
                 table, seams = found.table, found.report(self.staged, axes)
                 self.done = MergeProgress()

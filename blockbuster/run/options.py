@@ -6,7 +6,7 @@ import dataclasses
 import math
 import numbers
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +16,7 @@ import numpy as np
 
 from blockbuster.errors import ends_process, error_text
 from blockbuster.grid import TileGrid
+from blockbuster.merge.rules import RULES, MergeRule, make_rule
 
 __all__ = [
     "Faults",
@@ -104,6 +105,11 @@ class RunOptions:
     tiles_per_task: int | None = None
     return_report: bool = False
 
+    @property
+    def rule(self) -> MergeRule:
+        """How labels of two tiles become one object."""
+        return make_rule(self.merge, vars(self))
+
     def parsed(self, faults: Faults) -> RunOptions:
         """Return plain values for all that depend on nothing else; one at fault has its default."""
         values: dict[str, Any] = {}
@@ -114,7 +120,7 @@ class RunOptions:
         return dataclasses.replace(self, **values)
 
 
-def resolve_choice(value: Any, name: str, choices: tuple[str, ...]) -> str:
+def resolve_choice(value: Any, name: str, choices: Collection[str]) -> str:
     """Check that a string is one of some."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} is {value!r}; it is one of {', '.join(map(repr, choices))}.")
@@ -295,10 +301,10 @@ def resolve_merge_axes(merge_axes: Any, axes: str | None, ndim: int, channel_axi
     return tuple(i for i in joined if axes[i] in merge_axes)
 
 
-def resolve_connectivity(connectivity: Any, ndim: int, merge: str) -> int:
-    """Check `connectivity`; ``None`` is 1, or `ndim` where agreement keeps objects apart."""
+def resolve_connectivity(connectivity: Any, ndim: int, rule: MergeRule) -> int:
+    """Check `connectivity`; ``None`` is what suits the merge rule."""
     if connectivity is None:
-        return max(1, ndim) if merge == "agree" else 1
+        return rule.default_connectivity(ndim)
     number = resolve_count(connectivity, "connectivity", 1)
     if number > max(1, ndim):
         raise ValueError(f"connectivity is {number}; it is a number from 1 (faces) to {ndim} (corners too).")
@@ -350,7 +356,7 @@ def _resolve_fn_version(value: Any, name: str) -> str | None:
 
 PARSERS: dict[str, Callable[[Any, str], Any]] = {
     **{field.name: resolve_flag for field in dataclasses.fields(RunOptions) if field.type == "bool"},
-    "merge": partial(resolve_choice, choices=("touch", "agree", "none")),
+    "merge": partial(resolve_choice, choices=RULES),
     "on_error": partial(resolve_choice, choices=("raise", "skip")),
     "min_agreement": resolve_fraction,
     "retries": partial(resolve_count, least=0),

@@ -121,19 +121,9 @@ class RunPlan:
         return self.grid.n_tiles
 
     @property
-    def joined_axes(self) -> tuple[int, ...]:
-        """The axes across whose seams labels are joined: none with ``merge="none"``."""
-        return () if self.options.merge == "none" else self.merge_axes
-
-    @property
     def apart_axes(self) -> tuple[int, ...]:
         """The axes along which every position has objects of its own."""
         return tuple(axis for axis in range(self.grid.ndim) if axis not in self.merge_axes)
-
-    @property
-    def min_agreement(self) -> float | None:
-        """How far two tiles must agree on labels that touch; ``None``: not at all."""
-        return self.options.min_agreement if self.options.merge == "agree" else None
 
     @property
     def is_resumable(self) -> bool:
@@ -183,7 +173,7 @@ class RunPlan:
     def settings(self) -> dict[str, Any]:
         """The settings that decide the labels, for the manifest and the report."""
         options = self.options
-        settings = {
+        return {
             "image": self.source.name,
             "level": _plain(options.level),
             "channel": _plain(options.channel),
@@ -196,8 +186,8 @@ class RunPlan:
             "connectivity": self.connectivity,
             "merge_axes": self.merge_axes,
             "sequential_labels": options.sequential_labels,
+            **options.rule.parameters,
         }
-        return settings | ({"min_agreement": self.min_agreement} if options.merge == "agree" else {})
 
     @property
     def tile_runs(self) -> list[list[list[int]]]:
@@ -315,17 +305,14 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
 
 
 def warn_of_missing_halo(plan: RunPlan) -> None:
-    """Warn where agreement is asked for, but the tiles share no halo."""
+    """Warn where the merge rule looks at a halo that the tiles do not share."""
     grid = plan.grid
     # Tiles of one plane have no halo across their seams on purpose.
     bare = [axis for axis in plan.merge_axes if not grid.halo[axis] and grid.tile_shape[axis] > 1]
     seams = [axis for axis in bare if grid.grid_shape[axis] > 1]
-    if seams and plan.min_agreement is not None:
-        names = ", ".join(plan.source.axes[axis] if plan.source.axes else str(axis) for axis in seams)
-        warn_user(
-            f'merge="agree" without a halo along axis {names}: agreement is measured on the planes that touch, '
-            "which tells little. An overlap of about one object diameter is better; suggest_overlap finds one.",
-        )
+    names = ", ".join(plan.source.axes[axis] if plan.source.axes else str(axis) for axis in seams)
+    if seams and (warning := plan.options.rule.missing_halo(names)):
+        warn_user(warning)
 
 
 def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> dict[str, Any]:
@@ -409,7 +396,7 @@ class _Resolver:
                 self.options.merge_axes, self.source.axes, ndim, self.channel_axis
             )
         with self.faults.caught():
-            parts["connectivity"] = resolve_connectivity(self.options.connectivity, ndim, self.options.merge)
+            parts["connectivity"] = resolve_connectivity(self.options.connectivity, ndim, self.options.rule)
         with self.faults.caught():
             parts["empty_threshold"] = self._empty_threshold()
         return parts

@@ -120,10 +120,7 @@ def count_keys(plan: RunPlan) -> int:
 
 def _waiting_voxels(plan: RunPlan) -> int:
     """Count the voxels of tiles that wait in a brick to be compared with their last neighbour."""
-    if plan.min_agreement is None:
-        return 0
-    counts = plan.bricks.tiles_per_brick
-    n_waiting = sum(_product(counts[axis + 1 :]) for axis in plan.joined_axes if counts[axis] > 1)
+    n_waiting = plan.options.rule.borders.n_waiting(plan.bricks.tiles_per_brick, plan.merge_axes)
     return n_waiting * _product(_seen_shape(plan))
 
 

@@ -51,7 +51,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
-FORMAT = 5
+FORMAT = 6
 PRIVATE = 0o700
 TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is ours until it is empty.

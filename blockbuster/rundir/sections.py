@@ -11,6 +11,8 @@ from zlib import crc32
 import numpy as np
 from numcodecs import Zstd
 
+from blockbuster.kernels.stretches import StretchGroup
+
 __all__ = ["SectionFile", "SectionWriter"]
 
 # Magic and version; then the length and the CRC-32 of the header, eight bytes each, and the header: a JSON object
@@ -56,6 +58,12 @@ class SectionWriter:
         self._header[name] = [self._length, len(data), crc32(data), *dtypes, array.shape]
         self._stored.append(data)
         self._length += len(data)
+
+    def add_group(self, name: str, numbers: np.ndarray, group: StretchGroup) -> None:
+        """Take stretches of tiles, and the numbers of the tiles, as sections whose names begin with `name`."""
+        self.add(f"{name}-tiles", numbers)
+        for column, array in group.columns().items():
+            self.add(f"{name}-{column}", array)
 
     def to_bytes(self) -> bytes:
         """Return the file."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from blockbuster.grid import BrickGrid, Index, TileGrid
+from blockbuster.grid import Box, BrickGrid, Index, TileGrid
 from blockbuster.identity.sealed import seal, unseal
+from blockbuster.kernels.stretches import COLUMNS, StretchGroup
 from blockbuster.rundir.durable import checksum_files, checksum_parts, replaced_file, write_atomically
 from blockbuster.rundir.folder import has_finished_work
 from blockbuster.rundir.sections import SectionFile, SectionWriter
@@ -29,6 +29,8 @@ SUFFIX = ".tiles"
 PATIENCE_SECONDS = 60.0
 REPAIR = "run again with resume=True, which repeats the task that wrote it."
 ANEW = "damaged or missing, without which nothing of the stage can be read; pass overwrite=True to start anew."
+# Where tiles of some numbers lie, as a group has it.
+Boxes = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -47,22 +49,21 @@ class StagedLabels:
         Axes along which labels are joined.
     connectivity : int
         Which neighbours across a seam touch.
-    min_agreement : float or None
-        How far two tiles must agree on labels that touch across their seam; ``None``: not at all, labels that
-        touch are joined.
+    rule : str
+        Name of the rule by which labels become one object.
+    rule_parameters : dict
+        What the rule takes; fit for JSON.
     part : str
         Folder inside the directory that holds the labels.
-    joins_all : bool
-        Whether labels that touch are joined however little the tiles agree, though that was measured.
     """
 
     path: str
     bricks: BrickGrid
     merge_axes: tuple[int, ...]
     connectivity: int
-    min_agreement: float | None = None
+    rule: str
+    rule_parameters: dict[str, Any] = field(default_factory=dict)
     part: str = field(default_factory=lambda: f"part-{uuid.uuid4().hex[:12]}")
-    joins_all: bool = False
 
     def create(self, image: dict[str, Any]) -> None:
         """Write the layout into an existing, empty directory.
@@ -79,7 +80,8 @@ class StagedLabels:
             "tiles_per_brick": self.bricks.tiles_per_brick,
             "merge_axes": self.merge_axes,
             "connectivity": self.connectivity,
-            "min_agreement": self.min_agreement,
+            "rule": self.rule,
+            "rule_parameters": self.rule_parameters,
             "part": self.part,
             "image": image,
         }
@@ -102,32 +104,10 @@ class StagedLabels:
             bricks,
             tuple(layout["merge_axes"]),
             layout["connectivity"],
-            layout["min_agreement"],
+            layout["rule"],
+            layout["rule_parameters"],
             layout["part"],
         )
-
-    @property
-    def merge_rule(self) -> str:
-        """What is one object: labels that "touch" or "agree", or "none"."""
-        if self.joins_all or self.min_agreement is None:
-            return "touch" if self.merge_axes else "none"
-        return "agree"
-
-    def with_rule(self, merge: str, min_agreement: float | None) -> StagedLabels:
-        """Return the same labels, to be joined by another rule; a stage for "agree" can be joined by any.
-
-        >>> bricks = BrickGrid(TileGrid.regular((40,), (10,), (2,)), (2,))
-        >>> staged = StagedLabels("run", bricks, (0,), connectivity=1, min_agreement=0.3)
-        >>> [staged.with_rule(rule, None).merge_rule for rule in ("agree", "touch", "none")]
-        ['agree', 'touch', 'none']
-        """
-        if merge == "none":
-            return dataclasses.replace(self, merge_axes=(), min_agreement=None)
-        if self.min_agreement is None:
-            return self
-        if merge == "touch":
-            return dataclasses.replace(self, min_agreement=0.0, joins_all=True)
-        return self if min_agreement is None else dataclasses.replace(self, min_agreement=min_agreement)
 
     def _file(self, index: Index) -> str:
         return os.path.join(self.path, self.part, f"{self.bricks.number(index)}{SUFFIX}")
@@ -191,6 +171,24 @@ class BrickFile:
         """Read a section."""
         with self._damage_explained():
             return self._file.read(section)
+
+    def read_group(self, name: str, boxes: Boxes) -> tuple[np.ndarray, StretchGroup]:
+        """Read stretches and the numbers of their tiles; `boxes` gives where tiles lie, as a group has it."""
+        numbers = self.read(f"{name}-tiles")
+        return numbers, self._read_stretches(name, boxes(numbers))
+
+    def read_groups(self, cores: Boxes, box: Box) -> Iterator[tuple[np.ndarray, StretchGroup]]:
+        """Read the groups of which a tile overlaps a box, and the numbers of their tiles."""
+        for k in range(int(self.read("groups"))):
+            numbers = self.read(f"group-{k}-tiles")
+            boxes = cores(numbers)
+            ends = zip(box, boxes.transpose(1, 2, 0), strict=True)
+            overlaps = [(part.start < stop) & (start < part.stop) for part, (start, stop) in ends]
+            if np.any(np.all(overlaps, axis=0)):
+                yield numbers, self._read_stretches(f"group-{k}", boxes)
+
+    def _read_stretches(self, name: str, boxes: np.ndarray) -> StretchGroup:
+        return StretchGroup.from_columns(boxes, {column: self.read(f"{name}-{column}") for column in COLUMNS})
 
     @contextlib.contextmanager
     def _damage_explained(self) -> Iterator[None]:

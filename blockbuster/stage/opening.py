@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from blockbuster.kernels.sections import read_groups
 from blockbuster.rundir.folder import FORMAT, is_stage, read_manifest
 from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.stage.finished import read_task_records
@@ -72,7 +71,7 @@ def _read_tile(*, staged: StagedLabels, counts: np.ndarray, block_info: Any = No
     if counts[tile]:
         file = staged.open_brick(tuple(i // n for i, n in zip(tile, staged.bricks.tiles_per_brick, strict=True)))
         table = np.arange(counts[tile] + 1, dtype=np.int32)
-        for numbers, group in read_groups(file, grid.cores, core):
+        for numbers, group in file.read_groups(grid.cores, core):
             group.fill(np.zeros_like(numbers), core, table, labels)
     return labels
 

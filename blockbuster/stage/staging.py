@@ -17,6 +17,7 @@ from blockbuster.errors import TileError, ends_process
 from blockbuster.execution import Execution, clear_attempts, run_tasks
 from blockbuster.grid import BrickGrid, Index
 from blockbuster.identity.growth import Growth
+from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import replaced_file
 from blockbuster.rundir.failpoints import reach
@@ -96,7 +97,7 @@ def stage_labels(
     *,
     merge_axes: tuple[int, ...],
     connectivity: int,
-    min_agreement: float | None = None,
+    rule: MergeRule,
     fixed_bricks: bool = False,
     verbose: bool = False,
     on_tiles: Callable[[int], Any] = bool,
@@ -121,8 +122,8 @@ def stage_labels(
         Axes of the image along which labels will be joined.
     connectivity : int
         Which neighbours across a seam touch.
-    min_agreement : float or None
-        How far two tiles must agree on labels that touch; ``None``: not at all.
+    rule : MergeRule
+        How labels will be joined.
     fixed_bricks : bool
         Do not make bricks smaller for a slow fn.
     verbose : bool
@@ -150,7 +151,7 @@ def stage_labels(
             reach("stage begun")
             timed = math.prod(bricks.tiles_per_brick) > 1 and not fixed_bricks
             probes = list(stage.probes(timed))
-            stage.lay_out(probes, timed, merge_axes, connectivity, min_agreement)
+            stage.lay_out(probes, timed, merge_axes, connectivity, rule)
         job = stage.job(probes)
         tally = Tally(stage.bricks, journal, verbose, on_tiles, growth or Growth())
         finished = find_finished_tasks(job, execution, on_tiles)
@@ -184,7 +185,7 @@ class _Stage:
         timed: bool,
         merge_axes: tuple[int, ...],
         connectivity: int,
-        min_agreement: float | None,
+        rule: MergeRule,
     ) -> None:
         """Choose the bricks by what the probes have found, and make room for their labels."""
         good = [probe for probe in probes if probe.error is None]
@@ -199,7 +200,7 @@ class _Stage:
         if axis is not None:
             counts = self.bricks.tiles_per_brick
             label_bricks = BrickGrid(self.bricks.grid.without_axis(axis), counts[:axis] + counts[axis + 1 :])
-        staged = StagedLabels(self.directory, label_bricks, joined_axes, connectivity, min_agreement)
+        staged = StagedLabels(self.directory, label_bricks, joined_axes, connectivity, rule.name, rule.parameters)
         image = {
             "tile_lengths": self.bricks.grid.lengths,
             "tiles_per_brick": self.bricks.tiles_per_brick,

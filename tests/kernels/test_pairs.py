@@ -50,7 +50,7 @@ def test_neighbours_across_a_seam_are_those_of_the_connectivity(connectivity):
 def inner_pairs(image, lengths, axes, connectivity, halo=None):
     """What a brick of all tiles writes of the labels that touch in it."""
     grid = TileGrid(tuple(map(tuple, lengths)), halo or (0,) * image.ndim)
-    staged = StagedLabels("", BrickGrid(grid, grid.grid_shape), tuple(axes), connectivity)
+    staged = StagedLabels("", BrickGrid(grid, grid.grid_shape), tuple(axes), connectivity, "touch")
     brick = BrickLabels(staged, (0,) * image.ndim)
     for tile in grid.indices():
         brick.add(tile, image[grid.region(tile)])

@@ -11,7 +11,9 @@ from strategies import cases
 
 from blockbuster.execution import find_execution
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.merge import match_seams, remap, write_final_labels
+from blockbuster.merge import remap
+from blockbuster.merge.merging import match_seams, write_final_labels
+from blockbuster.merge.rules import Touch
 from blockbuster.output.storage import label_chunks
 from blockbuster.output.targets import ArrayTarget
 from blockbuster.rundir.arrays import ArrayFolder
@@ -39,6 +41,7 @@ def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, mer
         execution,
         merge_axes=axes,
         connectivity=connectivity,
+        rule=Touch(),
         fixed_bricks=True,
     )
     return outcome.staged, execution

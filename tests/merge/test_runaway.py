@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.components import join_pairs
+from blockbuster.merge.rules import Agree, Touch
 from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
 from blockbuster.merge.table import BrickIds
 
@@ -28,9 +29,11 @@ def test_labels_and_tiles_of_each_object_are_counted(data, counts):
         assert sizes.n_tiles[number] == len({tile_of[member - 1] for member in members})
 
 
-def said(n_labels, n_tiles, n_objects, merge="touch"):
+def said(n_labels, n_tiles, n_objects, cure=Touch.runaway_cure):
     return describe_runaway(
-        ObjectSizes(np.array(n_labels), np.array(n_tiles), np.arange(len(n_labels)) + 1), n_objects, merge
+        ObjectSizes(np.array(n_labels), np.array(n_tiles), np.arange(len(n_labels)) + 1),
+        n_objects,
+        cure,
     )
 
 
@@ -71,7 +74,7 @@ def test_one_object_of_many_labels_in_few_tiles_is_named(n_labels, n_tiles, n_ob
         f"{most} labels of {n_tiles[n_labels.index(most)]} tiles, the median of the others is {median};" in text
     )
     assert 'use merge="agree"' in text
-    assert "raise min_agreement or overlap" in said(n_labels, n_tiles, n_objects, "agree")
+    assert "raise min_agreement or overlap" in said(n_labels, n_tiles, n_objects, Agree.runaway_cure)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def pairs(draw):
 def tally(chosen, values, min_agreement):
     voxels = np.array([a * 40 + b for a, b in chosen], np.int64)
     found = TouchingPairs(np.array(chosen, np.int64).reshape(-1, 2), np.array(values, float), voxels)
-    return SeamTally.of(found, IDS, min_agreement)
+    return SeamTally.of(found, found.agreement >= min_agreement, IDS, min_agreement)
 
 
 @given(pairs(), st.sampled_from([0.0, 0.3, 1.0]))
@@ -92,7 +92,7 @@ def test_bins_are_closed_below_and_the_last_one_above(pieces):
         np.array([common / either for common, either in pieces], float),
         np.zeros(len(pieces), np.int64),
     )
-    tally = SeamTally.of(found, IDS, 0.3)
+    tally = SeamTally.of(found, found.agreement >= 0.3, IDS, 0.3)
     bins = [min(19, 20 * common // either) for common, either in pieces]
     assert tally.histogram[0].tolist() == [bins.count(place) for place in range(20)]
     n_doubtful = sum(1 * either <= 10 * common < 6 * either for common, either in pieces)
@@ -120,7 +120,7 @@ def test_equal_seams_are_named_in_the_order_of_their_tiles(data):
 
 def test_where_nothing_was_measured_the_most_pairs_come_first_at_the_middle_of_the_seam():
     found = TouchingPairs(np.array([[6, 10], [4, 6], [5, 6], [4, 7], [1, 4]]))
-    worst = SeamTally.of(found, IDS, None).worst
+    worst = SeamTally.of(found, np.ones(5, bool), IDS).worst
     assert [(seam.tiles, seam.joined, seam.at) for seam in worst] == [
         ([[1, 0], [1, 1]], 3, [15, 19]),
         ([[0, 0], [1, 0]], 1, [9, 10]),

@@ -22,6 +22,7 @@ from blockbuster import TileError, tile_process
 from blockbuster.execution import find_execution
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.merging import match_seams, write_final_labels
+from blockbuster.merge.rules import Touch
 from blockbuster.merge.table import RemapTable
 from blockbuster.output.targets import ArrayTarget
 from blockbuster.rundir.arrays import ArrayFolder
@@ -259,6 +260,7 @@ def merged_with_first_offset(image, directory, first_offset, *, objects_before=F
             execution,
             merge_axes=(0, 1),
             connectivity=1,
+            rule=Touch(),
             fixed_bricks=True,
         )
         arrays = ArrayFolder(str(directory))

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from strategies import Unsteady
 
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.kernels.strips import strip_box
+from blockbuster.merge.borders import strip_box
 from blockbuster.merge.matching import MatchJob, match_bricks
+from blockbuster.merge.rules import RULES, Agree, Touch
 from blockbuster.merge.table import BrickIds
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.stage import brick_labels
@@ -45,8 +46,8 @@ class Tissue:
     def bricks(self, tiles_per_brick):
         return BrickGrid(self.grid, tiles_per_brick)
 
-    def staged(self, path, tiles_per_brick, min_agreement=0.0):
-        return StagedLabels(str(path), self.bricks(tiles_per_brick), self.axes, self.connectivity, min_agreement)
+    def staged(self, path, tiles_per_brick, rule="agree"):
+        return StagedLabels(str(path), self.bricks(tiles_per_brick), self.axes, self.connectivity, rule)
 
     def label(self, staged, index, after=lambda tile, brick: None):
         """Show the tiles of a brick one by one, as the task does: the brick, and labels per tile."""
@@ -63,11 +64,11 @@ class Tissue:
         return brick, counts
 
     @contextlib.contextmanager
-    def written(self, tiles_per_brick, min_agreement=0.0, group_voxels=2**21):
+    def written(self, tiles_per_brick, rule="agree", group_voxels=2**21):
         """Write all bricks: the stage, and labels per tile of the grid."""
         with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
             patch.setattr(brick_labels, "GROUP_VOXELS", group_voxels)
-            staged = self.staged(folder, tiles_per_brick, min_agreement)
+            staged = self.staged(folder, tiles_per_brick, rule)
             staged.create({})
             counts = np.zeros(self.grid.grid_shape, np.int64)
             for index in bricks_of(staged):
@@ -118,10 +119,10 @@ def tissues(draw):
     return Tissue(image, fn, grid, axes, draw(st.integers(1, ndim)))
 
 
-def pairs_to_join(tissue, staged, counts, min_agreement):
+def pairs_to_join(staged, counts, rule):
     """What the merge is told of all bricks, by provisional ids."""
     ids = BrickIds.from_counts(staged.bricks, counts)
-    job = MatchJob(dataclasses.replace(staged, min_agreement=min_agreement), ids, 1 + int(counts.sum()) % 3)
+    job = MatchJob(staged, ids, rule, 1 + int(counts.sum()) % 3)
     results = [match_bricks(job, number).pairs for number in range(job.n_tasks)]
     found = [tuple(pair) for pair in np.concatenate(results).tolist()]
     assert len(set(found)) == len(found)
@@ -145,13 +146,13 @@ def test_pairs_inside_bricks_and_those_between_bricks_are_found_alike(tissue, da
         with tissue.written(grouping, group_voxels=group_voxels) as (staged, counts):
             for least in {0.0, 1.0, *tissue.agreements.values()}:
                 expected = {pair for pair, agreement in tissue.agreements.items() if agreement >= least}
-                assert pairs_to_join(tissue, staged, counts, least) == expected
+                assert pairs_to_join(staged, counts, Agree(least)) == expected
 
 
 @settings(max_examples=examples(40))
-@given(tissues(), st.data(), group_sizes, st.sampled_from([None, 0.0]))
-def test_labels_of_a_brick_are_kept_in_groups_of_so_many_voxels(tissue, data, group_voxels, min_agreement):
-    with tissue.written(data.draw(groupings(tissue)), min_agreement, group_voxels) as (staged, counts):
+@given(tissues(), st.data(), group_sizes, st.sampled_from(sorted(RULES)))
+def test_labels_of_a_brick_are_kept_in_groups_of_so_many_voxels(tissue, data, group_voxels, name):
+    with tissue.written(data.draw(groupings(tissue)), name, group_voxels) as (staged, counts):
         for index in bricks_of(staged):
             expected = tissue.expected_labels(staged.bricks, index)
             np.testing.assert_array_equal(staged_labels(staged, index), expected)
@@ -290,18 +291,18 @@ def test_where_labels_are_joined_that_touch_only_the_outermost_planes_are_kept(t
 @given(tissues(), st.data(), group_sizes)
 def test_labels_that_touch_are_found_alike_however_tiles_are_grouped(tissue, data, group_voxels):
     for grouping in [tissue.grid.grid_shape, data.draw(groupings(tissue))]:
-        with tissue.written(grouping, None, group_voxels) as (staged, counts):
-            found = {tuple(sorted(pair)) for pair in pairs_to_join(tissue, staged, counts, None)}
+        with tissue.written(grouping, "touch", group_voxels) as (staged, counts):
+            found = {tuple(sorted(pair)) for pair in pairs_to_join(staged, counts, Touch())}
             assert found == set(tissue.agreements)
 
 
 @settings(max_examples=examples(15))
-@given(tissues(), st.data(), group_sizes, st.sampled_from([None, 0.0]))
-def test_a_brick_is_the_same_bytes_each_time(tissue, data, group_voxels, min_agreement):
+@given(tissues(), st.data(), group_sizes, st.sampled_from(sorted(RULES)))
+def test_a_brick_is_the_same_bytes_each_time(tissue, data, group_voxels, name):
     grouping = data.draw(groupings(tissue))
     files = []
     for _ in range(2):
-        with tissue.written(grouping, min_agreement, group_voxels) as (staged, _):
+        with tissue.written(grouping, name, group_voxels) as (staged, _):
             files.append(
                 {path: what for path, what in naive.files_in(staged.path).items() if path.endswith(".tiles")}
             )

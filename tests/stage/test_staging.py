@@ -11,6 +11,7 @@ from brick_files import staged_labels
 from blockbuster import TileError, tile_process
 from blockbuster.execution import find_execution
 from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.merge.rules import Touch
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.source import open_source
 from blockbuster.stage import TileCall, stage_labels
@@ -30,6 +31,7 @@ def stage(fn, folder, image=None, tiles_per_brick=(4, 4), threshold=None, **opti
         find_execution(),
         merge_axes=(0, 1),
         connectivity=1,
+        rule=Touch(),
         **options,
     )
 

@@ -14,9 +14,9 @@ from stretches import grouped, near_borders, painted
 
 from blockbuster.grid import TileGrid, relative_box
 from blockbuster.kernels.agreement import TilePairs, compare_pieces
-from blockbuster.kernels.sections import read_group, write_group
-from blockbuster.kernels.strips import cut_strip, strip_box, strip_boxes
-from blockbuster.rundir.sections import SectionFile, SectionWriter
+from blockbuster.merge.borders import cut_strip, strip_box, strip_boxes
+from blockbuster.rundir.sections import SectionWriter
+from blockbuster.rundir.staged import BrickFile
 
 # Run as plain Python, the product that mixes the bits of a sparse id wraps with a warning; it is meant to.
 pytestmark = pytest.mark.filterwarnings("ignore:overflow encountered")
@@ -139,12 +139,12 @@ def test_strips_that_were_written_come_back(drawn, side):
     }
     assume(strips)
     writer = SectionWriter()
-    write_group(writer, "border", np.array(list(strips)), grouped(*strips.values()))
+    writer.add_group("border", np.array(list(strips)), grouped(*strips.values()))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "a")
         path.write_bytes(writer.to_bytes())
-        file = SectionFile(path)
-        numbers, back = read_group(file, "border", lambda n: strip_boxes(grid, n, axis, side))
+        file = BrickFile(path, "a strip")
+        numbers, back = file.read_group("border", lambda n: strip_boxes(grid, n, axis, side))
         assert file.read("border-tiles").tolist() == numbers.tolist() == list(strips)
     for strip, found in zip(strips.values(), back.tiles(), strict=True):
         assert found.box == strip.box

@@ -1,0 +1,372 @@
+"""What a stage keeps of the borders of its tiles, and how bricks are matched by that."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
+
+import numpy as np
+
+from blockbuster.grid import Box, Index, TileGrid, relative_box
+from blockbuster.kernels.agreement import Agreements, TilePairs, compare_pieces
+from blockbuster.kernels.pairs import NO_PAIRS, collect_touching_pairs, unique_pairs
+from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches, border_stretches
+from blockbuster.merge.table import BrickIds
+from blockbuster.merge.tally import TouchingPairs
+from blockbuster.rundir.sections import SectionWriter
+from blockbuster.rundir.staged import BrickFile, StagedLabels
+
+__all__ = ["BORDERS", "BorderCollector", "Borders", "OpenBrick", "cut_strip", "strip_box", "strip_boxes"]
+
+
+class BorderCollector:
+    """Collects the borders of a brick while its labels are in memory; this one keeps nothing.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        The stage.
+    brick : tuple of int
+        Index of the brick in the label image.
+    """
+
+    def __init__(self, staged: StagedLabels, brick: Index) -> None:
+        self.staged, self.brick, self.grid = staged, brick, staged.bricks.grid
+
+    def take(
+        self, tile: Index, labels: np.ndarray, first: int, finder: StretchFinder
+    ) -> tuple[TileStretches, int]:
+        """Find the stretches of a tile's core, and how many labels it has; `first` is added to ids later."""
+        core = self.grid.core(tile)
+        if any(self.grid.halo):
+            labels = labels[relative_box(core, self.grid.grow(core))]
+        return finder.find(labels, core)
+
+    def pass_over(self, tile: Index) -> None:
+        """Take note of a tile without labels."""
+
+    def draw(self, numbers: np.ndarray, group: StretchGroup, firsts: np.ndarray, n_labels: int) -> None:
+        """See tiles once more, some at a time."""
+
+    def write(self, sections: SectionWriter) -> None:
+        """Write pairs that touch inside the brick, and what its neighbours need."""
+
+
+@dataclass(frozen=True)
+class OpenBrick:
+    """A brick whose seams are matched.
+
+    Parameters
+    ----------
+    index : tuple of int
+        Its place in the label image.
+    file : BrickFile
+        What its task left.
+    ids : BrickIds
+        From ids within a brick to provisional ids.
+    """
+
+    index: Index
+    file: BrickFile
+    ids: BrickIds
+
+    @cached_property
+    def provisional(self) -> np.ndarray:
+        """Provisional ids of the brick's ids 1..n."""
+        return self.ids.all_of(self.index)
+
+
+class Borders:
+    """Borders of a stage for a rule that joins nothing: nothing is kept, and nothing is matched.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        The stage.
+    """
+
+    kept: ClassVar[str] = "nothing of the seams"
+    collector: ClassVar[type[BorderCollector]] = BorderCollector
+
+    def __init__(self, staged: StagedLabels) -> None:
+        self.staged = staged
+
+    @staticmethod
+    def n_waiting(tiles_per_brick: Index, axes: Index) -> int:
+        """Count the tiles of a brick that are in memory until their last neighbour is there."""
+        return 0
+
+    def inside(self, brick: OpenBrick) -> TouchingPairs:
+        """Return the pairs inside a brick."""
+        raise NotImplementedError
+
+    def between(self, brick: OpenBrick, other: OpenBrick, step: Index) -> TouchingPairs:
+        """Return the pairs of a brick and of the one at `step` from it."""
+        raise NotImplementedError
+
+
+class PlaneCollector(BorderCollector):
+    """Draws the planes on both sides of all seams, and finds what touches inside the brick."""
+
+    @cached_property
+    def planes(self) -> dict[int, np.ndarray]:
+        """Across each axis, the low and the high plane of each layer of tiles, one after another."""
+        planes, core = {}, self.staged.bricks.core(self.brick)
+        for axis in self.staged.merge_axes:
+            shape = [part.stop - part.start for part in core]
+            tiles = self.staged.bricks.tiles(self.brick)[axis]
+            shape[axis] = 2 * (tiles.stop - tiles.start)
+            planes[axis] = np.zeros(shape, np.int32)
+        return planes
+
+    def draw(self, numbers: np.ndarray, group: StretchGroup, firsts: np.ndarray, n_labels: int) -> None:
+        bricks, table, n = self.staged.bricks, np.arange(n_labels + 1, dtype=np.int32), len(numbers)
+        origin = [part.start for part in bricks.core(self.brick)]
+        layers = np.unravel_index(numbers, self.grid.grid_shape)
+        tiles = np.concatenate([np.arange(n), np.arange(n)])
+        for axis, planes in self.planes.items():
+            cut = group.boxes[tiles]
+            cut[:n, axis, 1] = cut[:n, axis, 0] + 1
+            cut[n:, axis, 0] = cut[n:, axis, 1] - 1
+            places = cut[:, :, 0] - origin
+            places[:n, axis] = 2 * (layers[axis] - bricks.tiles(self.brick)[axis].start)
+            places[n:, axis] = places[:n, axis] + 1
+            group.place(firsts, tiles, cut, places, table, planes)
+
+    def write(self, sections: SectionWriter) -> None:
+        found = [NO_PAIRS]
+        for axis, planes in self.planes.items():
+            others = [other for other in self.planes if other != axis]
+            whole = (slice(None),) * axis
+            before, behind = planes[(*whole, slice(1, -1, 2))], planes[(*whole, slice(2, None, 2))]
+            found.append(collect_touching_pairs(before, behind, others, self.staged.connectivity - 1))
+            for side in (0, 1):
+                if self.staged.bricks.has_neighbour(self.brick, axis, side):
+                    sections.add(f"border-{axis}-{side}", planes.take([-side], axis))
+        # Tiles that meet at an edge meet across two axes, and are found in either order.
+        sections.add("pairs", unique_pairs(np.sort(np.concatenate(found), axis=1)))
+
+
+class Planes(Borders):
+    """The outermost planes of bricks, and the pairs that touch inside them."""
+
+    kept = "which labels touch, not how far two tiles agree"
+    collector = PlaneCollector
+
+    def inside(self, brick: OpenBrick) -> TouchingPairs:
+        return TouchingPairs(brick.provisional[brick.file.read("pairs") - 1])
+
+    def between(self, brick: OpenBrick, other: OpenBrick, step: Index) -> TouchingPairs:
+        """Match the face, edge or corner where two bricks meet."""
+        across, back = _axis_across(step), tuple([-d for d in step])
+        mine = _corner(brick.file.read(f"border-{across}-1"), step, across)
+        theirs = _corner(other.file.read(f"border-{across}-0"), back, across)
+        free = [axis for axis in self.staged.merge_axes if not step[axis]]
+        n_aside = self.staged.connectivity - int(np.count_nonzero(step))
+        pairs = collect_touching_pairs(mine, theirs, free, n_aside) - 1
+        return TouchingPairs(np.column_stack([brick.provisional[pairs[:, 0]], other.provisional[pairs[:, 1]]]))
+
+
+class StripCollector(BorderCollector):
+    """Compares tiles as soon as both are there; a tile is kept no longer than that."""
+
+    def __init__(self, staged: StagedLabels, brick: Index) -> None:
+        super().__init__(staged, brick)
+        self.waiting: dict[Index, tuple[TileStretches, int]] = {}
+        self.leaving: dict[Index, list[Index]] = {}
+        self.found: list[np.ndarray] = []
+        self.strips: dict[tuple[int, int], dict[int, TileStretches]] = {}
+
+    @cached_property
+    def tile_pairs(self) -> TilePairs:
+        return TilePairs(self.grid, self.staged.merge_axes, self.staged.connectivity)
+
+    def take(
+        self, tile: Index, labels: np.ndarray, first: int, finder: StretchFinder
+    ) -> tuple[TileStretches, int]:
+        grid = self.grid
+        whole, n_whole = finder.find(labels, grid.region(tile))
+        own = whole.clipped(grid.core(tile))
+        lookup, count = own.numbered(n_whole)
+        if count:
+            border = border_stretches(whole, lookup, grid.core(tile), self._depths(tile))
+            self._add(tile, border, first)
+        else:
+            self.pass_over(tile)
+        return own, count
+
+    def _add(self, tile: Index, border: TileStretches, first: int) -> None:
+        for step in self.tile_pairs.steps:
+            before = tuple([i - d for i, d in zip(tile, step, strict=True)])
+            if before in self.waiting:
+                self._compare(before, step, border, first)
+        for side in self._outer_sides(tile):
+            strip = cut_strip(border, self.grid, tile, *side)
+            if len(strip.stretches):
+                self.strips.setdefault(side, {})[self.grid.number(tile)] = strip
+        self.pass_over(tile)
+        last = self._last_neighbour(tile)
+        if last > tile:
+            self.waiting[tile] = border, first
+            self.leaving.setdefault(last, []).append(tile)
+
+    def pass_over(self, tile: Index) -> None:
+        """Forget the tiles whose last neighbour in the brick this one is."""
+        for before in self.leaving.pop(tile, ()):
+            del self.waiting[before]
+
+    def write(self, sections: SectionWriter) -> None:
+        found = Agreements.of_pieces(self.found)
+        sections.add("pairs", found.pairs)
+        sections.add("agreement", found.values)
+        sections.add("voxels", found.voxels)
+        for (axis, side), strips in self.strips.items():
+            numbers = np.array(list(strips))
+            group = StretchGroup.of(list(strips.values()), strip_boxes(self.grid, numbers, axis, side))
+            sections.add_group(f"border-{axis}-{side}", numbers, group)
+
+    def _depths(self, tile: Index) -> list[tuple[int, int]]:
+        """Per axis how far the neighbours see into the tile."""
+        depths = []
+        for axis, halo in enumerate(self.grid.halo):
+            sides = [
+                axis in self.staged.merge_axes and self.grid.has_neighbour(tile, axis, side) for side in (0, 1)
+            ]
+            depths.append((sides[0] * max(1, halo), sides[1] * max(1, halo)))
+        return depths
+
+    def _compare(self, tile: Index, step: Index, other: TileStretches, other_first: int) -> None:
+        stretches, first = self.waiting[tile]
+        found = compare_pieces(self.tile_pairs.of(tile, step), stretches, other, self.tile_pairs.strides)
+        if len(found):
+            found[:, :2] += [first, other_first]
+            self.found.append(found)
+
+    def _outer_sides(self, tile: Index) -> list[tuple[int, int]]:
+        """Sides on which the tile has a neighbour in another brick."""
+        tiles = self.staged.bricks.tiles(self.brick)
+        return [
+            (axis, side)
+            for axis in self.staged.merge_axes
+            for side in (0, 1)
+            if tile[axis] == (tiles[axis].stop - 1 if side else tiles[axis].start)
+            and self.grid.has_neighbour(tile, axis, side)
+        ]
+
+    def _last_neighbour(self, tile: Index) -> Index:
+        """The tile of the brick after which this one is not needed any more."""
+        tiles = self.staged.bricks.tiles(self.brick)
+        for step in reversed(self.tile_pairs.steps):
+            other = tuple([i + d for i, d in zip(tile, step, strict=True)])
+            if all(part.start <= i < part.stop for i, part in zip(other, tiles, strict=True)):
+                return other
+        return tile
+
+
+class Strips(Borders):
+    """The halo strips of bricks, and how far tiles agree on the pairs that touch inside them."""
+
+    kept = "which labels touch, and how far two tiles agree"
+    collector = StripCollector
+
+    @staticmethod
+    def n_waiting(tiles_per_brick: Index, axes: Index) -> int:
+        return sum([math.prod(tiles_per_brick[axis + 1 :]) for axis in axes if tiles_per_brick[axis] > 1])
+
+    @cached_property
+    def tile_pairs(self) -> TilePairs:
+        return TilePairs(self.staged.bricks.grid, self.staged.merge_axes, self.staged.connectivity)
+
+    def inside(self, brick: OpenBrick) -> TouchingPairs:
+        pairs = brick.provisional[brick.file.read("pairs") - 1]
+        return TouchingPairs(pairs, brick.file.read("agreement"), brick.file.read("voxels"))
+
+    def between(self, brick: OpenBrick, other: OpenBrick, step: Index) -> TouchingPairs:
+        """Compare the tiles that meet where two bricks do."""
+        offsets = brick.ids.offsets
+        across = _axis_across(step)
+        mine, theirs = self._strips(brick.file, across, 1), self._strips(other.file, across, 0)
+        strips, found = mine | theirs, []
+        for tile, apart in itertools.product(strips, self.tile_pairs.steps):
+            neighbour = tuple([i + d for i, d in zip(tile, apart, strict=True)])
+            if neighbour in strips and (tile in mine) != (neighbour in mine):
+                pair = self.tile_pairs.of(tile, apart)
+                pieces = compare_pieces(pair, strips[tile], strips[neighbour], self.tile_pairs.strides)
+                pieces[:, :2] += [offsets[tile], offsets[neighbour]]
+                found.append(pieces)
+        best = Agreements.of_pieces(found)
+        return TouchingPairs(best.pairs, best.values, best.voxels)
+
+    def _strips(self, file: BrickFile, axis: int, side: int) -> dict[Index, TileStretches]:
+        grid, name = self.staged.bricks.grid, f"border-{axis}-{side}"
+        if f"{name}-tiles" not in file:
+            return {}
+        numbers, group = file.read_group(name, lambda numbers: strip_boxes(grid, numbers, axis, side))
+        return dict(zip(map(grid.index, numbers.tolist()), group.tiles(), strict=True))
+
+
+BORDERS: dict[str, type[Borders]] = {"nothing": Borders, "planes": Planes, "strips": Strips}
+
+
+def _axis_across(step: Index) -> int:
+    """Return the axis whose borders show to each other: its step is forward, so the first shows its high one."""
+    return next(axis for axis, d in enumerate(step) if d)
+
+
+def _corner(plane: np.ndarray, step: Index, across: int) -> np.ndarray:
+    """Cut a plane down to the edge or corner that faces the way of `step`."""
+    parts = {0: slice(None), 1: slice(-1, None), -1: slice(0, 1)}
+    return plane[tuple(slice(None) if axis == across else parts[d] for axis, d in enumerate(step))]
+
+
+def strip_box(grid: TileGrid, tile: Index, axis: int, side: int) -> Box:
+    """Return what a tile and any of its neighbours across a seam both see, in voxels of the image.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles.
+    tile : tuple of int
+        Index of the tile.
+    axis, side : int
+        Where the seam is: the low (0) or high (1) end of the tile along `axis`.
+
+    Returns
+    -------
+    tuple of slice
+        As thick as the halo on both sides of the seam; without halo, the tile's own outermost plane.
+
+    Examples
+    --------
+    >>> grid = TileGrid.regular((40, 40), (20, 20), (4, 2))
+    >>> strip_box(grid, (0, 0), axis=0, side=1)
+    (slice(16, 24, None), slice(0, 22, None))
+    """
+    core, box = grid.core(tile)[axis], list(grid.region(tile))
+    seam, depth = (core.stop if side else core.start), grid.halo[axis]
+    if depth:
+        box[axis] = slice(max(0, seam - depth), min(grid.shape[axis], seam + depth))
+    else:
+        box[axis] = slice(seam - side, seam - side + 1)
+    return tuple(box)
+
+
+def strip_boxes(grid: TileGrid, numbers: np.ndarray, axis: int, side: int) -> np.ndarray:
+    """Return `strip_box` of tiles by their numbers, as start and stop along each axis."""
+    boxes = [strip_box(grid, grid.index(number), axis, side) for number in numbers.tolist()]
+    return np.array([[(part.start, part.stop) for part in box] for box in boxes], np.int64)
+
+
+def cut_strip(stretches: TileStretches, grid: TileGrid, tile: Index, axis: int, side: int) -> TileStretches:
+    """Cut out of a tile's stretches what `strip_box` gives, of labels that touch the seam."""
+    face = list(grid.core(tile))
+    face[axis] = (
+        slice(face[axis].stop - 1, face[axis].stop) if side else slice(face[axis].start, face[axis].start + 1)
+    )
+    touching = stretches.clipped(tuple(face)).stretches[:, 2]
+    is_kept = np.zeros(int(stretches.stretches[:, 2].max(initial=0)) + 1, bool)
+    is_kept[touching] = True
+    return stretches.clipped(strip_box(grid, tile, axis, side)).filtered(is_kept)
