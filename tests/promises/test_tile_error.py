@@ -27,7 +27,8 @@ from scipy import ndimage
 from blockbuster import TileError, tile_process
 from blockbuster.errors import format_slices
 from blockbuster.grid import relative_box
-from blockbuster.rundir import StagedLabels, is_stage
+from blockbuster.rundir.folder import is_stage
+from blockbuster.rundir.staged import StagedLabels
 
 IMAGE = blobs((25, 33))
 IMAGE[22, 31] = 77
