@@ -289,7 +289,9 @@ class _Claimant:
         if not os.path.lexists(path):
             return None
         if not is_stage(path):
-            raise FileExistsError(_obstacle(path))
+            mark = os.path.join(path, MANIFEST)
+            damaged = f" {mark} is damaged, or of something else." if os.path.lexists(mark) else ""
+            raise FileExistsError(f"{path} is in the way and not from blockbuster; move it elsewhere.{damaged}")
         refuse_links(path)
         # Even where no task is finished, fn need not see the tiles again that it was timed with.
         if (options.overwrite and not options.resume) or not any(read_journal(path)):
@@ -379,12 +381,6 @@ def _vouched_for(path: str, old: Fingerprint, known: Fingerprint) -> Fingerprint
     with Journal(path) as journal:
         journal.append({"vouched": known["fn"]})
     return {**old, "fn": known["fn"]}
-
-
-def _obstacle(path: str) -> str:
-    text = f"{path} is in the way and not from blockbuster; move it elsewhere."
-    manifest = os.path.join(path, MANIFEST)
-    return f"{text} {manifest} is damaged, or of something else." if os.path.lexists(manifest) else text
 
 
 def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:

@@ -176,7 +176,15 @@ def resolve_tile_lengths(
     if tile_shape is None:
         lengths = tuple(tuple(n for n in axis if n) for axis in chunks)
     else:
-        tile = _tile_shape(tile_shape, shape, dtype, axes, channel_axis, auto)
+        if callable(tile_shape):
+            given = _call(tile_shape, shape, dtype)
+            tile = _per_axis(given, "tile_shape(shape, dtype)", PER_AXIS, len(shape), channel_axis, 1)
+        elif not isinstance(tile_shape, str):
+            tile = _per_axis(tile_shape, "tile_shape", TILE_SHAPE_FORMS, len(shape), channel_axis, 1)
+        elif tile_shape == "auto":
+            tile = _auto_tile_shape(shape, dtype, axes, auto)
+        else:
+            raise ValueError(f"tile_shape is {tile_shape!r}; it is {TILE_SHAPE_FORMS}.")
         _check_n_tiles([length // n for length, n in zip(shape, tile, strict=True)])
         lengths = TileGrid.regular(shape, tile, halo=(0,) * len(shape)).lengths
     _check_n_tiles(list(map(len, lengths)))
@@ -194,25 +202,6 @@ def _check_n_tiles(numbers: list[int]) -> None:
             f"tile_shape gives {' x '.join(f'{n:,}' for n in numbers)} tiles; a run keeps count of at most "
             f"{MAX_TILES:,}, and {MAX_TILES_ALONG_AXIS:,} along an axis. Choose larger ones."
         )
-
-
-def _tile_shape(
-    tile_shape: Any,
-    shape: Index,
-    dtype: np.dtype,
-    axes: str | None,
-    channel_axis: int | None,
-    auto: Callable[[Index, np.dtype], Sequence[int]],
-) -> Index:
-    if isinstance(tile_shape, str):
-        if tile_shape != "auto":
-            raise ValueError(f"tile_shape is {tile_shape!r}; it is {TILE_SHAPE_FORMS}.")
-        return _auto_tile_shape(shape, dtype, axes, auto)
-    if callable(tile_shape):
-        given, name, rule = _call(tile_shape, shape, dtype), "tile_shape(shape, dtype)", PER_AXIS
-    else:
-        given, name, rule = tile_shape, "tile_shape", TILE_SHAPE_FORMS
-    return _per_axis(given, name, rule, len(shape), channel_axis, 1)
 
 
 def _call(tile_shape: Callable[[Index, np.dtype], Any], shape: Index, dtype: np.dtype) -> Any:
