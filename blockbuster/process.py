@@ -4,34 +4,112 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
 
-from blockbuster.run.options import RunOptions
+from blockbuster.run.options import Overlap, RunOptions, TileShape
 from blockbuster.run.plan import make_plan
 from blockbuster.run.run import open_run
 
+if TYPE_CHECKING:
+    import dask.array as da
+
+    from blockbuster.report import RunReport
+
 __all__ = ["tile_process"]
 
+Function = Callable[[np.ndarray], Any]
+Path = str | os.PathLike[str]
 
+
+class _Others(TypedDict, total=False):
+    """The arguments on which the type of the result does not depend."""
+
+    tile_shape: TileShape
+    overlap: Overlap
+    channel: int | None
+    level: int
+    use_gpu: bool
+    progress: bool
+    output_component: str
+    sequential_labels: bool
+    skip_empty: bool
+    empty_threshold: float | None
+    stage_dir: Path | None
+    keep_stage: bool
+    verbose: bool
+    axes: str | None
+    merge: str
+    min_agreement: float
+    connectivity: int | None
+    merge_axes: str | None
+    resume: bool
+    fn_version: str | None
+    overwrite: bool
+    retries: int
+    on_error: str
+    tiles_per_task: int | None
+
+
+No = Literal[False]
+Yes = Literal[True]
+
+
+# fmt: off
+@overload
+def tile_process(
+    image: Any, fn: Function, *, write_to: None = None, compute: bool = ..., return_report: No = ...,
+    **others: Unpack[_Others]
+) -> np.ndarray: ...
+@overload
+def tile_process(
+    image: Any, fn: Function, *, write_to: None = None, compute: bool = ..., return_report: Yes,
+    **others: Unpack[_Others]
+) -> tuple[np.ndarray, RunReport]: ...
+@overload
+def tile_process(
+    image: Any, fn: Function, *, write_to: Path, compute: Yes, return_report: No = ...,
+    **others: Unpack[_Others]
+) -> np.ndarray: ...
+@overload
+def tile_process(
+    image: Any, fn: Function, *, write_to: Path, compute: Yes, return_report: Yes,
+    **others: Unpack[_Others]
+) -> tuple[np.ndarray, RunReport]: ...
+@overload
+def tile_process(
+    image: Any, fn: Function, *, write_to: Path, compute: No = ..., return_report: No = ...,
+    **others: Unpack[_Others]
+) -> da.Array: ...
+@overload
+def tile_process(
+    image: Any, fn: Function, *, write_to: Path, compute: No = ..., return_report: Yes,
+    **others: Unpack[_Others]
+) -> tuple[da.Array, RunReport]: ...
+@overload
+def tile_process(
+    image: Any, fn: Function, *, write_to: Path | None, compute: bool = ..., return_report: bool = ...,
+    **others: Unpack[_Others]
+) -> Any: ...
+# fmt: on
 def tile_process(
     image: Any,
-    fn: Callable[[np.ndarray], Any],
+    fn: Function,
     *,
-    tile_shape: Any = None,
-    overlap: Any = 0,
+    tile_shape: TileShape = None,
+    overlap: Overlap = 0,
     channel: int | None = 0,
     level: int = 0,
     use_gpu: bool = False,
     compute: bool = False,
     progress: bool = False,
-    write_to: str | os.PathLike[str] | None = None,
+    write_to: Path | None = None,
     output_component: str = "labels",
     sequential_labels: bool = False,
     skip_empty: bool = False,
     empty_threshold: float | None = None,
-    stage_dir: str | os.PathLike[str] | None = None,
+    stage_dir: Path | None = None,
     keep_stage: bool = False,
     verbose: bool = False,
     axes: str | None = None,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -20,7 +20,9 @@ from blockbuster.merge.rules import RULES, MergeRule, make_rule
 
 __all__ = [
     "Faults",
+    "Overlap",
     "RunOptions",
+    "TileShape",
     "resolve_choice",
     "resolve_connectivity",
     "resolve_count",
@@ -41,6 +43,8 @@ PER_AXIS = "a tuple of voxels per axis"
 # Others, such as JSONDecodeError, want more than a message.
 KINDS = (TypeError, ValueError, FileExistsError, FileNotFoundError, NotADirectoryError, PermissionError)
 Index = tuple[int, ...]
+TileShape = Sequence[int] | Literal["auto"] | Callable[[Index, np.dtype], Sequence[int]] | None
+Overlap = int | Sequence[int]
 Lengths = tuple[tuple[int, ...], ...]
 
 
