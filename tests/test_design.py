@@ -23,7 +23,7 @@ MAX_FRAMES = 10
 
 
 def find(name):
-    """The function at a place like ``module.function`` or ``module.Class.attribute`` of the package."""
+    """Find what a place of the package names: a function, a class or an attribute of one."""
     module, *attributes = re.split(r"\.(?=_*[A-Z])|\.(?=\w+$)", name, maxsplit=1)
     found = importlib.import_module(f"blockbuster.{module}")
     for attribute in attributes[0].split("."):

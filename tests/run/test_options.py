@@ -90,7 +90,8 @@ def test_resolved_values_are_plain():
     assert type(resolve_count(np.uint8(3), "n", 0)) is int
     assert type(resolve_threshold(np.float32(3))) is float
     assert resolve_threshold(None) is None
-    assert [resolve_connectivity(None, 3, merge) for merge in ("touch", "agree", "none")] == [1, 3, 1]
+    rules = [RunOptions(merge=name).rule for name in ("touch", "agree", "none")]
+    assert [resolve_connectivity(None, 3, rule) for rule in rules] == [1, 3, 1]
     assert resolve_merge_axes(None, "tczyx", 5, None) == (2, 3, 4)
     assert resolve_merge_axes("xz", "tczyx", 5, None) == (2, 4)
     assert resolve_merge_axes(None, None, 3, None) == (0, 1, 2)
