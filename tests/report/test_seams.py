@@ -150,11 +150,11 @@ def test_the_text_says_what_crosses_a_seam_where_to_look_and_warns_last():
 
 def test_a_report_without_pairs_says_why():
     assert str(SeamReport()) == 'merge="touch": no labels touch across a seam'
-    assert str(SeamReport("none")) == 'merge="none": no labels were joined across seams'
+    assert str(SeamReport("none", matched=False)) == 'merge="none": no labels were joined across seams'
 
 
 def test_the_line_of_a_run_counts_refused_pairs_where_some_could_be():
     report = RunReport(n_tiles=2, n_run=2, n_objects=4, seams=agreed([0.0, 0.1, 0.9]))
     assert str(report) == "2 tiles: 2 run, 0 empty; 4 objects; 2 of 3 pairs refused"
-    report.seams.merge = "touch"
+    report.seams = SeamReport("touch", axes=[AxisSeams("y", 3, 3)])
     assert "refused" not in str(report)

@@ -269,7 +269,7 @@ def voxels_by_id(labels):
 @settings(max_examples=examples(40))
 @given(tissues(), st.data(), group_sizes)
 def test_where_labels_are_joined_that_touch_only_the_outermost_planes_are_kept(tissue, data, group_voxels):
-    with tissue.written(data.draw(groupings(tissue)), None, group_voxels) as (staged, _):
+    with tissue.written(data.draw(groupings(tissue)), "touch", group_voxels) as (staged, _):
         for index in bricks_of(staged):
             file, labels = staged.open_brick(index), tissue.expected_labels(staged.bricks, index)
             assert "agreement" not in file
