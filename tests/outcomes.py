@@ -1,6 +1,7 @@
 """What a run must leave behind: its labels, or an error and everything else untouched."""
 
 import contextlib
+import dataclasses
 import hashlib
 import os
 import re
@@ -109,3 +110,12 @@ def consolidate(path):
 def blobs(shape, seed=0, density=0.55):
     """A mask whose components cross seams of any grid."""
     return (np.random.default_rng(seed).random(shape) < density).astype("uint8")
+
+
+def behind_objects(table, arrays, n_objects):
+    """Shift the ids of a finished merge, as if tiles before its first one had so many objects."""
+    arrays.save("offsets", arrays.load("offsets") + n_objects)
+    moved = {name: getattr(table, name) + n_objects for name in ("border", "roots", "n_provisional")}
+    shifted = dataclasses.replace(table, **moved)
+    shifted.save(arrays)
+    return shifted

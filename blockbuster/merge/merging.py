@@ -86,7 +86,6 @@ def match_seams(
     *,
     rule: MergeRule | None = None,
     sequential: bool = False,
-    first_offset: int = 0,
     on_done: Callable[[int], Any] = bool,
 ) -> SeamMatch:
     """Join the labels that touch across seams, and keep the remap table.
@@ -103,8 +102,6 @@ def match_seams(
         How labels are joined; ``None``: as the stage was made for.
     sequential : bool
         Number objects 1..N.
-    first_offset : int
-        Offset of the first tile's ids.
     on_done : callable
         Called with a number of tiles as they are done.
 
@@ -118,7 +115,7 @@ def match_seams(
     Reads border planes, or halo strips, only. Memory grows with the number of labels that touch a seam.
     """
     counts = np.array(arrays.load("counts"))
-    ids = BrickIds.from_counts(staged.bricks, counts, first_offset)
+    ids = BrickIds.from_counts(staged.bricks, counts)
     arrays.save("offsets", ids.offsets)
     found, tally = [NO_PAIRS], SeamTally.empty(staged.bricks.grid.ndim)
 
@@ -134,7 +131,7 @@ def match_seams(
     else:
         on_done(staged.bricks.grid.n_tiles)
     border, roots = join_pairs(np.concatenate(found))
-    table = RemapTable(border, roots, int(counts.sum()) + first_offset, sequential, first_offset)
+    table = RemapTable(border, roots, int(counts.sum()), sequential)
     table.save(arrays)
     return SeamMatch(rule, table, tally, object_sizes(border, roots, ids))
 

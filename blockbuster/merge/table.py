@@ -32,8 +32,6 @@ class RemapTable:
         The largest provisional id.
     sequential : bool
         Number the objects 1..N by rank instead of by their smallest provisional id.
-    start : int
-        Provisional ids are larger than this.
 
     Examples
     --------
@@ -48,7 +46,6 @@ class RemapTable:
     roots: np.ndarray
     n_provisional: int
     sequential: bool
-    start: int = 0
 
     @cached_property
     def absorbed(self) -> np.ndarray:
@@ -59,7 +56,7 @@ class RemapTable:
     @property
     def n_objects(self) -> int:
         """Number of objects."""
-        return self.n_provisional - self.start - len(self.absorbed)
+        return self.n_provisional - len(self.absorbed)
 
     @property
     def dtype(self) -> np.dtype:
@@ -81,21 +78,22 @@ class RemapTable:
             hit = self.border[place] == final
             final[hit] = self.roots[place[hit]]
         if self._by_rank:
-            final -= np.searchsorted(self.absorbed, final) + self.start
+            final -= np.searchsorted(self.absorbed, final)
         return final
 
     def save(self, arrays: ArrayFolder) -> None:
         """Keep the table where every worker can map it."""
         arrays.save("border", self.border)
         arrays.save("roots", self.roots)
-        arrays.save("numbers", np.array([self.n_provisional, self.sequential, self.start]))
+        arrays.save("numbers", np.array([self.n_provisional, self.sequential]))
 
     @classmethod
     def load(cls, arrays: ArrayFolder) -> RemapTable:
         """Return a kept table back."""
-        n_provisional, sequential, start = arrays.load("numbers").tolist()
+        # Stages of earlier versions have a third number.
+        n_provisional, sequential = arrays.load("numbers")[:2].tolist()
         border, roots = arrays.load("border"), arrays.load("roots")
-        return cls(border, roots, n_provisional, bool(sequential), start)
+        return cls(border, roots, n_provisional, bool(sequential))
 
 
 @dataclass(frozen=True)
@@ -117,10 +115,10 @@ class BrickIds:
     offsets: np.ndarray
 
     @classmethod
-    def from_counts(cls, bricks: BrickGrid, counts: np.ndarray, start: int = 0) -> BrickIds:
-        """Add up the counts; `start` is the offset of the first tile."""
+    def from_counts(cls, bricks: BrickGrid, counts: np.ndarray) -> BrickIds:
+        """Add up the counts."""
         flat = counts.ravel()
-        offsets = (np.cumsum(flat) - flat + start).reshape(counts.shape)
+        offsets = (np.cumsum(flat) - flat).reshape(counts.shape)
         return cls(bricks, counts, offsets)
 
     def tile_numbers(self, provisional: np.ndarray) -> np.ndarray:
