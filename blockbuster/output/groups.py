@@ -1,7 +1,7 @@
 """Metadata of the groups that labels lie in, which a run changes when it publishes them.
 
-These files are the user's. They are written whole, flushed, and until then under names that the next run knows
-for ours; and whatever would keep them from being written is found before work.
+These files are the user's. They are written whole, flushed, and until then under names that the
+next run knows for ours; and whatever would keep them from being written is found before work.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def is_ome_labels(folder: str) -> bool:
 
 
 def _ome_metadata(folder: str) -> list[dict[str, Any]]:
-    """Read what may describe an image: the attributes of a group, and what they hold under ``"ome"``."""
+    """Read what may describe an image: attributes, and what they hold under ``"ome"``."""
     zarr_json = read_object(Path(folder, "zarr.json")) or {}
     attributes = [read_object(Path(folder, ".zattrs")), zarr_json.get("attributes")]
     found = [stated for stated in attributes if isinstance(stated, dict)]
@@ -90,11 +90,11 @@ class EnclosingGroups:
 
     @property
     def outermost(self) -> str:
-        """The outermost group whose metadata tell of the labels: runs that end at once take turns."""
+        """The outermost group that tells of the labels: runs that end at once take turns there."""
         return min([self.store, *filter(_is_consolidated, self.folders)], key=len)
 
     def check(self) -> None:
-        """Raise ValueError if their metadata are damaged, or could not be written when labels are complete."""
+        """Raise ValueError if their metadata are damaged, or could not be written in the end."""
         try:
             self.listing()
         except ValueError as error:
@@ -115,7 +115,7 @@ class EnclosingGroups:
                 ) from error
 
     def update(self) -> None:
-        """List the labels, and write consolidated metadata anew; nobody else may do so in this store now."""
+        """List the labels, and write consolidated metadata anew; the caller holds the lock."""
         for folder in self.folders:
             sweep_unfinished(folder, self._owner(folder))
         for file, document in self.listing().items():
@@ -125,14 +125,14 @@ class EnclosingGroups:
                 self._write(Path(folder, name), data)
 
     def listing(self) -> dict[Path, dict[str, Any]]:
-        """Return what must be written into which file for the labels to be listed; nothing lists an array."""
+        """Return what to write into which file for the labels to be listed; an array is not."""
         return {}
 
     def _write(self, file: Path, data: bytes) -> None:
         write_durably(file, data, owner=self._owner(str(file.parent)))
 
     def _owner(self, folder: str) -> str:
-        """Name the store as it is seen from a folder: runs on other stores may write to a group around them."""
+        """Name the store as seen from a folder, in which runs on other stores may write too."""
         return hashlib.sha256(os.path.relpath(self.store, folder).encode()).hexdigest()[:12]
 
 
@@ -178,7 +178,8 @@ def _is_consolidated(folder: str) -> bool:
 class _Overlay(LocalStore):
     """A store on disk that keeps what is written to it in memory.
 
-    It does not show what lies in one folder, nor runs of other users, which nobody else may look into.
+    It does not show what lies in one folder, nor runs of other users, which nobody else may look
+    into.
     """
 
     def __init__(self, root: Path, hidden: str = "") -> None:

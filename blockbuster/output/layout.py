@@ -107,7 +107,7 @@ def image_attributes(geometry: Geometry, name: str) -> dict[str, Any]:
 
 
 def _stated(level: LevelGeometry, finest: LevelGeometry) -> list[dict[str, Any]]:
-    """Every level must have a scale; where the image states none, that of the finest and the shapes give it."""
+    """Give a level its scale, which it must have; from the finest one where none is stated."""
     if level.scale is not None:
         return list(level.transformations)
     sizes = finest.scale or (1.0,) * len(level.shape)

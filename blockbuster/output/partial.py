@@ -85,7 +85,7 @@ class PartialFolder:
             os.rename(self.aside, self.labels)
 
     def clear(self) -> None:
-        """Put labels that went aside back where nothing took their place, and remove what an earlier run left.
+        """Put labels back that went aside, as `put_back`, and remove what an earlier run left.
 
         Raises
         ------
@@ -104,7 +104,7 @@ class PartialFolder:
         remove_entries(self.path, OWN)
 
     def _mark(self, run: str) -> str:
-        """Tell two outputs apart whose partial folders have the same name, such as ``a/b`` and ``a.b``."""
+        """Tell apart two outputs whose folders have the same name, such as ``a/b`` and ``a.b``."""
         return f"{os.path.relpath(self.labels, os.path.dirname(self.path))}\n{run}"
 
     def _is_abandoned(self) -> bool:

@@ -48,8 +48,8 @@ def resolve_place(write_to: Any, output_component: Any) -> OutputPlace:
     TypeError
         For what is no path or name.
     ValueError
-        For a URL, a symbolic link, a folder that is not for labels alone (the working directory, the home
-        folder, a mount point), and names that a zarr array cannot have.
+        For a URL, a symbolic link, a folder that is not for labels alone (the working directory,
+        the home folder, a mount point), and names that a zarr array cannot have.
 
     Examples
     --------
@@ -140,7 +140,7 @@ def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None
 
 
 def default_stage_parent(image: str | None, place: OutputPlace | None) -> str:
-    """Return the folder beside the output, else beside the store of the image, else for temporary files."""
+    """Return the folder of the output, else of the store of the image, else for temporary files."""
     if place is not None:
         return os.path.dirname(place.store)
     if image is not None:

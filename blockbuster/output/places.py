@@ -1,4 +1,4 @@
-"""Where labels go: one class for each kind of output. A run knows of a kind what the base class says."""
+"""Where labels go: one class for each kind of output. A run knows the base class alone."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class OutputPlace(ABC):
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
-        """Format of the existing group, as zarr reads it; of a new one that of the group around it, or 3."""
+        """Format of the group as zarr reads it; of a new one that of the group around it, or 3."""
         for folder in (self.store, os.path.dirname(self.store)):
             if os.path.exists(os.path.join(folder, "zarr.json")):
                 return 3
@@ -110,7 +110,7 @@ class OutputPlace(ABC):
 
     @abstractmethod
     def layout(self, array: ArrayLayout, geometry: Geometry | None) -> OutputLayout:
-        """Describe what will be stored of labels, of whose geometry is known what `find_geometry` found."""
+        """Describe what will be stored of labels with the geometry that `find_geometry` found."""
 
     @property
     def groups(self) -> EnclosingGroups:
@@ -146,7 +146,7 @@ class OutputPlace(ABC):
         Returns
         -------
         Geometry or None
-            Its first level is the one that is segmented. ``None`` where nothing is known, or need be.
+            Its first level is the one that is segmented. ``None`` where nothing is known.
 
         Raises
         ------
@@ -243,12 +243,12 @@ class ArrayPlace(OutputPlace):
 
 
 class LabelImagePlace(OutputPlace):
-    """An OME-NGFF label image in an OME-Zarr image: a group with the levels of the image, and listed there.
+    """An OME-NGFF label image in an OME-Zarr image: a group with its levels, and listed there.
 
     References
     ----------
-    J. Moore et al. (2021), OME-NGFF: a next-generation file format for expanding bioimaging data-access
-    strategies. Nature Methods 18: 1496-1498; specification 0.4 and 0.5, section "labels".
+    J. Moore et al. (2021), OME-NGFF: a next-generation file format for expanding bioimaging
+    data-access strategies. Nature Methods 18: 1496-1498; specification 0.4 and 0.5, section "labels".
     """
 
     noun, finest = "label image", "0"
@@ -266,11 +266,11 @@ class LabelImagePlace(OutputPlace):
 
     @property
     def groups(self) -> EnclosingGroups:
-        """The groups whose metadata are to tell of the labels, the innermost of which lists them."""
+        """The groups whose metadata are to tell of the labels; the innermost one lists them."""
         return LabelImageGroups(self.store, self.path, self.zarr_format)
 
     def check_image(self, image: str | None) -> None:
-        """Refuse to replace the image, or what holds it; to lie in it is what a label image is for."""
+        """Refuse to replace the image, or what holds it; a label image may lie in it."""
         if image is not None:
             check_apart(self.path, "write_to", image, inside_allowed=True)
 
@@ -334,7 +334,8 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     Returns
     -------
     RunReport
-        It shows itself in a notebook: tables, the distribution of agreement, and pictures of the worst seams.
+        It shows itself in a notebook: tables, the distribution of agreement, and pictures of the
+        worst seams.
 
     Raises
     ------
@@ -378,7 +379,7 @@ def check_independent(place: OutputPlace) -> None:
 
 
 def warn_of_transformations_left_out(place: OutputPlace | None, geometry: Geometry | None) -> None:
-    """Warn where labels will be written that lie elsewhere in the world than their image says that it lies."""
+    """Warn where labels will not lie where their image does, since they lack transformations."""
     if place is None or geometry is None or not geometry.left_out:
         return
     warn_user(

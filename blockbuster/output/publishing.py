@@ -27,7 +27,7 @@ LOCK_SECONDS = 600.0
 def partial_output(
     place: OutputPlace, create: Callable[[str], Any], *, run: str = "", continues: bool = False
 ) -> Iterator[str]:
-    """Return the folder of labels that are not visible yet, and publish them when the block ends well.
+    """Yield the folder of labels that are not visible yet; publish them when the block ends well.
 
     Parameters
     ----------
@@ -80,7 +80,7 @@ def partial_output(
 
 
 def replaced_output(place: OutputPlace) -> contextlib.AbstractContextManager[str]:
-    """Return the folder of an empty array with the metadata of the one at a place, which it will replace."""
+    """Yield the folder of an empty array with the metadata of the one that it will replace."""
 
     def create(store: str) -> None:
         path = Path(store, place.component)
@@ -101,14 +101,14 @@ def publishing_alone(groups: EnclosingGroups) -> contextlib.AbstractContextManag
 
 
 def finish_publishing(place: OutputPlace) -> None:
-    """Do what a process could not do any more that was killed right after its labels were in place."""
+    """Finish for a process that was killed right after its labels were in place."""
     with publishing_alone(place.groups):
         place.groups.update()
         place.partial.clear()
 
 
 def _has_metadata_of(create: Callable[[str], Any], store: str) -> bool:
-    """Return whether the metadata of a store are what `create` writes: damaged ones would be published."""
+    """Return whether a store has the metadata that `create` writes, and no damaged ones."""
     with tempfile.TemporaryDirectory(prefix=WRITING, dir=os.path.dirname(store)) as folder:
         fresh = os.path.join(folder, "store")
         create(fresh)
@@ -147,7 +147,7 @@ def _publish(place: OutputPlace, store: str, path: str) -> None:
 
 
 def _topmost_missing(place: OutputPlace, store: str) -> tuple[str, str]:
-    """Return what of a store is to be renamed to where: the store, a group that is not there, or the labels."""
+    """Return what to rename to where: a store, a group that is not there yet, or the labels."""
     if place.is_in_new_store:
         return store, place.store
     parts = place.component.split("/")

@@ -30,7 +30,7 @@ class PyramidTarget(Target):
     Parameters
     ----------
     targets : tuple of ZarrTarget
-        The levels, the finest first; the boxes that are written must be made of whole shards of all.
+        The levels, the finest first; boxes that are written are made of whole shards of all.
     steps : tuple of Coarsening
         How each level but the first is made of the one before.
     """
@@ -74,7 +74,7 @@ class PyramidTarget(Target):
 
 
 def _n_along(layout: OutputLayout) -> int:
-    """Count the levels that can be written with the finest one: their shards lie in those of the one before."""
+    """Count the levels to write with the finest: their shards lie in those of the one before."""
     fits = map(_fits, itertools.pairwise(layout.arrays), layout.steps)
     return sum(1 for _ in itertools.takewhile(bool, fits))
 
@@ -118,7 +118,7 @@ class LevelJob:
 
 
 def level_jobs(folder: str, layout: OutputLayout, unfinished: str) -> dict[int, LevelJob]:
-    """Describe by number how the levels of labels in `folder` are written that do not go with the finest."""
+    """Describe how those levels of labels in `folder` are written that come after the finest."""
     jobs = {}
     for number in range(1 + _n_along(layout), len(layout.arrays)):
         finer, array = layout.arrays[number - 1 : number + 1]

@@ -30,8 +30,8 @@ def label_chunks(grid: TileGrid) -> tuple[Index, Index]:
     Returns
     -------
     chunk, shard : tuple of int
-        About 1 MB, and 16 to 64 MB, of int32; less in a small image. The chunk divides the shard; where they are
-        equal, the array needs no shards.
+        About 1 MB, and 16 to 64 MB, of int32; less in a small image. The chunk divides the shard;
+        where they are equal, the array needs no shards.
 
     Examples
     --------
@@ -62,8 +62,8 @@ def coarse_chunks(shape: Index, shard: Index, blocks: Index) -> tuple[Index, Ind
     Returns
     -------
     chunk, shard : tuple of int
-        A shard is what a shard of the level before becomes, as long as it is worth a file: one task can then
-        write both. Else it is as large as that. A level that fits one chunk has one.
+        A shard is what a shard of the level before becomes, as long as it is worth a file: one task
+        can then write both. Else it is as large as that. A level that fits one chunk has one.
 
     Examples
     --------
@@ -98,7 +98,7 @@ def group_shards(shape: Index, shard: Index) -> Index:
 
 
 def _double(lengths: Index, shape: Index, axes: Sequence[int], least_voxels: int) -> Index:
-    """Double a box along the shortest of some axes until it has so many voxels, or goes as far as `shape`."""
+    """Double a box along the shortest of some axes until it has so many voxels, or is whole."""
     box = list(lengths)
     while _voxels(box) < least_voxels:
         open_axes = [axis for axis in axes if box[axis] < shape[axis]]

@@ -29,7 +29,7 @@ ABSENT = 2**64 - 1
 
 
 class Target:
-    """What writes final labels; by itself it tells nothing of what is stored, as where that ends with the run."""
+    """What writes final labels; one that ends with the run tells nothing of what is stored."""
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Write the labels of a box."""
@@ -86,8 +86,8 @@ class ZarrTarget(Target):
     Parameters
     ----------
     path : str
-        Folder of the array, which has its metadata and is never made: a task that outlives its run fails, be the
-        array removed or published by then, and leaves nothing.
+        Folder of the array, which has its metadata and is never made: a task that outlives its run
+        fails, be the array removed or published by then, and leaves nothing.
     unfinished : str
         Folder on the same file system, where a chunk or shard lies until it is complete.
     """
@@ -104,7 +104,7 @@ class ZarrTarget(Target):
         return {"path": self.path, "unfinished": self.unfinished}
 
     def write(self, box: Box, labels: np.ndarray) -> None:
-        """Write the labels of a box of whole chunks or shards, as files that are complete or absent."""
+        """Write a box of whole chunks or shards, as files that are complete or absent."""
         with full_disk_explained(self.path, labels.nbytes):
             # One at a time, since all that is encoded at once is held.
             for part in self._shards(box):
@@ -117,13 +117,13 @@ class ZarrTarget(Target):
                                 os.mkdir(os.path.join(self.path, parent))
 
     def _encode(self, box: Box, labels: np.ndarray) -> Iterator[tuple[str, list[Any]]]:
-        """Yield keys and bytes: zarr itself would make the folders above a chunk, whoever took them away."""
+        """Yield keys and bytes: zarr itself would make again the folders above a chunk."""
         if self._array.shards is None:
             return ((key, [data]) for key, data in encode_chunks(self._array, box, labels).items())
         return iter([self._encode_shard(box, labels)])
 
     def _encode_shard(self, box: Box, labels: np.ndarray) -> tuple[str, list[Any]]:
-        """Return the key and bytes of a shard of an array of ours, in half the time of zarr's one event loop."""
+        """Return the key and bytes of a shard, in half the time of zarr's one event loop."""
         shape = self._array.chunks
         n_chunks = [shard // length for shard, length in zip(self._array.shards or (), shape, strict=True)]
         places, stored, end = np.full((*n_chunks, 2), ABSENT, "<u8"), [], 0
