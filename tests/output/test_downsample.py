@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from blockbuster.kernels.downsample import mode_of_blocks, mode_of_pairs
 from blockbuster.output import downsample
-from blockbuster.output.downsample import Coarsening, mode_of_blocks, mode_of_pairs, vote
+from blockbuster.output.downsample import Coarsening, vote
 
 
 @st.composite
