@@ -67,20 +67,20 @@ def open_run(plan: RunPlan, fn: Callable[[np.ndarray], Any]) -> Iterator[Run]:
     warn_of_small_workers(plan)
     warn_of_little_room(plan)
     warn_of_transformations_left_out(plan.place, plan.geometry)
-    with (
-        _logged(plan),
-        _made_folders_removed(plan),
-        claimed(plan, fn) as claim,
-        plan.execution.opened() as execution,
-    ):
-        report = claim.finished or RunReport(claim.plan.settings, claim.plan.tile_runs, installed_versions())
-        run = Run(claim, fn, execution, report)
-        if run.is_finished:
-            logger.info("%s is complete already", plan.place and plan.place.path)
-        else:
-            logger.info("%s in %s", "continuing" if claim.resumes else "staging", claim.directory)
-        yield run
-    logger.info("%s", report)
+    with _logged(plan):
+        with (
+            _made_folders_removed(plan),
+            claimed(plan, fn) as claim,
+            plan.execution.opened() as execution,
+        ):
+            report = claim.finished or RunReport(claim.plan.settings, claim.plan.tile_runs, installed_versions())
+            run = Run(claim, fn, execution, report)
+            if run.is_finished:
+                logger.info("%s is complete already", plan.place and plan.place.path)
+            else:
+                logger.info("%s in %s", "continuing" if claim.resumes else "staging", claim.directory)
+            yield run
+        logger.info("%s", report)
 
 
 @dataclass

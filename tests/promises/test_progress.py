@@ -141,10 +141,11 @@ def test_a_verbose_run_shows_its_log_where_logging_is_not_configured(capfd):
     root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
     root.handlers[:] = []
     try:
-        tile_process(IMAGE, components, tile_shape=(20, 30), verbose=True)
+        _, report = tile_process(IMAGE, components, tile_shape=(20, 30), verbose=True, return_report=True)
         err = capfd.readouterr().err
         assert err.count("\ntile (") == 6
         assert "tiles     6 of 20 x 30" in err
+        assert err.endswith(f"{report}\n")
         tile_process(IMAGE, components, tile_shape=(20, 30))
         assert capfd.readouterr().err == ""
     finally:
