@@ -13,8 +13,6 @@ from blockbuster.run.plan import RunPlan
 from blockbuster.source import Source
 from blockbuster.stage.sample import spread_evenly
 
-__all__ = ["Crop", "choose_crop"]
-
 MAX_VOXELS = 2**26
 MAX_VOXELS_TO_WIDEN = 2**23
 MAX_TILES_TO_WIDEN = 4

@@ -13,8 +13,6 @@ from blockbuster.stage.empty import EmptyTiles
 from blockbuster.stage.looking import find_empty_tiles
 from blockbuster.stage.sample import hold_small
 
-__all__ = ["estimate_empty_tiles"]
-
 
 def estimate_empty_tiles(
     image: Any,

@@ -16,8 +16,6 @@ from blockbuster.source.geometry import Geometry, open_level, read_geometry
 from blockbuster.source.location import Location, locate, open_node
 from blockbuster.source.ome_zarr import inner_path, ome_attributes, read_ome_image
 
-__all__ = ["AutoTile", "CollectionInfo", "Entry", "ImageInfo", "LevelInfo", "inspect_path"]
-
 MAX_IMAGES = 24
 
 

@@ -11,8 +11,6 @@ import numpy as np
 from blockbuster.source import Source, open_source
 from blockbuster.stage.sample import sample_pixels
 
-__all__ = ["intensity_percentiles"]
-
 
 def intensity_percentiles(image: Any, q: Any = (1, 99.8), *, channel: int | None = 0, level: int = 0) -> Any:
     """Return percentiles of the intensities of a whole image.

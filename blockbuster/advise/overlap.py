@@ -22,8 +22,6 @@ from blockbuster.run.options import resolve_count, resolve_flag, resolve_fractio
 from blockbuster.run.plan import RunPlan, plan_run
 from blockbuster.stage.sample import hold_small
 
-__all__ = ["OverlapAdvice", "OverlapRow", "suggest_overlap"]
-
 TITLES = ("overlap", "F1@0.5", "F1@0.9", "at seams", "objects", "split", "merged", "seconds")
 NO_SEAMS = "The image has no seams with this tile_shape at which a halo could help: overlap=0."
 NOTHING_THERE = (

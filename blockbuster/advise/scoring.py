@@ -6,8 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["LabelScore", "ObjectOverlaps", "labels_in", "score_labels"]
-
 # 0.5 or more: above that an object matches one object at most, so that the matching is the best
 # one.
 THRESHOLDS = (0.5, 0.9)

@@ -8,8 +8,6 @@ from typing import Any
 from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain
 from blockbuster.cli.parsing import make_parser
 
-__all__ = ["add_command"]
-
 EXAMPLES = ("blockbuster demo --folder my-demo",)
 
 

@@ -17,8 +17,6 @@ from blockbuster.report.colours import draw_seams, enlarge, paint_labels, to_gre
 from blockbuster.source import open_source
 from blockbuster.stage.empty import otsu_threshold
 
-__all__ = ["SmoothAndLabel", "draw_picture", "haematoxylin_channel", "run_demo", "same_partition"]
-
 FOLDER = "blockbuster-demo"
 SIGMA = 1.5
 RADIUS = 6

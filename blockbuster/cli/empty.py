@@ -21,8 +21,6 @@ from blockbuster.cli.parsing import make_parser, read_channel, read_tile_shape, 
 if TYPE_CHECKING:
     from blockbuster.stage.empty import EmptyTiles
 
-__all__ = ["add_command"]
-
 EXAMPLES = (
     "blockbuster estimate-empty image.zarr --tile-shape 256,256",
     "blockbuster estimate-empty image.zarr --tile-shape 256,256 --overlap 16 --threshold 100 --picture empty.png",

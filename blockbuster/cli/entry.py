@@ -18,8 +18,6 @@ from blockbuster.cli import demo, empty, info, merge, seams, segment
 from blockbuster.cli.messages import Warnings, complain
 from blockbuster.cli.parsing import Parser, add_examples, make_formatter
 
-__all__ = ["build_parser", "main"]
-
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Options that the command to continue a run must not have: they would start over, or not run.
 ANEW = ("--resume", "--overwrite", "--dry-run")

@@ -17,8 +17,6 @@ from typing import Any
 
 from blockbuster.cli.parsing import read_number
 
-__all__ = ["DIAMETER", "FnName", "fn_forms", "modules_found_in", "read_fn_name"]
-
 # Of a blob, in voxels.
 DIAMETER = 20.0
 OURS = ("otsu", "threshold", "watershed")

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["ThresholdAndLabel", "ThresholdAndSplit"]
-
 # Of a blob's radius: less leaves noise in the distances, more loses small blobs beside large ones.
 SMOOTHING = 0.25
 

@@ -13,8 +13,6 @@ from blockbuster.cli.parsing import make_parser, read_channel
 if TYPE_CHECKING:
     from blockbuster.advise.info import CollectionInfo, Entry, ImageInfo, LevelInfo
 
-__all__ = ["add_command"]
-
 EXAMPLES = (
     "blockbuster info image.zarr",
     "blockbuster info image.zarr --level 1 --channel none",

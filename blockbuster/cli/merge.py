@@ -10,8 +10,6 @@ from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, pr
 from blockbuster.cli.parsing import make_parser, read_at_least_one
 from blockbuster.merge.rules import RULES
 
-__all__ = ["add_command"]
-
 EXAMPLES = (
     "blockbuster merge cells.zarr.labels.blockbuster-stage --min-agreement 0.5 --write-to stricter.zarr",
     "blockbuster merge cells.zarr.labels.blockbuster-stage --merge none --write-to tiles.zarr",

@@ -12,21 +12,6 @@ from typing import Any
 
 from blockbuster.errors import escape_controls, hide_secrets
 
-__all__ = [
-    "DONE",
-    "FAILED",
-    "WRONG_ARGUMENTS",
-    "Warnings",
-    "complain",
-    "note",
-    "print_json",
-    "printable",
-    "refuse_existing",
-    "say",
-    "stdout_kept_free",
-    "write_new",
-]
-
 DONE, FAILED, WRONG_ARGUMENTS = 0, 1, 2
 STDOUT, STDERR = 1, 2
 

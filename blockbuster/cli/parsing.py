@@ -9,18 +9,6 @@ from typing import Any, NoReturn
 
 from blockbuster.cli.messages import printable
 
-__all__ = [
-    "Parser",
-    "add_examples",
-    "make_formatter",
-    "make_parser",
-    "read_at_least_one",
-    "read_channel",
-    "read_number",
-    "read_tile_shape",
-    "read_voxels",
-]
-
 STATUSES = "exit status: 0 done, 1 failed, 2 an argument is wrong, 130 interrupted (Ctrl-C), 143 terminated"
 
 

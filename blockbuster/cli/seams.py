@@ -12,8 +12,6 @@ from blockbuster.cli.parsing import make_parser
 if TYPE_CHECKING:
     from blockbuster.report import RunReport
 
-__all__ = ["add_command"]
-
 EXAMPLES = (
     "blockbuster seams labels.zarr",
     "blockbuster seams labels.zarr --picture seams.png",

@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from blockbuster.report import RunReport
     from blockbuster.run.plan import RunPlan
 
-__all__ = ["add_command"]
-
 OWN_NAMES = ("image", "fn", "run", "dry_run", "json", "scheduler", "workers", "to_continue")
 EXAMPLES = (
     "blockbuster segment image.zarr --fn otsu --write-to labels.zarr",

@@ -18,8 +18,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
-__all__ = ["Attempt", "DeadAttempt", "clear_attempts", "dead_attempts"]
-
 ATTEMPTS = "attempts"
 SUFFIX = ".attempt"
 STEP_BYTES = 12

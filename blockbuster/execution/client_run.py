@@ -21,8 +21,6 @@ from blockbuster.compat import cancel_tasks, time_to_live, vouch_for_workers
 from blockbuster.errors import warn_user
 from blockbuster.execution.task_folder import TaskFolder, run_kept_task
 
-__all__ = ["ClientRun"]
-
 logger = logging.getLogger("blockbuster")
 
 # Enough that a worker finds its next task waiting, and few enough that workers that come later get theirs.

@@ -18,8 +18,6 @@ from typing import Any, ClassVar
 from blockbuster.compat import code_reducer
 from blockbuster.errors import TileError, error_text
 
-__all__ = ["dump", "dumps"]
-
 
 def dump(value: Any, file: Any) -> None:
     """Write the pickle of a value, and with each function that cloudpickle takes apart the lines of its file.

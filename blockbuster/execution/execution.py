@@ -25,8 +25,6 @@ from dask.local import get_async, get_sync
 from blockbuster.compat import client_workers, pool_size, process_context, start_dask_process
 from blockbuster.execution.code_pickle import dumps
 
-__all__ = ["ONE_AT_A_TIME", "Execution", "find_execution", "take_turns", "with_workers"]
-
 IN_PROCESS_CLIENT = (
     "The active dask client runs its workers inside this process (processes=False). A function that "
     "holds the GIL starves the workers' heartbeat there and their results are lost. Use a cluster whose "

@@ -19,8 +19,6 @@ from blockbuster.execution.memory import free_ram_bytes, visible_gpus
 if TYPE_CHECKING:
     from distributed import Client, LocalCluster
 
-__all__ = ["make_local_cluster"]
-
 # A worker that has imported everything takes 235 MB before its first tile.
 MIN_WORKER_BYTES = 10**9
 LOOPBACK = "127.0.0.1"

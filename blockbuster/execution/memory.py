@@ -15,16 +15,6 @@ from typing import NamedTuple
 
 from blockbuster.errors import warn_user
 
-__all__ = [
-    "cgroup_free_bytes",
-    "free_ram_bytes",
-    "free_vram_bytes",
-    "ram_limits",
-    "slurm_limit_bytes",
-    "visible_gpus",
-    "vram_bytes_or_warn",
-]
-
 ROOT = Path("/")
 # cgroup v1 writes "no limit" as the largest whole page below 2**63.
 NO_LIMIT_BYTES = 2**60

@@ -23,8 +23,6 @@ import numpy as np
 
 from blockbuster.errors import TileError
 
-__all__ = ["decode", "encode"]
-
 PACKAGE = __name__.partition(".")[0]
 KINDS = "biuf"
 DTYPE = re.compile(f"[<>|][{KINDS}]\\d{{1,2}}")

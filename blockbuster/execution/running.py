@@ -16,8 +16,6 @@ from blockbuster.execution.execution import Execution
 from blockbuster.execution.stopping import allow_tasks, ask_to_stop
 from blockbuster.execution.task_folder import Batch, TaskFolder, run_task
 
-__all__ = ["TaskWatch", "max_keys", "run_tasks"]
-
 # dask holds 3 to 5 kB for each key of a graph. Between two graphs a worker may wait for another's
 # last task.
 KEYS_PER_GRAPH = 4096

@@ -8,8 +8,6 @@ import time
 
 from blockbuster.identity.owners import O_NOFOLLOW
 
-__all__ = ["RunStoppedError", "StopCheck", "allow_tasks", "ask_to_stop"]
-
 STOP = "stop"
 SECONDS_BETWEEN_LOOKS = 0.25
 

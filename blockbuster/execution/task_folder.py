@@ -29,8 +29,6 @@ from blockbuster.execution.code_pickle import dump
 from blockbuster.execution.plain import decode, encode
 from blockbuster.identity.owners import private_mode
 
-__all__ = ["Batch", "TaskFolder", "run_kept_task", "run_task"]
-
 BATCH = "batch.pickle"
 # How long a file may take to become visible on another machine.
 PATIENCE_SECONDS = 5.0

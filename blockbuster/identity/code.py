@@ -12,20 +12,6 @@ from typing import Any, NamedTuple
 from blockbuster.errors import muted
 from blockbuster.identity.packages import find_spec, owner_of
 
-__all__ = [
-    "DESCRIPTIONS",
-    "HAS_CONSTANT",
-    "Import",
-    "LEFT_OUT",
-    "MAKERS",
-    "assigned_by",
-    "compile_source",
-    "imported_modules",
-    "instructions",
-    "nested_code",
-    "references_of",
-]
-
 # What describes a module or a class, and what Python itself keeps there (3.13: line numbers).
 DESCRIPTIONS = (
     {"__name__", "__qualname__", "__module__", "__package__", "__file__", "__cached__", "__doc__", "__builtins__"}

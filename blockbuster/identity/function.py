@@ -12,8 +12,6 @@ from blockbuster.identity.graph import Graph
 from blockbuster.identity.growth import Growth
 from blockbuster.identity.readers import type_name
 
-__all__ = ["FunctionIdentity", "differing_parts", "identify_function"]
-
 
 @dataclass(frozen=True)
 class FunctionIdentity:

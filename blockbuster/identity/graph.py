@@ -15,8 +15,6 @@ from blockbuster.identity.code import LEFT_OUT, assigned_by
 from blockbuster.identity.growth import WatchedFiles
 from blockbuster.identity.readers import PLAIN, Content, Notes, digest_parts, read_plain, read_value, type_name
 
-__all__ = ["Graph"]
-
 MAX_OBJECTS = 100_000
 MAX_ROUNDS = 64
 MAX_TEXT = 80

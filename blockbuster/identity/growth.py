@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Growth", "WatchedFiles", "digest_file"]
-
 MAX_WATCHED = {"file": 100, "container": 250}
 BLOCK_BYTES = 2**20
 MAX_PATH = 1024

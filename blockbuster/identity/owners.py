@@ -10,17 +10,6 @@ import os
 import stat
 import tempfile
 
-__all__ = [
-    "O_NOFOLLOW",
-    "SHARE",
-    "TRUST",
-    "is_foreign",
-    "is_open_to_others",
-    "private_mode",
-    "refuse_foreign",
-    "refuse_links",
-]
-
 SHARE = "BLOCKBUSTER_SHARE_STAGE"
 TRUST = "BLOCKBUSTER_TRUST_STAGE"
 # Where the system has none, it has no other users of a kind that this is about.

@@ -10,8 +10,6 @@ import sys
 import sysconfig
 from pathlib import Path
 
-__all__ = ["find_spec", "owner_of"]
-
 # Distributions are found at once by their own name, and others by a search that takes 50 ms.
 DISTRIBUTIONS = {"skimage": "scikit-image", "sklearn": "scikit-learn", "PIL": "pillow"}
 

@@ -37,8 +37,6 @@ from blockbuster.identity.code import (
 from blockbuster.identity.growth import WatchedFiles, digest_file
 from blockbuster.identity.packages import find_spec, owner_of
 
-__all__ = ["Content", "Notes", "PLAIN", "digest_parts", "read_plain", "read_value", "type_name"]
-
 PLAIN = frozenset({type(None), bool, int, float, complex, str, bytes, type(...), type(NotImplemented)})
 STATELESS = (threading.Event, threading.Condition, threading.local, logging.Logger, logging.LoggerAdapter)
 # Their pickles hold addresses or times, or copy a model from a device.

@@ -7,8 +7,6 @@ import zlib
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["parse_object", "seal", "unseal"]
-
 SEAL = "crc"
 
 

@@ -13,8 +13,6 @@ from blockbuster.kernels.comparing import compare_tiles
 from blockbuster.kernels.pairs import neighbour_shifts
 from blockbuster.kernels.stretches import TileStretches, row_numbers
 
-__all__ = ["Agreements", "TilePair", "TilePairs", "compare_pieces", "rows_before"]
-
 FIRST_PIECES = 64
 Face = tuple[tuple[int, int], ...]
 

@@ -15,20 +15,6 @@ import numpy as np
 
 from blockbuster.kernels.jit import kernel, kernel_part
 
-__all__ = [
-    "FACE",
-    "INSIDE",
-    "MIDDLE",
-    "clip_stretches",
-    "collect_contacts",
-    "compare_tiles",
-    "find_pieces",
-    "keep_border",
-    "measure_overlaps",
-    "note_pairs",
-    "number_stretches",
-]
-
 # What a row of a tile is to its neighbours.
 OUTSIDE, INSIDE, FACE, MIDDLE = 0, 1, 2, 4
 

@@ -6,8 +6,6 @@ import numpy as np
 
 from blockbuster.kernels.jit import kernel, kernel_part
 
-__all__ = ["mode_of_blocks", "mode_of_pairs"]
-
 HALF = np.uint64(32)
 LOW = np.uint64(2**32 - 1)
 

@@ -9,8 +9,6 @@ import numpy as np
 
 from blockbuster.kernels.jit import kernel, kernel_part
 
-__all__ = ["fill_boxes", "find_stretches"]
-
 # For the lower and the upper half of a label: their products fit 64 bits, also where numpy would warn of others.
 LOW_FACTOR, HIGH_FACTOR = np.uint64(0x9E3779B9), np.uint64(0x85EBCA6B)
 HALF = np.uint64(0xFFFFFFFF)

@@ -7,8 +7,6 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-__all__ = ["NO_PAIRS", "collect_touching_pairs", "neighbour_shifts", "unique_pairs"]
-
 NO_PAIRS = np.empty((0, 2), np.int64)
 
 

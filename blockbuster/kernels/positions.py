@@ -9,8 +9,6 @@ import numpy as np
 
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup, as_unsigned
 
-__all__ = ["keep_positions_apart"]
-
 MAX_SPARSE = 1024
 
 

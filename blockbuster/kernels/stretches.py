@@ -21,8 +21,6 @@ from blockbuster.kernels.comparing import (
 )
 from blockbuster.kernels.finding import fill_boxes, find_stretches
 
-__all__ = ["StretchFinder", "StretchGroup", "TileStretches", "border_stretches", "row_numbers"]
-
 FIRST_HASH_SIZE = 1024
 HASH_GROWTH = 4
 COLUMNS = ("counts", "gaps", "lengths", "ids")

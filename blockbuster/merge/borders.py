@@ -19,8 +19,6 @@ from blockbuster.merge.tally import TouchingPairs
 from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import BrickFile, StagedLabels
 
-__all__ = ["BORDERS", "BorderCollector", "Borders", "OpenBrick", "cut_strip", "strip_box", "strip_boxes"]
-
 
 class BorderCollector:
     """Collects the borders of a brick while its labels are in memory; this one keeps nothing.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["join_pairs"]
-
 
 def join_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Join labels that touch, directly or through others.

@@ -16,8 +16,6 @@ from blockbuster.merge.table import BrickIds
 from blockbuster.merge.tally import SeamTally, TouchingPairs
 from blockbuster.rundir.staged import StagedLabels
 
-__all__ = ["MatchJob", "MatchResult", "match_bricks"]
-
 # For each worker, so that all end at about the same time; and bricks at most, so that it is seen how far it is.
 TASKS_PER_WORKER = 16
 MAX_BRICKS = 64

@@ -22,8 +22,6 @@ from blockbuster.report import SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 
-__all__ = ["SeamMatch", "match_seams", "write_boxes", "write_final_labels"]
-
 
 class BoxesJob(Protocol):
     """What tasks share that write boxes to a target."""

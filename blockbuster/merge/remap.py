@@ -15,8 +15,6 @@ from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import BrickFile, StagedLabels
 
-__all__ = ["LabelTarget", "RemapJob", "cut_box", "remap_box", "remap_boxes", "verify_box"]
-
 STRIP_VOXELS = 2**23
 
 

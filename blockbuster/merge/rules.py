@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from blockbuster.merge.tally import TouchingPairs
     from blockbuster.rundir.staged import StagedLabels
 
-__all__ = ["RULES", "Agree", "MergeRule", "Separate", "Touch", "choose_rule", "make_rule", "rule_of"]
-
 
 @dataclass(frozen=True)
 class MergeRule:

@@ -8,8 +8,6 @@ import numpy as np
 
 from blockbuster.merge.table import BrickIds
 
-__all__ = ["ObjectSizes", "describe_runaway", "object_sizes"]
-
 # Fewer labels than this are looked through by eye.
 MIN_LABELS = 50
 # A long object is one label, or a few branches, in each of the tiles that it crosses.

@@ -10,8 +10,6 @@ import numpy as np
 from blockbuster.grid import BrickGrid
 from blockbuster.rundir.arrays import ArrayFolder
 
-__all__ = ["BrickIds", "RemapTable"]
-
 INT32_MAX = 2**31 - 1
 
 

@@ -12,8 +12,6 @@ from blockbuster.grid import Index, TileGrid
 from blockbuster.merge.table import BrickIds
 from blockbuster.report import MAX_DOUBTFUL, MIN_DOUBTFUL, N_BINS, AxisSeams, WorstSeam
 
-__all__ = ["SeamTally", "TouchingPairs"]
-
 MAX_WORST = 4
 CORNERS = "edges and corners"
 

@@ -12,8 +12,6 @@ import numpy as np
 from blockbuster.kernels.downsample import mode_of_blocks, mode_of_pairs
 from blockbuster.kernels.jit import in_native_order
 
-__all__ = ["Coarsening", "vote"]
-
 COPIED_VOXELS = 2**20
 Box = tuple[slice, ...]
 

@@ -22,8 +22,6 @@ from zarr.storage import LocalStore
 from blockbuster.errors import muted
 from blockbuster.rundir.durable import read_object, sweep_unfinished, write_durably
 
-__all__ = ["EnclosingGroups", "LabelImageGroups", "is_ome_image", "is_ome_labels", "zarr_node"]
-
 OME_VERSION = "0.5"
 # What lies beside an output while it is made.
 RUN_FOLDER = re.compile(r"\.blockbuster-[a-z]+/")

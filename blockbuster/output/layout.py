@@ -12,8 +12,6 @@ from zarr.codecs import ZstdCodec
 from blockbuster.output.downsample import Coarsening
 from blockbuster.source.geometry import Geometry, LevelGeometry
 
-__all__ = ["ArrayLayout", "OutputLayout", "image_attributes"]
-
 Index = tuple[int, ...]
 
 

@@ -17,8 +17,6 @@ from blockbuster.rundir.folder import (
     remove_entries,
 )
 
-__all__ = ["MARK", "REPLACED", "PartialFolder"]
-
 MARK = "blockbuster-partial"
 # Labels that were put aside, and those of them that will not come back: they may be removed in part.
 REPLACED, DISCARDED = "replaced", "discarded"

@@ -15,13 +15,6 @@ from blockbuster.output.groups import is_ome_image, zarr_node
 from blockbuster.output.places import OutputPlace, check_apart, lies_in
 from blockbuster.source.location import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_SHOWN, has_long_name
 
-__all__ = [
-    "check_stage_dir",
-    "default_stage_parent",
-    "resolve_output",
-    "resolve_place",
-]
-
 URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 # Two names are left to what lies inside.
 MAX_STORE_BYTES = MAX_PATH_BYTES - 2 * MAX_NAME_BYTES

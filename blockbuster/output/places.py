@@ -24,18 +24,6 @@ from blockbuster.report import REPORT, RunReport
 from blockbuster.rundir.durable import METADATA_BYTES, full_disk_explained
 from blockbuster.source.geometry import Geometry, read_geometry
 
-__all__ = [
-    "KINDS",
-    "ArrayPlace",
-    "LabelImagePlace",
-    "OutputPlace",
-    "check_apart",
-    "check_independent",
-    "lies_in",
-    "read_report",
-    "warn_of_transformations_left_out",
-]
-
 # Of OME-NGFF, that label images are written in, and the format of zarr that each goes with.
 LABEL_VERSIONS = {"0.4": 2, "0.5": 3}
 _LINK = "output_component: {} is a symbolic link and is left alone; choose another output_component."

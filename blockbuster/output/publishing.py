@@ -17,8 +17,6 @@ from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.lock import hold_lock
 from blockbuster.source.digest import METADATA_FILES
 
-__all__ = ["finish_publishing", "partial_output", "replaced_output"]
-
 # How long another run may publish into the same store.
 LOCK_SECONDS = 600.0
 

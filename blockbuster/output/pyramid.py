@@ -18,8 +18,6 @@ from blockbuster.output.layout import ArrayLayout, OutputLayout
 from blockbuster.output.storage import group_shards
 from blockbuster.output.targets import Target, ZarrTarget
 
-__all__ = ["LevelJob", "PyramidTarget", "fill_level_box", "level_jobs"]
-
 Box = tuple[slice, ...]
 
 

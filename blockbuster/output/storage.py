@@ -8,8 +8,6 @@ import numpy as np
 
 from blockbuster.grid import TileGrid
 
-__all__ = ["coarse_chunks", "group_shards", "label_chunks"]
-
 SHARD_VOXELS = 2**22
 CHUNK_VOXELS = 2**18
 # Most of what a task writes at once.

@@ -20,8 +20,6 @@ from blockbuster.compat import chunk_keys, encode_chunks, load_npy
 from blockbuster.grid import relative_box
 from blockbuster.rundir.durable import checksum_files, full_disk_explained, replaced_file
 
-__all__ = ["ArrayTarget", "NpyTarget", "Target", "ZarrTarget"]
-
 Box = tuple[slice, ...]
 # Of the chunks in a shard, and the place of one that is not there.
 CODEC = Zstd(level=1, checksum=True)

@@ -23,8 +23,6 @@ from blockbuster.report import RunReport
 from blockbuster.report.colours import APART, JOINED, NOTHING, SEAM_COLOURS, paint_labels, seam_states, to_grey
 from blockbuster.run.plan import plan_run
 
-__all__ = ["plot_run", "show_labels", "show_tiles"]
-
 GRID, HATCH = "#35c9ff", "#ffb000"
 # Inches of a figure, which is 800 pixels wide; letters of a title of one of two panels, and of one
 # alone.

@@ -14,8 +14,6 @@ from blockbuster.grid import Box
 from blockbuster.source import Source, open_source
 from blockbuster.source.geometry import read_geometry
 
-__all__ = ["Image", "Picture", "View", "choose_view", "limit_view", "open_image", "open_labels", "read_picture"]
-
 # Pixels along a side of a picture; of a plane with more, a coarser level is taken, or every few
 # pixels.
 MAX_PIXELS = 2000

@@ -25,8 +25,6 @@ from blockbuster.plugins.loading import (
 from blockbuster.plugins.memory import evaluate_within_memory, give_back_freed_memory
 from blockbuster.plugins.tiles import check_finite, is_uniform, label_shape, planes_and_channels
 
-__all__ = ["CellposeFn", "cellpose_fn"]
-
 PLANES = (
     "Cut planes with tile_shape=(1, ..., y, x), or pass do_3D=True to cellpose_fn for volumes; "
     "if that axis holds channels, pass channel=None to tile_process and channel_axis to cellpose_fn."

@@ -17,16 +17,6 @@ from typing import Any
 
 from blockbuster.plugins.memory import give_back_freed_memory
 
-__all__ = [
-    "check_keywords",
-    "check_same_version",
-    "evaluation_turn",
-    "file_stamp",
-    "installed_version",
-    "load_once",
-    "unload_models",
-]
-
 logger = logging.getLogger("blockbuster")
 
 _loading = threading.Lock()

@@ -10,8 +10,6 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-__all__ = ["evaluate_within_memory", "give_back_freed_memory", "is_out_of_memory"]
-
 logger = logging.getLogger("blockbuster")
 
 # PyTorch and CuPy; TensorFlow.

@@ -27,8 +27,6 @@ from blockbuster.plugins.loading import (
 from blockbuster.plugins.memory import evaluate_within_memory
 from blockbuster.plugins.tiles import check_finite, is_uniform, label_shape, planes_and_channels
 
-__all__ = ["StarDistFn", "stardist_fn"]
-
 PLANES = (
     "Cut planes with tile_shape=(1, ..., y, x) for a 2-D model; if that axis holds channels, pass channel=None "
     "to tile_process and axes, e.g. axes='CYX', to stardist_fn."

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = ["check_finite", "is_uniform", "label_shape", "planes_and_channels"]
-
 
 def planes_and_channels(tile: np.ndarray, n_spatial: int, channel_axis: int | None, remedy: str) -> np.ndarray:
     """Drop the axes that a model does not have, and put channels last.

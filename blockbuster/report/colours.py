@@ -7,23 +7,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-__all__ = [
-    "APART",
-    "BACKGROUND",
-    "JOINED",
-    "NOTHING",
-    "OUTLINE",
-    "PALETTE",
-    "SEAM_COLOURS",
-    "colour_labels",
-    "draw_seams",
-    "enlarge",
-    "mark_outlines",
-    "paint_labels",
-    "seam_states",
-    "to_grey",
-]
-
 # Any two are 40 or more apart in CIELAB, and 30 from the background, from black, white and red.
 PALETTE = np.frombuffer(
     bytes.fromhex(

@@ -11,8 +11,6 @@ import numpy as np
 from blockbuster.report.picture import GridOf, draw_crop, encode_png, read_crops, read_thumbnail
 from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL, SeamReport
 
-__all__ = ["draw_histogram", "html_table", "report_as_html", "seams_as_html"]
-
 # Of everything; what frames the parts is less than a thousand.
 MAX_LETTERS = 95_000
 ASIDE = "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start"

@@ -14,18 +14,6 @@ from blockbuster.grid import TileGrid
 from blockbuster.report.colours import JOINED, SEAM_COLOURS, draw_seams, paint_labels
 from blockbuster.report.seams import SeamReport, WorstSeam
 
-__all__ = [
-    "GridOf",
-    "SeamCrop",
-    "Thumbnail",
-    "draw_crop",
-    "draw_sheet",
-    "encode_png",
-    "read_crop",
-    "read_crops",
-    "read_thumbnail",
-]
-
 GridOf = Callable[[tuple[int, ...]], TileGrid | None]
 
 MAX_PICTURES = 4

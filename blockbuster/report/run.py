@@ -21,8 +21,6 @@ from blockbuster.report.seams import AxisSeams, SeamReport
 if TYPE_CHECKING:
     from blockbuster.grid import TileGrid
 
-__all__ = ["REPORT", "RunReport", "installed_versions"]
-
 REPORT = "blockbuster-report.json"
 PACKAGES = ("blockbuster-tiles", "numpy", "numba", "dask", "zarr", "scikit-image")
 

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["MIN_DOUBTFUL", "MAX_DOUBTFUL", "N_BINS", "AxisSeams", "SeamReport", "WorstSeam"]
-
 # Bins of agreement from 0 to 1, the last one closed.
 N_BINS = 20
 # Neither clearly two objects nor clearly one.

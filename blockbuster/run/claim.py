@@ -46,8 +46,6 @@ from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.lock import RunLock, hold_lock
 from blockbuster.stage.finished import find_changed_pixels, read_samples
 
-__all__ = ["Claim", "claimed", "throwaway_stage"]
-
 logger = logging.getLogger("blockbuster")
 
 REMEDY = (

@@ -33,8 +33,6 @@ from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source.geometry import Geometry
 
-__all__ = ["TABLE", "FinishedStage", "MergeProgress", "progress_bar"]
-
 logger = logging.getLogger("blockbuster")
 
 COMPILING = "compiling, once on this machine"

@@ -18,22 +18,6 @@ from blockbuster.errors import ends_process, error_text
 from blockbuster.grid import TileGrid
 from blockbuster.merge.rules import RULES, MergeRule, make_rule
 
-__all__ = [
-    "Faults",
-    "Overlap",
-    "RunOptions",
-    "TileShape",
-    "resolve_choice",
-    "resolve_connectivity",
-    "resolve_count",
-    "resolve_flag",
-    "resolve_fraction",
-    "resolve_halo",
-    "resolve_merge_axes",
-    "resolve_threshold",
-    "resolve_tile_lengths",
-]
-
 UNJOINED_AXES = "tc"
 TILE_SHAPE_FORMS = (
     "None (the image's chunks), a tuple of voxels per axis, 'auto', or a callable (shape, dtype) -> tuple"

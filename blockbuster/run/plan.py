@@ -45,13 +45,6 @@ from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.heuristics import worker_tile_bytes
 
-__all__ = [
-    "RunPlan",
-    "make_plan",
-    "plan_run",
-    "warn_of_missing_halo",
-]
-
 MAX_NAME_LETTERS = 60
 NO_GPU = "use_gpu=True, but CuPy"
 

@@ -19,16 +19,6 @@ from blockbuster.stage.sample import SAMPLE_VOXELS
 if TYPE_CHECKING:
     from blockbuster.run.plan import RunPlan
 
-__all__ = [
-    "count_keys",
-    "format_bytes",
-    "memory_bytes",
-    "warn_of_little_room",
-    "warn_of_repeated_chunks",
-    "warn_of_small_workers",
-    "worker_bytes",
-]
-
 MAX_CHUNK_READS = 2.0
 # dask pauses a worker that is fuller.
 MAX_WORKER_SHARE = 0.8

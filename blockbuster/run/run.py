@@ -31,8 +31,6 @@ from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall
 
-__all__ = ["Run", "open_run", "refuse_in_starting_worker"]
-
 logger = logging.getLogger("blockbuster")
 
 

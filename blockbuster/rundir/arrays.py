@@ -10,8 +10,6 @@ import numpy as np
 from blockbuster.compat import load_npy, write_npy
 from blockbuster.rundir.durable import checksum_files, replaced_file
 
-__all__ = ["ArrayFolder"]
-
 
 @dataclass(frozen=True)
 class ArrayFolder:

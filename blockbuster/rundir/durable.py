@@ -15,24 +15,6 @@ from typing import IO, Any
 
 from blockbuster.identity.sealed import parse_object
 
-__all__ = [
-    "METADATA_BYTES",
-    "WRITING",
-    "checksum_files",
-    "checksum_parts",
-    "existing_folder",
-    "flush_folder",
-    "flush_path",
-    "free_bytes",
-    "full_disk_explained",
-    "make_folders",
-    "read_object",
-    "replaced_file",
-    "sweep_unfinished",
-    "write_atomically",
-    "write_durably",
-]
-
 WRITING = ".writing-"
 # A zarr.json, for the message that not even that fits.
 METADATA_BYTES = 4096

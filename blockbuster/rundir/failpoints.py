@@ -6,8 +6,6 @@ import os
 import signal
 from collections import Counter
 
-__all__ = ["reach"]
-
 VARIABLE = "BLOCKBUSTER_FAIL_POINT"
 _times: Counter[str] = Counter()
 

@@ -33,22 +33,6 @@ from blockbuster.identity.sealed import seal, unseal
 from blockbuster.rundir.durable import WRITING, read_object, write_durably
 from blockbuster.rundir.journal import JOURNAL, read_journal
 
-__all__ = [
-    "FORMAT",
-    "MANIFEST",
-    "check_free",
-    "check_removable",
-    "clear_abandoned",
-    "create_stage",
-    "has_finished_work",
-    "is_abandoned",
-    "is_stage",
-    "make_marked_folder",
-    "read_manifest",
-    "remove_entries",
-    "remove_stage",
-]
-
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
 FORMAT = 6

@@ -20,8 +20,6 @@ from blockbuster.identity.owners import O_NOFOLLOW
 from blockbuster.identity.sealed import parse_object
 from blockbuster.rundir.durable import full_disk_explained
 
-__all__ = ["JOURNAL", "Journal", "read_journal"]
-
 JOURNAL = "journal.jsonl"
 
 

@@ -40,8 +40,6 @@ from typing import get_args, get_type_hints
 from blockbuster.identity.sealed import parse_object
 from blockbuster.rundir.durable import full_disk_explained
 
-__all__ = ["RunLock", "hold_lock"]
-
 HEARTBEAT_SECONDS = 30.0
 STALE_SECONDS = 300.0
 # How long a file that makes no sense may be one that somebody is just writing.

@@ -13,8 +13,6 @@ from numcodecs import Zstd
 
 from blockbuster.kernels.stretches import StretchGroup
 
-__all__ = ["SectionFile", "SectionWriter"]
-
 # Magic and version; then the length and the CRC-32 of the header, eight bytes each, and the header: a JSON object
 # of name to offset behind the header, stored bytes, CRC-32 of those, dtype as stored, dtype, shape. An array that
 # fills its stored bytes is not compressed.

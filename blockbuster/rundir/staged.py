@@ -21,8 +21,6 @@ from blockbuster.rundir.durable import checksum_files, checksum_parts, replaced_
 from blockbuster.rundir.folder import has_finished_work
 from blockbuster.rundir.sections import SectionFile, SectionWriter
 
-__all__ = ["BrickFile", "StagedLabels", "read_layout"]
-
 LAYOUT = "layout.json"
 SUFFIX = ".tiles"
 # On a network file system a file that another machine wrote can be invisible for a while.

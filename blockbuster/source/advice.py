@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-__all__ = ["advise_on_file", "advise_on_object"]
-
 TIFF = "dask.array.from_zarr(tifffile.imread({path!r}, aszarr=True, level=0))"
 # By the end of a file's name.
 FILES = {

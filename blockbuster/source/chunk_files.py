@@ -11,8 +11,6 @@ import zarr
 from blockbuster.compat import chunk_boxes, chunk_keys, ends_with_blosc, plain_decoder
 from blockbuster.grid import common_box, relative_box
 
-__all__ = ["check_chunk_files", "find_unreadable_chunk", "read_chunk_files", "undecodable"]
-
 # A blosc header ends with the number of bytes that the file should have.
 BLOSC_HEADER_BYTES = 16
 

@@ -15,8 +15,6 @@ from blockbuster.errors import escape_controls
 from blockbuster.source.location import MAX_LISTED, Location, store_faults_explained
 from blockbuster.source.ome_zarr import inner_path, ome_attributes, unknown_version
 
-__all__ = ["Collection", "describe_contents", "find_images"]
-
 MAX_DEPTH = 4
 # Groups and arrays that are opened for a list that is not asked to be complete.
 MAX_OPENED = 48

@@ -13,8 +13,6 @@ from blockbuster.source.location import UNREADABLE, locate, name_of_group, open_
 from blockbuster.source.ome_zarr import axis_letters, ome_attributes, read_ome_image
 from blockbuster.source.zarr_source import check_form
 
-__all__ = ["Geometry", "LevelGeometry", "open_level", "read_geometry"]
-
 Transformations = tuple[dict[str, Any], ...]
 # What has one number per axis.
 BY_AXIS = ("scale", "translation")

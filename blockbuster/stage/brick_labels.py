@@ -12,8 +12,6 @@ from blockbuster.merge.rules import rule_of
 from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import StagedLabels
 
-__all__ = ["BrickLabels"]
-
 # So many voxels are written together, and read together: in noise, a stretch of 12 bytes for each. So many tiles
 # at most: each costs a kilobyte until then.
 GROUP_VOXELS, GROUP_TILES = 2**21, 2**12

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 
 from blockbuster.grid import BrickGrid, TileGrid
 
-__all__ = ["bricks_of", "choose_bricks", "limit_bricks"]
-
 BRICK_VOXELS = 2**24
 # Rather fewer bricks for each worker than everything decoded several times.
 BRICKS_PER_WORKER = (4, 2, 1)

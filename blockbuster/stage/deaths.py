@@ -9,8 +9,6 @@ from blockbuster.errors import TileError, format_slices
 from blockbuster.execution import Attempt, TaskWatch, dead_attempts
 from blockbuster.grid import BrickGrid, Index, TileGrid
 
-__all__ = ["BRICK", "OUTSIDE", "PROBE", "StageWatch", "TileAttempt"]
-
 # A machine may be taken away once, or twice, while it happens to be at the same tile.
 MAX_DEATHS = 3
 MAX_NAMED = 5

@@ -13,16 +13,6 @@ from blockbuster.grid import TileGrid
 from blockbuster.source import Source
 from blockbuster.stage.sample import choose_pieces, finite_pixels, read_boxes_by_tiles, sample_pixels
 
-__all__ = [
-    "Background",
-    "EmptyTiles",
-    "choose_empty_threshold",
-    "describe_high_skipped",
-    "otsu_of_pixels",
-    "otsu_threshold",
-    "threshold_of_pixels",
-]
-
 MAX_GRAY_LEVELS = 2**16
 FLOAT_BINS = 256
 BLOCK_VALUES = 2**18

@@ -16,15 +16,6 @@ from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import Source, pixel_digest
 from blockbuster.stage.task import BrickResult, StageJob
 
-__all__ = [
-    "Sample",
-    "find_changed_pixels",
-    "find_finished_tasks",
-    "read_samples",
-    "read_task_records",
-    "task_record",
-]
-
 Record = dict[str, Any]
 # Start and stop of a region along each axis, and the digest of its pixels: [[[0, 4], [8, 9]], "5d1e9c20"].
 Sample = list[Any]

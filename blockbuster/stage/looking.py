@@ -17,8 +17,6 @@ from blockbuster.stage.sample import choose_pieces, cut_pieces, finite_pixels, p
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile, unreadable
 from blockbuster.stage.staging import find_unreadable, share_source
 
-__all__ = ["find_empty_tiles"]
-
 
 @dataclass(frozen=True)
 class _LookJob:

@@ -9,9 +9,6 @@ import numpy as np
 
 from blockbuster.grid import Index
 
-__all__ = ["MaskWatch", "describe_mask"]
-
-
 # Counting pieces adds about half to the work of a tile; a mask shows in the first ones.
 MAX_WHOLE = 4
 

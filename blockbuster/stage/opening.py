@@ -14,8 +14,6 @@ from blockbuster.stage.finished import read_task_records
 if TYPE_CHECKING:
     import dask.array as da
 
-__all__ = ["open_kept", "open_stage"]
-
 Path = str | os.PathLike[str]
 
 

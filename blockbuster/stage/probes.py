@@ -15,8 +15,6 @@ from blockbuster.stage.deaths import PROBE, TileAttempt
 from blockbuster.stage.saved import RegionReader
 from blockbuster.stage.task import TileCall, try_tile
 
-__all__ = ["Probe", "ProbeJob", "keep_probe", "kept_probes", "probe_tile"]
-
 
 @dataclass(frozen=True)
 class ProbeJob:

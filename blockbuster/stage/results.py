@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_labels"]
-
 
 def check_labels(result: Any, shapes: tuple[tuple[int, ...], ...], *, copy: bool = False) -> np.ndarray:
     """Check that fn returned integer labels of the right shape.

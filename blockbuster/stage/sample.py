@@ -12,19 +12,6 @@ from blockbuster.grid import Box, TileGrid, common_box, relative_box
 from blockbuster.source import NumpySource, Source
 from blockbuster.stage.saved import read_tile
 
-__all__ = [
-    "SAMPLE_PIECES",
-    "SAMPLE_VOXELS",
-    "choose_pieces",
-    "cut_pieces",
-    "finite_pixels",
-    "hold_small",
-    "put_pieces",
-    "read_boxes_by_tiles",
-    "sample_pixels",
-    "spread_evenly",
-]
-
 SAMPLE_VOXELS = 2**24
 SAMPLE_PIECES = 64
 

@@ -14,8 +14,6 @@ from blockbuster.errors import TileError
 from blockbuster.grid import Box, Index, TileGrid, relative_box
 from blockbuster.rundir.durable import replaced_file
 
-__all__ = ["RegionReader", "SavedRegions", "read_tile", "unreadable"]
-
 
 class RegionReader(Protocol):
     """Something that can read a region."""

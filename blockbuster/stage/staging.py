@@ -33,8 +33,6 @@ from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile
 from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import BrickResult, StageJob, TileCall, TileOutcome, label_axes, run_brick
 
-__all__ = ["StageOutcome", "find_unreadable", "share_source", "stage_labels"]
-
 MAX_FN_SECONDS_PER_TASK = 10.0
 SLOW_FN_SECONDS = 0.2
 MAX_TILES_LOOKED_AT = 64

@@ -18,8 +18,6 @@ from blockbuster.rundir.journal import Journal
 from blockbuster.stage.finished import task_record
 from blockbuster.stage.task import BrickResult
 
-__all__ = ["Tally"]
-
 logger = logging.getLogger("blockbuster")
 
 # Things that fn appends to, of which the names go into each record.

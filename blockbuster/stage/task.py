@@ -25,8 +25,6 @@ from blockbuster.stage.masks import MaskWatch
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader, read_tile
 
-__all__ = ["BrickResult", "StageJob", "TileCall", "TileOutcome", "label_axes", "run_brick", "try_tile"]
-
 logger = logging.getLogger("blockbuster")
 
 DAEMONIC = (

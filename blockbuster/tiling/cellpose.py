@@ -21,8 +21,6 @@ from blockbuster.tiling.heuristics import (
 )
 from blockbuster.tiling.network import NETWORK_DIAMETER, NETWORK_SIDE, NetworkMemory, TileFit, network_memory
 
-__all__ = ["auto_tile_shape_cellpose"]
-
 logger = logging.getLogger("blockbuster")
 
 Shape = tuple[int, ...]

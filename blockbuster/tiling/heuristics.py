@@ -17,19 +17,6 @@ from numpy.typing import DTypeLike
 from blockbuster.execution.memory import ram_limits, vram_bytes_or_warn
 from blockbuster.tiling.network import NETWORK_SIDE, TileFit, network_memory
 
-__all__ = [
-    "MemoryBudget",
-    "auto_tile_shape",
-    "bytes_per_voxel",
-    "check_dtype",
-    "check_shape",
-    "measure_budget",
-    "plan_tile_shape",
-    "region_voxels",
-    "voxels_for_balance",
-    "worker_tile_bytes",
-]
-
 logger = logging.getLogger("blockbuster")
 
 Shape = tuple[int, ...]

@@ -8,8 +8,6 @@ import itertools
 import math
 from dataclasses import dataclass
 
-__all__ = ["NETWORK_DIAMETER", "NETWORK_SIDE", "NetworkMemory", "TileFit", "network_memory"]
-
 # Cellpose resamples the image until a cell has this diameter, and gives the network squares of this
 # side, to which it pads what is smaller.
 NETWORK_DIAMETER = 30
