@@ -23,8 +23,7 @@ def add_command(commands: Any) -> None:
     add("stage", metavar="STAGE", help="the stage that was kept: OUT.NAME.blockbuster-stage")
     add("--write-to", required=True, metavar="OUT", help="zarr group that takes the labels, new or not")
     add("--output-component", default="labels", metavar="NAME", help="name of the labels in OUT (%(default)s)")
-    what = "which labels are one object: %(choices)s (as the run had it)"
-    add("--merge", metavar="HOW", choices=RULES, help=what)
+    add("--merge", metavar="HOW", help=f"which labels are one object: {', '.join(RULES)} (as the run had it)")
     add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (the run's)")
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")
     add("--overwrite", action="store_true", help="replace existing labels once the new ones are complete")

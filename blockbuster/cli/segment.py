@@ -105,8 +105,7 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
     add(
         "--merge",
         metavar="HOW",
-        choices=RULES,
-        help="which labels are one object: %(choices)s (touch; watershed: agree)",
+        help=f"which labels are one object: {', '.join(RULES)} (touch; watershed: agree)",
     )
     add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (0.3)")
     add("--connectivity", type=int, metavar="N", help="1 = faces ... ndim = corners too (1; ndim for agree)")

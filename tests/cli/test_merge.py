@@ -39,6 +39,7 @@ def test_merge_as_json_says_how_many_objects_there_are(stage, capsys):
     ("argv", "message"),
     [
         ("merge out.zarr --write-to a.zarr", "out.zarr is not a stage of blockbuster"),
+        ("merge {stage} --merge fuse --write-to a.zarr", "merge is 'fuse'"),
         ("merge {stage} --write-to out.zarr", "--overwrite"),
     ],
 )
