@@ -182,7 +182,12 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     unit = labels.shards or labels.chunks
     boxes = TileGrid.regular(labels.shape, unit, (0,) * labels.ndim)
     with _locked(place), replaced_output(place) as new_path:
-        ids = _distinct_ids(labels, boxes)
+        ids = np.empty(0, labels.dtype.newbyteorder("="))
+        for box in map(boxes.core, boxes.indices()):
+            ids = np.union1d(ids, in_native_order(np.asarray(labels[box])))
+        if len(ids) and ids[0] < 0:
+            raise ValueError(f"the array holds negative labels (least {ids[0]}); ids count from 1.")
+        ids = ids[ids > 0]
         new = zarr.open_array(pathlib.Path(new_path), mode="r+")
         for box in map(boxes.core, boxes.indices()):
             new[box] = _ranked(in_native_order(np.asarray(labels[box])), ids)
@@ -253,16 +258,6 @@ def _merge_own_stage(
         table = finished.match(sequential=sequential)
         finished.publish(table, place, None, geometry)
     return table.n_objects
-
-
-def _distinct_ids(labels: Any, boxes: TileGrid) -> np.ndarray:
-    """Collect the ids that occur, sorted, without background."""
-    ids = np.empty(0, labels.dtype.newbyteorder("="))
-    for box in map(boxes.core, boxes.indices()):
-        ids = np.union1d(ids, in_native_order(np.asarray(labels[box])))
-    if len(ids) and ids[0] < 0:
-        raise ValueError(f"the array holds negative labels (least {ids[0]}); ids count from 1.")
-    return ids[ids > 0]
 
 
 def _ranked(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:

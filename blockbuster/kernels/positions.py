@@ -42,24 +42,18 @@ def keep_positions_apart(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     if n_positions <= 1:
         return labels
     lengths = [n if axis in axes else 1 for axis, n in enumerate(labels.shape)]
-    # Dense, so that no product of id and position can exceed 64 bits.
-    labels, largest = _as_dense(labels)
+    labels = as_unsigned(np.ascontiguousarray(labels))
+    largest = int(labels.max(initial=0))
+    if largest > 2 * labels.size + MAX_SPARSE:
+        # Made dense, so that no product of id and position can exceed 64 bits.
+        box = tuple(slice(0, n) for n in labels.shape)
+        tile, largest = StretchFinder().find(labels, box)
+        dense, table = np.zeros(labels.shape, np.int32), np.arange(largest + 1, dtype=np.int32)
+        whole = np.array([[(0, n) for n in labels.shape]])
+        StretchGroup.of([tile], whole).fill(np.zeros(1, np.int64), box, table, dense)
+        labels = dense.view(np.uint32)
     dtype = np.dtype(np.uint32 if n_positions * largest < 2**32 else np.uint64)
     shifts = np.arange(n_positions, dtype=dtype).reshape(lengths) * dtype.type(largest)
     apart: np.ndarray = np.add(labels, shifts, dtype=dtype, casting="same_kind")
     apart *= labels > 0
     return apart
-
-
-def _as_dense(labels: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return labels, or others as good where their ids are sparse, and the largest of them."""
-    labels = as_unsigned(np.ascontiguousarray(labels))
-    largest = int(labels.max(initial=0))
-    if largest <= 2 * labels.size + MAX_SPARSE:
-        return labels, largest
-    box = tuple(slice(0, n) for n in labels.shape)
-    tile, count = StretchFinder().find(labels, box)
-    dense = np.zeros(labels.shape, np.int32)
-    whole = np.array([[(0, n) for n in labels.shape]])
-    StretchGroup.of([tile], whole).fill(np.zeros(1, np.int64), box, np.arange(count + 1, dtype=np.int32), dense)
-    return dense.view(np.uint32), count

@@ -135,7 +135,16 @@ class RunLock:
     def __init__(self, path: str | os.PathLike[str], what: str) -> None:
         # The working directory may change while the lock is held.
         self.path = os.path.abspath(path)
-        self.holder = _this_process(what)
+        self.holder = _Holder(
+            owner=secrets.token_hex(16),
+            host=socket.gethostname(),
+            boot_id=_boot_id(),
+            namespace=_namespace(),
+            pid=os.getpid(),
+            start_time=_start_time(os.getpid()),
+            since=datetime.now().astimezone().isoformat(" ", "seconds"),
+            what=what,
+        )
         self.content = json.dumps({"kind": KIND, **asdict(self.holder)}).encode() + b"\n"
 
     def __str__(self) -> str:
@@ -349,19 +358,6 @@ def _is_alive(holder: _Holder) -> bool | None:
     return None if start_time is None or holder.start_time is None else start_time == holder.start_time
 
 
-def _this_process(what: str) -> _Holder:
-    return _Holder(
-        owner=secrets.token_hex(16),
-        host=socket.gethostname(),
-        boot_id=_boot_id(),
-        namespace=_namespace(),
-        pid=os.getpid(),
-        start_time=_start_time(os.getpid()),
-        since=datetime.now().astimezone().isoformat(" ", "seconds"),
-        what=what,
-    )
-
-
 def _boot_id() -> str | None:
     if sys.platform != "linux":
         import psutil
@@ -477,14 +473,11 @@ def _sweep(lock: RunLock) -> None:
     with contextlib.suppress(OSError):
         for other in filter(ours.fullmatch, os.listdir(folder)):
             # Files of one process have the same content, and thus one claim, which another run may hold.
-            while _is_left(lock, os.path.join(folder, other)) and time.monotonic() < deadline:
+            path = os.path.join(folder, other)
+            while (found := _look(path)) is not None and _is_stale(lock, found):
+                if _take_away(lock, path, found) or time.monotonic() >= deadline:
+                    break
                 time.sleep(0.01)
-
-
-def _is_left(lock: RunLock, path: str) -> bool:
-    """Remove a stale file; say whether that has to be tried again."""
-    found = _look(path)
-    return found is not None and _is_stale(lock, found) and not _take_away(lock, path, found)
 
 
 def _beat(lock: RunLock, ended: threading.Event) -> None:

@@ -112,21 +112,17 @@ def describe_contents(group: zarr.Group, location: Location) -> str:
 def _describe_kind(group: zarr.Group) -> tuple[str, Callable[[zarr.Group, _Visitor], Iterator[Found]]]:
     attributes = ome_attributes(group)
     if "plate" in attributes:
-        return f"an HCS plate{_size_of_plate(group)}", _images_of_plate
+        wells, plate = _paths(group, "plate", "wells"), attributes["plate"]
+        fields = plate.get("field_count") if isinstance(plate, dict) else None
+        size = f" of {len(wells)} well{'s' * (len(wells) != 1)}" if wells else ""
+        if wells and isinstance(fields, int):
+            size += f", at most {fields} image{'s' * (fields != 1)} each"
+        return f"an HCS plate{size}", _images_of_plate
     if "well" in attributes:
         return "a well of an HCS plate", _images_of_well
     if "bioformats2raw.layout" in attributes:
         return "a bioformats2raw collection of images", _images_of_bioformats2raw
     return "a zarr group that is no OME-Zarr image (no multiscales in its metadata)", lambda *_: iter(())
-
-
-def _size_of_plate(group: zarr.Group) -> str:
-    wells, plate = _paths(group, "plate", "wells"), ome_attributes(group)["plate"]
-    fields = plate.get("field_count") if isinstance(plate, dict) else None
-    if not wells:
-        return ""
-    most = f", at most {fields} image{'s' * (fields != 1)} each" if isinstance(fields, int) else ""
-    return f" of {len(wells)} well{'s' * (len(wells) != 1)}{most}"
 
 
 def _images_of_plate(group: zarr.Group, visitor: _Visitor) -> Iterator[Found]:

@@ -64,7 +64,13 @@ class DaskSource(Source):
     def __init__(self, image: da.Array, *, axes: str | None = None) -> None:
         name = "dask array"
         _check_chunks(image, name)
-        _check_stores(image, name)
+        for array in held_arrays(image):
+            store = array.store
+            if isinstance(store, LocalStore) and not Path(store.root).is_absolute():
+                raise ValueError(
+                    f"image ({name}) reads the zarr array {store.root} by a relative path, which leads elsewhere "
+                    "when the working directory changes; open the array by its absolute path."
+                )
         self._image = image
         shape = tuple(int(n) for n in image.shape)
         chunks = tuple(tuple(int(n) for n in lengths if n) or (0,) for lengths in image.chunks)
@@ -159,17 +165,6 @@ def _check_chunks(image: da.Array, name: str) -> None:
             f"image ({name}) has chunks of type {type(meta).__module__}.{type(meta).__name__}; they must be "
             "NumPy arrays, e.g. image.map_blocks(cupy.asnumpy)."
         )
-
-
-def _check_stores(image: da.Array, name: str) -> None:
-    """Refuse a zarr array with a relative path, which leads elsewhere once fn changes folder."""
-    for array in held_arrays(image):
-        store = array.store
-        if isinstance(store, LocalStore) and not Path(store.root).is_absolute():
-            raise ValueError(
-                f"image ({name}) reads the zarr array {store.root} by a relative path, which leads elsewhere "
-                "when the working directory changes; open the array by its absolute path."
-            )
 
 
 def _count_touched(edges: np.ndarray, part: slice) -> int:

@@ -1,7 +1,6 @@
 """OME-NGFF metadata (0.1 to 0.5) of a zarr group: axes, pyramid levels, channel names."""
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,13 +84,19 @@ def read_ome_image(group: zarr.Group) -> OmeImage | None:
     try:
         image = multiscales[0]
         axes = image.get("axes")
-        version = _version_of_image(stated_version(group), axes)
+        known = KNOWN_VERSION.fullmatch(stated_version(group))
+        # Axes have names from 0.3 on, types from 0.4.
+        by_axes = "0.4" if any(isinstance(axis, dict) for axis in axes or ()) else "0.3"
+        version = known[1] if known else "" if axes is None else by_axes
         if axes is None and (version not in WITHOUT_AXES or group.metadata.zarr_format != 2):
             raise KeyError("axes, which every image has that is not of version 0.1 or 0.2")
+        omero = attributes.get("omero")
+        channels = omero.get("channels") if isinstance(omero, dict) else None
+        channels = channels if isinstance(channels, list) else []
         return OmeImage(
             axes=None if axes is None else axis_letters(axes),
             levels=tuple(inner_path(group, dataset["path"]) for dataset in image["datasets"]),
-            channels=_channel_names(attributes),
+            channels=tuple(str(part.get("label", "")) if isinstance(part, dict) else "" for part in channels),
             version=version,
         )
     except (KeyError, TypeError, AttributeError, IndexError) as error:
@@ -127,7 +132,12 @@ def axis_letters(axes: list[Any]) -> str:
     stated = [axis.get("type") if isinstance(axis, dict) else None for axis in axes]
     types = [str(kind or TYPES.get(name, "space")) for kind, name in zip(stated, names, strict=True)]
     space = [i for i, kind in enumerate(types) if kind == "space"]
-    letters = dict(zip(space, _space_letters([names[i] for i in space]), strict=True))
+    places = SPACE_LETTERS[: len(space)][::-1]
+    wanted = [
+        name if len(name) == 1 and "a" <= name <= "z" and name not in "tc" else place
+        for name, place in zip([names[i] for i in space], places, strict=True)
+    ]
+    letters = dict(zip(space, wanted if len(set(wanted)) == len(wanted) else places, strict=True))
     for i, kind in enumerate(types):
         if kind != "space":
             by_name = "".join(letter for letter in names[i] if letter in FREE_LETTERS)
@@ -189,30 +199,3 @@ def unknown_version(group: zarr.Group) -> str:
     """Return the version of OME-NGFF that a group states if it is unknown; else nothing."""
     stated = stated_version(group)
     return stated if stated and not KNOWN_VERSION.fullmatch(stated) else ""
-
-
-def _version_of_image(stated: str, axes: Any) -> str:
-    """Return the version of an image: axes have names from 0.3 on, types from 0.4."""
-    known = KNOWN_VERSION.fullmatch(stated)
-    if known:
-        return known[1]
-    if axes is None:
-        return ""
-    return "0.4" if any(isinstance(axis, dict) for axis in axes) else "0.3"
-
-
-def _channel_names(attributes: dict[str, Any]) -> tuple[str, ...]:
-    omero = attributes.get("omero")
-    channels = omero.get("channels") if isinstance(omero, dict) else None
-    if not isinstance(channels, list):
-        return ()
-    return tuple(str(channel.get("label", "")) if isinstance(channel, dict) else "" for channel in channels)
-
-
-def _space_letters(names: list[str]) -> Sequence[str]:
-    places = SPACE_LETTERS[: len(names)][::-1]
-    wanted = [
-        name if len(name) == 1 and "a" <= name <= "z" and name not in "tc" else place
-        for name, place in zip(names, places, strict=True)
-    ]
-    return wanted if len(set(wanted)) == len(wanted) else places

@@ -71,7 +71,12 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
     if isinstance(image, str | os.PathLike):
         return open_zarr_path(image, channel=channel, level=level, axes=axes)
     if isinstance(image, zarr.Array):
-        return _open_zarr_array(image, axes)
+        location = locate_array(image)
+        # Opened anew, since the store of `image` may be writable, or relative to the current folder.
+        array = image if location is None else _open_array(location)
+        name = show_url(str(location or array.store_path))
+        letters = _reconcile_axes(axes, _dimension_letters(array), array, name)
+        return ZarrSource(array, location=location, path=location.local_path if location else None, axes=letters)
     # Who has such an array has imported it, which takes a second; another thread may be about to.
     dask_array: Any = getattr(sys.modules.get("dask.array"), "Array", ())
     if isinstance(image, dask_array):
@@ -149,15 +154,6 @@ def open_zarr_path(
     letters = _reconcile_axes(axes, stated, array, str(root))
     selected = _select_channel(array, letters, channel, channels, str(root))
     return ZarrSource(array, location=location, path=root.local_path, axes=letters, channel=selected)
-
-
-def _open_zarr_array(array: zarr.Array[Any], axes: str | None) -> ZarrSource:
-    location = locate_array(array)
-    if location is not None:
-        # opened anew, since the store of `array` may be writable, or relative to the current folder
-        array = _open_array(location)
-    letters = _reconcile_axes(axes, _dimension_letters(array), array, show_url(str(location or array.store_path)))
-    return ZarrSource(array, location=location, path=location.local_path if location else None, axes=letters)
 
 
 def _open_level(

@@ -114,21 +114,18 @@ class ZarrSource(Source):
         array, selection = self._opened(), self._with_channel(box)
         pixels: Any = None if self._folder is None else read_chunk_files(array, self._folder, selection)
         if pixels is None:
-            pixels = self._read_with_zarr(array, selection)
+            if self._folder is not None:
+                check_chunk_files(array, self._folder, selection)
+            url = self._location.url if self._location else str(array.store_path)
+            try:
+                with store_faults_explained(url, f"image {self.name}"):
+                    pixels = array[selection]
+            except Exception as error:
+                file = find_unreadable_chunk(array, self._folder, selection) if self._folder is not None else ""
+                if not file:
+                    raise
+                raise undecodable(file, error) from None
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
-
-    def _read_with_zarr(self, array: zarr.Array[Any], selection: tuple[slice | int, ...]) -> Any:
-        if self._folder is not None:
-            check_chunk_files(array, self._folder, selection)
-        url = self._location.url if self._location else str(array.store_path)
-        try:
-            with store_faults_explained(url, f"image {self.name}"):
-                return array[selection]
-        except Exception as error:
-            file = find_unreadable_chunk(array, self._folder, selection) if self._folder is not None else ""
-            if not file:
-                raise
-            raise undecodable(file, error) from None
 
     @property
     def in_memory(self) -> bool:
