@@ -129,7 +129,12 @@ def make_rule(name: str, given: Mapping[str, Any]) -> MergeRule:
 
 
 def rule_of(staged: StagedLabels) -> MergeRule:
-    """Return the rule that a stage was made for."""
+    """Return the rule that a stage was made for, if it is in the table."""
+    if staged.rule not in RULES:
+        raise ValueError(
+            f"{staged.path} was made with merge={staged.rule!r}, a rule that is not in RULES here: add it, as where "
+            "the stage was made, or segment again."
+        )
     return make_rule(staged.rule, staged.rule_parameters)
 
 

@@ -68,6 +68,15 @@ def test_a_stage_that_holds_too_little_names_the_rules_that_it_is_enough_for(odd
             blockbuster.zarr_native_merge(stage, "", tmp_path / "b.zarr", "labels", merge="agree")
 
 
+def test_a_stage_of_a_rule_that_is_not_there_is_refused(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setitem(RULES, Odd.name, Odd)
+        run(Unsteady(), merge="odd", stage_dir=tmp_path, keep_stage=True)
+    (stage,) = tmp_path.glob("*-stage")
+    with pytest.raises(ValueError, match="was made with merge='odd', a rule that is not in RULES here"):
+        blockbuster.zarr_native_merge(stage, "", tmp_path / "b.zarr", "labels")
+
+
 def test_the_command_line_offers_a_new_rule(odd, tmp_path, capsys):
     zarr.save_array(tmp_path / "image.zarr", IMAGE)
     words = ["segment", f"{tmp_path}/image.zarr", "--fn", "threshold:1", "--write-to", f"{tmp_path}/out.zarr"]
