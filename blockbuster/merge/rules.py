@@ -132,8 +132,8 @@ def rule_of(staged: StagedLabels) -> MergeRule:
     """Return the rule that a stage was made for, if it is in the table."""
     if staged.rule not in RULES:
         raise ValueError(
-            f"{staged.path} was made with merge={staged.rule!r}, a rule that is not in RULES here: add it, as where "
-            "the stage was made, or segment again."
+            f"{staged.path} was made with merge={staged.rule!r}, a rule that is not in RULES here: add it, "
+            "as where the stage was made, or segment again."
         )
     return make_rule(staged.rule, staged.rule_parameters)
 
