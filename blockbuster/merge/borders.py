@@ -200,11 +200,19 @@ class StripCollector(BorderCollector):
         for step in self.tile_pairs.steps:
             before = tuple([i - d for i, d in zip(tile, step, strict=True)])
             if before in self.waiting:
-                self._compare(before, step, border, first)
-        for side in self._outer_sides(tile):
-            strip = cut_strip(border, self.grid, tile, *side)
-            if len(strip.stretches):
-                self.strips.setdefault(side, {})[self.grid.number(tile)] = strip
+                stretches, first_before = self.waiting[before]
+                pair = self.tile_pairs.of(before, step)
+                found = compare_pieces(pair, stretches, border, self.tile_pairs.strides)
+                if len(found):
+                    found[:, :2] += [first_before, first]
+                    self.found.append(found)
+        tiles = self.staged.bricks.tiles(self.brick)
+        for axis, side in itertools.product(self.staged.merge_axes, (0, 1)):
+            is_outer = tile[axis] == (tiles[axis].stop - 1 if side else tiles[axis].start)
+            if is_outer and self.grid.has_neighbour(tile, axis, side):
+                strip = cut_strip(border, self.grid, tile, axis, side)
+                if len(strip.stretches):
+                    self.strips.setdefault((axis, side), {})[self.grid.number(tile)] = strip
         self.pass_over(tile)
         last = self._last_neighbour(tile)
         if last > tile:
@@ -235,24 +243,6 @@ class StripCollector(BorderCollector):
             ]
             depths.append((sides[0] * max(1, halo), sides[1] * max(1, halo)))
         return depths
-
-    def _compare(self, tile: Index, step: Index, other: TileStretches, other_first: int) -> None:
-        stretches, first = self.waiting[tile]
-        found = compare_pieces(self.tile_pairs.of(tile, step), stretches, other, self.tile_pairs.strides)
-        if len(found):
-            found[:, :2] += [first, other_first]
-            self.found.append(found)
-
-    def _outer_sides(self, tile: Index) -> list[tuple[int, int]]:
-        """Sides on which the tile has a neighbour in another brick."""
-        tiles = self.staged.bricks.tiles(self.brick)
-        return [
-            (axis, side)
-            for axis in self.staged.merge_axes
-            for side in (0, 1)
-            if tile[axis] == (tiles[axis].stop - 1 if side else tiles[axis].start)
-            and self.grid.has_neighbour(tile, axis, side)
-        ]
 
     def _last_neighbour(self, tile: Index) -> Index:
         """The tile of the brick after which this one is not needed any more."""

@@ -66,18 +66,14 @@ def describe_runaway(sizes: ObjectSizes, n_objects: int, cure: str) -> str:
         return ""
     largest = int(np.argmax(sizes.n_labels))
     n_labels, n_tiles = int(sizes.n_labels[largest]), int(sizes.n_tiles[largest])
-    median = _median_of_others(sizes.n_labels, largest, n_objects)
+    # The lower median; an object that crosses no seam has one label.
+    others = np.sort(np.delete(sizes.n_labels, largest))
+    n_single = n_objects - len(sizes.n_labels)
+    place = max(0, len(others) + n_single - 1) // 2
+    median = 1 if place < n_single or not len(others) else int(others[place - n_single])
     if n_labels < max(MIN_LABELS, MIN_LABELS_PER_TILE * n_tiles, MIN_TIMES_MEDIAN * median):
         return ""
     return (
         f"runaway merging: one object was joined from {n_labels} labels of {n_tiles} tiles, the median of the "
         f"others is {median}; neighbours were probably fused at the seams: {cure}."
     )
-
-
-def _median_of_others(n_labels: np.ndarray, largest: int, n_objects: int) -> int:
-    """Lower median of the labels per object, of all but the largest; an object that crosses no seam has one."""
-    others = np.sort(np.delete(n_labels, largest))
-    n_single = n_objects - len(n_labels)
-    place = max(0, len(others) + n_single - 1) // 2
-    return 1 if place < n_single or not len(others) else int(others[place - n_single])

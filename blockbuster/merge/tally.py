@@ -105,7 +105,9 @@ class SeamTally:
         self.touching += other.touching
         self.joined += other.joined
         self.histogram += other.histogram
-        self.worst = sorted([*self.worst, *other.worst], key=_badness)[:MAX_WORST]
+        # The most doubtful first, then those with the most pairs, then those in front.
+        worst = sorted([*self.worst, *other.worst], key=lambda seam: (-seam.doubtful, -seam.joined, seam.tiles))
+        self.worst = worst[:MAX_WORST]
 
     def named(self, names: Sequence[str]) -> tuple[list[AxisSeams], list[WorstSeam]]:
         """Return the counts with the names of the axes; kinds of seams at which nothing touches are left out."""
@@ -117,11 +119,6 @@ class SeamTally:
             if n
         ]
         return axes, [dataclasses.replace(seam, name=kinds[int(seam.name)]) for seam in self.worst]
-
-
-def _badness(seam: WorstSeam) -> tuple[int, int, list[list[int]]]:
-    """Order seams: the most doubtful first, then those with the most pairs, then those in front."""
-    return -seam.doubtful, -seam.joined, seam.tiles
 
 
 def _worst_seams(

@@ -186,16 +186,13 @@ def _vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int
     offsets = _sums([np.arange(block) * step for block, step in zip(blocks, steps, strict=True)])
     rows = _sums([first * step for first, step in zip(starts[:-1], steps[:-1], strict=True)])
     flat, blocks_out = labels.reshape(-1), out.reshape(len(rows), -1)
-    if _lie_in_pairs(labels, starts[-1], blocks):
+    # Each row of blocks is two or four rows of pairs where levels are halved.
+    is_paired = labels.itemsize == 4 and labels.shape[-1] % 2 == 0 and blocks[-1] == 2
+    pairs = np.arange(0, 2 * len(starts[-1]), 2)
+    if is_paired and math.prod(blocks) in (4, 8) and np.array_equal(starts[-1], pairs):
         mode_of_pairs(flat.view(np.uint64), rows // 2, offsets[::2] // 2, blocks_out)
     else:
         mode_of_blocks(flat, rows, _sums(starts[-1:]), offsets, blocks_out)
-
-
-def _lie_in_pairs(labels: np.ndarray, starts: np.ndarray, blocks: Sequence[int]) -> bool:
-    """Return whether each row of blocks is two or four rows of pairs, as it is where levels are halved."""
-    is_paired = labels.itemsize == 4 and labels.shape[-1] % 2 == 0 and blocks[-1] == 2
-    return is_paired and math.prod(blocks) in (4, 8) and np.array_equal(starts, np.arange(0, 2 * len(starts), 2))
 
 
 def _sums(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -98,7 +98,13 @@ class PartialFolder:
             raise FileExistsError(_IN_THE_WAY.format(self.path))
         self.put_back()
         check_removable(self.path, keep=[self.labels])
-        self._discard_replaced()
+        # Labels that were overwritten, with all that lies among them.
+        discarded = os.path.join(self.path, DISCARDED)
+        if os.path.isdir(discarded) and not os.path.islink(discarded):
+            shutil.rmtree(discarded)
+        if os.path.isdir(self.aside) and not os.path.islink(self.aside):
+            os.rename(self.aside, discarded)
+            shutil.rmtree(discarded)
         remove_entries(self.path, OWN)
 
     def _mark(self, run: str) -> str:
@@ -107,12 +113,3 @@ class PartialFolder:
 
     def _is_abandoned(self) -> bool:
         return os.path.lexists(self.path) and not is_foreign(self.path) and is_abandoned(self.path)
-
-    def _discard_replaced(self) -> None:
-        """Remove labels that were overwritten, with all that lies among them."""
-        discarded = os.path.join(self.path, DISCARDED)
-        if os.path.isdir(discarded) and not os.path.islink(discarded):
-            shutil.rmtree(discarded)
-        if os.path.isdir(self.aside) and not os.path.islink(self.aside):
-            os.rename(self.aside, discarded)
-            shutil.rmtree(discarded)

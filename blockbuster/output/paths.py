@@ -157,26 +157,22 @@ def _local_path(path: Any, name: str) -> str:
             f"{name} is {show_url(text)!r}; output and stage need a path on a file system, not a URL."
         )
     absolute = _absolute(Path(os.path.expanduser(text)))
-    _check_lengths(absolute, name)
+    # What cannot be made is refused before it is looked for.
+    if has_long_name(absolute):
+        raise ValueError(
+            f"{name} is {absolute[:MAX_SHOWN]!r}..., with a name that is longer than the {MAX_NAME_BYTES} bytes "
+            "that file systems allow; choose shorter names."
+        )
+    if len(os.fsencode(absolute)) > MAX_STORE_BYTES:
+        raise ValueError(
+            f"{name} is {absolute[:MAX_SHOWN]!r}..., a path of {len(os.fsencode(absolute)):,} bytes; with the "
+            f"names of files inside it would be longer than file systems allow. Choose one of at most "
+            f"{MAX_STORE_BYTES:,}."
+        )
     if os.path.islink(absolute):
         real = os.path.realpath(absolute)
         raise ValueError(f"{name}: {absolute} is a symbolic link; to write there, give {real} itself.")
     return absolute
-
-
-def _check_lengths(path: str, name: str) -> None:
-    """Refuse a path that cannot be made, before it is looked for."""
-    if has_long_name(path):
-        raise ValueError(
-            f"{name} is {path[:MAX_SHOWN]!r}..., with a name that is longer than the {MAX_NAME_BYTES} bytes "
-            "that file systems allow; choose shorter names."
-        )
-    if len(os.fsencode(path)) > MAX_STORE_BYTES:
-        raise ValueError(
-            f"{name} is {path[:MAX_SHOWN]!r}..., a path of {len(os.fsencode(path)):,} bytes; with the names of "
-            f"files inside it would be longer than file systems allow. Choose one of at most "
-            f"{MAX_STORE_BYTES:,}."
-        )
 
 
 def _check_text(text: str, name: str) -> None:

@@ -279,9 +279,14 @@ class LabelImagePlace(OutputPlace):
                 f"{self.zarr_format}; label images are written for 0.4 in format 2 and 0.5 in format 3. Convert "
                 "it, or give a new path."
             )
-        number = level if path == self.store else _level_of(found, shape)
+        plain = found.without_channel().levels
+        if path == self.store:
+            number: int | None = level
+        else:
+            pairs = enumerate(zip(found.levels, plain, strict=True))
+            number = next((i for i, (whole, part) in pairs if shape in (whole.shape, part.shape)), None)
         if number is None or number >= len(found.levels):
-            shapes = ", ".join(str(part.shape) for part in found.without_channel().levels)
+            shapes = ", ".join(str(part.shape) for part in plain)
             raise ValueError(
                 f"write_to: the image has shape {shape}, and no level of {self.store} has it: {shapes}, apart "
                 "from channels. Give a new path."
@@ -390,10 +395,3 @@ def lies_in(path: str, folder: str) -> bool:
     """Return whether a path is a folder or lies in it, links followed."""
     folder, path = os.path.realpath(folder), os.path.realpath(path)
     return path == folder or path.startswith(folder.rstrip(os.sep) + os.sep)
-
-
-def _level_of(geometry: Geometry, shape: tuple[int, ...]) -> int | None:
-    """Find the level of which something of `shape` was made."""
-    plain = geometry.without_channel()
-    pairs = enumerate(zip(geometry.levels, plain.levels, strict=True))
-    return next((number for number, (whole, level) in pairs if shape in (whole.shape, level.shape)), None)

@@ -132,7 +132,14 @@ def _publish(place: OutputPlace, store: str, path: str) -> None:
             unfinished.unlink()
     flush_folder(store)
     reach("output flushed")
-    source, target = _topmost_missing(place, store)
+    source, target = store, place.store
+    if not place.is_in_new_store:
+        # The topmost group that is not there yet, or the labels.
+        parts = place.component.split("/")
+        names = [os.path.join(*parts[:n]) for n in range(1, len(parts) + 1)]
+        missing = (name for name in names if not os.path.lexists(os.path.join(place.store, name)))
+        name = next(missing, names[-1])
+        source, target = os.path.join(store, name), os.path.join(place.store, name)
     if os.path.lexists(place.path):
         os.rename(place.path, aside)
         # Should the power be cut, it is known where the old array is.
@@ -142,13 +149,3 @@ def _publish(place: OutputPlace, store: str, path: str) -> None:
     flush_path(os.path.dirname(target))
     reach("output in place")
     place.groups.update()
-
-
-def _topmost_missing(place: OutputPlace, store: str) -> tuple[str, str]:
-    """Return what to rename to where: a store, a group that is not there yet, or the labels."""
-    if place.is_in_new_store:
-        return store, place.store
-    parts = place.component.split("/")
-    names = [os.path.join(*parts[:n]) for n in range(1, len(parts) + 1)]
-    name = next((name for name in names if not os.path.lexists(os.path.join(place.store, name))), names[-1])
-    return os.path.join(store, name), os.path.join(place.store, name)

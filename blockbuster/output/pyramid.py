@@ -14,7 +14,7 @@ import zarr
 
 from blockbuster.grid import TileGrid, relative_box
 from blockbuster.output.downsample import Coarsening
-from blockbuster.output.layout import ArrayLayout, OutputLayout
+from blockbuster.output.layout import OutputLayout
 from blockbuster.output.storage import group_shards
 from blockbuster.output.targets import Target, ZarrTarget
 
@@ -73,16 +73,15 @@ class PyramidTarget(Target):
 
 def _n_along(layout: OutputLayout) -> int:
     """Count the levels to write with the finest: their shards lie in those of the one before."""
-    fits = map(_fits, itertools.pairwise(layout.arrays), layout.steps)
-    return sum(1 for _ in itertools.takewhile(bool, fits))
-
-
-def _fits(arrays: tuple[ArrayLayout, ArrayLayout], step: Coarsening) -> bool:
-    fine, coarse = arrays
-    lengths = zip(fine.shape, fine.shard, coarse.shard, step.blocks, strict=True)
-    return step.is_even and all(
-        n <= shard or (shard % block == 0 and shard // block == part) for n, shard, part, block in lengths
-    )
+    n_along = 0
+    for (fine, coarse), step in zip(itertools.pairwise(layout.arrays), layout.steps, strict=False):
+        lengths = zip(fine.shape, fine.shard, coarse.shard, step.blocks, strict=True)
+        if not step.is_even or not all(
+            n <= shard or (shard % block == 0 and shard // block == part) for n, shard, part, block in lengths
+        ):
+            break
+        n_along += 1
+    return n_along
 
 
 @dataclass(frozen=True)
