@@ -17,7 +17,7 @@ from scipy import ndimage
 from benchmarks.table import format_table
 from blockbuster import estimate_empty_tiles, load_ome_zarr
 from blockbuster.source import open_source
-from blockbuster.stage.empty import choose_empty_threshold, describe_high_skipped, otsu_threshold
+from blockbuster.stage.empty_threshold import choose_empty_threshold, describe_high_skipped, otsu_threshold
 
 __all__ = ["main"]
 

@@ -135,8 +135,8 @@ def interrupt_at(point, fn, nth=1, image=IMAGE, error=Stopped, **options):
 
 def store_in_small_pieces(monkeypatch):
     """Have the output consist of several shards of several chunks."""
-    monkeypatch.setattr("blockbuster.output.storage.SHARD_VOXELS", 400)
-    monkeypatch.setattr("blockbuster.output.storage.CHUNK_VOXELS", 100)
+    monkeypatch.setattr("blockbuster.output.layout.SHARD_VOXELS", 400)
+    monkeypatch.setattr("blockbuster.output.layout.CHUNK_VOXELS", 100)
 
 
 def stage_in_small_pieces(monkeypatch):

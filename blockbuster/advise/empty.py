@@ -9,7 +9,7 @@ from blockbuster.run.finish import progress_bar
 from blockbuster.run.options import resolve_flag
 from blockbuster.run.plan import plan_run
 from blockbuster.run.run import refuse_in_starting_worker
-from blockbuster.stage.empty import EmptyTiles
+from blockbuster.stage.empty_threshold import EmptyTiles
 from blockbuster.stage.looking import find_empty_tiles
 from blockbuster.stage.sample import hold_small
 

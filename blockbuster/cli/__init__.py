@@ -1,6 +1,6 @@
 """The command line: ``blockbuster segment`` and the other commands."""
 
 from blockbuster.cli.entry import main
-from blockbuster.cli.functions import ThresholdAndLabel, ThresholdAndSplit
+from blockbuster.cli.segmenters import ThresholdAndLabel, ThresholdAndSplit
 
 __all__ = ["ThresholdAndLabel", "ThresholdAndSplit", "main"]

@@ -15,7 +15,7 @@ from blockbuster.grid import TileGrid
 from blockbuster.process import tile_process
 from blockbuster.report.colours import draw_seams, enlarge, paint_labels, to_grey
 from blockbuster.source import open_source
-from blockbuster.stage.empty import otsu_threshold
+from blockbuster.stage.empty_threshold import otsu_threshold
 
 FOLDER = "blockbuster-demo"
 SIGMA = 1.5

@@ -19,7 +19,7 @@ from blockbuster.cli.messages import (
 from blockbuster.cli.parsing import make_parser, read_channel, read_tile_shape, read_voxels
 
 if TYPE_CHECKING:
-    from blockbuster.stage.empty import EmptyTiles
+    from blockbuster.stage.empty_threshold import EmptyTiles
 
 EXAMPLES = (
     "blockbuster estimate-empty image.zarr --tile-shape 256,256",

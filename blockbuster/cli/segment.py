@@ -13,8 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from blockbuster.cli.fn_names import FnName, fn_forms, modules_found_in, read_fn_name
-from blockbuster.cli.functions import ThresholdAndLabel, ThresholdAndSplit
+from blockbuster.cli.fn_argument import FnName, fn_forms, modules_found_in, read_fn_name
 from blockbuster.cli.messages import (
     DONE,
     FAILED,
@@ -26,6 +25,7 @@ from blockbuster.cli.messages import (
     stdout_kept_free,
 )
 from blockbuster.cli.parsing import make_parser, read_at_least_one, read_channel, read_tile_shape, read_voxels
+from blockbuster.cli.segmenters import ThresholdAndLabel, ThresholdAndSplit
 from blockbuster.merge.rules import RULES, Agree
 
 if TYPE_CHECKING:
@@ -238,7 +238,7 @@ class _Job:
 
     def _segment(self, plan: RunPlan, fn: Callable[..., Any] | None) -> tuple[Any, RunReport]:
         from blockbuster.process import tile_process
-        from blockbuster.stage.empty import otsu_threshold
+        from blockbuster.stage.empty_threshold import otsu_threshold
 
         name = self.fn_name
         if fn is None:

@@ -19,7 +19,7 @@ from blockbuster.kernels.comparing import (
     keep_border,
     number_stretches,
 )
-from blockbuster.kernels.finding import fill_boxes, find_stretches
+from blockbuster.kernels.find_stretches import fill_boxes, find_stretches
 
 FIRST_HASH_SIZE = 1024
 HASH_GROWTH = 4

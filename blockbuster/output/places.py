@@ -15,10 +15,9 @@ from blockbuster.compat import open_labels
 from blockbuster.errors import show_url, warn_user
 from blockbuster.output.downsample import Coarsening
 from blockbuster.output.groups import EnclosingGroups, LabelImageGroups, is_ome_image, is_ome_labels, zarr_node
-from blockbuster.output.layout import ArrayLayout, OutputLayout, image_attributes
+from blockbuster.output.layout import ArrayLayout, OutputLayout, coarse_chunks, image_attributes
 from blockbuster.output.partial import PartialFolder
 from blockbuster.output.pyramid import PyramidTarget
-from blockbuster.output.storage import coarse_chunks
 from blockbuster.output.targets import Target
 from blockbuster.report import REPORT, RunReport
 from blockbuster.rundir.durable import METADATA_BYTES, full_disk_explained

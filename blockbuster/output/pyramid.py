@@ -14,8 +14,7 @@ import zarr
 
 from blockbuster.grid import TileGrid, relative_box
 from blockbuster.output.downsample import Coarsening
-from blockbuster.output.layout import OutputLayout
-from blockbuster.output.storage import group_shards
+from blockbuster.output.layout import OutputLayout, group_shards
 from blockbuster.output.targets import Target, ZarrTarget
 
 Box = tuple[slice, ...]

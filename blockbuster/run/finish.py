@@ -19,11 +19,10 @@ from blockbuster.execution import Execution
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
 from blockbuster.merge.rules import MergeRule
 from blockbuster.merge.table import RemapTable
-from blockbuster.output.layout import ArrayLayout
+from blockbuster.output.layout import ArrayLayout, label_chunks
 from blockbuster.output.places import OutputPlace
 from blockbuster.output.publishing import partial_output
 from blockbuster.output.pyramid import LevelJob, fill_level_box, level_jobs
-from blockbuster.output.storage import label_chunks
 from blockbuster.output.targets import ArrayTarget, NpyTarget, Target
 from blockbuster.report import REPORT, RunReport, SeamReport
 from blockbuster.rundir.arrays import ArrayFolder

@@ -20,7 +20,7 @@ from blockbuster.errors import ends_process, error_text, unsaid, warn_user
 from blockbuster.execution import Execution, find_execution
 from blockbuster.execution.memory import vram_bytes_or_warn
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.output.layout import ArrayLayout
+from blockbuster.output.layout import ArrayLayout, label_chunks
 from blockbuster.output.paths import (
     check_stage_dir,
     default_stage_parent,
@@ -28,7 +28,6 @@ from blockbuster.output.paths import (
     resolve_output,
 )
 from blockbuster.output.places import OutputPlace
-from blockbuster.output.storage import label_chunks
 from blockbuster.run.options import (
     Faults,
     RunOptions,

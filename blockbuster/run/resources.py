@@ -12,7 +12,7 @@ import numpy as np
 from blockbuster.errors import warn_user
 from blockbuster.execution import max_keys
 from blockbuster.merge.remap import remap_boxes
-from blockbuster.output.storage import label_chunks
+from blockbuster.output.layout import label_chunks
 from blockbuster.rundir.durable import existing_folder, free_bytes
 from blockbuster.stage.sample import SAMPLE_VOXELS
 

@@ -26,7 +26,7 @@ from blockbuster.run.resources import warn_of_little_room, warn_of_repeated_chun
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.stage.empty import choose_empty_threshold
+from blockbuster.stage.empty_threshold import choose_empty_threshold
 from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import StageOutcome, stage_labels
 from blockbuster.stage.task import TileCall

@@ -12,7 +12,7 @@ from blockbuster.errors import TileError, ends_process
 from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import Box, BrickGrid, relative_box
 from blockbuster.source import Source
-from blockbuster.stage.empty import EmptyTiles, threshold_of_pixels
+from blockbuster.stage.empty_threshold import EmptyTiles, threshold_of_pixels
 from blockbuster.stage.sample import choose_pieces, cut_pieces, finite_pixels, put_pieces
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile, unreadable
 from blockbuster.stage.staging import find_unreadable, share_source

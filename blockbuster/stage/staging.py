@@ -26,7 +26,7 @@ from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.deaths import StageWatch
-from blockbuster.stage.empty import Background, describe_high_skipped
+from blockbuster.stage.empty_threshold import Background, describe_high_skipped
 from blockbuster.stage.finished import Sample, find_finished_tasks, read_samples
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile

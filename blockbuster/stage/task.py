@@ -20,7 +20,7 @@ from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import pixel_digest
 from blockbuster.stage.brick_labels import BrickLabels
 from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
-from blockbuster.stage.empty import Background
+from blockbuster.stage.empty_threshold import Background
 from blockbuster.stage.masks import MaskWatch
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader, read_tile

@@ -13,7 +13,7 @@ from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge import remap
 from blockbuster.merge.merging import match_seams, write_final_labels
 from blockbuster.merge.rules import Touch
-from blockbuster.output.storage import label_chunks
+from blockbuster.output.layout import label_chunks
 from blockbuster.output.targets import ArrayTarget
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.source import open_source

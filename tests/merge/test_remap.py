@@ -8,7 +8,7 @@ from strategies import partitions, shapes, tile_shapes
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge import remap
 from blockbuster.merge.remap import cut_box, remap_boxes
-from blockbuster.output.storage import label_chunks
+from blockbuster.output.layout import label_chunks
 
 
 @st.composite

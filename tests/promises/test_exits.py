@@ -17,7 +17,7 @@ from naive import label
 from outcomes import assert_same_objects, blobs, refused
 
 from blockbuster import TileError, estimate_empty_tiles, suggest_overlap, tile_process
-from blockbuster.stage.empty import threshold_of_pixels
+from blockbuster.stage.empty_threshold import threshold_of_pixels
 
 IMAGE = blobs((25, 33))
 IMAGE[22, 31] = 77

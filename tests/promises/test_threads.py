@@ -104,8 +104,8 @@ def assert_labels(folder):
 @pytest.fixture
 def thirds(folder, monkeypatch):
     """An image whose coarser level is written by itself: its shards do not lie in those of the finest one."""
-    monkeypatch.setattr("blockbuster.output.storage.SHARD_VOXELS", 300)
-    monkeypatch.setattr("blockbuster.output.storage.CHUNK_VOXELS", 100)
+    monkeypatch.setattr("blockbuster.output.layout.SHARD_VOXELS", 300)
+    monkeypatch.setattr("blockbuster.output.layout.CHUNK_VOXELS", 100)
     group = zarr.create_group(folder / "image.zarr")
     group.create_array("0", data=IMAGE)
     group.create_array("1", shape=(17, 20), dtype="uint8")

@@ -71,8 +71,8 @@ def written():
 def small_pieces(chunk_voxels, shard_voxels):
     """Give small images many chunks and shards, as large ones have."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("blockbuster.output.storage.CHUNK_VOXELS", chunk_voxels)
-        monkeypatch.setattr("blockbuster.output.storage.SHARD_VOXELS", shard_voxels)
+        monkeypatch.setattr("blockbuster.output.layout.CHUNK_VOXELS", chunk_voxels)
+        monkeypatch.setattr("blockbuster.output.layout.SHARD_VOXELS", shard_voxels)
         monkeypatch.setattr("blockbuster.stage.brick_labels.GROUP_VOXELS", chunk_voxels)
         yield
 

@@ -20,7 +20,7 @@ from blockbuster.grid import TileGrid
 from blockbuster.source import open_source
 from blockbuster.stage import sample
 from blockbuster.stage.bricks import bricks_of
-from blockbuster.stage.empty import choose_empty_threshold
+from blockbuster.stage.empty_threshold import choose_empty_threshold
 from blockbuster.stage.looking import find_empty_tiles
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from strategies import shapes, tile_shapes
 
 from blockbuster.grid import TileGrid
-from blockbuster.output.storage import CHUNK_VOXELS, SHARD_VOXELS, SMALL_FACTORS, label_chunks
+from blockbuster.output.layout import CHUNK_VOXELS, SHARD_VOXELS, SMALL_FACTORS, label_chunks
 
 
 @st.composite

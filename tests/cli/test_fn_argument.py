@@ -7,7 +7,7 @@ import pytest
 from commands import read, run, run_module
 
 import blockbuster
-from blockbuster.cli.fn_names import DIAMETER, FnName, fn_forms, read_fn_name
+from blockbuster.cli.fn_argument import DIAMETER, FnName, fn_forms, read_fn_name
 
 FIND = "from scipy import ndimage\n\n\ndef find(tile):\n    return ndimage.label(tile > 110)[0]\n"
 

@@ -12,7 +12,7 @@ from skimage.filters import threshold_otsu
 
 from blockbuster import TileError, estimate_empty_tiles, tile_process
 from blockbuster.source import open_source
-from blockbuster.stage.empty import EmptyTiles, choose_empty_threshold, otsu_threshold
+from blockbuster.stage.empty_threshold import EmptyTiles, choose_empty_threshold, otsu_threshold
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", ">u2", "float16", "float32", "float64"])

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from stretches import flat, stretches_of
 
-from blockbuster.kernels.finding import fill_boxes, find_stretches
+from blockbuster.kernels.find_stretches import fill_boxes, find_stretches
 
 # `as_run` is the same for all examples.
 for_all = settings(max_examples=examples(60), suppress_health_check=[HealthCheck.function_scoped_fixture])
