@@ -130,9 +130,6 @@ def _voxels(box: Sequence[int]) -> int:
     return int(np.prod(box, dtype=np.int64))
 
 
-Index = tuple[int, ...]
-
-
 @dataclass(frozen=True)
 class ArrayLayout:
     """A zarr array.
