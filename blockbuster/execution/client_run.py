@@ -109,17 +109,15 @@ class ClientRun:
             paths, digests = [self.folder.path] * len(numbers), [self.folder.digest] * len(numbers)
             futures = self.client.map(run_kept_task, paths, digests, numbers, key=keys, pure=False)
         else:
-            futures = self.client.compute([self._with_pixels(*task) for task in zip(keys, numbers, strict=True)])
+            tasks = []
+            for key, number in zip(keys, numbers, strict=True):
+                pixels = self.region(number)
+                task = (self.folder.path, self.folder.digest, number, *([] if pixels is None else [pixels]))
+                tasks.append(delayed(run_kept_task)(*task, dask_key_name=key))
+            futures = self.client.compute(tasks)
         for future, number in zip(futures, numbers, strict=True):
             self._under_way[future] = number
             future.add_done_callback(self._ended.put)
-
-    def _with_pixels(self, key: str, number: int) -> Any:
-        assert self.region is not None
-        pixels = self.region(number)
-        arguments = [] if pixels is None else [pixels]
-        task = (self.folder.path, self.folder.digest, number)
-        return delayed(run_kept_task)(*task, *arguments, dask_key_name=key)
 
     def _take_ended(self) -> None:
         """Wait a while for tasks to end, and take those that did."""

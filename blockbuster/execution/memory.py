@@ -270,15 +270,9 @@ def _level_free_bytes(folder: Path, files: CgroupFiles) -> int | None:
     if not limits:
         return None
     used = _integer(_text(folder / files.usage) or "") or 0
-    return min(limits) - max(0, used - _inactive_file_bytes(folder, files))
-
-
-def _inactive_file_bytes(folder: Path, files: CgroupFiles) -> int:
-    for line in (_text(folder / "memory.stat") or "").splitlines():
-        key, _, value = line.partition(" ")
-        if key == files.inactive_file:
-            return _integer(value) or 0
-    return 0
+    stated = dict(line.partition(" ")[::2] for line in (_text(folder / "memory.stat") or "").splitlines())
+    inactive_file = _integer(stated.get(files.inactive_file, "")) or 0
+    return min(limits) - max(0, used - inactive_file)
 
 
 def _address_space_limit_bytes() -> int | None:

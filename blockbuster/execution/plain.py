@@ -75,7 +75,12 @@ def _to_plain(value: Any, arrays: list[memoryview]) -> Any:
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, np.ndarray | np.generic):
-        return _array_to_plain(value, arrays)
+        if value.dtype.kind not in KINDS:
+            raise TypeError(f"the result of a task holds {value.dtype}, which is no number.")
+        if isinstance(value, np.generic):
+            return value.item()
+        arrays.append(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+        return {"array": [value.dtype.str, list(value.shape)]}
     if type(value) is list:
         return [_to_plain(part, arrays) for part in value]
     if type(value) is dict:
@@ -90,15 +95,6 @@ def _to_plain(value: Any, arrays: list[memoryview]) -> Any:
         fields = [[field.name, getattr(value, field.name)] for field in dataclasses.fields(value)]
         return {_name(type(value)): _to_plain(fields, arrays)}
     raise TypeError(f"the result of a task holds {type(value).__name__}, which is not plain data.")
-
-
-def _array_to_plain(value: np.ndarray | np.generic, arrays: list[memoryview]) -> Any:
-    if value.dtype.kind not in KINDS:
-        raise TypeError(f"the result of a task holds {value.dtype}, which is no number.")
-    if isinstance(value, np.generic):
-        return value.item()
-    arrays.append(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
-    return {"array": [value.dtype.str, list(value.shape)]}
 
 
 def _name(kind: type) -> str:

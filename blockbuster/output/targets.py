@@ -106,19 +106,19 @@ class ZarrTarget(Target):
         with full_disk_explained(self.path, labels.nbytes):
             # One at a time, since all that is encoded at once is held.
             for part in self._shards(box):
-                for key, data in self._encode(part, labels[relative_box(part, box)]):
+                values = labels[relative_box(part, box)]
+                # By hand: zarr itself would make again the folders above a chunk.
+                if self._array.shards is None:
+                    files = [(key, [data]) for key, data in encode_chunks(self._array, part, values).items()]
+                else:
+                    files = [self._encode_shard(part, values)]
+                for key, data in files:
                     n_bytes = sum(map(len, data))
                     with replaced_file(os.path.join(self.path, key), n_bytes, folder=self.unfinished) as file:
                         file.writelines(data)
                         for parent in reversed(PurePosixPath(key).parents[:-1]):
                             with contextlib.suppress(FileExistsError):
                                 os.mkdir(os.path.join(self.path, parent))
-
-    def _encode(self, box: Box, labels: np.ndarray) -> Iterator[tuple[str, list[Any]]]:
-        """Yield keys and bytes: zarr itself would make again the folders above a chunk."""
-        if self._array.shards is None:
-            return ((key, [data]) for key, data in encode_chunks(self._array, box, labels).items())
-        return iter([self._encode_shard(box, labels)])
 
     def _encode_shard(self, box: Box, labels: np.ndarray) -> tuple[str, list[Any]]:
         """Return the key and bytes of a shard, in half the time of zarr's one event loop."""

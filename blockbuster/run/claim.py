@@ -140,20 +140,16 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
         try:
             yield claim
         except BaseException as error:
-            _keep_growth(claim)
+            # What fn appended to after the last task, so that a later call knows it was fn.
+            with contextlib.suppress(OSError, RuntimeError):
+                claim.check_locks()  # or the stage may be another run's by now
+                grown = claim.growth.look()
+                if grown and has_finished_work(claim.directory):
+                    with Journal(claim.directory) as journal:
+                        journal.append({"grown": grown})
             error.add_note(_how_to_continue(claim))
             raise
         _clear_up(claim)
-
-
-def _keep_growth(claim: Claim) -> None:
-    """Journal what fn appended to after the last task, so that a later call knows it was fn."""
-    with contextlib.suppress(OSError, RuntimeError):
-        claim.check_locks()  # or the stage may be another run's by now
-        grown = claim.growth.look()
-        if grown and has_finished_work(claim.directory):
-            with Journal(claim.directory) as journal:
-                journal.append({"grown": grown})
 
 
 @contextlib.contextmanager
@@ -216,8 +212,14 @@ class _Claimant:
 
     def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
         """Return the report of an output that this very call would make; refuse any other."""
-        report, reason = _report_of(place) if self.plan.options.resume else (None, "")
-        differences = [reason]
+        report, differences = None, [""]
+        if self.plan.options.resume:
+            try:
+                report = RunReport.read(place.array_path)
+            except OSError:
+                differences = [f"{place.path} was not written by blockbuster"]
+            except ValueError as error:
+                differences = [str(error).removesuffix(".")]
         if report is not None:
             differences = self._differences(report.fingerprint, known, report.grown)
             if report.n_failed and self.plan.options.on_error == "raise":
@@ -306,7 +308,12 @@ class _Claimant:
             if plan.place is not None and plan.place.partial.waits_for_swap:
                 # The run was allowed to replace the old array, and had begun to.
                 plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
-            fingerprint = _vouched_for(path, _fingerprint_of(path, manifest), known)
+            fingerprint = _fingerprint_of(path, manifest)
+            if "fn_version" in known["fn"] and "fn_version" not in fingerprint["fn"]:
+                # It is given for the first time, and stands for fn from now on.
+                fingerprint = {**fingerprint, "fn": known["fn"]}
+                with Journal(path) as journal:
+                    journal.append({"vouched": known["fn"]})
             return Claim(plan, path, manifest["run"], fingerprint, resumes=True)
         if not has_finished_work(path):
             remove_stage(path, keep=_must_stay(self.plan))
@@ -372,15 +379,6 @@ def _fingerprint_of(path: str, manifest: dict[str, Any]) -> Fingerprint:
     return fingerprint
 
 
-def _vouched_for(path: str, old: Fingerprint, known: Fingerprint) -> Fingerprint:
-    """Journal an `fn_version` given for the first time, which stands for fn from now on."""
-    if "fn_version" not in known["fn"] or "fn_version" in old["fn"]:
-        return old
-    with Journal(path) as journal:
-        journal.append({"vouched": known["fn"]})
-    return {**old, "fn": known["fn"]}
-
-
 def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     """Name the fields in which two fingerprints differ, with both values where they say something.
 
@@ -396,20 +394,19 @@ def find_differences(old: Fingerprint, new: Fingerprint) -> list[str]:
     for section in ("image", "fn", "settings"):
         before, after = old.get(section, {}), new.get(section, {})
         names = [name for name in differing_parts(before, after) if name != "tiles"]
-        found += [_difference(section, name, before.get(name), after.get(name)) for name in names]
+        for name in names:
+            label = name if section == "settings" else f"{section}: {name}"
+            values = before.get(name), after.get(name)
+            if name == "unreadable":
+                found.append("fn: it cannot be read, and nothing tells whether it is the same")
+            elif any(isinstance(value, str) and DIGEST.search(value) for value in values):
+                found.append(f"{label} differs")
+            else:
+                found.append(f"{label} was {values[0]}, is {values[1]}")
     tiles = [fingerprint.get("settings", {}).get("tiles") for fingerprint in (old, new)]
     if not found and tiles[0] != tiles[1]:
         found.append("the lengths of the tiles differ")
     return found
-
-
-def _difference(section: str, name: str, before: Any, after: Any) -> str:
-    label = name if section == "settings" else f"{section}: {name}"
-    if name == "unreadable":
-        return "fn: it cannot be read, and nothing tells whether it is the same"
-    if any(isinstance(value, str) and DIGEST.search(value) for value in (before, after)):
-        return f"{label} differs"
-    return f"{label} was {before}, is {after}"
 
 
 def _with_settings(known: Fingerprint, plan: RunPlan) -> Fingerprint:
@@ -418,16 +415,6 @@ def _with_settings(known: Fingerprint, plan: RunPlan) -> Fingerprint:
     settings["tiles"] = plan.tile_runs
     stored: Fingerprint = json.loads(json.dumps({**known, "settings": settings}))
     return stored
-
-
-def _report_of(place: OutputPlace) -> tuple[RunReport | None, str]:
-    """Read the report of an output, or say why there is none."""
-    try:
-        return RunReport.read(place.array_path), ""
-    except OSError:
-        return None, f"{place.path} was not written by blockbuster"
-    except ValueError as error:
-        return None, str(error).removesuffix(".")
 
 
 def _must_stay(plan: RunPlan) -> list[str]:

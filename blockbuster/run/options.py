@@ -170,7 +170,11 @@ def resolve_tile_lengths(
         elif not isinstance(tile_shape, str):
             tile = _per_axis(tile_shape, "tile_shape", TILE_SHAPE_FORMS, len(shape), channel_axis, 1)
         elif tile_shape == "auto":
-            tile = _auto_tile_shape(shape, dtype, axes, auto)
+            # Over the axes of space: one time point and one channel at a time.
+            space = [i for i in range(len(shape)) if not axes or axes[i] not in UNJOINED_AXES]
+            sides = auto(tuple(shape[i] for i in space), dtype) if space else ()
+            side_of = dict(zip(space, sides, strict=True))
+            tile = tuple(int(side_of.get(i, 1)) for i in range(len(shape)))
         else:
             raise ValueError(f"tile_shape is {tile_shape!r}; it is {TILE_SHAPE_FORMS}.")
         _check_n_tiles([length // n for length, n in zip(shape, tile, strict=True)])
@@ -202,18 +206,6 @@ def _call(tile_shape: Callable[[Index, np.dtype], Any], shape: Index, dtype: np.
             f"tile_shape{(shape, str(dtype))} raised {type(error).__name__}: {error_text(error)}; a callable "
             "takes the image's shape and dtype and returns a tuple of voxels per axis."
         ) from error
-
-
-def _auto_tile_shape(
-    shape: Index, dtype: np.dtype, axes: str | None, auto: Callable[[Index, np.dtype], Sequence[int]]
-) -> Index:
-    """Size a tile over the axes of space: one time point and one channel at a time."""
-    space = [i for i in range(len(shape)) if not axes or axes[i] not in UNJOINED_AXES]
-    tile = [1] * len(shape)
-    if space:
-        for axis, length in zip(space, auto(tuple(shape[i] for i in space), dtype), strict=True):
-            tile[axis] = int(length)
-    return tuple(tile)
 
 
 def _is_sequence(value: Any) -> bool:
@@ -321,10 +313,6 @@ def _resolve_number(value: Any, name: str, rule: str) -> float:
     return number
 
 
-def _resolve_tiles_per_task(value: Any, name: str) -> int | None:
-    return None if value is None else resolve_count(value, name, 1)
-
-
 def _resolve_fn_version(value: Any, name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name} is {value!r}; it is a string that stands for fn, or None.")
@@ -337,6 +325,6 @@ PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "on_error": partial(resolve_choice, choices=("raise", "skip")),
     "min_agreement": resolve_fraction,
     "retries": partial(resolve_count, least=0),
-    "tiles_per_task": _resolve_tiles_per_task,
+    "tiles_per_task": lambda value, name: None if value is None else resolve_count(value, name, 1),
     "fn_version": _resolve_fn_version,
 }

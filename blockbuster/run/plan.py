@@ -382,7 +382,13 @@ class _Resolver:
         grid = self._grid()
         if grid is not None:
             with self.faults.caught():
-                parts["bricks"] = self._bricks(grid)
+                n_tiles = self.options.tiles_per_task
+                if n_tiles is None and self.options.use_gpu and self.execution.client is None:
+                    n_tiles = 1
+                if n_tiles is None:
+                    parts["bricks"] = _choose_bricks(grid, self.source, self.execution)
+                else:
+                    parts["bricks"] = bricks_of(grid, self.source.read_unit, n_tiles)
         with self.faults.caught():
             parts["merge_axes"] = resolve_merge_axes(
                 self.options.merge_axes, self.source.axes, ndim, self.channel_axis
@@ -390,7 +396,13 @@ class _Resolver:
         with self.faults.caught():
             parts["connectivity"] = resolve_connectivity(self.options.connectivity, ndim, self.options.rule)
         with self.faults.caught():
-            parts["empty_threshold"] = self._empty_threshold()
+            parts["empty_threshold"] = None
+            if self.options.skip_empty:
+                if self.source.dtype.kind == "c":
+                    raise TypeError(
+                        f"skip_empty needs an image of real numbers; this one is {self.source.dtype}."
+                    )
+                parts["empty_threshold"] = resolve_threshold(self.options.empty_threshold)
         return parts
 
     def _grid(self) -> TileGrid | None:
@@ -422,20 +434,6 @@ class _Resolver:
                 self.channel_axis,
                 auto,
             )
-
-    def _bricks(self, grid: TileGrid) -> BrickGrid:
-        if self.options.tiles_per_task is not None:
-            return bricks_of(grid, self.source.read_unit, self.options.tiles_per_task)
-        if self.options.use_gpu and self.execution.client is None:
-            return bricks_of(grid, self.source.read_unit, 1)
-        return _choose_bricks(grid, self.source, self.execution)
-
-    def _empty_threshold(self) -> float | None:
-        if not self.options.skip_empty:
-            return None
-        if self.source.dtype.kind == "c":
-            raise TypeError(f"skip_empty needs an image of real numbers; this one is {self.source.dtype}.")
-        return resolve_threshold(self.options.empty_threshold)
 
 
 def _choose_bricks(grid: TileGrid, source: Source, execution: Execution) -> BrickGrid:

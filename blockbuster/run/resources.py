@@ -74,8 +74,10 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
     lengths = zip(plan.bricks.brick_shape, grid.halo, grid.shape, strict=True)
     stage = itemsize * _product(min(n, brick + 2 * halo) for brick, halo, n in lengths)
     stage += STAGE_BYTES_PER_VOXEL * _product(plan.bricks.brick_shape)
-    stage += WAITING_BYTES_PER_VOXEL * _waiting_voxels(plan)
     seen = _seen_shape(plan)
+    # Tiles that wait in a brick to be compared with their last neighbour.
+    n_waiting = plan.options.rule.borders.n_waiting(plan.bricks.tiles_per_brick, plan.merge_axes)
+    stage += WAITING_BYTES_PER_VOXEL * n_waiting * _product(seen)
     if any(seen[axis] > 1 for axis in plan.apart_axes):
         stage += APART_BYTES_PER_VOXEL * _product(seen)
     boxes = remap_boxes(plan.bricks, label_chunks(grid)[1])
@@ -106,12 +108,6 @@ def count_keys(plan: RunPlan) -> int:
     if plan.execution.client is not None:
         return n_keys * min(n_bricks, TASKS_ON_CLIENT_PER_WORKER * plan.execution.n_workers)
     return max_keys(n_keys, n_bricks, plan.execution.n_workers)
-
-
-def _waiting_voxels(plan: RunPlan) -> int:
-    """Count the voxels of tiles that wait in a brick to be compared with their last neighbour."""
-    n_waiting = plan.options.rule.borders.n_waiting(plan.bricks.tiles_per_brick, plan.merge_axes)
-    return n_waiting * _product(_seen_shape(plan))
 
 
 def _seen_shape(plan: RunPlan) -> tuple[int, ...]:

@@ -182,7 +182,10 @@ class Run:
                 "picture and the maxima of estimate_empty_tiles, and pass an empty_threshold.",
             )
         if outcome.failed:
-            warn_user(_describe_failed(outcome.failed))
+            n_failed = len(outcome.failed)
+            listed = "; ".join(f"{tuple(tile)}: {what}" for tile, what in outcome.failed[:3])
+            more = f"; and {n_failed - 3} more, all in the report" if n_failed > 3 else ""
+            warn_user(f"{n_failed} tiles failed and are background in the labels: {listed}{more}.")
         if outcome.n_masks:
             warn_user(describe_mask(outcome.n_masks))
 
@@ -237,12 +240,6 @@ def refuse_in_starting_worker() -> None:
             "tile_process was called while a worker process imports the main script: put the call under "
             '`if __name__ == "__main__":`.'
         )
-
-
-def _describe_failed(failed: list[list[Any]]) -> str:
-    listed = "; ".join(f"{tuple(tile)}: {what}" for tile, what in failed[:3])
-    more = f"; and {len(failed) - 3} more, all in the report" if len(failed) > 3 else ""
-    return f"{len(failed)} tiles failed and are background in the labels: {listed}{more}."
 
 
 class _TerminalFormatter(logging.Formatter):

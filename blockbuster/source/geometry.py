@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -147,7 +148,14 @@ def read_geometry(image: Any) -> Geometry | None:
     places = [found, *found["datasets"]]
     try:
         parts = [_transformations(place, len(described.axes)) for place in places]
-        left_out = dict.fromkeys(kind for place in places for kind in _left_out(place))
+        transformed = (place.get("coordinateTransformations") or () for place in places)
+        left_out = []
+        for part in itertools.chain.from_iterable(transformed):
+            kind = part.get("type")
+            if kind in BY_AXIS and kind not in part:
+                left_out.append(f"{kind!r} in a file of its own")
+            elif kind not in (*BY_AXIS, "identity"):
+                left_out.append(f"{str(kind)[:MAX_NAME_LETTERS]!r}")
     except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(
             f"{name_of_group(group)}: its coordinateTransformations are broken: {type(error).__name__}: {error}. "
@@ -158,7 +166,7 @@ def read_geometry(image: Any) -> Geometry | None:
         for path, part in zip(described.levels, parts[1:], strict=True)
     ]
     axes = tuple(dict(axis) if isinstance(axis, dict) else {"name": str(axis)} for axis in found["axes"])
-    return Geometry(described.version, axes, tuple(levels), parts[0], tuple(left_out))
+    return Geometry(described.version, axes, tuple(levels), parts[0], tuple(dict.fromkeys(left_out)))
 
 
 def open_level(group: zarr.Group, path: str) -> zarr.Array[Any]:
@@ -193,16 +201,6 @@ def _transformations(stated: dict[str, Any], n_axes: int) -> Transformations:
         if len(numbers) != n_axes:
             raise ValueError(f"a {kind} of {len(numbers)} numbers for {n_axes} axes")
     return tuple({"type": kind, kind: numbers} for kind, numbers in found)
-
-
-def _left_out(stated: dict[str, Any]) -> Iterator[str]:
-    """Yield the kinds of transformations that cannot be taken, except those that do nothing."""
-    for part in stated.get("coordinateTransformations") or ():
-        kind = part.get("type")
-        if kind in BY_AXIS and kind not in part:
-            yield f"{kind!r} in a file of its own"
-        elif kind not in (*BY_AXIS, "identity"):
-            yield f"{str(kind)[:MAX_NAME_LETTERS]!r}"
 
 
 def _next_level(before: LevelGeometry, last: LevelGeometry) -> LevelGeometry:

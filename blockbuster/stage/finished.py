@@ -127,19 +127,18 @@ def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
         numbers = sorted(records)
         fullest = sorted(numbers, key=lambda number: -int(records[number]["counts"].sum()))
         chosen = dict.fromkeys([*numbers[:1], *fullest[:2], *numbers[-1:]])
-        found = [(_sampled_region(bricks, records[n]), records[n]["pixels"]) for n in chosen]
+        found = []
+        for record in map(records.__getitem__, chosen):
+            index, tile = bricks.index(record["task"]), record.get("pixels_tile")
+            region = bricks.region(index)
+            if tile is not None:
+                # The brick could not be read whole.
+                region = grid.region(next(itertools.islice(bricks.tile_indices(index), tile, None)))
+            found.append((region, record["pixels"]))
     else:
         probes = read_journal(directory, "probe")
         found = [(grid.region(grid.index(probe["probe"])), probe["pixels"]) for probe in probes]
     return [[[[part.start, part.stop] for part in region], digest] for region, digest in found]
-
-
-def _sampled_region(bricks: BrickGrid, record: Record) -> tuple[slice, ...]:
-    """Return the region whose digest a task left: its brick, or a tile where that could not be read whole."""
-    index, tile = bricks.index(record["task"]), record.get("pixels_tile")
-    if tile is None:
-        return bricks.region(index)
-    return bricks.grid.region(next(itertools.islice(bricks.tile_indices(index), tile, None)))
 
 
 def find_changed_pixels(source: Source, samples: Sequence[Sample]) -> str:

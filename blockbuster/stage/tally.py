@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import format_slices
-from blockbuster.grid import BrickGrid, Index
+from blockbuster.grid import BrickGrid
 from blockbuster.identity.growth import Growth
 from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.journal import Journal
@@ -98,16 +98,13 @@ class Tally:
             self.in_pieces = None if has_two_ids else self.in_pieces or in_pieces
         self.failed += record.get("failed", [])
         if self.verbose:
-            self._log(index)
-
-    def _log(self, index: Index) -> None:
-        grid = self.bricks.grid
-        for tile in self.bricks.tile_indices(index):
-            region = grid.region(tile)
-            logger.info(
-                "tile %s %s, seen by fn as %s: %d labels",
-                tile,
-                format_slices(grid.core(tile)),
-                tuple(part.stop - part.start for part in region),
-                self.counts[tile],
-            )
+            grid = self.bricks.grid
+            for tile in self.bricks.tile_indices(index):
+                region = grid.region(tile)
+                logger.info(
+                    "tile %s %s, seen by fn as %s: %d labels",
+                    tile,
+                    format_slices(grid.core(tile)),
+                    tuple(part.stop - part.start for part in region),
+                    self.counts[tile],
+                )

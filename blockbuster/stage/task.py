@@ -89,13 +89,6 @@ class TileCall:
             return None
         return maximum if isinstance(maximum, int) else float(maximum)
 
-    def _rule_of_channels(self, result: Any, n_given: int) -> str:
-        """Describe what an error of the shape may be about."""
-        if self.channel_axis is not None:
-            return CHANNEL_RULE
-        leaves_one_out = isinstance(result, np.ndarray) and result.ndim == n_given - 1
-        return NO_CHANNEL if leaves_one_out and n_given > 1 else ""
-
     def label(self, tile: Index, pixels: np.ndarray) -> np.ndarray:
         """Call fn on a copy of a tile's region, check its labels, keep apart what is not merged.
 
@@ -107,7 +100,11 @@ class TileCall:
             Its region.
         """
         pixels = pixels.copy(order="C")
-        shapes = self._label_shapes(pixels.shape)
+        shapes: tuple[Index, ...] = (pixels.shape,)
+        if self.channel_axis is not None:
+            whole = pixels.shape
+            dropped = whole[: self.channel_axis] + whole[self.channel_axis + 1 :]
+            shapes = {None: (dropped, whole), True: (dropped,), False: (whole,)}[self.drops_channels]
         try:
             result = self.fn(pixels)
         except BaseException as error:
@@ -121,18 +118,13 @@ class TileCall:
         try:
             labels = check_labels(result, shapes, copy=is_shared)
         except ValueError as error:
-            rule = self._rule_of_channels(result, pixels.ndim)
+            rule = CHANNEL_RULE
+            if self.channel_axis is None:
+                leaves_one_out = isinstance(result, np.ndarray) and result.ndim == pixels.ndim - 1
+                rule = NO_CHANNEL if leaves_one_out and pixels.ndim > 1 else ""
             raise TileError(f"{error}{rule}", tile, self.grid.core(tile)) from None
-        dropped = self.channel_axis if labels.ndim < self.grid.ndim else None
-        return keep_positions_apart(labels, label_axes(self.apart_axes, dropped))
-
-    def _label_shapes(self, shape: Index) -> tuple[Index, ...]:
-        if self.channel_axis is None:
-            return (shape,)
-        dropped = shape[: self.channel_axis] + shape[self.channel_axis + 1 :]
-        if self.drops_channels is None:
-            return (dropped, shape)
-        return (dropped,) if self.drops_channels else (shape,)
+        dropped_axis = self.channel_axis if labels.ndim < self.grid.ndim else None
+        return keep_positions_apart(labels, label_axes(self.apart_axes, dropped_axis))
 
 
 def label_axes(axes: Index, dropped: int | None) -> Index:
