@@ -1,4 +1,4 @@
-"""Print the oldest versions that setup.cfg allows, one for each dependency, as constraints for pip."""
+"""Print the oldest versions that setup.cfg allows of each dependency, as constraints for pip."""
 
 import configparser
 import re

@@ -1,7 +1,7 @@
 """Every interface of another package that is private, or that its next version may change.
 
-Whatever such a version breaks, it breaks here, and ``tests/test_compat.py`` says what. Packages that take long to
-import are imported where they are used.
+Whatever such a version breaks, it breaks here, and ``tests/test_compat.py`` says what. Packages
+that take long to import are imported where they are used.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ def open_labels(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     Raises
     ------
     TypeError
-        If it holds anything but integers. Objects, which somebody who can write there might put in their place,
-        can be decoded from pickles.
+        If it holds anything but integers. Objects, which somebody who can write there might put in
+        their place, can be decoded from pickles.
 
     Examples
     --------
@@ -80,7 +80,8 @@ def open_labels(path: str | os.PathLike[str]) -> zarr.Array[Any]:
 
 
 def chunk_keys(array: zarr.Array[Any], box: Sequence[slice | int]) -> Iterator[str]:
-    """Iterate over the keys of what is stored as one piece: shards where there are some, else chunks.
+    """Iterate over the keys of what is stored as one piece: shards where there are some, else
+    chunks.
 
     Parameters
     ----------
@@ -151,7 +152,9 @@ COMPRESSORS = ("blosc", "gzip", "zstd")
 
 
 def plain_decoder(array: zarr.Array[Any]) -> Callable[[bytes], np.ndarray] | None:
-    """Return how the bytes of a chunk become its voxels; ``None`` where that takes more than a compressor."""
+    """Return how the bytes of a chunk become its voxels; ``None`` where that takes more than a
+    compressor.
+    """
     from numcodecs import get_codec
     from zarr.codecs import BloscCodec, BytesCodec, GzipCodec, ZstdCodec
 
@@ -206,7 +209,8 @@ def load_npy(path: str | os.PathLike[str], mode: Literal["r", "r+"] | None = "r"
 def write_npy(file: IO[bytes], array: np.ndarray) -> None:
     """Write a ``.npy`` file, or raise.
 
-    `numpy.save` writes to a file of the system's own, and does not look whether its last block found room.
+    `numpy.save` writes to a file of the system's own, and does not look whether its last block
+    found room.
 
     Examples
     --------
@@ -221,7 +225,9 @@ def write_npy(file: IO[bytes], array: np.ndarray) -> None:
 
 
 def as_graph(tasks: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return a graph as dask runs it: what is written as a tuple of a function and keys becomes a task."""
+    """Return a graph as dask runs it: what is written as a tuple of a function and keys becomes a
+    task.
+    """
     from dask._task_spec import convert_legacy_graph
 
     graph: dict[Any, Any] = convert_legacy_graph(tasks)
@@ -230,7 +236,8 @@ def as_graph(tasks: Mapping[Any, Any]) -> dict[Any, Any]:
 
 @contextlib.contextmanager
 def callbacks_taken() -> Iterator[set[Any]]:
-    """Use the callbacks of the user for one graph and for none that fn computes meanwhile, as dask does.
+    """Use the callbacks of the user for one graph and for none that fn computes meanwhile, as dask
+    does.
 
     Threads that compute such a graph each would lose them, when they put back what they found.
     """
@@ -244,7 +251,9 @@ def callbacks_taken() -> Iterator[set[Any]]:
 
 
 def held_arrays(image: da.Array) -> Iterator[zarr.Array[Any]]:
-    """Yield the zarr arrays that a graph reads: what `from_array` was given lies in a layer of its own."""
+    """Yield the zarr arrays that a graph reads: what `from_array` was given lies in a layer of its
+    own.
+    """
     import zarr
     from dask.highlevelgraph import MaterializedLayer
 
@@ -256,8 +265,8 @@ def held_arrays(image: da.Array) -> Iterator[zarr.Array[Any]]:
 def with_own_keys(array: da.Array, seed: str) -> da.Array:
     """Optimize `array`, and rename every task of its graph.
 
-    `dask.graph_manipulation.clone` is made for this, but leaves the old key inside the task (dask issue
-    12455), after which fusing fails.
+    `dask.graph_manipulation.clone` is made for this, but leaves the old key inside the task (dask
+    issue 12455), after which fusing fails.
     """
     import dask.array as da
     from dask.array.utils import meta_from_array
@@ -282,7 +291,9 @@ def client_workers(client: Any) -> dict[str, Any]:
 
 
 def cancel_tasks(client: Any, prefix: str) -> None:
-    """Take back all tasks of a client whose keys begin so, also those that nobody holds a future of."""
+    """Take back all tasks of a client whose keys begin so, also those that nobody holds a future
+    of.
+    """
     from distributed import Future
 
     client.cancel([Future(key, client) for key in list(client.futures) if str(key).startswith(prefix)])
@@ -296,7 +307,9 @@ def vouch_for_workers(scheduler: Any, prefix: str) -> None:
 
 
 def time_to_live(scheduler: Any) -> float | None:
-    """Return the seconds after which a scheduler takes a silent worker for lost; ``None``: it never does."""
+    """Return the seconds after which a scheduler takes a silent worker for lost; ``None``: it never
+    does.
+    """
     seconds: float | None = scheduler.worker_ttl
     return seconds
 
@@ -339,7 +352,9 @@ def code_reducer() -> Callable[[types.CodeType], tuple[Callable[..., types.CodeT
 
 
 def jit_compiled_function(value: Any) -> tuple[Any, tuple[tuple[str, Any], ...]] | None:
-    """Return the function that Numba compiles, and its options; ``None`` where it is no such object."""
+    """Return the function that Numba compiles, and its options; ``None`` where it is no such
+    object.
+    """
     if not type(value).__module__.startswith("numba."):
         return None
     function = getattr(getattr(value, "_dispatcher", value), "py_func", None)

@@ -1,4 +1,6 @@
-"""The exception of blockbuster that a caller would want to catch, and its warnings, which all go one way."""
+"""The exception of blockbuster that a caller would want to catch, and its warnings, which all go
+one way.
+"""
 
 from __future__ import annotations
 
@@ -31,12 +33,13 @@ __all__ = [
 # A scheme has a bound, or a long text without blanks would be gone through for each of its letters.
 # A quote ends it, unless it is in the middle of a secret that should have been encoded.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(?:[^\s'\"<>`]|['\"](?=[\w%@/+=&-]))+")
-# Between the parts of a chain such as ``zip://a.zarr::https://host/b.zip``; an IPv6 address has colons, too.
+# Between the parts of a chain such as ``zip://a.zarr::https://host/b.zip``; an IPv6 address has
+# colons, too.
 CHAINED = re.compile(r"::(?=[A-Za-z][A-Za-z0-9+.-]*(?:://|::|$))")
 # Shorter ones occur by chance in words and numbers.
 MIN_SECRET = 4
-# All but line feed and tab: what moves the cursor, changes colours, or turns the direction of writing, and halves
-# of characters, which cannot be encoded.
+# All but line feed and tab: what moves the cursor, changes colours, or turns the direction of
+# writing, and halves of characters, which cannot be encoded.
 CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
@@ -56,7 +59,8 @@ def show_url(url: str) -> str:
 
 
 def hide_secrets(text: str, url: str = "") -> str:
-    """Drop what is secret in the URLs that a text names, and the secrets of one that is known wherever they are.
+    """Drop what is secret in the URLs that a text names, and the secrets of one that is known
+    wherever they are.
 
     Parameters
     ----------
@@ -89,13 +93,16 @@ def escape_controls(text: str) -> str:
 
 
 def _split(url: str) -> tuple[str, str, str, str]:
-    """Split a URL into scheme, user and password, place, and what follows a question mark or a hash."""
+    """Split a URL into scheme, user and password, place, and what follows a question mark or a
+    hash.
+    """
     scheme, mark, rest = url.partition("://")
     if not mark or "/" in scheme:
         return "", "", url, ""
     host = rest.partition("/")[0]
     user = ""
-    # A secret key may have a slash in it, after which there is no host yet; what follows a host is its port.
+    # A secret key may have a slash in it, after which there is no host yet; what follows a host is
+    # its port.
     if "@" in host or (":" in host and "@" in rest and not host.rpartition(":")[2].isdigit()):
         user = (host if "@" in host else rest).rpartition("@")[0]
         rest = rest[len(user) + 1 :]
@@ -104,7 +111,9 @@ def _split(url: str) -> tuple[str, str, str, str]:
 
 
 def _secrets(url: str) -> Iterator[str]:
-    """Yield the parts of a URL that are not shown, as they stand there, decoded, and as `repr` shows them."""
+    """Yield the parts of a URL that are not shown, as they stand there, decoded, and as `repr`
+    shows them.
+    """
     for part in CHAINED.split(url):
         _, user, _, query = _split(part)
         values = [value.partition("=")[2] for value in re.split("[&;#]", query)]
@@ -118,7 +127,9 @@ _categories: ContextVar[tuple[type[Warning], ...]] = ContextVar("muted", default
 
 
 class _MutedHere(type):
-    """Say of a category whether it is muted where this is asked, so that one filter serves all threads."""
+    """Say of a category whether it is muted where this is asked, so that one filter serves all
+    threads.
+    """
 
     def __subclasscheck__(cls, category: type) -> bool:
         return issubclass(category, _categories.get())
@@ -139,9 +150,9 @@ def muted(*categories: type[Warning]) -> Iterator[None]:
 
     Notes
     -----
-    `warnings.catch_warnings` replaces the filters of the whole process and puts back what it found: of two
-    threads that do so side by side, the second leaves the filters of the first for good. This leaves one filter,
-    which matches nothing elsewhere.
+    `warnings.catch_warnings` replaces the filters of the whole process and puts back what it found:
+    of two threads that do so side by side, the second leaves the filters of the first for good.
+    This leaves one filter, which matches nothing elsewhere.
 
     Examples
     --------
@@ -183,7 +194,9 @@ def format_slices(slices: tuple[slice, ...]) -> str:
 
 
 def error_text(error: BaseException) -> str:
-    """Return the message of an exception, which may be of the user's own making and fail at this too."""
+    """Return the message of an exception, which may be of the user's own making and fail at this
+    too.
+    """
     try:
         return hide_secrets(str(error))
     except Exception:
@@ -207,7 +220,8 @@ def _brief_traceback(error: BaseException, seen: tuple[BaseException, ...] = ())
 
 
 def ends_process(error: BaseException) -> bool:
-    """Return whether an exception is meant for the whole process, not for what was being done when it was raised.
+    """Return whether an exception is meant for the whole process, not for what was being done when
+    it was raised.
 
     Parameters
     ----------
@@ -217,9 +231,10 @@ def ends_process(error: BaseException) -> bool:
     Returns
     -------
     bool
-        KeyboardInterrupt, and what a handler of signals raises, if not a mere ``Exception``: that is how a script
-        asks to be ended by SIGTERM, while a function that limits its own time raises ``TimeoutError``.
-        ``sys.exit()`` in the function itself is its fault, and no reason to end.
+        KeyboardInterrupt, and what a handler of signals raises, if not a mere ``Exception``: that
+        is how a script asks to be ended by SIGTERM, while a function that limits its own time
+        raises ``TimeoutError``. ``sys.exit()`` in the function itself is its fault, and no reason
+        to end.
 
     Examples
     --------
@@ -288,7 +303,8 @@ class TileError(RuntimeError):
     ) -> TileError:
         """Wrap an exception that was raised while `doing` something for a tile.
 
-        Without `whole` the traceback leaves out the frames of those who only pass on what others do.
+        Without `whole` the traceback leaves out the frames of those who only pass on what others
+        do.
         """
         name, text = type(error).__name__, error_text(error)
         trace = hide_secrets("".join(traceback.format_exception(error) if whole else _brief_traceback(error)))
@@ -321,9 +337,9 @@ def warn_user(text: str) -> None:
 
     Notes
     -----
-    That line is the caller of the outermost frame of ours: other packages may lie between ours, and functions
-    of the user's that call us in turn. In a worker there is none, unless fn itself calls us, and the warning
-    names the line of ours that gives it, not one of dask's.
+    That line is the caller of the outermost frame of ours: other packages may lie between ours, and
+    functions of the user's that call us in turn. In a worker there is none, unless fn itself calls
+    us, and the warning names the line of ours that gives it, not one of dask's.
 
     Examples
     --------
@@ -363,7 +379,9 @@ def unsaid(pattern: str) -> Iterator[None]:
 
 
 def _line_to_name(giver: FrameType) -> FrameType:
-    """Find the outermost frame that called blockbuster, else take the one that gives the warning."""
+    """Find the outermost frame that called blockbuster, else take the one that gives the
+    warning.
+    """
     found = giver
     for frame, _ in traceback.walk_stack(giver):
         caller = frame.f_back

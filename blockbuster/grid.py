@@ -29,7 +29,8 @@ def relative_box(part: Sequence[slice], whole: Sequence[slice]) -> Box:
 
 
 def common_box(one: Sequence[slice], other: Sequence[slice]) -> Box:
-    """Return what two boxes have in common; along an axis where that is nothing, the stop is not after the start.
+    """Return what two boxes have in common; along an axis where that is nothing, the stop is not
+    after the start.
 
     Examples
     --------

@@ -65,17 +65,19 @@ def zarr_native_merge(
     show_progress : bool
         Show progress bars.
     connectivity : int, optional
-        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: those of the run for a
-        stage that `tile_process` kept, which has no others; else 1.
+        Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: those of
+        the run for a stage that `tile_process` kept, which has no others; else 1.
     sequential : bool
         Number the objects 1..N.
     overwrite : bool
         Replace an existing array, once the new one is complete.
     merge : str, optional
-        What is one object, as for `tile_process`; ``None``: as the run had it, and for labels of others "touch".
-        A stage that was made for "agree" can be merged in every way, any other as it was made or with "none".
+        What is one object, as for `tile_process`; ``None``: as the run had it, and for labels of
+        others "touch". A stage that was made for "agree" can be merged in every way, any other as
+        it was made or with "none".
     min_agreement : float, optional
-        The least agreement of two labels that become one with ``merge="agree"``; ``None``: that of the run.
+        The least agreement of two labels that become one with ``merge="agree"``; ``None``: that of
+        the run.
 
     Returns
     -------
@@ -89,8 +91,9 @@ def zarr_native_merge(
 
     Notes
     -----
-    A stage that was kept is merged without running fn again. Labels of others are read and staged once, then
-    merged like those of `tile_process`; memory depends on the chunks and the number of labels that touch a seam.
+    A stage that was kept is merged without running fn again. Labels of others are read and staged
+    once, then merged like those of `tile_process`; memory depends on the chunks and the number of
+    labels that touch a seam.
 
     Examples
     --------
@@ -156,16 +159,17 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
 
     Notes
     -----
-    Reads the array twice and writes it once, beside the old one, which is replaced when the new
-    one is complete: a crash leaves either. Memory grows with the number of labels. Metadata,
-    chunks and dtype are kept. So is the report of `tile_process`, with ``sequential_labels=True``: these are the
-    ids that such a run gives, and ``resume=True`` with that setting takes them for finished.
+    Reads the array twice and writes it once, beside the old one, which is replaced when the new one
+    is complete: a crash leaves either. Memory grows with the number of labels. Metadata, chunks and
+    dtype are kept. So is the report of `tile_process`, with ``sequential_labels=True``: these are
+    the ids that such a run gives, and ``resume=True`` with that setting takes them for finished.
 
     Examples
     --------
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
-    >>> labels = zarr.create_group(f"{folder}/x.zarr").create_array("labels", data=np.array([[0, 7], [9, 7]]))
+    >>> group = zarr.create_group(f"{folder}/x.zarr")
+    >>> labels = group.create_array("labels", data=np.array([[0, 7], [9, 7]]))
     >>> relabel_sequential_zarr(f"{folder}/x.zarr")
     2
     >>> zarr.open_array(f"{folder}/x.zarr/labels")[:].tolist()
@@ -174,7 +178,8 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     place = resolve_place(path, component)
     check_independent(place)
     if not os.path.lexists(place.path) and os.path.lexists(place.partial.path):
-        # An earlier call was killed when the old array was aside and the new one not yet in its place.
+        # An earlier call was killed when the old array was aside and the new one not yet in its
+        # place.
         with _locked(place):
             place.partial.clear()
     labels = _open_labels(place.store, component, "label array")
@@ -196,7 +201,9 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
 
 
 def _keep_report(place: OutputPlace, new_path: str, n_objects: int) -> None:
-    """Keep the report with labels that are now what the run gives with ``sequential_labels=True``."""
+    """Keep the report with labels that are now what the run gives with
+    ``sequential_labels=True``.
+    """
     try:
         report = RunReport.read(place.array_path)
     except (OSError, ValueError):

@@ -1,8 +1,10 @@
-"""Marks that tasks leave on disk while they run, so that a process that dies says what it was doing.
+"""Marks that tasks leave on disk while they run, so that a process that dies says what it was
+doing.
 
-A worker that is killed cannot report the tile that it had in hand, and a scheduler knows at most the task. So
-a task keeps a small file as long as it runs, with the step that it is at; only a process that dies leaves it
-behind. Who tries the task again finds the files of those who tried before.
+A worker that is killed cannot report the tile that it had in hand, and a scheduler knows at most
+the task. So a task keeps a small file as long as it runs, with the step that it is at; only a
+process that dies leaves it behind. Who tries the task again finds the files of those who tried
+before.
 """
 
 from __future__ import annotations
@@ -47,7 +49,9 @@ class DeadAttempt(NamedTuple):
 
 
 class _Turns:
-    """Tasks of one process run side by side, but one that died before runs alone: so it cannot blame others."""
+    """Tasks of one process run side by side, but one that died before runs alone: so it cannot
+    blame others.
+    """
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -79,14 +83,15 @@ class Attempt:
     Parameters
     ----------
     directory : str or None
-        The directory of the run; ``None`` leaves no mark, for tasks whose process drives the run itself.
+        The directory of the run; ``None`` leaves no mark, for tasks whose process drives the run
+        itself.
     task : str
         Name of the task: a word, a hyphen and a number.
 
     Notes
     -----
-    Costs a file that is made and removed, and a write of 12 bytes for each step: 30 and 1 microseconds on a
-    local disk.
+    Costs a file that is made and removed, and a write of 12 bytes for each step: 30 and 1
+    microseconds on a local disk.
 
     Examples
     --------
@@ -114,7 +119,8 @@ class Attempt:
         if os.path.lexists(self._path_of(self.directory, 0)):
             before = [attempt for attempt in dead_attempts(self.directory) if attempt.task == self.task]
         self._before = Counter(attempt.step for attempt in before if attempt.alone)
-        # A task that waits for its turn has no mark yet: it is not what the process dies of meanwhile.
+        # A task that waits for its turn has no mark yet: it is not what the process dies of
+        # meanwhile.
         self._stack.enter_context(_turns.turn(alone=bool(before)))
         # Where the folder was removed, the run has ended, and the task will see that.
         with contextlib.suppress(FileNotFoundError):
@@ -197,7 +203,9 @@ def _is_alive(process: str) -> bool:
 
 
 def _is_exiting(pid: str) -> bool:
-    """Return whether Linux is removing a process, whose connections are closed before it is a zombie."""
+    """Return whether Linux is removing a process, whose connections are closed before it is a
+    zombie.
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()

@@ -23,12 +23,14 @@ from blockbuster.execution.task_folder import TaskFolder, run_kept_task
 
 logger = logging.getLogger("blockbuster")
 
-# Enough that a worker finds its next task waiting, and few enough that workers that come later get theirs.
+# Enough that a worker finds its next task waiting, and few enough that workers that come later get
+# theirs.
 TASKS_PER_THREAD = 4
 MIN_TASKS = 8
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_BETWEEN_COUNTS = 5.0
-# After a worker that died, its nanny starts another, within seconds or, on a busy host or a slow disk, a minute.
+# After a worker that died, its nanny starts another, within seconds or, on a busy host or a slow
+# disk, a minute.
 SECONDS_WITHOUT_WORKERS = 120.0
 MAX_TIMES_SENT = 3
 LOOKS_PER_TTL = 4
@@ -95,8 +97,8 @@ class ClientRun:
                     n_room = max(0, self._window - len(self._under_way))
                     self._send(list(itertools.islice(waiting, n_room)))
             finally:
-                # By their keys: Ctrl-C may come between the sending of tasks and the note that they are under
-                # way. The connection may be what failed.
+                # By their keys: Ctrl-C may come between the sending of tasks and the note that they
+                # are under way. The connection may be what failed.
                 with contextlib.suppress(Exception):
                     cancel_tasks(self.client, self.prefix)
 
@@ -144,8 +146,9 @@ class ClientRun:
         error = future.exception()
         if not isinstance(error, KilledWorker):
             raise error
-        # It need not be the task's fault: all that waited at a worker that dies are counted as suspects. One
-        # that kills its worker finds the marks of those that tried before it, and says so.
+        # It need not be the task's fault: all that waited at a worker that dies are counted as
+        # suspects. One that kills its worker finds the marks of those that tried before it, and
+        # says so.
         logger.warning("workers died that had %s: %s", self.watch.describe(number), error)
         if self._times_sent[number] < MAX_TIMES_SENT:
             self._send([number])
@@ -178,9 +181,9 @@ class ClientRun:
 class Patience(SchedulerPlugin):
     """See workers that run tasks of a client as alive as long as their connection stands.
 
-    A worker whose fn holds the GIL sends no heartbeat, and after ``worker-ttl`` the scheduler restarts it: what
-    it computed is lost, again and again. Whether the process lives, the operating system knows better: the
-    connection of a dead process, or of a host that is gone, ends.
+    A worker whose fn holds the GIL sends no heartbeat, and after ``worker-ttl`` the scheduler
+    restarts it: what it computed is lost, again and again. Whether the process lives, the operating
+    system knows better: the connection of a dead process, or of a host that is gone, ends.
 
     Parameters
     ----------
@@ -198,7 +201,9 @@ class Patience(SchedulerPlugin):
         self._scheduler: Any = None
 
     async def start(self, scheduler: Any) -> None:
-        """Look at the workers several times in the period after which they would be taken for lost."""
+        """Look at the workers several times in the period after which they would be taken for
+        lost.
+        """
         self._scheduler = scheduler
         seconds = time_to_live(scheduler)
         if seconds:

@@ -1,7 +1,9 @@
-"""Pickles for other processes: functions with the lines of their source, errors of tiles as mere text.
+"""Pickles for other processes: functions with the lines of their source, errors of tiles as mere
+text.
 
-A traceback from another process shows the lines. An exception that a `TileError` was made from stays where it was
-raised: tblib, which comes with distributed, would pickle it too, and it may be one that cannot be.
+A traceback from another process shows the lines. An exception that a `TileError` was made from
+stays where it was raised: tblib, which comes with distributed, would pickle it too, and it may be
+one that cannot be.
 """
 
 from __future__ import annotations
@@ -20,19 +22,22 @@ from blockbuster.errors import TileError, error_text
 
 
 def dump(value: Any, file: Any) -> None:
-    """Write the pickle of a value, and with each function that cloudpickle takes apart the lines of its file.
+    """Write the pickle of a value, and with each function that cloudpickle takes apart the lines of
+    its file.
 
     Parameters
     ----------
     value : object
         What to pickle.
     file : object
-        Takes bytes by ``write``; `pickle.load` reads them in any process that can import blockbuster.
+        Takes bytes by ``write``; `pickle.load` reads them in any process that can import
+        blockbuster.
 
     Notes
     -----
-    cloudpickle 3.1.3 drops the name of a function's file, and other processes do not know the cells of a
-    notebook: a `TileError` from there would not show the line that failed. A file is written once.
+    cloudpickle 3.1.3 drops the name of a function's file, and other processes do not know the cells
+    of a notebook: a `TileError` from there would not show the line that failed. A file is written
+    once.
 
     Examples
     --------
@@ -60,15 +65,17 @@ def dumps(value: Any) -> bytes:
     Parameters
     ----------
     value : object
-        A task, its result, or an exception with its traceback. Of an exception that cannot be pickled the message
-        is sent: dask would send the error of pickling, which fails again with tblib, and ends the worker.
+        A task, its result, or an exception with its traceback. Of an exception that cannot be
+        pickled the message is sent: dask would send the error of pickling, which fails again with
+        tblib, and ends the worker.
 
     Examples
     --------
     >>> import threading
     >>> pickle.loads(dumps((ValueError("no model"), None)))[0]
     ValueError('no model')
-    >>> pickle.loads(dumps((ValueError("no model", threading.Lock()), None)))[0]  # doctest: +ELLIPSIS
+    >>> error = ValueError("no model", threading.Lock())
+    >>> pickle.loads(dumps((error, None)))[0]  # doctest: +ELLIPSIS
     RuntimeError("ValueError: ('no model', <unlocked _thread.lock object at ...>)")
     """
     file = io.BytesIO()

@@ -1,4 +1,6 @@
-"""Find out where dask would run tasks: its configured scheduler, or the workers of an active client."""
+"""Find out where dask would run tasks: its configured scheduler, or the workers of an active
+client.
+"""
 
 from __future__ import annotations
 
@@ -57,8 +59,8 @@ class Execution:
     pool : concurrent.futures.Executor or None
         The pool of workers that the phases of a run share: dask's configured one, or the run's own.
     task_bytes : int or None
-        Memory that a task on a client's worker can have: the least limit of a worker, shared by its threads.
-        ``None``: not known, or no limit.
+        Memory that a task on a client's worker can have: the least limit of a worker, shared by its
+        threads. ``None``: not known, or no limit.
     n_processes : int or None
         Processes that the tasks are spread over. ``None``: this one alone.
     worker_bytes : int or None
@@ -76,17 +78,21 @@ class Execution:
 
     @property
     def tells_at_once(self) -> bool:
-        """Whether the scheduler tells of each task as it ends, as all of dask's own do in this process."""
+        """Whether the scheduler tells of each task as it ends, as all of dask's own do in this
+        process.
+        """
         get = self.get.func if isinstance(self.get, functools.partial) else self.get
         return get in (get_async, get_sync, dask.threaded.get, dask.multiprocessing.get)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the scheduler is told, so that settings which another thread makes do not reach the run."""
+        """What the scheduler is told, so that settings which another thread makes do not reach the
+        run.
+        """
         if not self.tells_at_once:
             return {}
-        # By default dask sends six tasks at a time to other processes, and a task of ours is long; nor does it
-        # run a task again that failed.
+        # By default dask sends six tasks at a time to other processes, and a task of ours is long;
+        # nor does it run a task again that failed.
         options: dict[str, Any] = {"chunksize": 1, "rerun_exceptions_locally": False}
         if self.kind in ("threads", "processes"):
             options |= {"num_workers": self.n_workers} if self.pool is None else {"pool": self.pool}
@@ -125,7 +131,9 @@ def _start_worker() -> None:
 
 
 def _end_with_parent() -> None:
-    """End a worker process whose parent was killed: it would wait for tasks for ever, or write to a stage."""
+    """End a worker process whose parent was killed: it would wait for tasks for ever, or write to a
+    stage.
+    """
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -138,8 +146,8 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
     Parameters
     ----------
     one_at_a_time : bool
-        Without a client, run two tasks in this process, whose evaluations take turns: for a device that cannot
-        be shared, and that shall not wait while pixels are read.
+        Without a client, run two tasks in this process, whose evaluations take turns: for a device
+        that cannot be shared, and that shall not wait while pixels are read.
 
     Raises
     ------
@@ -171,7 +179,8 @@ def find_execution(*, one_at_a_time: bool = False) -> Execution:
 
 def _scheduler() -> Callable[..., Any] | None:
     """Return the scheduler that dask would use, if it is not that of the collection."""
-    # To look for a client dask imports distributed, which takes a second; who has a client has done so.
+    # To look for a client dask imports distributed, which takes a second; who has a client has done
+    # so.
     if "distributed" in sys.modules or any(dask.config.get(name, None) for name in ("scheduler", "get")):
         found: Callable[..., Any] | None = dask.base.get_scheduler()
         return found
@@ -182,7 +191,8 @@ def _scheduler() -> Callable[..., Any] | None:
 def with_workers(n_workers: int | None) -> Iterator[None]:
     """Have the runs that this thread begins use so many workers; ``None``: as dask is configured.
 
-    Unlike dask's configuration, which is the whole process's, this does not reach runs of other threads.
+    Unlike dask's configuration, which is the whole process's, this does not reach runs of other
+    threads.
 
     Examples
     --------
@@ -198,7 +208,8 @@ def with_workers(n_workers: int | None) -> Iterator[None]:
 
 
 def take_turns(wanted: bool) -> contextlib.AbstractContextManager[Any]:
-    """Return what only one thread of this process can be in, where that is wanted here or by the environment.
+    """Return what only one thread of this process can be in, where that is wanted here or by the
+    environment.
 
     Examples
     --------

@@ -24,8 +24,8 @@ MIN_WORKER_BYTES = 10**9
 LOOPBACK = "127.0.0.1"
 # Left to this process: the scheduler, the tables of the merge.
 DRIVER_SHARE = 0.1
-# dask has workers give every array back to the system at once, so that tasks wait for fresh pages. These are the
-# thresholds that malloc comes to by itself.
+# dask has workers give every array back to the system at once, so that tasks wait for fresh pages.
+# These are the thresholds that malloc comes to by itself.
 DASK_TRIM = "65536"
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(2**26), "MALLOC_MMAP_THRESHOLD_": str(2**25)}
 
@@ -52,26 +52,29 @@ def make_local_cluster(
     memory_limit: str | int | None = "auto",
     **kwargs: Any,
 ) -> tuple[Client, LocalCluster]:
-    """Start a dask cluster of worker processes on this machine, and a client that `tile_process` uses.
+    """Start a dask cluster of worker processes on this machine, and a client that `tile_process`
+    uses.
 
     Parameters
     ----------
     use_gpu : bool
-        One worker for each visible GPU, that sees this GPU alone. It has two threads, and `tile_process` calls fn
-        in one of them at a time: the other reads the next tile, so that the GPU need not wait.
+        One worker for each visible GPU, that sees this GPU alone. It has two threads, and
+        `tile_process` calls fn in one of them at a time: the other reads the next tile, so that the
+        GPU need not wait.
     n_workers : int, optional
-        Processes. ``None``: one for every `threads_per_worker` CPUs that this process may use, and no more than
-        have 1 GB of the free memory each; with `use_gpu`, one for each GPU.
+        Processes. ``None``: one for every `threads_per_worker` CPUs that this process may use, and
+        no more than have 1 GB of the free memory each; with `use_gpu`, one for each GPU.
     threads_per_worker : int
-        Tiles at once in one process. More than 1 serves an fn that lets go of the GIL. Leave it at 1 with
-        `use_gpu`, whose second thread comes by itself.
+        Tiles at once in one process. More than 1 serves an fn that lets go of the GIL. Leave it at
+        1 with `use_gpu`, whose second thread comes by itself.
     memory_limit : str, int or None
-        Bytes per worker, above which dask restarts it; a text such as ``"4 GiB"``; ``None`` or 0: no limit.
-        ``"auto"``: an equal share of 0.9 of the memory that this process can really have: what is free, within
-        the limits of its container and batch job.
+        Bytes per worker, above which dask restarts it; a text such as ``"4 GiB"``; ``None`` or 0:
+        no limit. ``"auto"``: an equal share of 0.9 of the memory that this process can really have:
+        what is free, within the limits of its container and batch job.
     **kwargs
-        For `distributed.LocalCluster`. Unless `host`, `interface` or `dashboard_address` say otherwise, the
-        scheduler, the workers and the dashboard listen on 127.0.0.1 alone, on free ports.
+        For `distributed.LocalCluster`. Unless `host`, `interface` or `dashboard_address` say
+        otherwise, the scheduler, the workers and the dashboard listen on 127.0.0.1 alone, on free
+        ports.
 
     Returns
     -------
@@ -90,8 +93,8 @@ def make_local_cluster(
 
     Notes
     -----
-    Takes one to three seconds. Use processes where fn holds the GIL (loops in Python, some libraries); threads,
-    which need no cluster, are as fast for an fn that does not.
+    Takes one to three seconds. Use processes where fn holds the GIL (loops in Python, some
+    libraries); threads, which need no cluster, are as fast for an fn that does not.
 
     Examples
     --------
@@ -158,7 +161,9 @@ def _refuse_in_starting_worker() -> None:
 
 @contextlib.contextmanager
 def _missing_guard_told() -> Iterator[None]:
-    """Raise what a worker found that imports the main script; dask only knows that it did not start."""
+    """Raise what a worker found that imports the main script; dask only knows that it did not
+    start.
+    """
     with tempfile.TemporaryDirectory() as folder:
         mark = Path(folder, "no-guard")
         os.environ[NO_GUARD_MARK] = str(mark)

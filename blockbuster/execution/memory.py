@@ -30,7 +30,8 @@ class CgroupFiles(NamedTuple):
     inactive_file: str
 
 
-# Above memory.high the kernel throttles a process to a crawl, which serves a user no better than max.
+# Above memory.high the kernel throttles a process to a crawl, which serves a user no better than
+# max.
 CGROUP_V2 = CgroupFiles(("memory.max", "memory.high"), "memory.current", "inactive_file")
 CGROUP_V1 = CgroupFiles(("memory.limit_in_bytes",), "memory.usage_in_bytes", "total_inactive_file")
 
@@ -96,8 +97,8 @@ def cgroup_free_bytes(root: Path) -> int | None:
     Parameters
     ----------
     root : Path
-        Folder that holds ``proc/self/cgroup`` and ``sys/fs/cgroup``. Where they are missing (macOS, Windows)
-        there is no limit to respect.
+        Folder that holds ``proc/self/cgroup`` and ``sys/fs/cgroup``. Where they are missing (macOS,
+        Windows) there is no limit to respect.
 
     Returns
     -------
@@ -219,8 +220,8 @@ def visible_gpus() -> list[str]:
     Returns
     -------
     list of str
-        Numbers or UUIDs, in CUDA's order: those of CUDA_VISIBLE_DEVICES where that is set, up to the first that
-        is not one; else all that nvidia-smi lists. Empty where there is neither.
+        Numbers or UUIDs, in CUDA's order: those of CUDA_VISIBLE_DEVICES where that is set, up to
+        the first that is not one; else all that nvidia-smi lists. Empty where there is neither.
 
     Notes
     -----

@@ -1,12 +1,13 @@
-"""Results of tasks as plain data: text, numbers, arrays and our own dataclasses, and nothing that can run.
+"""Results of tasks as plain data: text, numbers, arrays and our own dataclasses, and nothing that
+can run.
 
 ::
 
     [17,{"tuple":["a",true]},{"array":["<i8",[2,3]]}]      one line of JSON
     ................................................      the bytes of the arrays, one after another
 
-A pickle can call anything as it is read; of this nothing is looked up but dataclasses of ours that are loaded
-already, and their fields are set without a call.
+A pickle can call anything as it is read; of this nothing is looked up but dataclasses of ours that
+are loaded already, and their fields are set without a call.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ def encode(value: Any) -> bytes:
     Parameters
     ----------
     value : object
-        ``None``, a bool, number, text, slice, `TileError` or array of numbers, or a list, tuple, dict or
-        dataclass of ours that holds such. NumPy's numbers become Python's.
+        ``None``, a bool, number, text, slice, `TileError` or array of numbers, or a list, tuple,
+        dict or dataclass of ours that holds such. NumPy's numbers become Python's.
 
     Raises
     ------
@@ -139,7 +140,9 @@ class _Reader:
 
 
 def _make_dataclass(name: str, values: list[tuple[str, Any]]) -> Any:
-    """Make an object of a class of ours without calling it; a worker of another version has other fields."""
+    """Make an object of a class of ours without calling it; a worker of another version has other
+    fields.
+    """
     module, _, kind = name.partition(":")
     # Modules of others may make what they are asked for.
     found = getattr(sys.modules.get(module), kind) if module.startswith(f"{PACKAGE}.") else None

@@ -17,7 +17,8 @@ class RunStoppedError(Exception):
 
 
 class StopCheck:
-    """Look now and then whether the run has ended: it left a file that says so, or its folder is gone.
+    """Look now and then whether the run has ended: it left a file that says so, or its folder is
+    gone.
 
     Parameters
     ----------

@@ -1,11 +1,14 @@
-"""Tasks in a folder that all workers see: what they share goes in once, and each one's result comes out.
+"""Tasks in a folder that all workers see: what they share goes in once, and each one's result comes
+out.
 
-A task that is sent to a worker is a path, a digest and a number. Its result does not wait in the worker's memory,
-where it is lost with the worker or cannot be had while fn holds the GIL: it lies in the folder, and a task that a
-scheduler repeats finds it there, or an empty file where it was taken already.
+A task that is sent to a worker is a path, a digest and a number. Its result does not wait in the
+worker's memory, where it is lost with the worker or cannot be had while fn holds the GIL: it lies
+in the folder, and a task that a scheduler repeats finds it there, or an empty file where it was
+taken already.
 
-Whoever else can write to the folder cannot have code of theirs run. What the tasks share is a pickle, and a
-worker reads it only if it has the digest that came with the task; results are plain data.
+Whoever else can write to the folder cannot have code of theirs run. What the tasks share is a
+pickle, and a worker reads it only if it has the digest that came with the task; results are plain
+data.
 """
 
 from __future__ import annotations
@@ -118,7 +121,8 @@ class TaskFolder:
     def take(self, number: int) -> Any:
         """Take the result of a finished task, and leave an empty file in its place.
 
-        A scheduler that hears of a worker's death before it hears that the result was taken repeats the task.
+        A scheduler that hears of a worker's death before it hears that the result was taken repeats
+        the task.
 
         Raises
         ------
@@ -142,7 +146,9 @@ _loading = threading.Lock()
 
 
 class _Hashing:
-    """What is written to a file, and its digest: the file itself may have another by the time it is read."""
+    """What is written to a file, and its digest: the file itself may have another by the time it is
+    read.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file

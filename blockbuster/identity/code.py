@@ -34,7 +34,9 @@ class Import(NamedTuple):
 
 
 def instructions(code: types.CodeType) -> list[tuple[int, int]]:
-    """List operations and their arguments, less what describes a class (`dis` takes ten times as long)."""
+    """List operations and their arguments, less what describes a class (`dis` takes ten times as
+    long).
+    """
     found: list[tuple[int, int]] = []
     extended = 0
     for op, low in zip(code.co_code[::2], code.co_code[1::2], strict=True):
@@ -48,7 +50,9 @@ def instructions(code: types.CodeType) -> list[tuple[int, int]]:
 
 
 class References(NamedTuple):
-    """Globals that code and nested code load, all names in it, and its imports (level, module, items)."""
+    """Globals that code and nested code load, all names in it, and its imports (level, module,
+    items).
+    """
 
     globals: set[str]
     names: set[str]

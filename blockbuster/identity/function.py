@@ -1,4 +1,6 @@
-"""What a function is, as a few texts that are the same in every process that runs the same program."""
+"""What a function is, as a few texts that are the same in every process that runs the same
+program.
+"""
 
 from __future__ import annotations
 
@@ -24,13 +26,13 @@ class FunctionIdentity:
         ``"global helper"``, ``"file weights.npz"``, ``"version of scipy"``; and its value, or a
         digest of 16 hexadecimal digits. Ready for JSON.
     unreadable : tuple of str
-        The parts whose state could not be read, with their type: ``"closure net (torch.nn.Linear)"``.
-        Empty: the function is known completely.
+        The parts whose state could not be read, with their type: ``"closure net
+        (torch.nn.Linear)"``. Empty: the function is known completely.
     frame : str
-        A digest of all that the function does not change itself: of its code and of the values that it is made
-        of, but not of the contents of files, of lists, dictionaries, sets and arrays, or of variables and
-        attributes that the code assigns, and not of code and versions that are met only in the latter. Empty
-        where `fn_version` stands for it.
+        A digest of all that the function does not change itself: of its code and of the values that
+        it is made of, but not of the contents of files, of lists, dictionaries, sets and arrays, or
+        of variables and attributes that the code assigns, and not of code and versions that are met
+        only in the latter. Empty where `fn_version` stands for it.
     growth : Growth
         What may grow while the function runs.
 
@@ -54,38 +56,44 @@ def identify_function(
     Parameters
     ----------
     fn : callable
-        A function of Python or of an installed package, a partial, a bound method, an object that can be called.
+        A function of Python or of an installed package, a partial, a bound method, an object that
+        can be called.
     fn_version : str, optional
         Stands for `fn` in place of all that can be read of it. ``None``: `fn` is read.
     before : dict of str to int
-        What has grown, and the size that it had, as `Growth` names it: `fn` is read as if it still had it.
+        What has grown, and the size that it had, as `Growth` names it: `fn` is read as if it still
+        had it.
 
     Returns
     -------
     FunctionIdentity
-        The same in another process, with another hash seed, and for a `fn` that was pickled on the way.
+        The same in another process, with another hash seed, and for a `fn` that was pickled on the
+        way.
 
     Notes
     -----
     It never raises, and never calls `fn`. It reads
 
-    * code: instructions, constants, names, nested functions; not comments, docstrings, file or line numbers;
-    * defaults, closures, attributes, and the globals that the code refers to, by value; the order of a
-      dictionary counts, that of a set does not;
-    * functions and classes of the user's own by their code, and so on from there. A module of the user's own
-      counts with its source, with the modules that it imports, and with what the code takes from it;
+    * code: instructions, constants, names, nested functions; not comments, docstrings, file or line
+      numbers;
+    * defaults, closures, attributes, and the globals that the code refers to, by value; the order
+      of a dictionary counts, that of a set does not;
+    * functions and classes of the user's own by their code, and so on from there. A module of the
+      user's own counts with its source, with the modules that it imports, and with what the code
+      takes from it;
     * what an installed distribution holds by name and version; what Python itself holds by name;
-    * other objects by their class and by what they would be pickled as, and those of the user's own also by
-      what a pickle leaves out, by class where that cannot be read, unless their methods assign it;
-      locks and loggers have no state;
+    * other objects by their class and by what they would be pickled as, and those of the user's own
+      also by what a pickle leaves out, by class where that cannot be read, unless their methods
+      assign it; locks and loggers have no state;
     * files that are named by a text or a path, by content. Folders are not read.
 
-    What changes while `fn` runs, a list that it appends to or a file that it writes, changes its identity,
-    unless it has only grown and `before` says from where.
+    What changes while `fn` runs, a list that it appends to or a file that it writes, changes its
+    identity, unless it has only grown and `before` says from where.
 
-    It takes about 0.2 ms for a function with a few helpers, and once 1 to 50 ms per distribution for its version.
-    Arrays and files are hashed once with sha256 (about 1 GB/s), in blocks. A module of the user's own costs
-    about 20 µs per line. What is left after 100,000 objects is unreadable.
+    It takes about 0.2 ms for a function with a few helpers, and once 1 to 50 ms per distribution
+    for its version. Arrays and files are hashed once with sha256 (about 1 GB/s), in blocks. A
+    module of the user's own costs about 20 µs per line. What is left after 100,000 objects is
+    unreadable.
 
     Examples
     --------
@@ -115,7 +123,8 @@ def differing_parts(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]
 
     Examples
     --------
-    >>> differing_parts({"name": "f", "code": "1a"}, {"name": "f", "code": "2b", "global np": "numpy"})
+    >>> now = {"name": "f", "code": "2b", "global np": "numpy"}
+    >>> differing_parts({"name": "f", "code": "1a"}, now)
     ['code', 'global np']
     """
     return [name for name in {**old, **new} if old.get(name) != new.get(name)]

@@ -31,7 +31,9 @@ def _shorten(text: str) -> str:
 
 
 class _Described(NamedTuple):
-    """What a value is, with the number or the text of each value that it is made of in its place."""
+    """What a value is, with the number or the text of each value that it is made of in its
+    place.
+    """
 
     label: str
     links: Sequence[tuple[str, int | str]]
@@ -169,7 +171,9 @@ def _digest_all(described: Sequence[_Described]) -> dict[int, str]:
 
 
 def _digest_cycle(members: Mapping[int, _Described], digests: dict[int, str]) -> dict[int, str]:
-    """Digest values that reach each other: again and again, until no round tells more of them apart."""
+    """Digest values that reach each other: again and again, until no round tells more of them
+    apart.
+    """
     found, n_found = dict.fromkeys(members, ""), 0
     for _ in range(MAX_ROUNDS):
         if len(set(found.values())) == n_found:
@@ -187,7 +191,9 @@ def _digest_node(described: _Described, digests: Mapping[int, str]) -> str:
 
 
 def _components(targets: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """Yield groups of nodes that reach each other, each group after those that it reaches (Gabow's algorithm)."""
+    """Yield groups of nodes that reach each other, each group after those that it reaches (Gabow's
+    algorithm).
+    """
     numbers = {0: 0}
     done: set[int] = set()
     walk, unassigned, starts = [(0, iter(targets[0]))], [0], [0]

@@ -29,8 +29,9 @@ class Growth:
     Parameters
     ----------
     sizes : dict of str to int
-        The way to each, e.g. ``"closure log"``, ``"function > closure log"`` or ``"file k0.log"``, and its
-        length, or its size in bytes, when the function was read; -1 for a file that was not there.
+        The way to each, e.g. ``"closure log"``, ``"function > closure log"`` or ``"file k0.log"``,
+        and its length, or its size in bytes, when the function was read; -1 for a file that was not
+        there.
     looks : dict of str to callable
         Gives the size that it has now.
     grown : dict of str to int
@@ -72,7 +73,9 @@ class WatchedFiles:
         self.digests: dict[str, str] = {}
 
     def add(self, text: str) -> bool:
-        """Note the content of a file, if the text is the path of one; false if it cannot be read."""
+        """Note the content of a file, if the text is the path of one; false if it cannot be
+        read.
+        """
         name = f"file {text}"
         if name not in self.growth.looks and text not in self.digests and 0 < len(text) <= MAX_PATH:
             size = _file_size(text)

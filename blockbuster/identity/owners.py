@@ -1,7 +1,8 @@
 """Whose a folder is: stages are for one user alone, and one that somebody else made is not trusted.
 
-On a machine or a file system that people share, others may put files where a run will look for its own. Nothing
-of a stage is run that can be changed there; but what lies in it decides the labels, and where files are written.
+On a machine or a file system that people share, others may put files where a run will look for its
+own. Nothing of a stage is run that can be changed there; but what lies in it decides the labels,
+and where files are written.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ O_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 
 
 def private_mode() -> int:
-    """Return the mode of a stage's folders: for the user, or where the environment asks for it the group too.
+    """Return the mode of a stage's folders: for the user, or where the environment asks for it the
+    group too.
 
     Raises
     ------
@@ -26,7 +28,8 @@ def private_mode() -> int:
 
     Notes
     -----
-    The umask takes its part away, so that with 022 the group may read a shared stage, and with 002 go on with it.
+    The umask takes its part away, so that with 022 the group may read a shared stage, and with 002
+    go on with it.
 
     Examples
     --------
@@ -40,7 +43,8 @@ def private_mode() -> int:
 
 
 def refuse_foreign(path: str | os.PathLike[str]) -> None:
-    """Refuse a folder that another user made where a run keeps its own, unless the environment trusts it.
+    """Refuse a folder that another user made where a run keeps its own, unless the environment
+    trusts it.
 
     Raises
     ------
@@ -75,7 +79,9 @@ def is_foreign(path: str | os.PathLike[str]) -> bool:
 
 
 def _owner_of_new(path: str | os.PathLike[str]) -> int:
-    """Return the owner of what this process makes beside a path: some file systems have users of their own."""
+    """Return the owner of what this process makes beside a path: some file systems have users of
+    their own.
+    """
     try:
         with tempfile.TemporaryFile(dir=os.path.dirname(os.path.abspath(path))) as file:
             return os.fstat(file.fileno()).st_uid
@@ -93,7 +99,8 @@ def _user_name(uid: int) -> str:
 
 
 def refuse_links(path: str | os.PathLike[str]) -> None:
-    """Refuse a stage in which somebody put a symbolic link, through which a run would write elsewhere.
+    """Refuse a stage in which somebody put a symbolic link, through which a run would write
+    elsewhere.
 
     Raises
     ------
@@ -118,6 +125,8 @@ def refuse_links(path: str | os.PathLike[str]) -> None:
 
 
 def is_open_to_others(path: str | os.PathLike[str]) -> bool:
-    """Return whether other users may write to a folder, where the environment does not ask for it."""
+    """Return whether other users may write to a folder, where the environment does not ask for
+    it.
+    """
     mode = stat.S_IMODE(os.stat(path).st_mode)
     return hasattr(os, "geteuid") and bool(mode & 0o022 & ~private_mode())

@@ -37,7 +37,9 @@ def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
 
 @functools.cache
 def owner_of(module: str) -> tuple[str, str]:
-    """Return what a module is part of: ``"python"``, an installed package and its version, or nothing ("")."""
+    """Return what a module is part of: ``"python"``, an installed package and its version, or
+    nothing ("").
+    """
     top = module.partition(".")[0]
     if top == __name__.partition(".")[0]:
         return top, str(vars(sys.modules[top])["__version__"])

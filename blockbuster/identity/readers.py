@@ -74,7 +74,9 @@ def digest_parts(*parts: Any) -> str:
 
 
 class Content(NamedTuple):
-    """What a value is: a text of its own, and the named values it is made of, whose order may not count."""
+    """What a value is: a text of its own, and the named values it is made of, whose order may not
+    count.
+    """
 
     label: str
     edges: Sequence[tuple[str, Any]] = ()
@@ -355,10 +357,11 @@ def _read_reduced(value: Any, notes: Notes) -> Content:
 
 
 def _state(state: Any, instance: Mapping[str, Any], kind: type) -> Iterator[tuple[str, Any]]:
-    """Name the attributes in the state of an object, those in slots as well, and others that threads use.
+    """Name the attributes in the state of an object, those in slots as well, and others that
+    threads use.
 
-    What the class leaves out of its state counts, as far as it can be read, except what its methods assign
-    while they run: a network that the first call loads, e.g.
+    What the class leaves out of its state counts, as far as it can be read, except what its methods
+    assign while they run: a network that the first call loads, e.g.
     """
     parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
     is_plain = all(part is None or type(part) is dict for part in parts)
@@ -424,7 +427,9 @@ def _refer(value: Any, notes: Notes) -> str | None:
 
 
 def _claimed_place(value: Any) -> tuple[Any, Any]:
-    """Return the module and the name in it that a value claims; ``random.random`` is a hidden object's method."""
+    """Return the module and the name in it that a value claims; ``random.random`` is a hidden
+    object's method.
+    """
     holder = getattr(value, "__self__", None)
     if holder is None or isinstance(holder, type | types.ModuleType):
         return getattr(value, "__module__", None), getattr(value, "__qualname__", None)
@@ -432,7 +437,9 @@ def _claimed_place(value: Any) -> tuple[Any, Any]:
 
 
 def _read_code(code: types.CodeType, notes: Notes) -> Content:
-    """Read code; constants are numbered by their first use, so that a docstring is not among them."""
+    """Read code; constants are numbered by their first use, so that a docstring is not among
+    them.
+    """
     notes.add_python()
     ranks: dict[int, int] = {}
     steps = [

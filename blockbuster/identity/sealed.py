@@ -1,4 +1,6 @@
-"""JSON objects that files hold: whatever a file holds, it is such an object, or known to be damaged."""
+"""JSON objects that files hold: whatever a file holds, it is such an object, or known to be
+damaged.
+"""
 
 from __future__ import annotations
 

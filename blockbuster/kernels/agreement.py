@@ -75,8 +75,9 @@ class TilePair:
     Parameters
     ----------
     boxes : pair of tuple of slice
-        What each tile shows to the other, in voxels of the image: for both the intersection of the regions
-        that fn saw. Where the tiles have no halo across the seam, the outermost plane of each.
+        What each tile shows to the other, in voxels of the image: for both the intersection of the
+        regions that fn saw. Where the tiles have no halo across the seam, the outermost plane of
+        each.
     faces : pair of tuple of (start, stop)
         The voxels of each tile's core that lie at the seam, from the origin of its box.
     free : tuple of int
@@ -153,30 +154,34 @@ class TilePairs:
 
 
 def _end(core: slice, toward: int) -> slice:
-    """Cut a core down to the plane that faces a neighbour; all of it where the neighbour is beside it."""
+    """Cut a core down to the plane that faces a neighbour; all of it where the neighbour is beside
+    it.
+    """
     if not toward:
         return core
     return slice(core.stop - 1, core.stop) if toward > 0 else slice(core.start, core.start + 1)
 
 
 def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: Index) -> np.ndarray:
-    """Find the labels of two tiles that touch across their seam, and measure how far they agree, piece by piece.
+    """Find the labels of two tiles that touch across their seam, and measure how far they agree,
+    piece by piece.
 
     Parameters
     ----------
     pair : TilePair
         The tiles.
     a, b : TileStretches
-        Their labels, at least those that touch the seam between them, at least in the boxes of `pair`.
+        Their labels, at least those that touch the seam between them, at least in the boxes of
+        `pair`.
     strides : tuple of int
         Voxels from one place to the next along each axis of the label image.
 
     Returns
     -------
     (n, 5) ndarray of int64
-        For each two pieces that touch: the ids in the stretches of `a` and `b`, voxels in common, voxels in
-        either, and a voxel of `a` where they touch. A piece is a connected component of a label in what both
-        tiles see. Nothing is in common where nothing was seen by both.
+        For each two pieces that touch: the ids in the stretches of `a` and `b`, voxels in common,
+        voxels in either, and a voxel of `a` where they touch. A piece is a connected component of a
+        label in what both tiles see. Nothing is in common where nothing was seen by both.
 
     Notes
     -----
@@ -202,7 +207,9 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
 def _facing_rows(
     shape: Index, faces: tuple[Face, Face], free: Index, n_aside: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows that face each other across the seam, with the voxels a neighbour may be aside, and where."""
+    """Return rows that face each other across the seam, with the voxels a neighbour may be aside,
+    and where.
+    """
     last = len(shape) - 1
     pairs = [np.empty((0, 3), np.int64)]
     for shift in neighbour_shifts(last, [axis for axis in free if axis < last], n_aside):
@@ -223,7 +230,9 @@ def _shifted_rows(shape: Index, face: Face, shift: Sequence[int]) -> np.ndarray:
 
 @functools.lru_cache(maxsize=64)
 def rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the neighbours of each row that come before it, and by how many voxels a neighbour may be aside."""
+    """Return the neighbours of each row that come before it, and by how many voxels a neighbour may
+    be aside.
+    """
     lengths = shape[:-1]
     shifts = [
         s for s in neighbour_shifts(len(lengths), range(len(lengths)), connectivity) if s < (0,) * len(lengths)
@@ -240,7 +249,8 @@ def rows_before(shape: Index, connectivity: int) -> tuple[np.ndarray, np.ndarray
 
 @functools.lru_cache(maxsize=64)
 def row_positions(shape: Index, strides: tuple[int, ...]) -> np.ndarray:
-    """Return the position of each row of a box in an image with such strides, from that of the first.
+    """Return the position of each row of a box in an image with such strides, from that of the
+    first.
 
     Examples
     --------

@@ -1,12 +1,14 @@
 """Kernels over stretches: pieces of one label along the last axis, row by row.
 
-Stretches of a box are two arrays: ``rows``, where ``rows[r]`` to ``rows[r + 1]`` are the stretches of row ``r``,
-rows counted in C order; and ``stretches``, with columns start, stop and id, in voxels from the box's origin,
-sorted by start within a row. Two boxes are passed as two pairs ``(rows, stretches)``.
+Stretches of a box are two arrays: ``rows``, where ``rows[r]`` to ``rows[r + 1]`` are the stretches
+of row ``r``, rows counted in C order; and ``stretches``, with columns start, stop and id, in voxels
+from the box's origin, sorted by start within a row. Two boxes are passed as two pairs ``(rows,
+stretches)``.
 
-All arrays are allocated by the caller, but for the scratch of `compare_tiles`, which is one call for each pair
-of tiles: the parts of it called one by one from Python would take longer than what they do. Nothing here
-checks shapes. Where a number is compared by hand, it is that numba compiles `min` anew wherever it is called.
+All arrays are allocated by the caller, but for the scratch of `compare_tiles`, which is one call
+for each pair of tiles: the parts of it called one by one from Python would take longer than what
+they do. Nothing here checks shapes. Where a number is compared by hand, it is that numba compiles
+`min` anew wherever it is called.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ def keep_border(whole, lookup, places, window, sides, middle, is_kept, rows, str
     lookup : (m,) int32 array
         Id of each one in the core; 0 for those that are in the halo alone.
     places : (n_rows,) uint8 array
-        OUTSIDE the core, INSIDE it, or at a FACE of it that neighbours see; plus MIDDLE where the middle of the
-        row is seen by none.
+        OUTSIDE the core, INSIDE it, or at a FACE of it that neighbours see; plus MIDDLE where the
+        middle of the row is seen by none.
     window : (2,) int64 array
         Start and stop of the core along the last axis.
     sides : (2,) bool array
@@ -123,7 +125,8 @@ def clip_stretches(whole, taken, window, rows, stretches):
     rows : (n_rows + 1,) int64 array
         Takes where the stretches of each row begin.
     stretches : (n, 3) int32 array
-        Takes the stretches, counted from the smaller box's origin; at most as many as the larger box has.
+        Takes the stretches, counted from the smaller box's origin; at most as many as the larger
+        box has.
 
     Returns
     -------
@@ -148,7 +151,9 @@ def clip_stretches(whole, taken, window, rows, stretches):
 
 @kernel_part
 def stretches_within(whole, start, stop):
-    """Return where the stretches of each row begin and end that reach into a window, as (n_rows, 2) int64."""
+    """Return where the stretches of each row begin and end that reach into a window, as (n_rows, 2)
+    int64.
+    """
     rows, stretches = whole
     found = np.empty((len(rows) - 1, 2), np.int64)
     for row in range(len(found)):
@@ -172,24 +177,27 @@ def collect_contacts(a, b, row_pairs, windows, contacts):
     a, b : pairs of arrays
         The stretches of the two tiles, in boxes of one shape.
     row_pairs : (m, 3) int64 array
-        Rows of `a` and `b` that lie beside each other, and by how many voxels a neighbour may be aside (0 or 1).
+        Rows of `a` and `b` that lie beside each other, and by how many voxels a neighbour may be
+        aside (0 or 1).
     windows : (2, 2) int64 array
         Start and stop along the last axis, in `a` and in `b`, of what faces the seam; equally long.
     contacts : (n, 4) int64 array
-        Takes stretch of `a`, stretch of `b`, and a voxel of `a` where they touch as row and position, as far as
-        there is room.
+        Takes stretch of `a`, stretch of `b`, and a voxel of `a` where they touch as row and
+        position, as far as there is room.
 
     Returns
     -------
     int
-        How many contacts there are; more than ``len(contacts)`` when it must be called again with more room.
+        How many contacts there are; more than ``len(contacts)`` when it must be called again with
+        more room.
     """
     stretches_a = a[1]
     stretches_b = b[1]
     low = windows[0, 0]
     high = windows[0, 1]
     shift = windows[1, 0] - low
-    # Across the last axis a row has one voxel at the seam, and there are nine pairs of rows for each in 3-D.
+    # Across the last axis a row has one voxel at the seam, and there are nine pairs of rows for
+    # each in 3-D.
     within_a = stretches_within(a, low, high)
     within_b = stretches_within(b, low + shift, high + shift)
     n = 0
@@ -289,7 +297,8 @@ def note_pairs(contacts, roots, heads, pairs):
     heads : (len(stretches of a),) int64 array
         Takes the last pair of each piece of `a`, or -1.
     pairs : (n, 5) int64 array
-        Takes piece of `a`, piece of `b`, the pair before it of the same piece of `a` or -1, 0, and the contact.
+        Takes piece of `a`, piece of `b`, the pair before it of the same piece of `a` or -1, 0, and
+        the contact.
 
     Returns
     -------
@@ -358,7 +367,8 @@ def compare_tiles(a, b, facing, beside, positions, found):
     Parameters
     ----------
     a, b : tuples of arrays
-        The tiles: rows and stretches of each, the rows that both see, and the window of `clip_stretches`.
+        The tiles: rows and stretches of each, the rows that both see, and the window of
+        `clip_stretches`.
     facing : pair of arrays
         Rows that face each other, and windows, as `collect_contacts` takes them.
     beside : pair of arrays
@@ -366,13 +376,14 @@ def compare_tiles(a, b, facing, beside, positions, found):
     positions : (n_rows,) int64 array
         Position in the image, in C order, of the first voxel of each row that both see.
     found : (n, 5) int64 array
-        Takes id in `a`, id in `b`, voxels in common, voxels in either, and a voxel of `a` where they touch, for
-        each pair of pieces that touch, as far as there is room.
+        Takes id in `a`, id in `b`, voxels in common, voxels in either, and a voxel of `a` where
+        they touch, for each pair of pieces that touch, as far as there is room.
 
     Returns
     -------
     int
-        How many pairs of pieces there are; more than ``len(found)`` when it must be called again with more room.
+        How many pairs of pieces there are; more than ``len(found)`` when it must be called again
+        with more room.
     """
     rows_a, stretches_a, taken_a, window_a = a
     rows_b, stretches_b, taken_b, window_b = b

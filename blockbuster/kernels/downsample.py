@@ -23,14 +23,16 @@ def mode_of_blocks(labels, rows, columns, offsets, out):
     columns : (w,) ndarray of uint64
         First voxel of each block, relative to that of its row.
     offsets : (b,) ndarray of uint64
-        Voxels of a block, relative to the first; ``rows + columns + offsets`` must lie in `labels`, which is not
-        checked.
+        Voxels of a block, relative to the first; ``rows + columns + offsets`` must lie in `labels`,
+        which is not checked.
     out : (h, w) ndarray of int
-        Takes the labels. Labels win over background where the counts are equal, else the first wins.
+        Takes the labels. Labels win over background where the counts are equal, else the first
+        wins.
 
     Notes
     -----
-    About a nanosecond per voxel where most blocks have one label, and what the processor guesses wrong elsewhere.
+    About a nanosecond per voxel where most blocks have one label, and what the processor guesses
+    wrong elsewhere.
     """
     n = len(offsets)
     for i in range(len(rows)):
@@ -55,7 +57,8 @@ def mode_of_blocks(labels, rows, columns, offsets, out):
 
 @kernel
 def mode_of_pairs(pairs, rows, offsets, out):
-    """Write the most frequent label of each block of 4 or 8 voxels, which come in pairs side by side.
+    """Write the most frequent label of each block of 4 or 8 voxels, which come in pairs side by
+    side.
 
     Parameters
     ----------
@@ -64,15 +67,15 @@ def mode_of_pairs(pairs, rows, offsets, out):
     rows : (h,) ndarray of uint64
         First pair of each row of blocks.
     offsets : (2,) or (4,) ndarray of uint64
-        Pairs of a block, relative to the first; ``rows + offsets`` and the pairs after it, one for each block of
-        a row, must lie in `pairs`, which is not checked.
+        Pairs of a block, relative to the first; ``rows + offsets`` and the pairs after it, one for
+        each block of a row, must lie in `pairs`, which is not checked.
     out : (h, w) ndarray of int32
         Takes the labels, chosen as `mode_of_blocks` does.
 
     Notes
     -----
-    A third of a nanosecond per voxel of blocks of 4, two thirds of blocks of 8: there is nothing to guess, and
-    compilers do several blocks at once.
+    A third of a nanosecond per voxel of blocks of 4, two thirds of blocks of 8: there is nothing to
+    guess, and compilers do several blocks at once.
     """
     n = out.shape[1]
     for i in range(len(rows)):

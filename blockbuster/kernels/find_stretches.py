@@ -9,7 +9,8 @@ import numpy as np
 
 from blockbuster.kernels.jit import kernel, kernel_part
 
-# For the lower and the upper half of a label: their products fit 64 bits, also where numpy would warn of others.
+# For the lower and the upper half of a label: their products fit 64 bits, also where numpy would
+# warn of others.
 LOW_FACTOR, HIGH_FACTOR = np.uint64(0x9E3779B9), np.uint64(0x85EBCA6B)
 HALF = np.uint64(0xFFFFFFFF)
 
@@ -27,7 +28,8 @@ def find_place(table, label):
 
 @kernel
 def find_stretches(labels, row, table, count, changes, rows, stretches):
-    """Find the stretches of labels, numbered by first appearance in C order, as long as there is room.
+    """Find the stretches of labels, numbered by first appearance in C order, as long as there is
+    room.
 
     Parameters
     ----------
@@ -49,8 +51,9 @@ def find_stretches(labels, row, table, count, changes, rows, stretches):
     Returns
     -------
     row : int
-        The row in which it stopped: the number of rows; or an earlier one, which can be begun anew when there is
-        room for more stretches. When the table is half full, all must be begun anew with a larger one.
+        The row in which it stopped: the number of rows; or an earlier one, which can be begun anew
+        when there is room for more stretches. When the table is half full, all must be begun anew
+        with a larger one.
     count : int
         The last id given.
     """

@@ -29,7 +29,8 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def kernel_part(function: Callable[..., Any]) -> Any:
-    """Compile `function` for the kernels that call it, without the wrapper that a call from Python would take.
+    """Compile `function` for the kernels that call it, without the wrapper that a call from Python
+    would take.
 
     From Python it is called as it is.
     """
@@ -37,7 +38,8 @@ def kernel_part(function: Callable[..., Any]) -> Any:
 
 
 def in_native_order(array: np.ndarray) -> np.ndarray:
-    """Return an array in this machine's byte order, the only one that kernels know; a copy where it is another.
+    """Return an array in this machine's byte order, the only one that kernels know; a copy where it
+    is another.
 
     Examples
     --------

@@ -18,7 +18,8 @@ def keep_positions_apart(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
     Parameters
     ----------
     labels : ndarray of integers
-        Of any size and sparsity, none negative; 0 is background. One id may stand for objects of several planes.
+        Of any size and sparsity, none negative; 0 is background. One id may stand for objects of
+        several planes.
     axes : sequence of int
         The axes along which an id counts for each position by itself.
 
@@ -29,8 +30,8 @@ def keep_positions_apart(labels: np.ndarray, axes: Sequence[int]) -> np.ndarray:
 
     Notes
     -----
-    About two nanoseconds and five bytes per voxel where there is something to do. Ids that were dense stay so,
-    unless most of them occur at one of many positions only.
+    About two nanoseconds and five bytes per voxel where there is something to do. Ids that were
+    dense stay so, unless most of them occur at one of many positions only.
 
     Examples
     --------

@@ -41,7 +41,8 @@ class TileStretches:
 
     Examples
     --------
-    >>> tile = TileStretches((slice(0, 6),), np.array([0, 2]), np.array([[0, 2, 7], [3, 6, 9]], np.int32))
+    >>> stretches = np.array([[0, 2, 7], [3, 6, 9]], np.int32)
+    >>> tile = TileStretches((slice(0, 6),), np.array([0, 2]), stretches)
     >>> tile.clipped((slice(1, 4),)).stretches.tolist()
     [[0, 1, 7], [2, 3, 9]]
     """
@@ -56,7 +57,9 @@ class TileStretches:
         return tuple([part.stop - part.start for part in self.box])
 
     def seen(self, box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Return what kernels take of a box inside this one: rows and stretches, its own rows and window."""
+        """Return what kernels take of a box inside this one: rows and stretches, its own rows and
+        window.
+        """
         ends = [(cut.start - own.start, cut.stop - own.start) for cut, own in zip(box, self.box, strict=True)]
         return self.rows, self.stretches, *_rows_and_window(self.shape, tuple(ends))
 
@@ -88,7 +91,9 @@ class TileStretches:
 
 @functools.lru_cache(maxsize=256)
 def _rows_and_window(shape: Index, ends: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and window of a part of a box; most tiles of a grid show the same to each other."""
+    """Return rows and window of a part of a box; most tiles of a grid show the same to each
+    other.
+    """
     return row_numbers(shape, [slice(*pair) for pair in ends]), np.array(ends[-1])
 
 
@@ -139,8 +144,9 @@ class StretchFinder:
 
         Notes
         -----
-        One pass over the voxels, and at most a third more where there are many ids; a label is looked up once for
-        each stretch. Memory grows with the number of stretches and of distinct ids, never with the largest id.
+        One pass over the voxels, and at most a third more where there are many ids; a label is
+        looked up once for each stretch. Memory grows with the number of stretches and of distinct
+        ids, never with the largest id.
         """
         labels = as_unsigned(labels)
         rows = np.zeros(math.prod(labels.shape[:-1]) + 1, np.int64)
@@ -151,7 +157,9 @@ class StretchFinder:
         return TileStretches(box, rows, self._room[: rows[-1]].copy()), count
 
     def _search(self, labels: np.ndarray, table: np.ndarray, rows: np.ndarray) -> int | None:
-        """Fill in rows and stretches, and count the ids; None if there are too many for the table."""
+        """Fill in rows and stretches, and count the ids; None if there are too many for the
+        table.
+        """
         length = labels.shape[-1]
         changes = np.empty(max(1, length), np.int32)
         begin, count = 0, 0
@@ -185,14 +193,14 @@ def border_stretches(
     core : tuple of slice
         The tile without its halo, in voxels of the image.
     depths : sequence of (low, high)
-        Per axis how far from the border the neighbour on either side sees into the core; 0 where there is
-        no neighbour.
+        Per axis how far from the border the neighbour on either side sees into the core; 0 where
+        there is no neighbour.
 
     Returns
     -------
     TileStretches
-        With the ids of the core. Without labels that touch no border, and without stretches that are farther from
-        all borders than the depths.
+        With the ids of the core. Without labels that touch no border, and without stretches that
+        are farther from all borders than the depths.
     """
     inner = relative_box(core, whole.box)
     ends = tuple([(part.start, part.stop) for part in inner])
@@ -252,7 +260,9 @@ class StretchGroup:
 
     @classmethod
     def of(cls, tiles: Sequence[TileStretches], boxes: np.ndarray) -> StretchGroup:
-        """Put tiles, of which there is one at least, one after another; `boxes` is where they lie."""
+        """Put tiles, of which there is one at least, one after another; `boxes` is where they
+        lie.
+        """
         counts = np.diff(np.concatenate([tile.rows for tile in tiles]))
         ends = np.cumsum([len(tile.rows) for tile in tiles])[:-1]
         counts = np.delete(counts, ends - 1)
@@ -273,7 +283,9 @@ class StretchGroup:
             yield TileStretches(tuple([slice(*ends) for ends in box]), rows - rows[0], stretches)
 
     def columns(self) -> dict[str, np.ndarray]:
-        """Return numbers that repeat from row to row and compress well: stretches per row, gap, length, id."""
+        """Return numbers that repeat from row to row and compress well: stretches per row, gap,
+        length, id.
+        """
         start, stop, ids = self.stretches.T
         gaps = start.copy()
         gaps[1:] -= stop[:-1]
@@ -322,7 +334,9 @@ class StretchGroup:
         table: np.ndarray,
         out: np.ndarray,
     ) -> None:
-        """Fill in parts ``cut`` (m, ndim, 2), some of them empty, of ``tiles`` (m,) at ``places`` (m, ndim)."""
+        """Fill in parts ``cut`` (m, ndim, 2), some of them empty, of ``tiles`` (m,) at ``places``
+        (m, ndim).
+        """
         whole = self.boxes, self.first_rows, firsts, self.rows, self.stretches
         fill_boxes(*whole, tiles, cut, places, table, out.reshape(-1), np.array(out.strides) // out.itemsize)
 

@@ -37,7 +37,9 @@ class BorderCollector:
     def take(
         self, tile: Index, labels: np.ndarray, first: int, finder: StretchFinder
     ) -> tuple[TileStretches, int]:
-        """Find the stretches of a tile's core, and how many labels it has; `first` is added to ids later."""
+        """Find the stretches of a tile's core, and how many labels it has; `first` is added to ids
+        later.
+        """
         core = self.grid.core(tile)
         if any(self.grid.halo):
             labels = labels[relative_box(core, self.grid.grow(core))]
@@ -111,7 +113,9 @@ class PlaneCollector(BorderCollector):
 
     @cached_property
     def planes(self) -> dict[int, np.ndarray]:
-        """Across each axis, the low and the high plane of each layer of tiles, one after another."""
+        """Across each axis, the low and the high plane of each layer of tiles, one after
+        another.
+        """
         planes, core = {}, self.staged.bricks.core(self.brick)
         for axis in self.staged.merge_axes:
             shape = [part.stop - part.start for part in core]
@@ -300,7 +304,9 @@ BORDERS: dict[str, type[Borders]] = {"nothing": Borders, "planes": Planes, "stri
 
 
 def _axis_across(step: Index) -> int:
-    """Return the axis whose borders show to each other: its step is forward, so the first shows its high one."""
+    """Return the axis whose borders show to each other: its step is forward, so the first shows its
+    high one.
+    """
     return next(axis for axis, d in enumerate(step) if d)
 
 
@@ -325,7 +331,8 @@ def strip_box(grid: TileGrid, tile: Index, axis: int, side: int) -> Box:
     Returns
     -------
     tuple of slice
-        As thick as the halo on both sides of the seam; without halo, the tile's own outermost plane.
+        As thick as the halo on both sides of the seam; without halo, the tile's own outermost
+        plane.
 
     Examples
     --------

@@ -1,4 +1,6 @@
-"""Which border labels are one object: connected components of the labels that touch across a seam."""
+"""Which border labels are one object: connected components of the labels that touch across a
+seam.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,8 @@ def join_pairs(pairs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Notes
     -----
-    Time ``O(n log n)`` for the sorting. Memory grows with the number of pairs, not with the largest label.
+    Time ``O(n log n)`` for the sorting. Memory grows with the number of pairs, not with the largest
+    label.
 
     Examples
     --------

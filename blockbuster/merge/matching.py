@@ -16,7 +16,8 @@ from blockbuster.merge.table import BrickIds
 from blockbuster.merge.tally import SeamTally, TouchingPairs
 from blockbuster.rundir.staged import StagedLabels
 
-# For each worker, so that all end at about the same time; and bricks at most, so that it is seen how far it is.
+# For each worker, so that all end at about the same time; and bricks at most, so that it is seen
+# how far it is.
 TASKS_PER_WORKER = 16
 MAX_BRICKS = 64
 # Files whose beginnings a task keeps, since a brick is the neighbour of several.
@@ -76,7 +77,9 @@ class MatchResult:
 
 
 def match_bricks(job: MatchJob, number: int) -> MatchResult:
-    """Find the labels to join inside some bricks, and between each of them and the bricks behind it."""
+    """Find the labels to join inside some bricks, and between each of them and the bricks behind
+    it.
+    """
     staged, ids, bricks = job.staged, job.ids, job.staged.bricks
     first = number * job.n_bricks
     indices = [bricks.index(brick) for brick in range(first, min(first + job.n_bricks, bricks.n_bricks))]

@@ -110,7 +110,8 @@ def match_seams(
 
     Notes
     -----
-    Reads border planes, or halo strips, only. Memory grows with the number of labels that touch a seam.
+    Reads border planes, or halo strips, only. Memory grows with the number of labels that touch a
+    seam.
     """
     counts = np.array(arrays.load("counts"))
     ids = BrickIds.from_counts(staged.bricks, counts)
@@ -163,7 +164,8 @@ def write_final_labels(
     dtype : dtype
         Of the final labels.
     written : dict, optional
-        Boxes that an earlier run wrote, with their checksums; those that are still whole are left alone.
+        Boxes that an earlier run wrote, with their checksums; those that are still whole are left
+        alone.
     on_box : callable, optional
         Called with the number and the checksum of each box that was written.
     on_done : callable
@@ -191,7 +193,8 @@ def write_boxes(
     on_box: Callable[[int, str], Any] | None = None,
     on_done: Callable[[int], Any] = bool,
 ) -> None:
-    """Write every box of a target by one task, but for those that an earlier run wrote and that are still whole.
+    """Write every box of a target by one task, but for those that an earlier run wrote and that are
+    still whole.
 
     Parameters
     ----------

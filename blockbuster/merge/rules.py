@@ -1,7 +1,7 @@
 """Merge rules: how labels of two tiles become one object. One class each, and one table of them.
 
-A new rule is a class and a place in `RULES`. This module loads no kernels: the command line names the rules in a
-page of help.
+A new rule is a class and a place in `RULES`. This module loads no kernels: the command line names
+the rules in a page of help.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MergeRule:
-    """A rule; the fields of a subclass are its parameters, and are named like arguments of `tile_process`.
+    """A rule; the fields of a subclass are its parameters, and are named like arguments of
+    `tile_process`.
 
     Class attributes
     ----------------
@@ -65,11 +66,15 @@ class MergeRule:
         return 1
 
     def joins(self, found: TouchingPairs) -> np.ndarray:
-        """Return which of the pairs that touch are one object: those above the threshold, if there is one."""
+        """Return which of the pairs that touch are one object: those above the threshold, if there
+        is one.
+        """
         return found.agreeing(self.threshold)
 
     def missing_halo(self, axes: str) -> str:
-        """Say what comes of tiles that share no halo across some axes; empty where that is as good."""
+        """Say what comes of tiles that share no halo across some axes; empty where that is as
+        good.
+        """
         return ""
 
 
@@ -139,7 +144,8 @@ def rule_of(staged: StagedLabels) -> MergeRule:
 
 
 def choose_rule(staged: StagedLabels, name: str | None, given: Mapping[str, Any]) -> MergeRule:
-    """Choose the rule by which a stage is merged: another than its own, if the stage holds what that takes.
+    """Choose the rule by which a stage is merged: another than its own, if the stage holds what
+    that takes.
 
     Parameters
     ----------

@@ -51,7 +51,8 @@ def object_sizes(border: np.ndarray, roots: np.ndarray, ids: BrickIds) -> Object
 
 
 def describe_runaway(sizes: ObjectSizes, n_objects: int, cure: str) -> str:
-    """Describe an object that looks like many that were fused, and what to do; empty where none does.
+    """Describe an object that looks like many that were fused, and what to do; empty where none
+    does.
 
     Parameters
     ----------

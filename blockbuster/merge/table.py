@@ -129,7 +129,9 @@ class BrickIds:
         return int(self.counts[self.bricks.tiles(index)].sum())
 
     def firsts(self, index: tuple[int, ...], numbers: np.ndarray) -> np.ndarray:
-        """Count the labels of a brick before each of some of its tiles, given by their numbers in the grid."""
+        """Count the labels of a brick before each of some of its tiles, given by their numbers in
+        the grid.
+        """
         tiles = self.bricks.tiles(index)
         counts = self.counts[tiles]
         firsts: np.ndarray = (np.cumsum(counts) - counts.ravel()).reshape(counts.shape)

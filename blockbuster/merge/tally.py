@@ -1,4 +1,6 @@
-"""What the seams came to: pairs that touch, are joined and are refused, and which seams to look at."""
+"""What the seams came to: pairs that touch, are joined and are refused, and which seams to look
+at.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,8 @@ class TouchingPairs:
 
 @dataclass
 class SeamTally:
-    """Counts per kind of seam: one for each axis, and one for tiles that meet at an edge or a corner only.
+    """Counts per kind of seam: one for each axis, and one for tiles that meet at an edge or a
+    corner only.
 
     Parameters
     ----------
@@ -82,7 +85,9 @@ class SeamTally:
     def of(
         cls, found: TouchingPairs, is_joined: np.ndarray, ids: BrickIds, threshold: float | None = None
     ) -> SeamTally:
-        """Count what one task found; `threshold` is the agreement at which pairs are the most doubtful."""
+        """Count what one task found; `threshold` is the agreement at which pairs are the most
+        doubtful.
+        """
         grid = ids.bricks.grid
         tally = cls.empty(grid.ndim)
         if not len(found.pairs):
@@ -110,7 +115,9 @@ class SeamTally:
         self.worst = worst[:MAX_WORST]
 
     def named(self, names: Sequence[str]) -> tuple[list[AxisSeams], list[WorstSeam]]:
-        """Return the counts with the names of the axes; kinds of seams at which nothing touches are left out."""
+        """Return the counts with the names of the axes; kinds of seams at which nothing touches are
+        left out.
+        """
         kinds = [*names, CORNERS]
         measured = bool(self.histogram.any())
         axes = [

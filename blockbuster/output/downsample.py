@@ -1,4 +1,6 @@
-"""Coarser levels of a label image: which voxels a coarse one stands for, and the label that most of them have."""
+"""Coarser levels of a label image: which voxels a coarse one stands for, and the label that most of
+them have.
+"""
 
 from __future__ import annotations
 
@@ -47,14 +49,16 @@ class Coarsening:
 
     @property
     def is_even(self) -> bool:
-        """Whether the blocks lie side by side, so that any box of whole blocks can be coarsened by itself."""
+        """Whether the blocks lie side by side, so that any box of whole blocks can be coarsened by
+        itself.
+        """
         return all(map(self._is_even, range(len(self.fine))))
 
     def _is_even(self, axis: int) -> bool:
         """Return whether the level is a half (a third, ...) of the finer one, rounded up or down.
 
-        Some writers then state a scale such as 61 / 30. Taken at its word it would shift the last blocks by a
-        part of a coarse voxel, and no box could be coarsened without its neighbours.
+        Some writers then state a scale such as 61 / 30. Taken at its word it would shift the last
+        blocks by a part of a coarse voxel, and no box could be coarsened without its neighbours.
         """
         block = self.blocks[axis]
         return abs(self.fine[axis] - block * self.coarse[axis]) < block
@@ -68,7 +72,9 @@ class Coarsening:
         )
 
     def coarse_box(self, box: Box) -> Box:
-        """Return the coarse voxels whose blocks begin in a box of whole blocks; even levels only."""
+        """Return the coarse voxels whose blocks begin in a box of whole blocks; even levels
+        only.
+        """
         return tuple(
             slice(min(-(-part.start // block), n), min(-(-part.stop // block), n))
             for part, block, n in zip(box, self.blocks, self.coarse, strict=True)
@@ -94,7 +100,9 @@ class Coarsening:
         return vote(labels, starts, self.blocks)
 
     def _starts(self, axis: int, part: slice) -> np.ndarray:
-        """Return the first fine voxel of each block; uneven ones lie in the middle of the coarse voxel."""
+        """Return the first fine voxel of each block; uneven ones lie in the middle of the coarse
+        voxel.
+        """
         ratio, block = self.ratio[axis], self.blocks[axis]
         if self._is_even(axis):
             return np.arange(part.start, part.stop) * block
@@ -111,20 +119,21 @@ def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]
     labels : ndarray of int
         Labels; 0 is background.
     starts : sequence of ndarray of int
-        Per axis the first voxel of each block, 0 or more, in their order. Of a block that goes beyond the border
-        those voxels vote that there are.
+        Per axis the first voxel of each block, 0 or more, in their order. Of a block that goes
+        beyond the border those voxels vote that there are.
     blocks : sequence of int
         Per axis the length of a block, in voxels.
 
     Returns
     -------
     ndarray of int
-        One voxel per block. Where as many voxels are background as have a label, the label wins, so that what is
-        thin does not fade away; among labels the first in C order.
+        One voxel per block. Where as many voxels are background as have a label, the label wins, so
+        that what is thin does not fade away; among labels the first in C order.
 
     Notes
     -----
-    About a nanosecond per voxel where a block has one label; the square of a block's voxels where it has several.
+    About a nanosecond per voxel where a block has one label; the square of a block's voxels where
+    it has several.
 
     Examples
     --------
@@ -152,10 +161,11 @@ def vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int]
 
 
 def _blocks_by_length(starts: np.ndarray, block: int, n: int) -> Iterator[tuple[slice, int]]:
-    """Iterate over blocks that follow each other and have equally many of `n` voxels, or one, and say how many.
+    """Iterate over blocks that follow each other and have equally many of `n` voxels, or one, and
+    say how many.
 
-    A voxel that is alone is repeated, and votes as often as there is room: no other along the axis competes with
-    it, and halved levels stay in one piece.
+    A voxel that is alone is repeated, and votes as often as there is room: no other along the axis
+    competes with it, and halved levels stay in one piece.
     """
     lengths = np.minimum(block, n - starts)
     lengths[lengths == 1] = block
@@ -176,7 +186,9 @@ def _vote_in_strips(
 
 
 def _vote(labels: np.ndarray, starts: Sequence[np.ndarray], blocks: Sequence[int], out: np.ndarray) -> None:
-    """Vote in labels that are copied where they are cut out of others, or end in a voxel that is alone."""
+    """Vote in labels that are copied where they are cut out of others, or end in a voxel that is
+    alone.
+    """
     ends = [int(first[-1]) + block for first, block in zip(starts, blocks, strict=True)]
     short = [max(0, end - n) for end, n in zip(ends, labels.shape, strict=True)]
     if any(short):

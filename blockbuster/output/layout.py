@@ -1,4 +1,6 @@
-"""What an output consists of: the arrays of its levels, in chunks and shards that suit viewers and tasks."""
+"""What an output consists of: the arrays of its levels, in chunks and shards that suit viewers and
+tasks.
+"""
 
 from __future__ import annotations
 

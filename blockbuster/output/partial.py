@@ -18,7 +18,8 @@ from blockbuster.rundir.folder import (
 )
 
 MARK = "blockbuster-partial"
-# Labels that were put aside, and those of them that will not come back: they may be removed in part.
+# Labels that were put aside, and those of them that will not come back: they may be removed in
+# part.
 REPLACED, DISCARDED = "replaced", "discarded"
 # In the order of removal: what is removed in part is still recognised.
 OWN = ("store-*", f"{WRITING}*", MARK)

@@ -235,7 +235,8 @@ class LabelImagePlace(OutputPlace):
     References
     ----------
     J. Moore et al. (2021), OME-NGFF: a next-generation file format for expanding bioimaging
-    data-access strategies. Nature Methods 18: 1496-1498; specification 0.4 and 0.5, section "labels".
+    data-access strategies. Nature Methods 18: 1496-1498; specification 0.4 and 0.5, section
+    "labels".
     """
 
     noun, finest = "label image", "0"
@@ -342,8 +343,8 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     >>> import numpy as np
     >>> from blockbuster import tile_process
     >>> folder = tempfile.mkdtemp()
-    >>> _ = tile_process(np.ones((8, 8), int), lambda tile: tile, tile_shape=(4, 4), write_to=f"{folder}/x.zarr",
-    ...                  fn_version="1")
+    >>> image, fn = np.ones((8, 8), int), lambda tile: tile
+    >>> _ = tile_process(image, fn, tile_shape=(4, 4), write_to=f"{folder}/x.zarr", fn_version="1")
     >>> read_report(f"{folder}/x.zarr").n_objects
     1
     """

@@ -27,8 +27,8 @@ class AxisSeams:
     touching, joined : int
         Pairs of labels that touch, and those that were joined.
     histogram : list of int
-        Pairs per bin of agreement, 0 to 1 in `N_BINS` bins, the last one closed; empty where agreement was
-        not measured.
+        Pairs per bin of agreement, 0 to 1 in `N_BINS` bins, the last one closed; empty where
+        agreement was not measured.
     """
 
     name: str
@@ -63,7 +63,8 @@ class WorstSeam:
     at : list of int
         A voxel of the first tile at the seam.
     agreement : float or None
-        Of the pair there, which is the nearest to the threshold; ``None`` where it was not measured.
+        Of the pair there, which is the nearest to the threshold; ``None`` where it was not
+        measured.
     """
 
     tiles: list[list[int]]
@@ -102,10 +103,11 @@ class SeamReport:
     n_crossing : int
         Objects that cross a seam.
     labels_per_object, tiles_per_object : list of float
-        Median and largest number of labels that an object was joined from, and of their tiles, over the objects
-        that cross a seam; empty where there is none.
+        Median and largest number of labels that an object was joined from, and of their tiles, over
+        the objects that cross a seam; empty where there is none.
     worst : list of WorstSeam
-        The most doubtful seams first, or where agreement was not measured, those with the most pairs.
+        The most doubtful seams first, or where agreement was not measured, those with the most
+        pairs.
     runaway : str
         The warning about runaway merging; empty where there is none.
     matched : bool
@@ -113,15 +115,16 @@ class SeamReport:
 
     Examples
     --------
-    >>> seams = SeamReport("touch", axes=[AxisSeams("y", 9, 9), AxisSeams("x", 12, 12)], n_crossing=8,
-    ...                    labels_per_object=[2.0, 6.0], tiles_per_object=[2.0, 4.0])
-    >>> print(seams)
+    >>> axes = [AxisSeams("y", 9, 9), AxisSeams("x", 12, 12)]
+    >>> print(SeamReport("touch", axes=axes, n_crossing=8, labels_per_object=[2.0, 6.0],
+    ...                  tiles_per_object=[2.0, 4.0]))
     merge="touch"
     seam  touching  joined  refused  doubtful
     y            9       9        0         -
     x           12      12        0         -
     all         21      21        0         -
-    8 objects cross a seam; labels per object: median 2, largest 6; tiles per object: median 2, largest 4
+    8 objects cross a seam; labels per object: median 2, largest 6;
+    tiles per object: median 2, largest 4
     """
 
     merge: str = "touch"
@@ -176,7 +179,9 @@ class SeamReport:
         return "; ".join(parts)
 
     def table(self) -> list[list[str]]:
-        """Return a row of words per axis, under a row of headings; no rows where no labels touch."""
+        """Return a row of words per axis, under a row of headings; no rows where no labels
+        touch.
+        """
         axes = list(self.axes)
         if len(axes) > 1:
             axes.append(AxisSeams("all", self.touching, self.joined, self.histogram))
@@ -184,7 +189,9 @@ class SeamReport:
         return [["seam", *COUNTED], *rows] if rows else []
 
     def worst_table(self) -> list[list[str]]:
-        """Return a row of words per seam to look at, under a row of headings; no rows where there is none."""
+        """Return a row of words per seam to look at, under a row of headings; no rows where there
+        is none.
+        """
         rows = [
             [
                 " ".join(str(tuple(tile)) for tile in seam.tiles),
@@ -222,7 +229,9 @@ class SeamReport:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> SeamReport:
-        """Make one of what `dataclasses.asdict` gave; what a later version may have added is left out."""
+        """Make one of what `dataclasses.asdict` gave; what a later version may have added is left
+        out.
+        """
         report: SeamReport = _known(cls, found)
         report.axes = [_known(AxisSeams, axis) for axis in report.axes]
         report.worst = [_known(WorstSeam, seam) for seam in report.worst]

@@ -65,7 +65,8 @@ def worker_bytes(plan: RunPlan) -> int:
 
 
 def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
-    """Bound the resident memory of a process that runs so many tasks at once, and may drive the run.
+    """Bound the resident memory of a process that runs so many tasks at once, and may drive the
+    run.
 
     Tables that grow with the labels come on top: they count from about one object in 50 voxels on.
     Memory that is free again, but not given back to the system, counts as one task more.

@@ -28,7 +28,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def write_durably(path: str | os.PathLike[str], data: bytes, *, owner: str = "") -> None:
-    """Write a small file that after a power cut is as it was, or complete, and from the return on complete.
+    """Write a small file that after a power cut is as it was, or complete, and from the return on
+    complete.
 
     Parameters
     ----------
@@ -48,7 +49,8 @@ def write_durably(path: str | os.PathLike[str], data: bytes, *, owner: str = "")
 
 
 def sweep_unfinished(folder: str | os.PathLike[str], owner: str) -> None:
-    """Remove what processes left that were killed while they wrote into a folder durably, with this owner.
+    """Remove what processes left that were killed while they wrote into a folder durably, with this
+    owner.
 
     Nobody else may write there with this owner now.
     """
@@ -77,8 +79,8 @@ def replaced_file(
         Where it lies until then, on the same file system; unless given, beside `path`.
     """
     with full_disk_explained(path, n_bytes), contextlib.ExitStack() as failed:
-        # Not a file of `tempfile`, which nobody else could read. Closing it writes the rest, and finds the disk
-        # full once more.
+        # Not a file of `tempfile`, which nobody else could read. Closing it writes the rest, and
+        # finds the disk full once more.
         unique = f"{owner}-{uuid.uuid4().hex}" if owner else uuid.uuid4().hex
         new = os.path.join(folder or os.path.dirname(path), WRITING + unique)
         with open(new, "xb") as file:
@@ -101,8 +103,8 @@ def checksum_files(paths: Iterable[str | os.PathLike[str]]) -> str:
 
     Notes
     -----
-    Reads every file once, at about 4 GB/s from the system's cache. A CRC finds every damage within 32
-    bits in a row, and any other with a probability of 1 - 2**-32.
+    Reads every file once, at about 4 GB/s from the system's cache. A CRC finds every damage within
+    32 bits in a row, and any other with a probability of 1 - 2**-32.
     """
     try:
         return checksum_parts(Path(path).read_bytes() for path in paths)
@@ -119,7 +121,9 @@ def checksum_parts(parts: Iterable[bytes]) -> str:
 
 
 def flush_folder(folder: str | os.PathLike[str]) -> None:
-    """Have the system write every file below a folder to the disk, so that a power cut loses none."""
+    """Have the system write every file below a folder to the disk, so that a power cut loses
+    none.
+    """
     for parent, _, names in os.walk(folder):
         for name in names:
             flush_path(os.path.join(parent, name))
@@ -127,7 +131,9 @@ def flush_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def flush_path(path: str | os.PathLike[str]) -> None:
-    """Have the system write a file, or the names in a folder, to the disk, where this user may open it."""
+    """Have the system write a file, or the names in a folder, to the disk, where this user may open
+    it.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:
@@ -141,7 +147,9 @@ def flush_path(path: str | os.PathLike[str]) -> None:
 
 
 def make_folders(path: str | os.PathLike[str]) -> None:
-    """Make a folder and those above it that are missing, such that a power cut does not take them away."""
+    """Make a folder and those above it that are missing, such that a power cut does not take them
+    away.
+    """
     missing = [folder for folder in (Path(path), *Path(path).parents) if not folder.exists()]
     os.makedirs(path, exist_ok=True)
     for folder in missing:

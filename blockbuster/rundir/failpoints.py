@@ -20,8 +20,9 @@ def reach(point: str) -> None:
 
     Notes
     -----
-    ``BLOCKBUSTER_FAIL_POINT=NAME:N`` kills the process with SIGKILL when the point is passed for the
-    N-th time, counted from 1; ``list:FILE`` adds the names of all points that are passed to a file.
+    ``BLOCKBUSTER_FAIL_POINT=NAME:N`` kills the process with SIGKILL when the point is passed for
+    the N-th time, counted from 1; ``list:FILE`` adds the names of all points that are passed to a
+    file.
     """
     plan = os.environ.get(VARIABLE)
     if plan:

@@ -1,20 +1,23 @@
-"""The stage directory as a whole: made with a manifest for its user alone, recognised by it, and removed.
+"""The stage directory as a whole: made with a manifest for its user alone, recognised by it, and
+removed.
 
 ::
 
     <target>.<component>.blockbuster-stage/
-        manifest.json     that the folder is ours, and the fingerprint of the run
-        layout.json       grid, bricks and threshold, once fn was tried
-        journal.jsonl     one line for each finished task
-        part-ID/          what tasks write; a task that outlives a run which failed does not know the
+        manifest.json     that the folder is ours, and the fingerprint of the run layout.json
+        grid, bricks and threshold, once fn was tried journal.jsonl     one line for each finished
+        task part-ID/          what tasks write; a task that outlives a run which failed does not
+        know the
                           name of the next run's part
-            N.tiles       the brick with this number (`sections`): stretches of its tiles, ids 1..n in each, pairs
-                          that touch inside it, and border planes, or halo strips, for its neighbours
+            N.tiles       the brick with this number (`sections`): stretches of its tiles, ids 1..n
+            in each, pairs
+                          that touch inside it, and border planes, or halo strips, for its
+                          neighbours
         counts.npy, offsets.npy, border.npy, roots.npy, numbers.npy
                           labels per tile and the remap table
-        tasks-ID/         what tasks on other processes share, and their results until they are journalled
-        attempts/         which tile each process is at
-        stop              asks running tasks to end after their tile
+        tasks-ID/         what tasks on other processes share, and their results until they are
+        journalled attempts/         which tile each process is at stop              asks running
+        tasks to end after their tile
 """
 
 from __future__ import annotations
@@ -38,12 +41,13 @@ MARK = "blockbuster-stage"
 FORMAT = 6
 PRIVATE = 0o700
 TIMES_TO_REMOVE = 5
-# In the order of removal: a stage that is removed in part has no finished work, and is ours until it is empty.
+# In the order of removal: a stage that is removed in part has no finished work, and is ours until
+# it is empty.
 OWN = (JOURNAL, "*.npy", "tasks-*", "attempts", "stop", "part-*", "layout.json", f"{WRITING}*", MANIFEST)
 # What a folder may hold that a process was killed in as it marked it.
 UNFINISHED = re.compile(re.escape(WRITING) + "[0-9a-f]{32}")
-# Files of tasks, earlier versions' sidecars; metadata and chunks of zarr arrays, reports, and what a process was
-# writing when it was killed.
+# Files of tasks, earlier versions' sidecars; metadata and chunks of zarr arrays, reports, and what
+# a process was writing when it was killed.
 OWN_INSIDE = re.compile(
     r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.(tiles|npz)|blockbuster-report\.json|.*\.partial"
     r"|batch\.pickle|[0-9]+\.result.*|.*\.attempt|" + re.escape(WRITING) + ".*"
@@ -60,7 +64,8 @@ def create_stage(path: str | os.PathLike[str], manifest: dict[str, Any], mode: i
     manifest : dict
         What to keep in the manifest besides the mark; fit for JSON.
     mode : int
-        Who may do what in the directory, less what the umask takes away: nobody but the user, unless told else.
+        Who may do what in the directory, less what the umask takes away: nobody but the user,
+        unless told else.
 
     Examples
     --------
@@ -112,7 +117,8 @@ def check_free(path: str | os.PathLike[str]) -> None:
 
 
 def is_abandoned(path: str | os.PathLike[str]) -> bool:
-    """Return whether a folder, at a name that we give, is what a killed process left that made or removed it.
+    """Return whether a folder, at a name that we give, is what a killed process left that made or
+    removed it.
 
     Notes
     -----
@@ -157,7 +163,9 @@ def read_manifest(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def is_stage(path: str | os.PathLike[str]) -> bool:
-    """Return whether a directory is a stage that blockbuster made, be its manifest damaged or not."""
+    """Return whether a directory is a stage that blockbuster made, be its manifest damaged or
+    not.
+    """
     folder = Path(path)
     return not folder.is_symlink() and (read_object(folder / MANIFEST) or {}).get("kind") == MARK
 
@@ -180,8 +188,8 @@ def remove_stage(path: str | os.PathLike[str], keep: Iterable[str] = ()) -> None
     Raises
     ------
     ValueError
-        If the path is not a stage that blockbuster made, a symbolic link, a mount point, or holds the
-        working directory, the home folder, or a path of `keep`.
+        If the path is not a stage that blockbuster made, a symbolic link, a mount point, or holds
+        the working directory, the home folder, or a path of `keep`.
     """
     if not is_stage(path):
         raise ValueError(f"{os.fspath(path)} is not a stage of blockbuster and is left alone.")
@@ -203,8 +211,9 @@ def check_removable(path: str | os.PathLike[str], keep: Iterable[str] = ()) -> N
 def remove_entries(path: str | os.PathLike[str], own: Iterable[str]) -> None:
     """Delete the entries of a folder whose names match, in that order, and then the folder itself.
 
-    The last one is its mark, which goes when nothing else is left: a folder that a process was killed in, or
-    that holds what cannot be removed yet (files that NFS keeps while they are open), is ours, or empty.
+    The last one is its mark, which goes when nothing else is left: a folder that a process was
+    killed in, or that holds what cannot be removed yet (files that NFS keeps while they are open),
+    is ours, or empty.
     """
     *patterns, mark = own
     # A task that outlived its run may be writing just now.

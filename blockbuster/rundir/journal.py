@@ -4,8 +4,8 @@ A line is a CRC-32 in hex, a blank and a JSON object::
 
     1f0c9a3e {"task":3,"counts":[4,0,7,1],"crc":"5d1e9c20","fn":0.8}
 
-A line that was torn by a crash, or damaged later, fails its CRC and counts as never written: the work
-it stood for is done again.
+A line that was torn by a crash, or damaged later, fails its CRC and counts as never written: the
+work it stood for is done again.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ class Journal:
     Notes
     -----
     A record costs one system call, however many there are. It survives the death of the process at
-    once, and that of the machine from the next `flush` on; a record that was lost, or that outlived the
-    files it stands for, is noticed, since it holds their checksum.
+    once, and that of the machine from the next `flush` on; a record that was lost, or that outlived
+    the files it stands for, is noticed, since it holds their checksum.
 
     Examples
     --------

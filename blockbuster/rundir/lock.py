@@ -1,19 +1,20 @@
 """Lock files that keep two runs apart, on a file system that several machines may share.
 
 A lock is one JSON file that says which process holds it; its modification time is a heartbeat. It
-appears complete or not at all (written beside, then linked to its name), and a process that dies leaves
-it. The next process judges it:
+appears complete or not at all (written beside, then linked to its name), and a process that dies
+leaves it. The next process judges it:
 
 - same boot of the same host, same pid namespace: held while that process lives;
 - same host, last heartbeat before this host was booted: stale;
-- anything else: stale once the heartbeat is older than five minutes by the clock of the file system.
+- anything else: stale once the heartbeat is older than five minutes by the clock of the file
+  system.
 
-A stale file is removed only by the process that holds the claim to it: a second lock file beside it, named
-after a checksum of the stale one's content. However many processes judge the same file, one at a time
-looks at it again and removes it, and none can remove the lock that took its place. The claim of a process
-that died is stale in turn and removed in the same way. All of this rests on links that fail where something
-exists, which every file system of a cluster has, and not on ``flock``, which some lack and some keep to one
-host.
+A stale file is removed only by the process that holds the claim to it: a second lock file beside
+it, named after a checksum of the stale one's content. However many processes judge the same file,
+one at a time looks at it again and removes it, and none can remove the lock that took its place.
+The claim of a process that died is stale in turn and removed in the same way. All of this rests on
+links that fail where something exists, which every file system of a cluster has, and not on
+``flock``, which some lack and some keep to one host.
 """
 
 from __future__ import annotations
@@ -81,15 +82,16 @@ def hold_lock(path: str | os.PathLike[str], what: str, *, wait_seconds: float = 
 
     Notes
     -----
-    A dozen operations on small files, and a thread that renews the heartbeat every 30 s. A process that is
-    killed leaves the file; on the same host the next run takes it over at once, on another one five
-    minutes after the last heartbeat.
+    A dozen operations on small files, and a thread that renews the heartbeat every 30 s. A process
+    that is killed leaves the file; on the same host the next run takes it over at once, on another
+    one five minutes after the last heartbeat.
 
     Examples
     --------
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     with hold_lock(f"{folder}/x.zarr.labels.blockbuster-lock", "the output x.zarr/labels") as lock:
+    ...     path = f"{folder}/x.zarr.labels.blockbuster-lock"
+    ...     with hold_lock(path, "the output x.zarr/labels") as lock:
     ...         lock.check()
     ...     os.listdir(folder)
     []
@@ -123,7 +125,8 @@ class RunLock:
     Examples
     --------
     >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, hold_lock(f"{folder}/lock", "the output x") as lock:
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> with folder as path, hold_lock(f"{path}/lock", "the output x") as lock:
     ...     os.unlink(lock.path)
     ...     try:
     ...         lock.check()
@@ -176,7 +179,8 @@ class RunLock:
         with open(self.path, "r+b") as file:
             if file.read(READ_BYTES) != self.content:
                 return False
-            # A write takes the server's clock, where utime on some network file systems takes the client's.
+            # A write takes the server's clock, where utime on some network file systems takes the
+            # client's.
             file.seek(0)
             file.write(self.content[:1])
         return True
@@ -339,7 +343,9 @@ def _is_stale(lock: RunLock, found: _Found) -> bool:
 
 
 def _age(lock: RunLock, found: _Found) -> float:
-    """Seconds since the last heartbeat by the file system's clock, as the clocks of hosts differ."""
+    """Seconds since the last heartbeat by the file system's clock, as the clocks of hosts
+    differ.
+    """
     with _temporary(lock) as name:
         return max(0.0, (os.stat(name).st_mtime_ns - found.modified) / 1e9)
 
@@ -391,8 +397,8 @@ def _start_time(pid: int) -> int | float | None:
         if fields is None:
             return None if _exists(pid) else DEAD
         state, n_threads, start = fields[0], int(fields[17]), int(fields[19])
-        # Killed, but its parent has not asked for it yet. Threads may outlive the first one. Clock ticks from
-        # the boot to its start: no change of the clock moves them.
+        # Killed, but its parent has not asked for it yet. Threads may outlive the first one. Clock
+        # ticks from the boot to its start: no change of the clock moves them.
         return DEAD if state in (b"Z", b"X") and n_threads <= 1 else start
     import psutil
 
@@ -408,7 +414,8 @@ def _start_time(pid: int) -> int | float | None:
 def _process_status(pid: int) -> list[bytes] | None:
     """Fields 3 and up of ``/proc/PID/stat``, ``None`` where there is nothing to read."""
     try:
-        # A container may see the /proc of another pid namespace, and any host may hide other users' processes.
+        # A container may see the /proc of another pid namespace, and any host may hide other users'
+        # processes.
         if os.readlink("/proc/self") != str(os.getpid()):
             return None
         return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
@@ -472,7 +479,8 @@ def _sweep(lock: RunLock) -> None:
     deadline = time.monotonic() + SETTLE_SECONDS
     with contextlib.suppress(OSError):
         for other in filter(ours.fullmatch, os.listdir(folder)):
-            # Files of one process have the same content, and thus one claim, which another run may hold.
+            # Files of one process have the same content, and thus one claim, which another run may
+            # hold.
             path = os.path.join(folder, other)
             while (found := _look(path)) is not None and _is_stale(lock, found):
                 if _take_away(lock, path, found) or time.monotonic() >= deadline:
@@ -493,7 +501,8 @@ def _release(lock: RunLock, held: bool) -> None:
     if os.getpid() != lock.holder.pid:
         return
     try:
-        # A host that has just judged the heartbeat too old looks at it again before it takes the file.
+        # A host that has just judged the heartbeat too old looks at it again before it takes the
+        # file.
         with contextlib.suppress(OSError):
             lock.touch()
         # Ctrl-C can come between making the file and knowing it.

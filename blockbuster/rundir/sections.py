@@ -1,4 +1,6 @@
-"""The file of a task: named arrays, each compressed where that pays, with a checksum, and readable alone."""
+"""The file of a task: named arrays, each compressed where that pays, with a checksum, and readable
+alone.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,16 @@ from numcodecs import Zstd
 
 from blockbuster.kernels.stretches import StretchGroup
 
-# Magic and version; then the length and the CRC-32 of the header, eight bytes each, and the header: a JSON object
-# of name to offset behind the header, stored bytes, CRC-32 of those, dtype as stored, dtype, shape. An array that
-# fills its stored bytes is not compressed.
+# Magic and version; then the length and the CRC-32 of the header, eight bytes each, and the header:
+# a JSON object of name to offset behind the header, stored bytes, CRC-32 of those, dtype as stored,
+# dtype, shape. An array that fills its stored bytes is not compressed.
 MAGIC = b"BBTILES\x05"
 NUMBER_BYTES = 8
 BEGIN = len(MAGIC) + 2 * NUMBER_BYTES
 CODEC = Zstd(level=1)
-# Most files are smaller than a block of the disk, or nearly all of them is in a few large sections: what is short
-# costs more to compress than it takes. And every call makes other threads wait: so much is read in one.
+# Most files are smaller than a block of the disk, or nearly all of them is in a few large sections:
+# what is short costs more to compress than it takes. And every call makes other threads wait: so
+# much is read in one.
 MAX_PLAIN_BYTES = 1024
 HEAD_BYTES = 2**16
 
@@ -58,7 +61,9 @@ class SectionWriter:
         self._length += len(data)
 
     def add_group(self, name: str, numbers: np.ndarray, group: StretchGroup) -> None:
-        """Take stretches of tiles, and the numbers of the tiles, as sections whose names begin with `name`."""
+        """Take stretches of tiles, and the numbers of the tiles, as sections whose names begin with
+        `name`.
+        """
         self.add(f"{name}-tiles", numbers)
         for column, array in group.columns().items():
             self.add(f"{name}-{column}", array)

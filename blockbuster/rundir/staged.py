@@ -171,7 +171,9 @@ class BrickFile:
             return self._file.read(section)
 
     def read_group(self, name: str, boxes: Boxes) -> tuple[np.ndarray, StretchGroup]:
-        """Read stretches and the numbers of their tiles; `boxes` gives where tiles lie, as a group has it."""
+        """Read stretches and the numbers of their tiles; `boxes` gives where tiles lie, as a group
+        has it.
+        """
         numbers = self.read(f"{name}-tiles")
         return numbers, self._read_stretches(name, boxes(numbers))
 

@@ -62,7 +62,8 @@ class Geometry:
 
     Examples
     --------
-    >>> axes = ({"name": "c", "type": "channel"}, {"name": "x", "type": "space", "unit": "micrometer"})
+    >>> space = {"name": "x", "type": "space", "unit": "micrometer"}
+    >>> axes = ({"name": "c", "type": "channel"}, space)
     >>> level = LevelGeometry((3, 100), ({"type": "scale", "scale": [1.0, 0.5]},))
     >>> Geometry("0.4", axes, (level,)).without_channel().levels[0].scale
     (0.5,)

@@ -123,7 +123,8 @@ def axis_letters(axes: list[Any]) -> str:
 
     Examples
     --------
-    >>> axis_letters([{"name": "c", "type": "channel"}, {"name": "Y", "type": "space"}, {"name": "X"}])
+    >>> space = [{"name": "Y", "type": "space"}, {"name": "X"}]
+    >>> axis_letters([{"name": "c", "type": "channel"}, *space])
     'cyx'
     >>> axis_letters(["plane", "row", "column"])
     'zyx'

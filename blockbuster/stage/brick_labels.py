@@ -1,4 +1,6 @@
-"""A brick on its way to the stage: stretches of its tiles, what touches inside, and what its neighbours need."""
+"""A brick on its way to the stage: stretches of its tiles, what touches inside, and what its
+neighbours need.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +14,8 @@ from blockbuster.merge.rules import rule_of
 from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import StagedLabels
 
-# So many voxels are written together, and read together: in noise, a stretch of 12 bytes for each. So many tiles
-# at most: each costs a kilobyte until then.
+# So many voxels are written together, and read together: in noise, a stretch of 12 bytes for each.
+# So many tiles at most: each costs a kilobyte until then.
 GROUP_VOXELS, GROUP_TILES = 2**21, 2**12
 
 

@@ -1,4 +1,6 @@
-"""Name the tile that worker processes died of: the driver from outside, and the next attempt from within."""
+"""Name the tile that worker processes died of: the driver from outside, and the next attempt from
+within.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,9 @@ class TileAttempt(Attempt):
             raise _error(IN_FN, n_deaths, tile, grid)
 
     def check_outside_fn(self, bricks: BrickGrid, index: Index) -> None:
-        """Raise if one process after the other died while the tiles of a brick were read or written."""
+        """Raise if one process after the other died while the tiles of a brick were read or
+        written.
+        """
         n_deaths = self.deaths_at(OUTSIDE)
         if n_deaths >= MAX_DEATHS:
             tile = next(iter(bricks.tile_indices(index)))
@@ -77,7 +81,9 @@ class StageWatch(TaskWatch):
         return f"the {self.bricks.n_tiles(index)} tiles in {format_slices(self.bricks.core(index))}"
 
     def blame(self) -> BaseException | None:
-        """Return the tile that most of the dead processes were at, or all tiles where it may be any of them."""
+        """Return the tile that most of the dead processes were at, or all tiles where it may be any
+        of them.
+        """
         deaths = Counter((dead.task, dead.step) for dead in dead_attempts(self.directory))
         if not deaths:
             return None

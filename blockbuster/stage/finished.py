@@ -17,7 +17,8 @@ from blockbuster.source import Source, pixel_digest
 from blockbuster.stage.task import BrickResult, StageJob
 
 Record = dict[str, Any]
-# Start and stop of a region along each axis, and the digest of its pixels: [[[0, 4], [8, 9]], "5d1e9c20"].
+# Start and stop of a region along each axis, and the digest of its pixels: [[[0, 4], [8, 9]],
+# "5d1e9c20"].
 Sample = list[Any]
 
 
@@ -44,12 +45,14 @@ def task_record(result: BrickResult) -> Record:
 
 
 def read_task_records(directory: str) -> dict[int, Record]:
-    """Read the last record of each task from the journal, ``counts`` as an array of int64, ``maxima`` as a tuple.
+    """Read the last record of each task from the journal, ``counts`` as an array of int64,
+    ``maxima`` as a tuple.
 
     Notes
     -----
-    Lists of numbers would take three times the memory, and the garbage collector's time with it: with 100,000
-    tasks a fifth of all. What fn was seen to append to, which each record repeats, is left out.
+    Lists of numbers would take three times the memory, and the garbage collector's time with it:
+    with 100,000 tasks a fifth of all. What fn was seen to append to, which each record repeats, is
+    left out.
     """
     records = {}
     for record in read_journal(directory):
@@ -61,7 +64,9 @@ def read_task_records(directory: str) -> dict[int, Record]:
 
 
 def verify_brick(job: tuple[StagedLabels, dict[int, str]], number: int) -> tuple[int, bool]:
-    """Return whether the file of a brick that has labels is there and has the checksum of the journal."""
+    """Return whether the file of a brick that has labels is there and has the checksum of the
+    journal.
+    """
     staged, expected = job
     crc = expected[number]
     return number, not crc or staged.checksum(staged.bricks.index(number)) == crc
@@ -82,8 +87,8 @@ def find_finished_tasks(job: StageJob, execution: Execution, on_tiles: Callable[
     Returns
     -------
     dict
-        Number of a task to its record. Left out are tasks whose files are missing or damaged, and, where
-        failed tiles end a run, tasks with failed tiles.
+        Number of a task to its record. Left out are tasks whose files are missing or damaged, and,
+        where failed tiles end a run, tasks with failed tiles.
 
     Notes
     -----
@@ -106,7 +111,8 @@ def find_finished_tasks(job: StageJob, execution: Execution, on_tiles: Callable[
 
 
 def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
-    """Return samples of finished tasks of a stage that could read pixels, or else of the tiles that were probed.
+    """Return samples of finished tasks of a stage that could read pixels, or else of the tiles that
+    were probed.
 
     Parameters
     ----------
@@ -118,8 +124,8 @@ def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
     Returns
     -------
     list of Sample
-        Of the first and the last finished brick, and of the two with most labels: the corners of a mosaic are
-        often padding, which is the same in every image.
+        Of the first and the last finished brick, and of the two with most labels: the corners of a
+        mosaic are often padding, which is the same in every image.
     """
     records = {number: record for number, record in read_task_records(directory).items() if record.get("pixels")}
     if records:
@@ -142,7 +148,8 @@ def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
 
 
 def find_changed_pixels(source: Source, samples: Sequence[Sample]) -> str:
-    """Read what an earlier run sampled again, and say where the image is another one; empty where it is not.
+    """Read what an earlier run sampled again, and say where the image is another one; empty where
+    it is not.
 
     Parameters
     ----------

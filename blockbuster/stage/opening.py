@@ -18,7 +18,8 @@ Path = str | os.PathLike[str]
 
 
 def open_stage(path: Path) -> da.Array:
-    """Return the labels of a stage that `tile_process` kept as a lazy array, tile by tile as fn returned them.
+    """Return the labels of a stage that `tile_process` kept as a lazy array, tile by tile as fn
+    returned them.
 
     Parameters
     ----------
@@ -28,8 +29,8 @@ def open_stage(path: Path) -> da.Array:
     Returns
     -------
     dask.array.Array of int32
-        Of the shape of the label image, one chunk per tile. Ids count from 1 in each tile, in the order in which
-        they appear, and are not joined; 0 is background.
+        Of the shape of the label image, one chunk per tile. Ids count from 1 in each tile, in the
+        order in which they appear, and are not joined; 0 is background.
 
     Raises
     ------
@@ -46,7 +47,8 @@ def open_stage(path: Path) -> da.Array:
     >>> import blockbuster
     >>> image = np.array([[0, 1, 1, 1], [1, 0, 0, 1]], "uint8")
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     _ = blockbuster.tile_process(image, np.copy, tile_shape=(2, 2), stage_dir=folder, keep_stage=True)
+    ...     options = {"tile_shape": (2, 2), "stage_dir": folder, "keep_stage": True}
+    ...     _ = blockbuster.tile_process(image, np.copy, **options)
     ...     (stage,) = os.listdir(folder)
     ...     labels = open_stage(f"{folder}/{stage}").compute()
     >>> labels.tolist()
@@ -75,7 +77,8 @@ def _read_tile(*, staged: StagedLabels, counts: np.ndarray, block_info: Any = No
 
 
 def open_kept(path: Path) -> tuple[StagedLabels, np.ndarray]:
-    """Open the stage of a run that finished, and give how many labels its tiles have, in the shape of their grid.
+    """Open the stage of a run that finished, and give how many labels its tiles have, in the shape
+    of their grid.
 
     Raises
     ------
