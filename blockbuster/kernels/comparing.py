@@ -23,7 +23,7 @@ OUTSIDE, INSIDE, FACE, MIDDLE = 0, 1, 2, 4
 
 @kernel
 def number_stretches(stretches, lookup):
-    """Number ids anew, by first appearance.
+    """Renumber ids by first appearance.
 
     Parameters
     ----------

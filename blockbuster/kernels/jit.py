@@ -17,7 +17,7 @@ def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` without the GIL; without a cache where no folder is writable.
 
     Numba raises at decoration when neither the package's folder nor the user's cache folder
-    can be written to; such a kernel is compiled anew in every process.
+    can be written to; such a kernel is compiled again in every process.
     """
     # Nothing calls it from C.
     options: dict[str, Any] = {"nogil": True, "no_cfunc_wrapper": True}

@@ -66,7 +66,7 @@ class MatchResult:
     pairs : (n, 2) ndarray of int64
         Pairs of provisional ids to join.
     tally : SeamTally
-        What the seams of its bricks came to.
+        Summary of the seams of its bricks.
     n_tiles : int
         How many tiles these have.
     """

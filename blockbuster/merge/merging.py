@@ -37,7 +37,7 @@ class BoxesJob(Protocol):
 
 @dataclass(frozen=True)
 class SeamMatch:
-    """What the seams came to.
+    """Summary of the seams.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def match_seams(
     Returns
     -------
     SeamMatch
-        The table, and what the seams came to.
+        The table, and a summary of the seams.
 
     Notes
     -----

@@ -1,4 +1,4 @@
-"""What the seams came to: pairs that touch, are joined and are refused, and which seams to look
+"""Summary of the seams: pairs that touch, are joined and are refused, and which seams to look
 at.
 """
 

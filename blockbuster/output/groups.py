@@ -113,7 +113,7 @@ class EnclosingGroups:
                 ) from error
 
     def update(self) -> None:
-        """List the labels, and write consolidated metadata anew; the caller holds the lock."""
+        """List the labels, and rewrite consolidated metadata; the caller holds the lock."""
         for folder in self.folders:
             sweep_unfinished(folder, self._owner(folder))
         for file, document in self.listing().items():

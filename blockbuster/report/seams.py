@@ -1,4 +1,4 @@
-"""What the seams of a run came to."""
+"""Summary of the seams of a run."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class WorstSeam:
 
 @dataclass
 class SeamReport:
-    """What all seams came to.
+    """Summary of all seams.
 
     Parameters
     ----------

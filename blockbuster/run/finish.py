@@ -81,7 +81,7 @@ class FinishedStage:
     execution : Execution
         Where to run.
     report : RunReport
-        Takes what the merge came to.
+        Takes the results of the merge.
     progress : bool
         Show progress bars.
     journal : Journal or None

@@ -62,7 +62,7 @@ class Faults:
 class RunOptions:
     """The keyword arguments of `tile_process`.
 
-    Those of type ``Any`` stay as they were given: the plan holds what they come to with the image.
+    Those of type ``Any`` stay as they were given: the plan holds what they mean for the image.
     """
 
     tile_shape: Any = None

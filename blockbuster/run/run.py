@@ -94,7 +94,7 @@ class Run:
     execution : Execution
         Where tasks run, its workers started.
     report : RunReport
-        Takes what the phases come to.
+        Takes the results of the phases.
     staged : StagedLabels or None
         The finished stage.
     labels : ndarray or None

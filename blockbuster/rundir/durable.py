@@ -43,7 +43,7 @@ def write_durably(path: str | os.PathLike[str], data: bytes, *, owner: str = "")
     with replaced_file(path, len(data), owner=owner) as file:
         file.write(data)
         file.flush()
-        # Otherwise the new name may come to the disk before what it stands for.
+        # Otherwise the new name may reach the disk before what it stands for.
         os.fsync(file.fileno())
     flush_path(os.path.dirname(path))
 

@@ -192,7 +192,7 @@ class Source:
 
         Notes
         -----
-        Computed anew at every call, so that it costs what it costs to look: nothing, unless the
+        Computed again at every call, so that it costs what it costs to look: nothing, unless the
         kind says so.
         """
         return {"kind": self.kind, "shape": list(self.shape), "dtype": self.dtype.name}

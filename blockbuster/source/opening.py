@@ -72,7 +72,7 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
         return open_zarr_path(image, channel=channel, level=level, axes=axes)
     if isinstance(image, zarr.Array):
         location = locate_array(image)
-        # Opened anew, since the store of `image` may be writable, or relative to the current
+        # Opened again, since the store of `image` may be writable, or relative to the current
         # folder.
         array = image if location is None else _open_array(location)
         name = show_url(str(location or array.store_path))

@@ -40,7 +40,7 @@ MAX_TILES_LOOKED_AT = 64
 
 @dataclass(frozen=True)
 class StageOutcome:
-    """What the stage came to.
+    """Result of the stage.
 
     Parameters
     ----------
