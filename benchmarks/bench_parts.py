@@ -18,6 +18,7 @@ from benchmarks.tissue import voronoi_labels
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup
 from blockbuster.merge.components import join_pairs
+from blockbuster.merge.rules import rule_of
 from blockbuster.rundir.sections import SectionFile, SectionWriter
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import open_source
@@ -129,7 +130,7 @@ class TimeBrick:
         self.time_brick(kind, merge)
 
     def time_brick(self, kind: str, merge: str) -> None:
-        brick = BrickLabels(self.staged, (0, 0))
+        brick = BrickLabels(self.staged, (0, 0), rule_of(self.staged))
         for tile in self.grid.indices():
             brick.add(tile, self.labels[self.grid.region(tile)])
         brick.sections()

@@ -13,9 +13,8 @@ if TYPE_CHECKING:
     from blockbuster.errors import BlockbusterWarning, TileError
     from blockbuster.execution.local_cluster import make_local_cluster
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
-    from blockbuster.output.places import read_report
     from blockbuster.process import tile_process
-    from blockbuster.report import RunReport
+    from blockbuster.report import RunReport, read_report
     from blockbuster.run.plan import RunPlan, plan_run
     from blockbuster.source import load_ome_zarr
     from blockbuster.tiling import auto_tile_shape, auto_tile_shape_cellpose
@@ -53,7 +52,7 @@ _HOMES = {
     "load_ome_zarr": "source",
     "make_local_cluster": "execution.local_cluster",
     "plan_run": "run.plan",
-    "read_report": "output.places",
+    "read_report": "report",
     "relabel_sequential_zarr": "native",
     "suggest_overlap": "advise",
     "tile_process": "process",

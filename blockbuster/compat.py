@@ -1,4 +1,5 @@
-"""Every interface of another package that is private, or that its next version may change.
+"""Every interface of another package that is private, or that its next version may change, and
+what is done here because another package's way does not hold.
 
 Whatever such a version breaks, it breaks here, and ``tests/test_compat.py`` says what. Packages
 that take long to import are imported where they are used.

@@ -10,7 +10,7 @@ import numpy as np
 
 from blockbuster.run.options import Overlap, RunOptions, TileShape
 from blockbuster.run.plan import make_plan
-from blockbuster.run.run import open_run
+from blockbuster.run.run import open_run, refuse_in_starting_worker
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -256,6 +256,7 @@ def tile_process(
     >>> labels.shape, np.unique(labels).tolist()
     ((64, 64), [0, 1])
     """
+    refuse_in_starting_worker()
     options = RunOptions(
         tile_shape=tile_shape,
         overlap=overlap,

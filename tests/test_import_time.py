@@ -70,6 +70,10 @@ def test_name_loads_its_own_module_alone():
     assert sorted(loaded.intersection(HEAVY)) == []
 
 
+def test_a_report_is_read_without_what_labels_are_read_with():
+    assert sorted(imported_by("from blockbuster import read_report").intersection(HEAVY)) == []
+
+
 # Slow to import, or imported by one of these, and needed for few images.
 NEEDED_BY_FEW = ["dask.array", "distributed", "matplotlib", "ome_zarr", "pandas", "skimage", "xarray"]
 RUN = """

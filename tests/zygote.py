@@ -238,6 +238,7 @@ def import_all():
     from blockbuster.grid import BrickGrid, TileGrid
     from blockbuster.kernels.stretches import StretchFinder, StretchGroup
     from blockbuster.merge.components import join_pairs
+    from blockbuster.merge.rules import RULES
     from blockbuster.report import installed_versions
     from blockbuster.rundir.staged import StagedLabels
     from blockbuster.stage.brick_labels import BrickLabels
@@ -245,7 +246,8 @@ def import_all():
     installed_versions()
     for ndim, rule in itertools.product((2, 3), ("touch", "agree")):
         grid, start = TileGrid.regular((4,) * ndim, (2,) * ndim, (1,) * ndim), (0,) * ndim
-        brick = BrickLabels(StagedLabels("", BrickGrid(grid, (2,) * ndim), (0, 1), 1, rule), start)
+        staged = StagedLabels("", BrickGrid(grid, (2,) * ndim), (0, 1), 1, rule)
+        brick = BrickLabels(staged, start, RULES[rule]())
         for tile in grid.indices():
             brick.add(tile, scipy.ndimage.label(np.ones((3,) * ndim))[0])
         brick.sections()

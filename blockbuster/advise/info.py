@@ -9,7 +9,7 @@ from typing import Any
 
 import zarr
 
-from blockbuster.output.places import read_report
+from blockbuster.report import read_report
 from blockbuster.run.plan import plan_run
 from blockbuster.source.collection import find_images
 from blockbuster.source.geometry import Geometry, open_level, read_geometry

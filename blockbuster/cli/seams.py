@@ -30,7 +30,7 @@ def add_command(commands: Any) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from blockbuster.output.places import read_report
+    from blockbuster.report import read_report
 
     try:
         report = read_report(args.path, args.component)

@@ -19,7 +19,7 @@ def find_spec(name: str) -> importlib.machinery.ModuleSpec | None:
     loaded = getattr(sys.modules.get(name), "__spec__", None)
     if isinstance(loaded, importlib.machinery.ModuleSpec):
         return loaded
-    parent = name.rpartition(".")[0]
+    parent, folders = name.rpartition(".")[0], None
     try:
         if not parent:
             return importlib.util.find_spec(name)

@@ -37,7 +37,7 @@ class Agreements:
 
     @classmethod
     def of_pieces(cls, found: Sequence[np.ndarray]) -> Agreements:
-        """Return every pair of labels the agreement of its best pieces.
+        """Assign to every pair of labels the agreement of its best pieces.
 
         Parameters
         ----------

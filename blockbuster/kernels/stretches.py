@@ -295,7 +295,7 @@ class StretchGroup:
 
     @classmethod
     def from_columns(cls, boxes: np.ndarray, columns: Mapping[str, np.ndarray]) -> StretchGroup:
-        """Return a group back from its `columns`."""
+        """Make a group again of its `columns`."""
         counts, gaps, lengths, ids = (columns[name] for name in COLUMNS)
         rows = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
         ends = np.concatenate([[0], np.cumsum(gaps.astype(np.int64) + lengths)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from blockbuster.grid import Index
 from blockbuster.kernels.agreement import neighbour_steps
-from blockbuster.merge.borders import OpenBrick
+from blockbuster.merge.borders import Borders, OpenBrick
 from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.table import BrickIds
 from blockbuster.merge.tally import SeamTally, TouchingPairs
@@ -36,6 +36,8 @@ class MatchJob:
         From ids within a brick to provisional ids.
     rule : MergeRule
         When a pair is joined.
+    borders : type of Borders
+        What the stage has kept.
     n_bricks : int
         How many bricks a task matches.
     """
@@ -43,13 +45,14 @@ class MatchJob:
     staged: StagedLabels
     ids: BrickIds
     rule: MergeRule
+    borders: type[Borders]
     n_bricks: int
 
     @classmethod
     def for_workers(cls, staged: StagedLabels, ids: BrickIds, rule: MergeRule, n_workers: int) -> MatchJob:
         """Have a task match many bricks where there are many, since most have little to match."""
         n_bricks = 1 + staged.bricks.n_bricks // (TASKS_PER_WORKER * n_workers)
-        return cls(staged, ids, rule, min(MAX_BRICKS, n_bricks))
+        return cls(staged, ids, rule, rule_of(staged).borders, min(MAX_BRICKS, n_bricks))
 
     @property
     def n_tasks(self) -> int:
@@ -80,19 +83,20 @@ def match_bricks(job: MatchJob, number: int) -> MatchResult:
     """Find the labels to join inside some bricks, and between each of them and the bricks behind
     it.
     """
-    staged, ids, bricks = job.staged, job.ids, job.staged.bricks
+    ids, bricks = job.ids, job.staged.bricks
     first = number * job.n_bricks
     indices = [bricks.index(brick) for brick in range(first, min(first + job.n_bricks, bricks.n_bricks))]
-    found = TouchingPairs.joined(_parts(staged, ids, [index for index in indices if ids.n_labels(index)]))
+    found = TouchingPairs.joined(_parts(job, [index for index in indices if ids.n_labels(index)]))
     is_joined = job.rule.joins(found)
     tally = SeamTally.of(found, is_joined, ids, job.rule.threshold)
     return MatchResult(found.pairs[is_joined], tally, sum(map(bricks.n_tiles, indices)))
 
 
-def _parts(staged: StagedLabels, ids: BrickIds, indices: Sequence[Index]) -> Iterator[TouchingPairs]:
+def _parts(job: MatchJob, indices: Sequence[Index]) -> Iterator[TouchingPairs]:
     """Iterate over the pairs inside each of some bricks, and those with each brick behind it."""
+    staged, ids = job.staged, job.ids
     open_file = functools.lru_cache(FILES_KEPT)(staged.open_brick)
-    borders = rule_of(staged).borders(staged)
+    borders = job.borders(staged)
     grid_shape = staged.bricks.grid_shape
     steps = neighbour_steps(len(grid_shape), staged.merge_axes, staged.connectivity)
     for index in indices:

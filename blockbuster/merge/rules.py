@@ -66,9 +66,7 @@ class MergeRule:
         return 1
 
     def joins(self, found: TouchingPairs) -> np.ndarray:
-        """Return which of the pairs that touch are one object: those above the threshold, if there
-        is one.
-        """
+        """Return which pairs that touch are one object: those that reach the threshold, if any."""
         return found.agreeing(self.threshold)
 
     def missing_halo(self, axes: str) -> str:

@@ -87,9 +87,8 @@ class RemapTable:
 
     @classmethod
     def load(cls, arrays: ArrayFolder) -> RemapTable:
-        """Return a kept table back."""
-        # Stages of earlier versions have a third number.
-        n_provisional, sequential = arrays.load("numbers")[:2].tolist()
+        """Read a kept table."""
+        n_provisional, sequential = arrays.load("numbers").tolist()
         border, roots = arrays.load("border"), arrays.load("roots")
         return cls(border, roots, n_provisional, bool(sequential))
 

@@ -72,8 +72,9 @@ class Coarsening:
         )
 
     def coarse_box(self, box: Box) -> Box:
-        """Return the coarse voxels whose blocks begin in a box of whole blocks; even levels
-        only.
+        """Return the coarse voxels whose blocks begin in a box of whole blocks, perhaps none.
+
+        For levels that are even multiples only.
         """
         return tuple(
             slice(min(-(-part.start // block), n), min(-(-part.stop // block), n))

@@ -45,8 +45,13 @@ def is_ome_image(folder: str) -> bool:
 
 
 def is_ome_labels(folder: str) -> bool:
-    """Return whether a folder holds the metadata of an OME-NGFF label image."""
-    return any("multiscales" in stated and "image-label" in stated for stated in _ome_metadata(folder))
+    """Return whether a folder holds the metadata of an OME-NGFF label image.
+
+    In doubt it does not, and is left alone: what readers would take first decides.
+    """
+    stated = next(filter(None, _ome_metadata(folder)), {})
+    stated = stated["ome"] if isinstance(stated.get("ome"), dict) else stated
+    return "multiscales" in stated and "image-label" in stated
 
 
 def _ome_metadata(folder: str) -> list[dict[str, Any]]:

@@ -12,14 +12,13 @@ import numpy as np
 import zarr
 
 from blockbuster.compat import open_labels
-from blockbuster.errors import show_url, warn_user
+from blockbuster.errors import warn_user
 from blockbuster.output.downsample import Coarsening
 from blockbuster.output.groups import EnclosingGroups, LabelImageGroups, is_ome_image, is_ome_labels, zarr_node
 from blockbuster.output.layout import ArrayLayout, OutputLayout, coarse_chunks, image_attributes
 from blockbuster.output.partial import PartialFolder
 from blockbuster.output.pyramid import PyramidTarget
 from blockbuster.output.targets import Target
-from blockbuster.report import REPORT, RunReport
 from blockbuster.rundir.durable import METADATA_BYTES, full_disk_explained
 from blockbuster.source.geometry import Geometry, read_geometry
 
@@ -312,48 +311,6 @@ class LabelImagePlace(OutputPlace):
 
 # The first that suits is taken.
 KINDS: tuple[type[OutputPlace], ...] = (LabelImagePlace, ArrayPlace)
-
-
-def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunReport:
-    """Read the report of a finished run.
-
-    Parameters
-    ----------
-    path : path
-        The zarr group that holds the labels, ``write_to`` of the run.
-    component : str
-        Name of the label array or label image inside it, ``output_component`` of the run.
-
-    Returns
-    -------
-    RunReport
-        It shows itself in a notebook: tables, the distribution of agreement, and pictures of the
-        worst seams.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such array, or one that blockbuster did not write.
-    ValueError
-        If the file is damaged, or `path` is a URL.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> import numpy as np
-    >>> from blockbuster import tile_process
-    >>> folder = tempfile.mkdtemp()
-    >>> image, fn = np.ones((8, 8), int), lambda tile: tile
-    >>> _ = tile_process(image, fn, tile_shape=(4, 4), write_to=f"{folder}/x.zarr", fn_version="1")
-    >>> read_report(f"{folder}/x.zarr").n_objects
-    1
-    """
-    if "://" in os.fspath(path):
-        raise ValueError(f"path is {show_url(os.fspath(path))!r}; reports are read from a file system.")
-    folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
-    levels = [str(Path(folder, kind.finest)) for kind in KINDS]
-    written = [level for level in levels if os.path.isfile(os.path.join(level, REPORT))]
-    return RunReport.read(written[0] if written else folder)
 
 
 def check_independent(place: OutputPlace) -> None:

@@ -61,7 +61,7 @@ class PyramidTarget(Target):
             target.clear(part)
 
     def _parts(self, box: Box) -> Iterator[tuple[ZarrTarget, Box]]:
-        """Return the box of each level, up to the first one that has no voxel in it."""
+        """Yield target and box of each level, up to the first one that has no voxel in it."""
         yield self.targets[0], box
         for step, target in zip(self.steps, self.targets[1:], strict=False):
             box = step.coarse_box(box)

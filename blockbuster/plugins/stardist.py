@@ -76,8 +76,6 @@ class StarDistFn:
         shape = label_shape(tile.shape, axis)
         if is_uniform(image):
             return np.zeros(shape, np.int32)
-        import tensorflow
-
         model = load_once(("stardist", self.model), self._load, file_stamp(self.files))
         wanted = model.config.n_channel_in
         if image.shape[-1] != wanted:
@@ -86,6 +84,8 @@ class StarDistFn:
                 "tile_process and axes, e.g. axes='CYX', to stardist_fn for an image with channels."
             )
         image = _normalize(image, self.normalize)
+        import tensorflow  # the model has loaded it, or said how to install it
+
         with evaluation_turn("cuda:0" if tensorflow.config.list_physical_devices("GPU") else "cpu"):
             labels = evaluate_within_memory(partial(self._evaluate, model, image), self._parts(), SMALLER)
         return np.reshape(labels, shape)

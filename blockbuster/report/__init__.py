@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from blockbuster.report.run import REPORT, RunReport, installed_versions
+from blockbuster.report.run import REPORT, RunReport, installed_versions, read_report
 from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL, N_BINS, AxisSeams, SeamReport, WorstSeam
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "SeamReport",
     "WorstSeam",
     "installed_versions",
+    "read_report",
 ]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from blockbuster.errors import show_url
 from blockbuster.identity.sealed import seal, unseal
 from blockbuster.report.seams import AxisSeams, SeamReport
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from blockbuster.grid import TileGrid
 
 REPORT = "blockbuster-report.json"
+# Where the finest labels, and the report, lie in the folder of an array, and of a label image.
+FINEST = ("", "0")
 PACKAGES = ("blockbuster-tiles", "numpy", "numba", "dask", "zarr", "scikit-image")
 
 
@@ -233,6 +236,48 @@ class RunReport:
         if self.seconds:
             text += "; " + ", ".join(f"{phase} {s:.2f} s" for phase, s in self.seconds.items())
         return text
+
+
+def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunReport:
+    """Read the report of a finished run.
+
+    Parameters
+    ----------
+    path : path
+        The zarr group that holds the labels, ``write_to`` of the run.
+    component : str
+        Name of the label array or label image inside it, ``output_component`` of the run.
+
+    Returns
+    -------
+    RunReport
+        It shows itself in a notebook: tables, the distribution of agreement, and pictures of the
+        worst seams.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such array, or one that blockbuster did not write.
+    ValueError
+        If the file is damaged, or `path` is a URL.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from blockbuster import tile_process
+    >>> folder = tempfile.mkdtemp()
+    >>> image, fn = np.ones((8, 8), int), lambda tile: tile
+    >>> _ = tile_process(image, fn, tile_shape=(4, 4), write_to=f"{folder}/x.zarr", fn_version="1")
+    >>> read_report(f"{folder}/x.zarr").n_objects
+    1
+    """
+    if "://" in os.fspath(path):
+        raise ValueError(f"path is {show_url(os.fspath(path))!r}; reports are read from a file system.")
+    folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
+    levels = [str(Path(folder, name)) for name in FINEST]
+    written = [level for level in levels if os.path.isfile(os.path.join(level, REPORT))]
+    return RunReport.read(written[0] if written else folder)
 
 
 def installed_versions() -> dict[str, str]:

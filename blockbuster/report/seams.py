@@ -135,7 +135,7 @@ class SeamReport:
     tiles_per_object: list[float] = field(default_factory=list)
     worst: list[WorstSeam] = field(default_factory=list)
     runaway: str = ""
-    matched: bool = True
+    matched: bool = False
 
     @property
     def touching(self) -> int:
@@ -205,10 +205,10 @@ class SeamReport:
         return [["tiles", "seam", "at", *COUNTED, "agreement"], *rows] if rows else []
 
     def __str__(self) -> str:
-        if not self.matched:
-            return f"{self.rule}: no labels were joined across seams"
         if not self.axes:
-            return f"{self.rule}: no labels touch across a seam"
+            return (
+                f"{self.rule}: no labels {'touch across a seam' if self.matched else 'were joined across seams'}"
+            )
         parts = [self.rule, _aligned(self.table()), *self._histogram_lines(), self.sizes]
         if self.worst:
             parts += ["seams to look at", _aligned(self.worst_table())]

@@ -275,11 +275,13 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
     with faults.caught():
         if not callable(fn):
             raise TypeError(f"fn is {fn!r}; it is a function from a tile to its labels, (ndarray) -> ndarray.")
+    # As it was meant, also by a value that is a fault of its own.
+    may_exist = bool(options.overwrite) or bool(options.resume)
     options = options.parsed(faults)
     source = None
     with faults.caught():
         source = open_source(image, channel=options.channel, level=options.level, axes=options.axes)
-    parts = _resolve_paths(options, source.path if source else None, faults)
+    parts = _resolve_paths(options, may_exist, source.path if source else None, faults)
     if source is None:
         faults.raise_all()
     assert source is not None
@@ -307,7 +309,7 @@ def warn_of_missing_halo(plan: RunPlan) -> None:
         warn_user(warning)
 
 
-def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> dict[str, Any]:
+def _resolve_paths(options: RunOptions, may_exist: bool, image: str | None, faults: Faults) -> dict[str, Any]:
     """Find out where the output and the stage go."""
     parts: dict[str, Any] = {"place": None, "stage_parent": ""}
     with faults.caught():
@@ -315,7 +317,6 @@ def _resolve_paths(options: RunOptions, image: str | None, faults: Faults) -> di
             resolve_component(options.output_component)
         else:
             # Whether labels that are there already are those of this very run is seen later.
-            may_exist = options.overwrite or options.resume
             place = resolve_output(options.write_to, options.output_component, image, overwrite=may_exist)
             parts["place"] = dataclasses.replace(place, replaces=options.overwrite)
     with faults.caught():

@@ -52,14 +52,12 @@ def open_run(plan: RunPlan, fn: Callable[[np.ndarray], Any]) -> Iterator[Run]:
     Raises
     ------
     RuntimeError
-        In a worker process that imports the main script, or if another process makes the same
-        output now.
+        If another process makes the same output now.
     OSError
         If what is stored for certain does not fit on the disk.
     ValueError, FileExistsError, PermissionError
         If what is there is in the way, as in `claimed`.
     """
-    refuse_in_starting_worker()
     warn_of_repeated_chunks(plan)
     warn_of_missing_halo(plan)
     warn_of_small_workers(plan)

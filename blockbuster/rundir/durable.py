@@ -65,7 +65,7 @@ def sweep_unfinished(folder: str | os.PathLike[str], owner: str) -> None:
 def replaced_file(
     path: str | os.PathLike[str], n_bytes: int, *, owner: str = "", folder: str = ""
 ) -> Iterator[IO[bytes]]:
-    """Return a file that takes the place of `path` when the block ends well, and else is removed.
+    """Yield a file that takes the place of `path` when the block ends well, and else is removed.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def existing_folder(path: str | os.PathLike[str]) -> Path:
 
 @contextlib.contextmanager
 def full_disk_explained(path: str | os.PathLike[str], n_bytes: int) -> Iterator[None]:
-    """Return where space is missing, and how much, when a block that writes finds the disk full.
+    """Say where space is missing, and how much, when a block that writes finds the disk full.
 
     Parameters
     ----------

@@ -4,20 +4,20 @@ removed.
 ::
 
     <target>.<component>.blockbuster-stage/
-        manifest.json     that the folder is ours, and the fingerprint of the run layout.json
-        grid, bricks and threshold, once fn was tried journal.jsonl     one line for each finished
-        task part-ID/          what tasks write; a task that outlives a run which failed does not
-        know the
-                          name of the next run's part
+        manifest.json     that the folder is ours, and the fingerprint of the run
+        layout.json       grid, bricks, merge rule and threshold, once fn was tried
+        journal.jsonl     one line for each finished task
+        part-ID/          what tasks write; a task that outlives a run which failed does not know
+                          the name of the next run's part
             N.tiles       the brick with this number (`sections`): stretches of its tiles, ids 1..n
-            in each, pairs
-                          that touch inside it, and border planes, or halo strips, for its
-                          neighbours
+                          in each, pairs that touch inside it, and border planes, or halo strips,
+                          for its neighbours
         counts.npy, offsets.npy, border.npy, roots.npy, numbers.npy
                           labels per tile and the remap table
         tasks-ID/         what tasks on other processes share, and their results until they are
-        journalled attempts/         which tile each process is at stop              asks running
-        tasks to end after their tile
+                          journalled
+        attempts/         which tile each process is at
+        stop              asks running tasks to end after their tile
 """
 
 from __future__ import annotations

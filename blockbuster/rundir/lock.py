@@ -106,10 +106,12 @@ def hold_lock(path: str | os.PathLike[str], what: str, *, wait_seconds: float = 
         beating.start()
         yield lock
     finally:
-        ended.set()
-        if beating.is_alive():
-            beating.join()
-        _release(lock, held)
+        try:
+            ended.set()
+            if beating.is_alive():
+                beating.join()
+        finally:  # Ctrl-C may come while the thread is waited for
+            _release(lock, held)
 
 
 class RunLock:
@@ -302,7 +304,7 @@ def _create(lock: RunLock, path: str) -> None:
 
 @contextlib.contextmanager
 def _temporary(lock: RunLock) -> Iterator[str]:
-    """Return the path of a complete lock file under another name, which is removed."""
+    """Yield the path of a complete lock file under another name, which is removed."""
     # By such a name `_sweep` knows a file for ours.
     name = f"{lock.path}-{secrets.token_hex(8)}"
     try:
@@ -391,14 +393,16 @@ def _uptime() -> float:
 
 
 def _start_time(pid: int) -> int | float | None:
-    """When a process started, `DEAD`, or ``None`` where that cannot be told."""
+    """When a process started, `DEAD`, or ``None`` where that cannot be told.
+
+    On Linux in ticks since the boot: no change of the clock moves them.
+    """
     if sys.platform == "linux":
         fields = _process_status(pid)
         if fields is None:
             return None if _exists(pid) else DEAD
         state, n_threads, start = fields[0], int(fields[17]), int(fields[19])
-        # Killed, but its parent has not asked for it yet. Threads may outlive the first one. Clock
-        # ticks from the boot to its start: no change of the clock moves them.
+        # Killed, but its parent has not asked for it yet. Threads may outlive the first one.
         return DEAD if state in (b"Z", b"X") and n_threads <= 1 else start
     import psutil
 

@@ -112,6 +112,10 @@ class Source:
         self.chunks = chunks or tuple((length,) for length in shape)
         self.read_unit = tuple(max(1, max(lengths)) for lengths in chunks) if chunks else (1,) * len(shape)
 
+    def __getstate__(self) -> dict[str, Any]:
+        # Others compute the edges when they want them: there may be millions.
+        return {name: value for name, value in self.__dict__.items() if name != "chunk_edges"}
+
     @property
     def in_memory(self) -> bool:
         """Whether the pixels lie in this process's memory."""

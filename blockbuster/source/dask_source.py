@@ -16,7 +16,7 @@ from blockbuster.compat import held_arrays, with_own_keys
 from blockbuster.errors import ends_process, error_text
 from blockbuster.grid import Box
 from blockbuster.source.base import Source, open_as_others
-from blockbuster.source.checks import native_dtype
+from blockbuster.source.checks import check_axes, check_pixels, native_dtype
 from blockbuster.source.digest import digest_text
 from blockbuster.source.zarr_source import identify_files
 
@@ -63,6 +63,8 @@ class DaskSource(Source):
 
     def __init__(self, image: da.Array, *, axes: str | None = None) -> None:
         name = "dask array"
+        check_pixels(image.shape, image.dtype, name)
+        check_axes(axes, image.shape, name)
         _check_chunks(image, name)
         for array in held_arrays(image):
             store = array.store

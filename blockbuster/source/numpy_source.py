@@ -118,4 +118,4 @@ class NpyFileSource(NumpySource):
         return {**Source.identity(self), "path": path, **identify_file(path)}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_array": None}
+        return {**super().__getstate__(), "_array": None}

@@ -35,10 +35,10 @@ def open_source(image: Any, *, channel: int | None = 0, level: int = 0, axes: st
     channel : int or None, default 0
         For a path whose axes are known to have a channel axis ``c`` (from the metadata or `axes`):
         the index to read; that axis is dropped. None keeps the axis. The default is ignored where
-        there is no such axis. Ignored for arrays.
+        there is no such axis. Ignored for arrays and sources.
     level : int, default 0
         For the path of an OME-Zarr image: the level of its pyramid, 0 is the finest. Ignored for
-        arrays.
+        arrays and sources.
     axes : str, optional
         One lower-case letter per axis as stored, before channel selection, e.g. ``"tczyx"``. None:
         read from the metadata (OME-Zarr axes, or dimension names of a zarr array), else unknown.

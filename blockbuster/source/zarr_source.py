@@ -211,7 +211,7 @@ class ZarrSource(Source):
         return image
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ if self._location is None else {**self.__dict__, "_array": None}
+        return super().__getstate__() | ({} if self._location is None else {"_array": None})
 
     def _opened(self) -> zarr.Array[Any]:
         # Not a pickled zarr.Array: where a worker cannot reach its folder, it reads fill values.

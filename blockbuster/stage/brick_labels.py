@@ -10,7 +10,7 @@ import numpy as np
 
 from blockbuster.grid import Index
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches
-from blockbuster.merge.rules import rule_of
+from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import StagedLabels
 
@@ -28,14 +28,16 @@ class BrickLabels:
         The stage.
     brick : tuple of int
         Index of the brick in the label image.
+    rule : MergeRule
+        The rule that the stage is made for.
     """
 
-    def __init__(self, staged: StagedLabels, brick: Index) -> None:
+    def __init__(self, staged: StagedLabels, brick: Index, rule: MergeRule) -> None:
         self.n_labels = 0
         self._grid = staged.bricks.grid
         self._sections = SectionWriter()
         self._finder = StretchFinder()
-        self._seams = rule_of(staged).borders.collector(staged, brick)
+        self._seams = rule.borders.collector(staged, brick)
         self._held: list[tuple[TileStretches, Index, int]] = []
         self._n_groups = self._n_voxels = 0
 

@@ -105,7 +105,7 @@ def keep_probe(probe: Probe, directory: str, journal: Journal) -> None:
 
 
 def kept_probes(directory: str) -> list[Probe]:
-    """Return back the probes of an earlier run whose files are whole."""
+    """Read the probes of an earlier run whose files are whole."""
     arrays, probes = ArrayFolder(directory), []
     records = {record["probe"]: record for record in read_journal(directory, "probe")}
     for number, record in records.items():

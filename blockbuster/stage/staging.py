@@ -143,13 +143,13 @@ def stage_labels(
     source = share_source(source, execution, directory)
     clear_attempts(directory)
     with Journal(directory) as journal:
-        stage = _Stage(source, call, bricks, execution, directory, journal)
+        stage = _Stage(source, call, bricks, execution, directory, journal, rule)
         probes = stage.resume()
         if probes is None:
             reach("stage begun")
             timed = math.prod(bricks.tiles_per_brick) > 1 and not fixed_bricks
             probes = list(stage.probes(timed))
-            stage.lay_out(probes, timed, merge_axes, connectivity, rule)
+            stage.lay_out(probes, timed, merge_axes, connectivity)
         job = stage.job(probes)
         tally = Tally(stage.bricks, journal, verbose, on_tiles, growth or Growth())
         finished = find_finished_tasks(job, execution, on_tiles)
@@ -170,6 +170,7 @@ class _Stage:
     execution: Execution
     directory: str
     journal: Journal
+    rule: MergeRule
     saved: SavedRegions = field(default_factory=SavedRegions)
 
     @property
@@ -183,7 +184,6 @@ class _Stage:
         timed: bool,
         merge_axes: tuple[int, ...],
         connectivity: int,
-        rule: MergeRule,
     ) -> None:
         """Choose the bricks by what the probes have found, and make room for their labels."""
         good = [probe for probe in probes if probe.error is None]
@@ -198,7 +198,8 @@ class _Stage:
         if axis is not None:
             counts = self.bricks.tiles_per_brick
             label_bricks = BrickGrid(self.bricks.grid.without_axis(axis), counts[:axis] + counts[axis + 1 :])
-        staged = StagedLabels(self.directory, label_bricks, joined_axes, connectivity, rule.name, rule.parameters)
+        kept = (self.rule.name, self.rule.parameters)
+        staged = StagedLabels(self.directory, label_bricks, joined_axes, connectivity, *kept)
         image = {
             "tile_lengths": self.bricks.grid.lengths,
             "tiles_per_brick": self.bricks.tiles_per_brick,
@@ -235,6 +236,7 @@ class _Stage:
             self.reader,
             self.bricks,
             StagedLabels.open(self.directory),
+            self.rule,
             {grid.index(probe.number): TileOutcome(probe.labels, error=probe.error) for probe in probes},
             self.source.sampled,
             marked=not self.execution.in_process,

@@ -16,6 +16,7 @@ from blockbuster.errors import TileError, ends_process, error_text
 from blockbuster.execution import RunStoppedError, StopCheck, take_turns
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid, relative_box
 from blockbuster.kernels.positions import keep_positions_apart
+from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import pixel_digest
 from blockbuster.stage.brick_labels import BrickLabels
@@ -201,6 +202,8 @@ class StageJob:
         Bricks of the image grid, channels included.
     staged : StagedLabels
         Where labels go; its grid lacks the channel axis when fn drops it.
+    rule : MergeRule
+        How labels will be joined. Other processes need not know a rule by its name.
     kept : dict
         Tile index to the outcome of a tile that is known already.
     sampled : bool
@@ -213,6 +216,7 @@ class StageJob:
     source: RegionReader
     bricks: BrickGrid
     staged: StagedLabels
+    rule: MergeRule
     kept: dict[Index, TileOutcome] = field(default_factory=dict)
     sampled: bool = False
     marked: bool = False
@@ -395,7 +399,7 @@ class _BrickTask:
 
     @cached_property
     def labels(self) -> BrickLabels:
-        return BrickLabels(self.job.staged, self.job.label_index(self.index))
+        return BrickLabels(self.job.staged, self.job.label_index(self.index), self.job.rule)
 
     def write(self, result: BrickResult) -> None:
         """Leave the labels in the stage, where there are any."""

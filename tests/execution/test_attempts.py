@@ -1,13 +1,15 @@
 """Marks of tasks whose processes died, left by processes that are really killed."""
 
+import os
 import subprocess
 import sys
 import threading
 import time
 
+import psutil
 import pytest
 
-from blockbuster.execution import Attempt, clear_attempts, dead_attempts
+from blockbuster.execution import Attempt, attempts, clear_attempts, dead_attempts
 
 DYING = """
 import os, signal, sys
@@ -92,6 +94,36 @@ def test_a_task_that_died_before_runs_alone(directory):
     for thread in threads:
         thread.join()
     assert order == ["first ends", "suspect begins", "suspect ends", "other"]
+
+
+def test_a_task_that_waits_for_its_turn_is_no_suspect(directory):
+    """Its thread does nothing; counted, it would hide that the one that dies did so alone, time after time."""
+    die(directory, "brick-3", 7)
+    waiting = f"""
+import os, signal, threading, time
+from blockbuster.execution import Attempt, attempts
+with Attempt({directory!r}, "brick-3") as attempt:
+    attempt.at(7)
+    thread = threading.Thread(target=Attempt({directory!r}, "brick-4").__enter__, daemon=True)
+    thread.start()
+    while not attempts._turns._changed._waiters:
+        time.sleep(0.001)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", waiting]).returncode == -9
+    with Attempt(directory, "brick-3") as attempt:
+        assert attempt.deaths_at(7) == 2
+    assert {dead.task for dead in dead_attempts(directory)} == {"brick-3"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says so")
+def test_a_process_that_is_being_removed_is_known():
+    assert not attempts._is_exiting(str(os.getpid()))
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(0.001)
+        assert attempts._is_exiting(str(process.pid))
+    assert not attempts._is_exiting(str(process.pid))
 
 
 def test_without_a_directory_or_after_its_end_nothing_is_marked(tmp_path):

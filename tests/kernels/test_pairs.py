@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.kernels.pairs import collect_touching_pairs, unique_pairs
+from blockbuster.merge.rules import Touch
 from blockbuster.rundir.sections import SectionFile
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.stage.brick_labels import BrickLabels
@@ -51,7 +52,7 @@ def inner_pairs(image, lengths, axes, connectivity, halo=None):
     """What a brick of all tiles writes of the labels that touch in it."""
     grid = TileGrid(tuple(map(tuple, lengths)), halo or (0,) * image.ndim)
     staged = StagedLabels("", BrickGrid(grid, grid.grid_shape), tuple(axes), connectivity, "touch")
-    brick = BrickLabels(staged, (0,) * image.ndim)
+    brick = BrickLabels(staged, (0,) * image.ndim, Touch())
     for tile in grid.indices():
         brick.add(tile, image[grid.region(tile)])
     with tempfile.TemporaryDirectory() as folder:

@@ -1,3 +1,5 @@
+import dataclasses
+
 import dask
 import naive
 import numpy as np
@@ -11,8 +13,10 @@ from strategies import cases
 from blockbuster.execution import find_execution
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge import remap
+from blockbuster.merge.matching import MatchJob, match_bricks
 from blockbuster.merge.merging import match_seams, write_final_labels
-from blockbuster.merge.rules import Touch
+from blockbuster.merge.rules import Agree, Touch
+from blockbuster.merge.table import BrickIds
 from blockbuster.output.layout import label_chunks
 from blockbuster.output.targets import ArrayTarget
 from blockbuster.rundir.arrays import ArrayFolder
@@ -25,7 +29,7 @@ ROWS[0::2, 2:8] = ROWS[0::2, 12:18] = 1
 ROWS[0, 8:12] = 1
 
 
-def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, merge_axes=None):
+def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, merge_axes=None, rule=None):
     """Run the first stage alone, as the package's users may."""
     grid = TileGrid(lengths, halo)
     axes = tuple(range(image.ndim)) if merge_axes is None else merge_axes
@@ -38,10 +42,22 @@ def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, mer
         execution,
         merge_axes=axes,
         connectivity=connectivity,
-        rule=Touch(),
+        rule=rule or Touch(),
         fixed_bricks=True,
     )
     return outcome.staged, execution
+
+
+@pytest.mark.parametrize("rule", [Touch(), Agree()])
+def test_pairs_beyond_int32_are_those_of_small_ids(rule, tmp_path):
+    staged, _ = stage(ROWS, naive.label, tmp_path, ((9,), (10, 10)), (0, 2), (1, 1), rule=rule)
+    ids = BrickIds.from_counts(staged.bricks, ArrayFolder(staged.path).load("counts"))
+    far = dataclasses.replace(ids, offsets=ids.offsets + 2**40)
+    near, shifted = (
+        match_bricks(MatchJob(staged, found, rule, rule.borders, 2), 0).pairs for found in (ids, far)
+    )
+    assert len(near) == 1
+    assert (shifted.dtype, shifted.tolist()) == (np.int64, (near + 2**40).tolist())
 
 
 def merge(staged, execution, **options):

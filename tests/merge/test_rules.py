@@ -1,5 +1,8 @@
 """Merge rules: one class and a place in the table is all that a new one takes."""
 
+import subprocess
+import sys
+
 import naive
 import numpy as np
 import pytest
@@ -66,6 +69,39 @@ def test_a_stage_that_holds_too_little_names_the_rules_that_it_is_enough_for(odd
         (stage,) = tmp_path.glob(f"{first}*-stage")
         with pytest.raises(ValueError, match=message):
             blockbuster.zarr_native_merge(stage, "", tmp_path / "b.zarr", "labels", merge="agree")
+
+
+SCRIPT = """
+import dask, numpy as np
+from blockbuster import tile_process
+from blockbuster.merge.rules import RULES, MergeRule
+
+class Odd(MergeRule):
+    name = "odd"
+
+    def joins(self, found):
+        return np.all(found.pairs % 2 == 1, axis=1)
+
+def fn(tile):
+    return tile
+
+if __name__ == "__main__":
+    RULES["odd"] = Odd
+    image = np.random.default_rng(5).integers(0, 4, (18, 18), "uint8")
+    labels = []
+    for scheduler in ("synchronous", "processes"):
+        with dask.config.set(scheduler=scheduler, num_workers=2):
+            labels.append(tile_process(image, fn, tile_shape=(7, 5), overlap=1, merge="odd"))
+    print(np.array_equal(*labels), labels[0].max() > 0)
+"""
+
+
+def test_worker_processes_need_not_have_the_rule_in_their_table(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "True True\n", done.stderr
 
 
 def test_a_stage_of_a_rule_that_is_not_there_is_refused(tmp_path, monkeypatch):

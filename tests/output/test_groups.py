@@ -14,7 +14,7 @@ from outcomes import consolidate, refused, refuses, snapshot
 
 from blockbuster import relabel_sequential_zarr, tile_process
 from blockbuster.output import publishing
-from blockbuster.output.groups import EnclosingGroups, LabelImageGroups
+from blockbuster.output.groups import EnclosingGroups, LabelImageGroups, is_ome_labels
 
 DEEP = "[" * 100_000
 
@@ -206,3 +206,29 @@ def test_runs_that_end_at_once_in_stores_of_one_group_take_turns(tmp_path, monke
     tile_process(IMAGE, np.copy, **options, resume=True)
     assert "a.zarr" in zarr.open_group(plate, mode="r", use_consolidated=True)
     assert sorted(path.name for path in plate.iterdir()) == ["a.zarr", "zarr.json"]
+
+
+LABELS = {"multiscales": [], "image-label": {}}
+
+
+@pytest.mark.parametrize(
+    ("zattrs", "attributes", "is_labels"),
+    [
+        (LABELS, None, True),
+        (None, {"ome": LABELS}, True),
+        (None, LABELS, True),
+        ({"multiscales": []}, {"ome": LABELS}, False),
+        ({**LABELS, "ome": {"multiscales": []}}, None, False),
+        (None, {**LABELS, "ome": {"multiscales": []}}, False),
+        ({}, {"ome": LABELS}, True),
+        (None, {"ome": {"multiscales": []}}, False),
+        (None, None, False),
+    ],
+)
+def test_a_label_image_is_what_readers_take_for_one(zattrs, attributes, is_labels, tmp_path):
+    """What they do not may hold something else, which is not to be replaced."""
+    if zattrs is not None:
+        (tmp_path / ".zattrs").write_text(json.dumps(zattrs))
+    if attributes is not None:
+        (tmp_path / "zarr.json").write_text(json.dumps({"attributes": attributes}))
+    assert is_ome_labels(str(tmp_path)) is is_labels

@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from blockbuster import TileError, intensity_percentiles, tile_process
 from blockbuster.identity.function import differing_parts, identify_function
-from blockbuster.plugins.stardist import stardist_fn
+from blockbuster.plugins.stardist import StarDistFn, stardist_fn
 
 
 @pytest.fixture
@@ -119,6 +119,12 @@ def test_without_tensorflow_the_extra_is_named(packages):
     standins.write_package(packages, "stardist", "0.9.2")
     with pytest.raises(ImportError, match=r"^tensorflow is not installed; .*'blockbuster-tiles\[stardist\]'"):
         stardist_fn("2D_versatile_fluo")
+
+
+def test_a_worker_without_stardist_names_the_extra(packages):
+    fn = StarDistFn("2D_versatile_fluo", 2, None, {}, "0.9.1")
+    with pytest.raises(ImportError, match=r"stardist and tensorflow are not .*'blockbuster-tiles\[stardist\]'"):
+        fn(np.eye(20))
 
 
 # Pickles and identity

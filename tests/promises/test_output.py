@@ -157,6 +157,14 @@ def test_F18_an_existing_array_is_refused_before_fn_runs(folder, kind):
     refuses(FileExistsError, *parts, image=IMAGE, folder=folder.parent, write_to="out.zarr", **TILES)
 
 
+@pytest.mark.parametrize("given", [{"overwrite": 1}, {"resume": "yes"}], ids=str)
+def test_a_wrong_way_to_say_that_labels_may_be_there_is_the_only_fault(folder, given):
+    old_output(KINDS[0])
+    (name,) = given
+    with refused(TypeError, rf"^{name} is .*; it is True or False\.$", folder=folder.parent):
+        tile_process(IMAGE, components, write_to="out.zarr", **given, **TILES)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_F18_with_overwrite_the_old_array_is_there_until_the_new_one_is_complete(kind):
     array, before = old_output(kind)

@@ -149,8 +149,8 @@ def test_the_text_says_what_crosses_a_seam_where_to_look_and_warns_last():
 
 
 def test_a_report_without_pairs_says_why():
-    assert str(SeamReport()) == 'merge="touch": no labels touch across a seam'
-    assert str(SeamReport("none", matched=False)) == 'merge="none": no labels were joined across seams'
+    assert str(SeamReport(matched=True)) == 'merge="touch": no labels touch across a seam'
+    assert str(SeamReport("none")) == 'merge="none": no labels were joined across seams'
 
 
 def test_the_line_of_a_run_counts_refused_pairs_where_some_could_be():

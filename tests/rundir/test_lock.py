@@ -495,6 +495,25 @@ def test_F16_an_interruption_just_after_the_file_was_made_leaves_none(path, monk
         pass
 
 
+def test_F16_an_interruption_while_the_heartbeat_is_waited_for_frees_the_lock(path, monkeypatch):
+    beats = threading.Event()
+
+    def interrupted(thread, *arguments):
+        raise KeyboardInterrupt
+
+    def until_then(lock, ended):
+        beats.wait(60)
+
+    monkeypatch.setattr(lock_module, "_beat", until_then)
+    try:
+        with pytest.raises(KeyboardInterrupt), hold_lock(path, WHAT):
+            monkeypatch.setattr(threading.Thread, "join", interrupted)
+    finally:
+        monkeypatch.undo()
+        beats.set()
+    assert not os.path.lexists(path)
+
+
 def test_F16_a_link_whose_success_was_reported_as_failure_is_ours(path, monkeypatch):
     link = os.link
 

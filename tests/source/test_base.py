@@ -251,3 +251,11 @@ def test_F13_an_identity_is_the_same_in_another_process(tmp_path):
         check=True,
     )
     assert json.loads(done.stdout) == here["identities"](str(tmp_path))
+
+
+def test_where_chunks_begin_does_not_travel_with_an_image(tmp_path):
+    zarr.create_array(tmp_path / "a.zarr", shape=(20_000, 8), chunks=(2, 8), dtype="uint8")
+    source = open_source(tmp_path / "a.zarr")
+    before = len(pickle.dumps(source))
+    assert len(source.chunk_edges[0]) == 10_001
+    assert len(pickle.dumps(source)) == before

@@ -137,6 +137,12 @@ def test_chunks_of_unknown_size_are_refused_with_the_remedy():
         DaskSource(values[values > 4])
 
 
+def test_a_dtype_that_will_not_do_is_said_before_sizes_are_asked_for():
+    texts = da.from_array(np.array(["a", "b", "c"]), chunks=2)
+    with pytest.raises(TypeError, match="has dtype <U1"):
+        DaskSource(texts[texts != "b"])
+
+
 def test_masked_chunks_are_refused_with_the_remedy():
     with pytest.raises(TypeError, match=r"dask\.array\.ma\.filled"):
         DaskSource(da.ma.masked_equal(da.arange(10, chunks=3), 2))

@@ -18,7 +18,7 @@ from strategies import Unsteady
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge.borders import strip_box
 from blockbuster.merge.matching import MatchJob, match_bricks
-from blockbuster.merge.rules import RULES, Agree, Touch
+from blockbuster.merge.rules import RULES, Agree, Touch, rule_of
 from blockbuster.merge.table import BrickIds
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.stage import brick_labels
@@ -51,7 +51,7 @@ class Tissue:
 
     def label(self, staged, index, after=lambda tile, brick: None):
         """Show the tiles of a brick one by one, as the task does: the brick, and labels per tile."""
-        brick, counts = BrickLabels(staged, index), []
+        brick, counts = BrickLabels(staged, index, rule_of(staged)), []
         for tile in staged.bricks.tile_indices(index):
             found = self.fn(self.image[self.grid.region(tile)].copy())
             if found.any():
@@ -122,7 +122,7 @@ def tissues(draw):
 def pairs_to_join(staged, counts, rule):
     """What the merge is told of all bricks, by provisional ids."""
     ids = BrickIds.from_counts(staged.bricks, counts)
-    job = MatchJob(staged, ids, rule, 1 + int(counts.sum()) % 3)
+    job = MatchJob(staged, ids, rule, rule_of(staged).borders, 1 + int(counts.sum()) % 3)
     results = [match_bricks(job, number).pairs for number in range(job.n_tasks)]
     found = [tuple(pair) for pair in np.concatenate(results).tolist()]
     assert len(set(found)) == len(found)
