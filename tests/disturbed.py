@@ -16,7 +16,7 @@ from scipy import ndimage
 from zarr.storage import LocalStore, WrapperStore
 
 from blockbuster import tile_process
-from blockbuster.output import storage
+from blockbuster.output import layout
 from blockbuster.stage import brick_labels
 
 SHAPE, TILE = (40, 60), (10, 10)
@@ -136,7 +136,7 @@ def open_image(folder, component):
 
 def call(folder, run, calls):
     """Run in a process of its own, with pieces of storage that are small enough for a tiny image to have many."""
-    storage.SHARD_VOXELS, storage.CHUNK_VOXELS, brick_labels.GROUP_VOXELS = 300, 100, 100
+    layout.SHARD_VOXELS, layout.CHUNK_VOXELS, brick_labels.GROUP_VOXELS = 300, 100, 100
     faulthandler.dump_traceback_later(60)
     os.environ |= {"CALLS": str(calls), "FAULT": run.fault}
     tempfile.tempdir = f"{folder}/tmp"
