@@ -44,6 +44,7 @@ __all__ = [
     "plain_decoder",
     "pool_size",
     "process_context",
+    "process_status",
     "set_before_start",
     "start_dask_process",
     "time_to_live",
@@ -337,6 +338,18 @@ def start_dask_process() -> None:
 def pool_size(pool: Any) -> int | None:
     """Return how many workers an executor has; ``None`` where it does not say."""
     return getattr(pool, "_max_workers", None)
+
+
+def process_status(pid: int) -> list[bytes] | None:
+    """Read fields 3 and up of ``/proc/PID/stat``; ``None`` where there is nothing to read."""
+    try:
+        # A container may see the /proc of another pid namespace, and any host may hide other users'
+        # processes.
+        if os.readlink("/proc/self") != str(os.getpid()):
+            return None
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return None
 
 
 def is_starting_worker() -> bool:

@@ -20,6 +20,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
+from blockbuster.compat import process_status
+
 ATTEMPTS = "attempts"
 SUFFIX = ".attempt"
 STEP_BYTES = 12
@@ -197,21 +199,17 @@ def _is_alive(process: str) -> bool:
     import psutil
 
     try:
-        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE and not _is_exiting(pid)
+        return psutil.Process(int(pid)).status() != psutil.STATUS_ZOMBIE and not _is_exiting(int(pid))
     except (psutil.Error, OverflowError):
         return False
 
 
-def _is_exiting(pid: str) -> bool:
+def _is_exiting(pid: int) -> bool:
     """Return whether Linux is removing a process, whose connections are closed before it is a
     zombie.
     """
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-    except OSError:
-        return False
-    return bool(int(fields[6]) & PF_EXITING)
+    fields = process_status(pid)
+    return fields is not None and bool(int(fields[6]) & PF_EXITING)
 
 
 def _process_name() -> str:

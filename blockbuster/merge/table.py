@@ -145,7 +145,3 @@ class BrickIds:
         starts = np.cumsum(counts) - counts
         shift = np.repeat(self.offsets[tiles].ravel() - starts, counts)
         return shift + np.arange(1, len(shift) + 1)
-
-    def provisional(self, index: tuple[int, ...], ids: np.ndarray) -> np.ndarray:
-        """Return the provisional ids of some of a brick's ids."""
-        return np.take(self.all_of(index), ids - 1)

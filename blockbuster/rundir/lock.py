@@ -38,6 +38,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import get_args, get_type_hints
 
+from blockbuster.compat import process_status
 from blockbuster.identity.sealed import parse_object
 from blockbuster.rundir.durable import full_disk_explained
 
@@ -398,7 +399,7 @@ def _start_time(pid: int) -> int | float | None:
     On Linux in ticks since the boot: no change of the clock moves them.
     """
     if sys.platform == "linux":
-        fields = _process_status(pid)
+        fields = process_status(pid)
         if fields is None:
             return None if _exists(pid) else DEAD
         state, n_threads, start = fields[0], int(fields[17]), int(fields[19])
@@ -412,18 +413,6 @@ def _start_time(pid: int) -> int | float | None:
     except psutil.NoSuchProcess:
         return DEAD
     except psutil.Error:
-        return None
-
-
-def _process_status(pid: int) -> list[bytes] | None:
-    """Fields 3 and up of ``/proc/PID/stat``, ``None`` where there is nothing to read."""
-    try:
-        # A container may see the /proc of another pid namespace, and any host may hide other users'
-        # processes.
-        if os.readlink("/proc/self") != str(os.getpid()):
-            return None
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
-    except OSError:
         return None
 
 

@@ -118,12 +118,12 @@ with Attempt({directory!r}, "brick-3") as attempt:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says so")
 def test_a_process_that_is_being_removed_is_known():
-    assert not attempts._is_exiting(str(os.getpid()))
+    assert not attempts._is_exiting(os.getpid())
     with subprocess.Popen([sys.executable, "-c", ""]) as process:
         while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
             time.sleep(0.001)
-        assert attempts._is_exiting(str(process.pid))
-    assert not attempts._is_exiting(str(process.pid))
+        assert attempts._is_exiting(process.pid)
+    assert not attempts._is_exiting(process.pid)
 
 
 def test_without_a_directory_or_after_its_end_nothing_is_marked(tmp_path):

@@ -12,8 +12,9 @@ from outcomes import refused, snapshot
 from blockbuster.output.groups import zarr_node
 from blockbuster.output.layout import ArrayLayout
 from blockbuster.output.partial import MARK, REPLACED
-from blockbuster.output.places import ArrayPlace
+from blockbuster.output.places import KINDS, ArrayPlace
 from blockbuster.output.publishing import finish_publishing, partial_output, replaced_output
+from blockbuster.report.run import FINEST
 
 SHAPE, CHUNK = (4, 6), (2, 3)
 NEW = np.arange(24, dtype="int32").reshape(SHAPE)
@@ -292,3 +293,7 @@ def test_replaced_array_keeps_its_metadata_and_nothing_else(place, zarr_format):
     np.testing.assert_array_equal(read(place), OLD[::-1])
     assert zarr.open_array(Path(place.array_path), mode="r").attrs["by"] == "hand"
     assert not os.path.lexists(place.sibling("partial"))
+
+
+def test_a_report_is_looked_for_where_each_kind_of_output_has_it():
+    assert {kind.finest for kind in KINDS} == set(FINEST)

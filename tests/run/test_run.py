@@ -9,6 +9,7 @@ import pytest
 from interrupted import EXPECTED, IMAGE, Labeller, segment
 from outcomes import assert_same_objects, refused
 
+from blockbuster import tile_process
 from blockbuster.run.options import RunOptions
 from blockbuster.run.plan import make_plan
 from blockbuster.run.run import open_run
@@ -20,6 +21,14 @@ def test_F27_a_call_from_a_worker_that_imports_the_main_script_is_refused(monkey
     with refused(RuntimeError, 'if __name__ == "__main__":', folder=tmp_path):
         segment(fn, write_to=tmp_path / "out.zarr")
     assert fn.calls == {}
+
+
+def test_F27_a_worker_that_imports_the_main_script_plans_nothing(monkeypatch):
+    asked = []
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with refused(RuntimeError, 'if __name__ == "__main__":'):
+        tile_process(IMAGE, naive.label, tile_shape=lambda shape, dtype: asked.append(shape) or shape)
+    assert asked == []
 
 
 def opened(fn=naive.label, **options):

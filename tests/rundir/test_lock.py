@@ -288,7 +288,7 @@ def test_F28_where_the_pid_says_nothing_the_heartbeat_decides(path, changes):
 
 def test_F28_the_heartbeat_decides_where_other_users_processes_are_hidden(path, monkeypatch):
     fake(path, age=200)
-    monkeypatch.setattr(lock_module, "_process_status", lambda pid: None)
+    monkeypatch.setattr(lock_module, "process_status", lambda pid: None)
     assert_refused(path)
     fake(path, age=400)
     assert_taken_over(path)
