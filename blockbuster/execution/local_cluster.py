@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import tempfile
@@ -239,6 +240,7 @@ def _nanny(gpus: list[str] | None) -> type:
                 env["CUDA_VISIBLE_DEVICES"] = gpus[int(name)]
                 env[ONE_AT_A_TIME] = "1"
             super().__init__(scheduler, name=name, env=env, **kwargs)
+            self.starting_alone = asyncio.Lock()
             for variable, value in MALLOC.items():
                 # What dask asks for stays in the environment of this process as well.
                 if variable not in env and os.environ.get(variable, DASK_TRIM) == DASK_TRIM:
@@ -249,6 +251,9 @@ def _nanny(gpus: list[str] | None) -> type:
             if os.path.exists(os.environ.get(NO_GUARD_MARK, "")):
                 await self.close(reason="no main guard")
                 return self.status
-            return await super().instantiate()
+            # The start of a worker that died at once may not have ended: dask would then take the
+            # next one, which is not there yet, for the one that has come.
+            async with self.starting_alone:
+                return await super().instantiate()
 
     return WorkerKeeper

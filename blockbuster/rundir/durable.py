@@ -84,7 +84,8 @@ def replaced_file(
         unique = f"{owner}-{uuid.uuid4().hex}" if owner else uuid.uuid4().hex
         new = os.path.join(folder or os.path.dirname(path), WRITING + unique)
         with open(new, "xb") as file:
-            failed.callback(os.unlink, new)
+            # Ctrl-C may come when it has just taken its place.
+            failed.callback(Path(new).unlink, missing_ok=True)
             yield file
         os.replace(new, path)
         failed.pop_all()

@@ -1,5 +1,6 @@
 """Runs on the worker processes of a dask cluster: workers that die, are silent, or go away (F3, F4, F20, F24)."""
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -19,10 +20,11 @@ import numpy as np
 import pytest
 import zarr
 from distributed import Client, LocalCluster, SchedulerPlugin
+from distributed.core import Status
 from fatal import Gated, HoldingTheGil, Killing, components, marked, wait_until
 from outcomes import assert_same_objects, snapshot, write_image
 
-from blockbuster import TileError, tile_process
+from blockbuster import TileError, make_local_cluster, tile_process
 from blockbuster.execution import client_run, find_execution, run_tasks
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("forked_workers")]
@@ -49,13 +51,12 @@ def image(folder):
 @contextlib.contextmanager
 def cluster(n_workers=2, threads_per_worker=1, **settings):
     """A client of a cluster of worker processes, whose logs of their deaths are not shown."""
-    options = {"processes": True, "dashboard_address": ":0", "silence_logs": logging.CRITICAL}
-    with (
-        dask.config.set(settings),
-        LocalCluster(n_workers=n_workers, threads_per_worker=threads_per_worker, **options) as workers,
-        Client(workers) as client,
-    ):
-        yield client
+    with dask.config.set(settings):
+        client, workers = make_local_cluster(
+            n_workers=n_workers, threads_per_worker=threads_per_worker, silence_logs=logging.CRITICAL
+        )
+        with workers, client:
+            yield client
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,26 @@ def test_F4_a_tile_that_kills_every_worker_is_named(image, calls, threads, tiles
     assert (caught.value.tile, caught.value.slices) == (POISONED, POISONED_TILE)
     assert "resume=True" in caught.value.__notes__[0]
     assert not (image.parent / "out.zarr").exists()
+
+
+def test_F4_a_worker_that_dies_as_soon_as_it_is_there_is_replaced_by_one_that_is_waited_for():
+    with cluster(n_workers=1) as client:
+        keeper = client.cluster.workers[0]
+
+        async def kill_twice():
+            process = keeper.process
+            # How often dask looks whether a new worker is there: it does not see that this one was.
+            process._init_msg_interval = 1.0
+            os.kill(process.pid, signal.SIGKILL)
+            while process.status != Status.starting or not process.pid or process.init_result_q.empty():
+                await asyncio.sleep(0.001)
+            killed = process.process
+            os.kill(process.pid, signal.SIGKILL)
+            while process.process in (None, killed) or process.status != Status.running:
+                await asyncio.sleep(0.001)
+
+        client.cluster.sync(kill_twice)
+        assert keeper.worker_address in client.scheduler_info()["workers"]
 
 
 def test_F4_a_first_tile_that_kills_every_worker_is_named(folder, calls):

@@ -25,6 +25,20 @@ def test_a_file_is_written_over_whole_and_leaves_nothing_else(tmp_path):
         assert os.listdir(tmp_path) == ["x"]
 
 
+def test_ctrl_c_as_a_file_takes_its_place_stays_ctrl_c(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def replace_and_interrupt(*paths):
+        replace(*paths)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", replace_and_interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "x", b"whole")
+    assert (tmp_path / "x").read_bytes() == b"whole"
+    assert os.listdir(tmp_path) == ["x"]
+
+
 WRITE_TOO_MUCH = """
 import resource, signal, sys
 from blockbuster.rundir.durable import write_atomically
