@@ -26,34 +26,6 @@ if TYPE_CHECKING:
     import dask.array as da
     import zarr
 
-__all__ = [
-    "as_graph",
-    "callbacks_taken",
-    "cancel_tasks",
-    "chunk_boxes",
-    "chunk_keys",
-    "client_workers",
-    "code_reducer",
-    "encode_chunks",
-    "ends_with_blosc",
-    "held_arrays",
-    "is_starting_worker",
-    "jit_compiled_function",
-    "load_npy",
-    "open_labels",
-    "plain_decoder",
-    "pool_size",
-    "process_context",
-    "process_status",
-    "set_before_start",
-    "start_dask_process",
-    "time_to_live",
-    "told_of_compiling",
-    "vouch_for_workers",
-    "with_own_keys",
-    "write_npy",
-]
-
 
 def open_labels(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     """Open a stored array of labels for reading.

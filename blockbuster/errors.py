@@ -16,20 +16,6 @@ from contextvars import ContextVar
 from types import FrameType
 from urllib.parse import unquote
 
-__all__ = [
-    "BlockbusterWarning",
-    "TileError",
-    "ends_process",
-    "error_text",
-    "escape_controls",
-    "format_slices",
-    "hide_secrets",
-    "muted",
-    "show_url",
-    "unsaid",
-    "warn_user",
-]
-
 # A scheme has a bound, or a long text without blanks would be gone through for each of its letters.
 # A quote ends it, unless it is in the middle of a secret that should have been encoded.
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,31}://(?:[^\s'\"<>`]|['\"](?=[\w%@/+=&-]))+")

@@ -10,8 +10,6 @@ from functools import cached_property
 
 import numpy as np
 
-__all__ = ["Box", "BrickGrid", "Index", "TileGrid", "relative_box"]
-
 Index = tuple[int, ...]
 Box = tuple[slice, ...]
 
