@@ -39,6 +39,7 @@ from blockbuster.run.options import (
 )
 from blockbuster.run.resources import format_bytes, memory_bytes, warn_of_repeated_chunks
 from blockbuster.source import Source, open_source
+from blockbuster.source.base import open_as_others
 from blockbuster.source.geometry import Geometry
 from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.tiling import auto_tile_shape
@@ -352,9 +353,9 @@ def _check_sendable(plan: RunPlan) -> None:
     source = plan.source
     if plan.execution.in_process or source.in_memory or not plan.bricks.n_bricks:
         return
-    first = plan.bricks.region(plan.bricks.index(0))
+    sent = source.sent(plan.bricks.region(plan.bricks.index(0)))
     try:
-        source.check_sendable(first)
+        open_as_others(sent)
     except Exception as error:
         raise TypeError(
             f"image ({source.name}) cannot be opened by other processes, as {plan.execution.kind} workers are: "

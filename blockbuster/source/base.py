@@ -217,9 +217,9 @@ class Source:
         """Open every channel by itself; none where the channels cannot be told apart."""
         return []
 
-    def check_sendable(self, box: Box) -> None:
-        """Raise what another process would that wants a box."""
-        open_as_others(self)
+    def sent(self, box: Box) -> Any:
+        """Return what another process is sent that wants a box."""
+        return self
 
 
 def open_as_others(sent: Any) -> None:
