@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import logging
 import math
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -217,7 +218,7 @@ class _Job:
         from blockbuster.errors import TileError
 
         try:
-            with self._stdout():
+            with self._stdout(), _report_kept_out_of_log():
                 labels, report = self._segment(plan, fn)
         except (FileExistsError, ValueError) as error:
             return complain(error, WRONG_ARGUMENTS)
@@ -261,6 +262,22 @@ class _Job:
                 error.add_note(f"To continue: {self.to_continue}")
             raise
         return labels, report
+
+
+@contextlib.contextmanager
+def _report_kept_out_of_log() -> Iterator[None]:
+    """Leave the report out of the log: it is the answer, and printed as such."""
+    from blockbuster.report import RunReport
+
+    def is_no_report(record: logging.LogRecord) -> bool:
+        return not any(isinstance(arg, RunReport) for arg in record.args or ())
+
+    logger = logging.getLogger("blockbuster")
+    logger.addFilter(is_no_report)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_no_report)
 
 
 def _plan_as_dict(plan: RunPlan) -> dict[str, Any]:

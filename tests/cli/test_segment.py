@@ -121,6 +121,14 @@ def test_options_reach_the_run(image, here, capsys, caplog):
     assert re.fullmatch(r"o\.a\.b\.[0-9a-f]{8}\.blockbuster-stage", stage.name)
 
 
+def test_verbose_shows_the_report_once_on_stdout(image, here):
+    options = "--fn threshold:110 --tile-shape 40,50 --write-to o --verbose"
+    done = run_module("segment", "image.zarr", *options.split(), folder=here)
+    assert done.returncode == 0, done.stderr
+    assert "[0:40, 0:50]" in done.stderr
+    assert (done.stdout.count("4 tiles: 4 run"), done.stderr.count("4 tiles: 4 run")) == (1, 0)
+
+
 def test_tile_shape_auto_and_one_overlap_per_axis_reach_the_plan(here, capsys):
     write_array("stack.zarr", np.zeros((4, 30, 40), "uint8"), (4, 10, 10))
     plan = "segment stack.zarr --fn otsu --write-to o --dry-run --overlap"
