@@ -103,11 +103,8 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
 def _add_label_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of the labels and of the run."""
     add = parser.add_argument_group("labels").add_argument
-    add(
-        "--merge",
-        metavar="HOW",
-        help=f"which labels are one object: {', '.join(RULES)} (touch; watershed: agree)",
-    )
+    rules = ", ".join(f"{rule} (in the margin too)" if rule == Agree.name else rule for rule in RULES)
+    add("--merge", metavar="HOW", help=f"what is one object: {rules} (touch; watershed: agree)")
     add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (0.3)")
     add("--connectivity", type=int, metavar="N", help="1 = faces ... ndim = corners too (1; ndim for agree)")
     add("--merge-axes", metavar="AXES", help="axes along which labels are joined, e.g. yx (all but t and c)")

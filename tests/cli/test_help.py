@@ -84,6 +84,10 @@ def test_every_page_fits_its_width_and_gives_statuses_and_examples(command):
     assert any(name == command for name, _ in examples())
 
 
+def test_help_of_merge_says_that_agreement_is_looked_for_in_the_margin_too():
+    assert "touch, agree (in the margin too), none" in pages()["segment"].format_help()
+
+
 def test_version_is_printed(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--version"])
