@@ -14,6 +14,7 @@ from blockbuster.tiling.heuristics import (
     MemoryBudget,
     check_dtype,
     check_shape,
+    least_lengths,
     measure_budget,
     plan_tile_shape,
     region_voxels,
@@ -139,15 +140,17 @@ def auto_tile_shape_cellpose(
     memory = network_memory(n_spatial, on_gpu=use_gpu)
     tile_bytes = budget.network_bytes - memory.model
     for wide, deep in MIN_DIAMETERS:
-        least = _least_lengths(stack[-n_spatial:], cell, wide, deep)
+        z, yx = math.ceil(deep * cell), math.ceil(wide * cell)
+        # Planes are padded to the side of the network's squares; masks hardly take more than those.
+        minimum = (z, yx) if do_3D else (1, max(NETWORK_SIDE, yx))
+        least = least_lengths(stack[-n_spatial:], minimum)
         with_halo = tuple(map(min, stack[-n_spatial:], (length + 2 * halo for length in least)))
         fit = TileFit(with_halo, voxel_bytes, cell, batch_size)
         voxels = memory.most_voxels(tile_bytes, fit)
-        minimum = ((1, *least)[-3], max(least[-2:]))
         balanced = voxels_for_balance(stack, execution.n_processes or 1, most, minimum)
-        tile = plan_tile_shape(stack, 1, voxels, max_voxels=balanced, halo=halo, whole_halo=True, minimum=minimum)
+        tile = plan_tile_shape(stack, voxels, max_voxels=balanced, halo=halo, minimum=minimum)
         tile = (*tile[:-n_spatial], *map(max, tile[-n_spatial:], least))
-        needed = memory.tile_bytes(region_voxels(tile, stack, halo, whole_halo=True), fit)
+        needed = memory.tile_bytes(region_voxels(tile, stack, halo), fit)
         if needed <= tile_bytes:
             break
     if needed > tile_bytes or memory.loading > budget.free_bytes:
@@ -167,15 +170,6 @@ def _budget_of_process(budget: MemoryBudget, execution: Execution, brick_bytes: 
         limits = {"worker": int(WORKER_SHARE * execution.worker_bytes)}
     limits = {name: n // (1 if name == "worker" else n_processes) - held for name, n in limits.items()}
     return MemoryBudget(limits | vram, 1)
-
-
-def _least_lengths(image: Shape, cell: float, wide: int, deep: int) -> Shape:
-    """Return the least lengths of a tile, as far as the image goes."""
-    z, yx = math.ceil(deep * cell), math.ceil(wide * cell)
-    if len(image) == 3:
-        return tuple(map(min, image, (z, yx, yx)))
-    # Planes are padded to the side of the network's squares, and masks hardly take more than those.
-    return tuple(min(length, max(NETWORK_SIDE, yx)) for length in image)
 
 
 def _warn_of_memory(

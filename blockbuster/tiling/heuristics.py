@@ -105,22 +105,21 @@ def auto_tile_shape(
     image = check_shape(shape)
     voxel_bytes = bytes_per_voxel(check_dtype(dtype))
     if target_bytes is not None:
-        tile = plan_tile_shape(image, voxel_bytes, _check_target_bytes(target_bytes, voxel_bytes))
+        voxels, most = _check_target_bytes(target_bytes, voxel_bytes) // voxel_bytes, math.inf
         reason = f"target_bytes={target_bytes}"
     else:
         budget = measure_budget(use_gpu=use_gpu)
+        voxels = budget.tile_bytes // voxel_bytes
         most = voxels_for_balance(image, budget.n_running, MAX_TILE_VOXELS)
         if "VRAM" in budget.limits:
             # A tile for which a GPU holds what the newest Cellpose does.
-            least = (1, 1, 1, *_least_lengths(image, (MINIMUM_Z, MINIMUM_YX)))[-3:]
-            fit = TileFit(least if least[0] > 1 else least[1:], voxel_bytes)
+            minimum = least_lengths((1, 1, *image), (MINIMUM_Z, MINIMUM_YX))
+            fit = TileFit(minimum if minimum[0] > 1 else minimum[1:], voxel_bytes)
             memory = network_memory(len(fit.least), on_gpu=True, version="4")
             # Below the side of the network's squares, a smaller tile saves nothing.
             voxels = max(NETWORK_SIDE**2, memory.most_voxels(budget.network_bytes - memory.model, fit))
-            tile = plan_tile_shape(image, 1, voxels, max_voxels=most)
-        else:
-            tile = plan_tile_shape(image, voxel_bytes, budget.tile_bytes, max_voxels=most)
         reason = f"{budget}; at most {most} voxels a tile"
+    tile = plan_tile_shape(image, voxels, max_voxels=most)
     if verbose:
         needed = _format_bytes(region_voxels(tile, tuple(max(1, n) for n in image)) * voxel_bytes)
         message = "tile %s for an image of %s: %s with its halo, at %d bytes per voxel (%s)"
@@ -153,12 +152,10 @@ def worker_tile_bytes(dtype: DTypeLike, task_bytes: int) -> int:
 
 def plan_tile_shape(
     shape: Shape,
-    voxel_bytes: int,
-    target_bytes: int,
+    region: int,
     *,
-    max_voxels: int | None = None,
-    halo: int = ASSUMED_HALO,
-    whole_halo: bool = False,
+    max_voxels: float = math.inf,
+    halo: int | None = None,
     minimum: tuple[int, int] = (MINIMUM_Z, MINIMUM_YX),
 ) -> Shape:
     """Find the largest tile of `shape` that fits, in integers alone.
@@ -171,13 +168,11 @@ def plan_tile_shape(
     ----------
     shape : tuple of int
         Shape of the image in voxels, at least one axis.
-    voxel_bytes : int
-        Bytes per voxel of the tile with its halo.
-    target_bytes : int
-        Bytes that one tile may take with its halo.
-    max_voxels : int, optional
-        Most voxels of a tile without its halo. ``None``: no limit.
-    halo, whole_halo : int, bool
+    region : int
+        Most voxels of a tile with its halo.
+    max_voxels : float
+        Most voxels of a tile without its halo.
+    halo : int, optional
         Halo per side in voxels to allow for, see `region_voxels`.
     minimum : tuple of int
         Lengths of z, and of y and x, in voxels that are reached before other axes grow on.
@@ -189,20 +184,19 @@ def plan_tile_shape(
 
     Notes
     -----
-    A larger `target_bytes` or `max_voxels` never makes any axis shorter.
+    A larger `region` or `max_voxels` never makes any axis shorter.
 
     Examples
     --------
-    >>> plan_tile_shape((10000, 10000), 26, 2**28)
+    >>> plan_tile_shape((10000, 10000), 2**28 // 26)
     (2560, 2560)
-    >>> plan_tile_shape((60, 10000, 10000), 26, 2**28)
+    >>> plan_tile_shape((60, 10000, 10000), 2**28 // 26)
     (30, 384, 384)
     """
     image = tuple(max(1, length) for length in shape)
 
     def too_large(tile: Shape) -> bool:
-        too_many = max_voxels is not None and math.prod(tile) > max_voxels
-        return too_many or region_voxels(tile, image, halo, whole_halo=whole_halo) * voxel_bytes > target_bytes
+        return math.prod(tile) > max_voxels or region_voxels(tile, image, halo) > region
 
     tile = (1,) * len(image)
     for axes, limit in _growth_steps(image, minimum):
@@ -214,19 +208,16 @@ def plan_tile_shape(
     return tuple(_even_length(length, longest) for length, longest in zip(image, tile, strict=True))
 
 
-def region_voxels(tile_shape: Shape, shape: Shape, halo: int = ASSUMED_HALO, *, whole_halo: bool = False) -> int:
+def region_voxels(tile_shape: Shape, shape: Shape, halo: int | None = None) -> int:
     """Count the voxels of a tile with the halo that sizing allows for.
 
     Parameters
     ----------
     tile_shape, shape : tuple of int
         Tile without halo, and image, in voxels.
-    halo : int
-        Most voxels per side. A tile that is 1 long has none, as a number given as ``overlap``
-        means.
-    whole_halo : bool
-        Count all of `halo` for other tiles. Otherwise one of `n` voxels has a quarter of `n` at
-        most, rounded up.
+    halo : int, optional
+        Voxels per side. ``None``: 32, or a quarter of the tile's length, rounded up, where that is
+        less. A tile that is 1 long has none, as a number given as ``overlap`` means.
 
     Returns
     -------
@@ -240,8 +231,8 @@ def region_voxels(tile_shape: Shape, shape: Shape, halo: int = ASSUMED_HALO, *, 
     """
     lengths = []
     for tile, length in zip(tile_shape, shape, strict=True):
-        depth = 0 if tile == 1 else halo if whole_halo else min(halo, -(-tile // 4))
-        lengths.append(min(length, tile + 2 * depth))
+        depth = min(ASSUMED_HALO, -(-tile // 4)) if halo is None else halo
+        lengths.append(min(length, tile + 2 * depth) if tile > 1 else 1)
     return math.prod(lengths)
 
 
@@ -297,7 +288,7 @@ def voxels_for_balance(
     if n_running == 1:
         return most
     share = math.prod(shape) // (TILES_PER_WORKER * n_running)
-    return min(most, max(MIN_BALANCED_VOXELS, math.prod(_least_lengths(shape, minimum)), share))
+    return min(most, max(MIN_BALANCED_VOXELS, math.prod(least_lengths(shape, minimum)), share))
 
 
 @dataclass(frozen=True)
@@ -326,19 +317,14 @@ class MemoryBudget:
         return max(0, min(self.limits.values()))
 
     @property
-    def usable_bytes(self) -> int:
-        """Half of what is free."""
-        return self.free_bytes // 2
-
-    @property
     def network_bytes(self) -> int:
         """Seven eighths of what is free, for a network whose memory was measured."""
         return self.free_bytes * 7 // 8
 
     @property
     def tile_bytes(self) -> int:
-        """Bytes for one tile, at least 1 MiB."""
-        return max(MIN_BUDGET_BYTES, self.usable_bytes // self.n_running)
+        """A tile's share of half of what is free, at least 1 MiB."""
+        return max(MIN_BUDGET_BYTES, self.free_bytes // 2 // self.n_running)
 
     @property
     def sources(self) -> str:
@@ -381,7 +367,7 @@ def measure_budget(*, use_gpu: bool) -> MemoryBudget:
         limits["VRAM"] = vram
     n_workers = max(1, int(config.get("num_workers", None) or CPU_COUNT))
     budget = MemoryBudget(limits, 1 if use_gpu else n_workers)
-    if budget.usable_bytes < budget.n_running * MIN_BUDGET_BYTES:
+    if budget.free_bytes < 2 * budget.n_running * MIN_BUDGET_BYTES:
         logger.warning("memory is nearly exhausted (%s); tiles are sized for 1 MiB each", budget)
     return budget
 
@@ -456,7 +442,7 @@ def check_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     return found
 
 
-def _least_lengths(shape: Shape, minimum: tuple[int, int]) -> Shape:
+def least_lengths(shape: Shape, minimum: tuple[int, int]) -> Shape:
     """Return the least lengths of a tile along the last three axes, as far as the image goes."""
     minimum_z, minimum_yx = minimum
     enough = (minimum_z, minimum_yx, minimum_yx)[-len(shape) :]
