@@ -26,9 +26,11 @@ from blockbuster.run.resources import warn_of_little_room, warn_of_repeated_chun
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal
 from blockbuster.rundir.staged import StagedLabels
-from blockbuster.stage.empty_threshold import choose_empty_threshold
+from blockbuster.stage.empty_threshold import choose_empty_threshold, describe_high_skipped
+from blockbuster.stage.finished import read_samples
 from blockbuster.stage.masks import describe_mask
-from blockbuster.stage.staging import StageOutcome, stage_labels
+from blockbuster.stage.staging import stage_labels
+from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import TileCall
 
 logger = logging.getLogger("blockbuster")
@@ -120,7 +122,7 @@ class Run:
         """Run fn on every tile."""
         plan, options = self.plan, self.plan.options
         with self.report.timed("stage"), progress_bar(options.progress, "segment", plan.n_tiles) as advance:
-            outcome = stage_labels(
+            job, tally = stage_labels(
                 plan.source,
                 self._tile_call(),
                 plan.bricks,
@@ -134,8 +136,8 @@ class Run:
                 on_tiles=advance,
                 growth=self.claim.growth,
             )
-        self.staged = outcome.staged
-        self._report_stage(outcome)
+        self.staged = job.staged
+        self._report_stage(tally, job.call)
 
     def _tile_call(self) -> TileCall:
         plan, options = self.plan, self.plan.options
@@ -156,36 +158,42 @@ class Run:
             one_at_a_time=options.use_gpu,
         )
 
-    def _report_stage(self, outcome: StageOutcome) -> None:
-        report = self.report
-        report.n_tiles, report.n_run, report.n_skipped = self.plan.n_tiles, outcome.n_run, outcome.n_skipped
-        report.empty_threshold, report.n_provisional = outcome.empty_threshold, outcome.n_labels
-        report.n_retried, report.n_resumed = outcome.n_retried, outcome.n_resumed
-        report.failed, report.n_failed = outcome.failed, len(outcome.failed)
-        report.seconds["fn"] = outcome.fn_seconds
-        report.fingerprint, report.samples = self.claim.fingerprint, outcome.samples
+    def _report_stage(self, tally: Tally, call: TileCall) -> None:
+        report, plan = self.report, self.plan
+        report.n_tiles, report.n_skipped = plan.n_tiles, tally.n_skipped
+        report.n_run, report.n_resumed = plan.n_tiles - tally.n_skipped, tally.n_resumed
+        report.empty_threshold, report.n_provisional = call.empty_threshold, int(tally.counts.sum())
+        report.n_retried, report.seconds["fn"] = tally.n_retried, tally.fn_seconds
+        report.failed, report.n_failed = sorted(tally.failed), len(tally.failed)
+        report.fingerprint = self.claim.fingerprint
+        if plan.source.sampled:
+            report.samples = read_samples(self.claim.directory, plan.grid)
         self.claim.growth.look()
         report.grown = self.claim.growth.grown
         if self.claim.resumes:
-            report.resumed_from = "stage" if outcome.n_resumed < report.n_tiles else "seams"
-        if outcome.n_skipped and outcome.n_skipped == report.n_tiles:
+            report.resumed_from = "stage" if report.n_resumed < report.n_tiles else "seams"
+        self._warn_of_stage(tally, call)
+
+    def _warn_of_stage(self, tally: Tally, call: TileCall) -> None:
+        report = self.report
+        high_skipped = describe_high_skipped(tally.maxima, call.background) if call.background else ""
+        if report.n_skipped and report.n_skipped == report.n_tiles:
             warn_user(
                 f"All {report.n_tiles} tiles were skipped as empty (maximum <= {report.empty_threshold:g}); "
                 "lower empty_threshold or pass skip_empty=False if the image is not empty.",
             )
-        elif outcome.high_skipped:
+        elif high_skipped:
             warn_user(
-                f"{outcome.n_skipped} of {report.n_tiles} tiles were skipped as empty (maximum <= "
-                f"{report.empty_threshold:g}), and {outcome.high_skipped}: they may hold objects. Look at the "
+                f"{report.n_skipped} of {report.n_tiles} tiles were skipped as empty (maximum <= "
+                f"{report.empty_threshold:g}), and {high_skipped}: they may hold objects. Look at the "
                 "picture and the maxima of estimate_empty_tiles, and pass an empty_threshold.",
             )
-        if outcome.failed:
-            n_failed = len(outcome.failed)
-            listed = "; ".join(f"{tuple(tile)}: {what}" for tile, what in outcome.failed[:3])
-            more = f"; and {n_failed - 3} more, all in the report" if n_failed > 3 else ""
-            warn_user(f"{n_failed} tiles failed and are background in the labels: {listed}{more}.")
-        if outcome.n_masks:
-            warn_user(describe_mask(outcome.n_masks))
+        if report.n_failed:
+            listed = "; ".join(f"{tuple(tile)}: {what}" for tile, what in report.failed[:3])
+            more = f"; and {report.n_failed - 3} more, all in the report" if report.n_failed > 3 else ""
+            warn_user(f"{report.n_failed} tiles failed and are background in the labels: {listed}{more}.")
+        if tally.in_pieces:
+            warn_user(describe_mask(int(np.count_nonzero(tally.counts))))
 
     def merge(self) -> None:
         """Join labels across seams and write the final ones."""

@@ -13,7 +13,7 @@ from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.source import pixel_digest
 from blockbuster.stage.deaths import PROBE, TileAttempt
 from blockbuster.stage.saved import RegionReader
-from blockbuster.stage.task import TileCall, try_tile
+from blockbuster.stage.task import TileCall, TileOutcome, try_tile
 
 
 @dataclass(frozen=True)
@@ -38,16 +38,8 @@ class Probe:
     ----------
     number : int
         The tile, in C order.
-    labels : ndarray or None
-        Labels of its region; ``None`` for an empty tile and one that failed.
-    drops_channels : bool
-        Whether fn dropped the channel axis.
-    seconds : float
-        Time in fn.
-    n_retried : int
-        How often it was tried again.
-    error : TileError or None
-        The fault that it ended with.
+    outcome : TileOutcome
+        What became of it.
     pixels : str
         Digest of what fn was shown; empty where it is not needed.
     interrupted : bool
@@ -55,11 +47,7 @@ class Probe:
     """
 
     number: int
-    labels: np.ndarray | None
-    drops_channels: bool = False
-    seconds: float = 0.0
-    n_retried: int = 0
-    error: TileError | None = None
+    outcome: TileOutcome
     pixels: str = ""
     interrupted: bool = False
 
@@ -82,26 +70,26 @@ def probe_tile(job: ProbeJob, number: int) -> Probe:
             attempt.at(0)
             outcome = try_tile(job.call, tile, read)
     except TileError as error:
-        return Probe(number, None, error=error)
+        outcome = TileOutcome(error=error)
     except KeyboardInterrupt:
         if job.directory is None:
             raise
-        return Probe(number, None, interrupted=True)
-    if outcome.labels is None:
-        return Probe(number, None, n_retried=outcome.n_retried, error=outcome.error)
-    # A copy: fn may hand out the same array for every tile.
-    labels = outcome.labels.copy()
-    return Probe(number, labels, labels.ndim < grid.ndim, outcome.seconds, outcome.n_retried, pixels=digests[-1])
+        return Probe(number, TileOutcome(), interrupted=True)
+    if outcome.labels is not None:
+        # A copy: fn may hand out the same array for every tile.
+        outcome.labels = outcome.labels.copy()
+    return Probe(number, outcome, digests[-1])
 
 
 def keep_probe(probe: Probe, directory: str, journal: Journal) -> None:
     """Keep the labels of a probe, so that a run that is resumed need not call fn for it again."""
-    if probe.labels is None:
+    number, outcome = probe.number, probe.outcome
+    if outcome.labels is None:
         return
     arrays = ArrayFolder(directory)
-    arrays.save(_name(probe.number), probe.labels)
-    record = {"probe": probe.number, "crc": arrays.checksum(_name(probe.number)), "fn": probe.seconds}
-    journal.append({**record, "retried": probe.n_retried, "pixels": probe.pixels})
+    arrays.save(_name(number), outcome.labels)
+    record = {"probe": number, "crc": arrays.checksum(_name(number)), "fn": outcome.seconds}
+    journal.append({**record, "retried": outcome.n_retried, "pixels": probe.pixels})
 
 
 def kept_probes(directory: str) -> list[Probe]:
@@ -110,8 +98,9 @@ def kept_probes(directory: str) -> list[Probe]:
     records = {record["probe"]: record for record in read_journal(directory, "probe")}
     for number, record in records.items():
         if arrays.checksum(_name(number)) == record["crc"]:
-            labels, pixels = np.array(arrays.load(_name(number))), record["pixels"]
-            probes.append(Probe(number, labels, seconds=record["fn"], n_retried=record["retried"], pixels=pixels))
+            labels = np.array(arrays.load(_name(number)))
+            outcome = TileOutcome(labels, seconds=record["fn"], n_retried=record["retried"])
+            probes.append(Probe(number, outcome, record["pixels"]))
     return probes
 
 

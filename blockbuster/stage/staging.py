@@ -26,8 +26,8 @@ from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.deaths import StageWatch
-from blockbuster.stage.empty_threshold import Background, describe_high_skipped
-from blockbuster.stage.finished import Sample, find_finished_tasks, read_samples
+from blockbuster.stage.empty_threshold import Background
+from blockbuster.stage.finished import find_finished_tasks
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile
 from blockbuster.stage.tally import Tally
@@ -36,54 +36,6 @@ from blockbuster.stage.task import BrickResult, StageJob, TileCall, TileOutcome,
 MAX_FN_SECONDS_PER_TASK = 10.0
 SLOW_FN_SECONDS = 0.2
 MAX_TILES_LOOKED_AT = 64
-
-
-@dataclass(frozen=True)
-class StageOutcome:
-    """Result of the stage.
-
-    Parameters
-    ----------
-    staged : StagedLabels
-        The finished stage, its ``counts`` saved.
-    bricks : BrickGrid
-        The bricks that were used.
-    n_run, n_skipped : int
-        Tiles shown to fn, and empty ones, by this run and those that it continues.
-    n_labels : int
-        Labels of all tiles before the merge.
-    fn_seconds : float
-        Time in fn, summed over workers.
-    empty_threshold : float or None
-        Tiles whose maximum was not above it were skipped.
-    high_skipped : str
-        What is to be said of skipped tiles that lie far above the background; empty: nothing.
-    n_resumed : int
-        Tiles that an earlier run had finished.
-    n_retried : int
-        How often a tile was tried again.
-    n_masks : int
-        Tiles with labels, where each of them has one id alone that falls into pieces somewhere;
-        else 0.
-    failed : list of (tile, what)
-        Tiles that were taken for background because they failed.
-    samples : list of Sample
-        Digests of some pixels, of an image whose identity does not notice changed ones.
-    """
-
-    staged: StagedLabels
-    bricks: BrickGrid
-    n_run: int
-    n_skipped: int
-    n_labels: int
-    fn_seconds: float
-    empty_threshold: float | None = None
-    high_skipped: str = ""
-    n_resumed: int = 0
-    n_retried: int = 0
-    n_masks: int = 0
-    failed: list[list[Any]] = field(default_factory=list)
-    samples: list[Sample] = field(default_factory=list)
 
 
 def stage_labels(
@@ -100,7 +52,7 @@ def stage_labels(
     verbose: bool = False,
     on_tiles: Callable[[int], Any] = bool,
     growth: Growth | None = None,
-) -> StageOutcome:
+) -> tuple[StageJob, Tally]:
     """Run fn on every tile and keep its labels in a stage directory.
 
     Parameters
@@ -133,7 +85,11 @@ def stage_labels(
 
     Returns
     -------
-    StageOutcome
+    job : StageJob
+        What the tasks shared: the finished stage, its ``counts`` saved; the bricks that were used;
+        and, in the call, the threshold.
+    tally : Tally
+        What they reported, and the tasks of the runs that this one continues.
 
     Raises
     ------
@@ -152,12 +108,18 @@ def stage_labels(
             stage.lay_out(probes, timed, merge_axes, connectivity)
         job = stage.job(probes)
         tally = Tally(stage.bricks, journal, verbose, on_tiles, growth or Growth())
+        for probe in probes:
+            tally.n_retried += probe.outcome.n_retried
+            tally.fn_seconds += probe.outcome.seconds
         finished = find_finished_tasks(job, execution, on_tiles)
         for record in finished.values():
             tally.add_record(record)
-        n_resumed = sum(len(record["counts"]) for record in finished.values())
+            tally.n_resumed += len(record["counts"])
         stage.run_bricks(job, [n for n in range(stage.bricks.n_bricks) if n not in finished], tally.add)
-        return stage.outcome(job, probes, tally, n_resumed)
+        if tally.n_finished < stage.bricks.n_bricks:
+            raise RuntimeError(f"The run was stopped from outside: its stage {directory} was removed.")
+        stage.save_counts(tally.counts)
+    return job, tally
 
 
 @dataclass
@@ -186,12 +148,13 @@ class _Stage:
         connectivity: int,
     ) -> None:
         """Choose the bricks by what the probes have found, and make room for their labels."""
-        good = [probe for probe in probes if probe.error is None]
-        if timed and good:
-            n_tiles = int(MAX_FN_SECONDS_PER_TASK / max(1e-9, min(probe.seconds for probe in good)))
+        seconds = [probe.outcome.seconds for probe in probes if probe.outcome.error is None]
+        if timed and seconds:
+            n_tiles = int(MAX_FN_SECONDS_PER_TASK / max(1e-9, min(seconds)))
             self.bricks = limit_bricks(self.bricks, min(n_tiles, math.prod(self.bricks.tiles_per_brick)))
         # Nothing to show to fn: its labels are taken to have no channels.
-        drops = all(probe.drops_channels for probe in good) and self.call.channel_axis is not None
+        labels = [probe.outcome.labels for probe in probes if probe.outcome.labels is not None]
+        drops = self.call.channel_axis is not None and all(found.ndim < self.bricks.grid.ndim for found in labels)
         self.call = dataclasses.replace(self.call, drops_channels=drops)
         axis = self.call.channel_axis if drops else None
         joined_axes, label_bricks = label_axes(merge_axes, axis), self.bricks
@@ -230,44 +193,24 @@ class _Stage:
 
     def job(self, probes: list[Probe]) -> StageJob:
         """Gather what all tasks share."""
-        grid = self.bricks.grid
+        found = {self.bricks.grid.index(probe.number): probe.outcome for probe in probes}
         return StageJob(
             self.call,
             self.reader,
             self.bricks,
             StagedLabels.open(self.directory),
             self.rule,
-            {grid.index(probe.number): TileOutcome(probe.labels, error=probe.error) for probe in probes},
+            # What they took is no part of their bricks.
+            {tile: TileOutcome(outcome.labels, error=outcome.error) for tile, outcome in found.items()},
             self.source.sampled,
             marked=not self.execution.in_process,
         )
 
-    def outcome(self, job: StageJob, probes: list[Probe], tally: Tally, n_resumed: int) -> StageOutcome:
-        """Add up what tasks and probes report, once all are finished."""
-        staged, grid = job.staged, self.bricks.grid
-        if tally.n_finished < self.bricks.n_bricks:
-            raise RuntimeError(f"The run was stopped from outside: its stage {self.directory} was removed.")
-        counts = (
-            tally.counts if staged.bricks.grid.ndim == grid.ndim else tally.counts.sum(self.call.channel_axis)
-        )
-        ArrayFolder(self.directory).save("counts", counts)
+    def save_counts(self, counts: np.ndarray) -> None:
+        """Keep how many labels tiles have, in the shape of the grid of the labels."""
+        is_dropped = self.call.drops_channels and self.call.channel_axis is not None
+        ArrayFolder(self.directory).save("counts", counts.sum(self.call.channel_axis) if is_dropped else counts)
         reach("stage finished")
-        background = self.call.background
-        return StageOutcome(
-            staged,
-            self.bricks,
-            n_run=grid.n_tiles - tally.n_skipped,
-            n_skipped=tally.n_skipped,
-            n_labels=int(tally.counts.sum()),
-            fn_seconds=tally.fn_seconds + sum(probe.seconds for probe in probes),
-            empty_threshold=self.call.empty_threshold,
-            high_skipped=describe_high_skipped(tally.maxima, background) if background else "",
-            n_resumed=n_resumed,
-            n_retried=tally.n_retried + sum(probe.n_retried for probe in probes),
-            n_masks=int(np.count_nonzero(tally.counts)) if tally.in_pieces else 0,
-            failed=sorted(tally.failed),
-            samples=read_samples(self.directory, grid) if job.sampled else [],
-        )
 
     def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:
         """Run bricks; pixels of a dask image enter the tasks through the graph."""
@@ -328,19 +271,19 @@ class _Stage:
                 on_result=found.append,
                 watch=watch,
             )
-            probe = found[0]
-            if probe.interrupted:
+            outcome = found[0].outcome
+            if found[0].interrupted:
                 raise KeyboardInterrupt
-            if probe.error and not call.skip_errors:
-                raise probe.error
-            if probe.labels is None and not probe.error:
+            if outcome.error and not call.skip_errors:
+                raise outcome.error
+            if outcome.labels is None and not outcome.error:
                 continue
-            yield probe
-            if probe.labels is not None and call.channel_axis is not None:
-                call = dataclasses.replace(call, drops_channels=probe.drops_channels)
-            n_good += probe.error is None
+            yield found[0]
+            if outcome.labels is not None and call.channel_axis is not None:
+                call = dataclasses.replace(call, drops_channels=outcome.labels.ndim < grid.ndim)
+            n_good += outcome.error is None
             # The first call may compile or load something; a slow one is measured again.
-            if n_good == 2 or (n_good and (not timed or probe.seconds < SLOW_FN_SECONDS)):
+            if n_good == 2 or (n_good and (not timed or outcome.seconds < SLOW_FN_SECONDS)):
                 return
 
     def _save_region(self, tile: Index) -> None:

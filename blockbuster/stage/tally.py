@@ -52,6 +52,7 @@ class Tally:
         self.counts = np.zeros(self.bricks.grid.grid_shape, np.int64)
         self.n_finished = 0
         self.n_skipped = 0
+        self.n_resumed = 0
         self._maxima: list[np.ndarray] = []
         self.n_retried = 0
         self.fn_seconds = 0.0

@@ -18,7 +18,7 @@ from blockbuster.merge.matching import MatchResult
 from blockbuster.merge.tally import SeamTally
 from blockbuster.report import WorstSeam
 from blockbuster.stage.probes import Probe
-from blockbuster.stage.task import BrickResult
+from blockbuster.stage.task import BrickResult, TileOutcome
 
 numbers = hnp.arrays(
     st.sampled_from(["bool", "uint8", ">i4", "int64", "float32"]),
@@ -70,8 +70,8 @@ def test_results_of_all_phases_come_back_as_they_were():
     matched = MatchResult(np.arange(6).reshape(3, 2), tally, 3)
     for result in (
         brick,
-        Probe(7, np.ones((2, 3), ">u2")),
-        Probe(8, None, error=error),
+        Probe(7, TileOutcome(np.ones((2, 3), ">u2"))),
+        Probe(8, TileOutcome(error=error)),
         matched,
         (3, "ab"),
         (4, True),

@@ -34,7 +34,7 @@ def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, mer
     grid = TileGrid(lengths, halo)
     axes = tuple(range(image.ndim)) if merge_axes is None else merge_axes
     execution = find_execution()
-    outcome = stage_labels(
+    job, _ = stage_labels(
         open_source(image),
         TileCall(grid, fn, apart_axes=tuple(axis for axis in range(image.ndim) if axis not in axes)),
         BrickGrid(grid, tiles_per_brick),
@@ -45,7 +45,7 @@ def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, mer
         rule=rule or Touch(),
         fixed_bricks=True,
     )
-    return outcome.staged, execution
+    return job.staged, execution
 
 
 @pytest.mark.parametrize("rule", [Touch(), Agree()])

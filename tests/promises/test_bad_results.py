@@ -251,7 +251,7 @@ def merged_behind(image, directory, n_objects):
     bricks = BrickGrid(TileGrid.regular(image.shape, (10, 10), (2, 2)), (2, 1))
     with dask.config.set(scheduler="synchronous"):
         execution = find_execution()
-        outcome = stage_labels(
+        job, _ = stage_labels(
             source,
             TileCall(bricks.grid, components),
             bricks,
@@ -263,9 +263,9 @@ def merged_behind(image, directory, n_objects):
             fixed_bricks=True,
         )
         arrays = ArrayFolder(str(directory))
-        table = behind_objects(match_seams(outcome.staged, arrays, execution).table, arrays, n_objects)
+        table = behind_objects(match_seams(job.staged, arrays, execution).table, arrays, n_objects)
         labels = np.zeros(image.shape, table.dtype)
-        write_final_labels(outcome.staged, arrays, ArrayTarget(labels), (16, 16), execution, labels.dtype)
+        write_final_labels(job.staged, arrays, ArrayTarget(labels), (16, 16), execution, labels.dtype)
     return labels, table
 
 

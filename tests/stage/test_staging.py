@@ -21,7 +21,7 @@ GRID = TileGrid.regular((8, 12), (2, 3), (1, 1))
 
 
 def stage(fn, folder, image=None, tiles_per_brick=(4, 4), threshold=None, **options):
-    """Run the stage alone."""
+    """Run the stage alone; give what its tasks shared, and what they reported."""
     image = np.ones((8, 12), np.uint8) if image is None else image
     return stage_labels(
         open_source(image),
@@ -43,17 +43,18 @@ def test_slow_function_gets_small_tasks(tmp_path, monkeypatch):
         time.sleep(0.025)
         return naive.label(tile)
 
-    outcome = stage(slow, tmp_path)
-    assert outcome.bricks.tiles_per_brick in {(2, 1), (1, 2), (1, 1)}
-    assert outcome.staged.bricks == outcome.bricks
-    assert outcome.fn_seconds >= 16 * 0.025
+    job, tally = stage(slow, tmp_path)
+    assert job.bricks.tiles_per_brick in {(2, 1), (1, 2), (1, 1)}
+    assert job.staged.bricks == job.bricks
+    assert tally.fn_seconds >= 16 * 0.025
 
 
 @pytest.mark.parametrize("fixed", [True, False])
 def test_quick_or_fixed_tasks_stay_as_planned(fixed, tmp_path, monkeypatch):
     if fixed:
         monkeypatch.setattr("blockbuster.stage.staging.MAX_FN_SECONDS_PER_TASK", 0.0)
-    assert stage(naive.label, tmp_path, fixed_bricks=fixed).bricks.tiles_per_brick == (4, 4)
+    job, _ = stage(naive.label, tmp_path, fixed_bricks=fixed)
+    assert job.bricks.tiles_per_brick == (4, 4)
 
 
 def test_first_call_that_loads_something_does_not_make_tasks_small(tmp_path, monkeypatch):
@@ -67,17 +68,19 @@ def test_first_call_that_loads_something_does_not_make_tasks_small(tmp_path, mon
         time.sleep(0 if len(calls) > 1 else 1.2)
         return naive.label(tile)
 
-    assert stage(slow_once, tmp_path).bricks.tiles_per_brick == (4, 4)
+    job, _ = stage(slow_once, tmp_path)
+    assert job.bricks.tiles_per_brick == (4, 4)
     assert len(calls) == GRID.n_tiles
 
 
-def test_outcome_counts_tiles_and_labels(tmp_path):
+def test_tiles_and_labels_are_counted(tmp_path):
     image = np.zeros((8, 12), np.uint8)
     image[0, 0] = image[0, 2] = image[7, 11] = 1
     finished = []
-    outcome = stage(naive.label, tmp_path, image, tiles_per_brick=(2, 3), threshold=0, on_tiles=finished.append)
+    options = {"tiles_per_brick": (2, 3), "threshold": 0, "on_tiles": finished.append}
+    _, tally = stage(naive.label, tmp_path, image, **options)
     # The halo shows the voxel at (0, 2) to the tile beside it.
-    assert (outcome.n_run, outcome.n_skipped, outcome.n_labels) == (3, 13, 3)
+    assert (tally.n_skipped, tally.counts.sum()) == (13, 3)
     assert sum(finished) == GRID.n_tiles
     counts = ArrayFolder(tmp_path).load("counts")
     assert counts.shape == GRID.grid_shape
@@ -89,17 +92,17 @@ def test_outcome_counts_tiles_and_labels(tmp_path):
 )
 def test_labels_of_a_brick_count_from_one_tile_after_tile(ids, tmp_path):
     image = ids.reshape(8, 12)
-    outcome = stage(np.copy, tmp_path, image, tiles_per_brick=(4, 2))
-    for number in range(outcome.bricks.n_bricks):
-        index = outcome.bricks.index(number)
+    job, _ = stage(np.copy, tmp_path, image, tiles_per_brick=(4, 2))
+    for number in range(job.bricks.n_bricks):
+        index = job.bricks.index(number)
         expected = np.zeros((8, 6), int)
         n_labels = 0
-        for tile in outcome.bricks.tile_indices(index):
+        for tile in job.bricks.tile_indices(index):
             y, x = GRID.core(tile)
             x = slice(x.start - 6 * index[1], x.stop - 6 * index[1])
             expected[y, x], count = naive.number_by_appearance(image[GRID.core(tile)], n_labels)
             n_labels += count
-        assert np.array_equal(staged_labels(outcome.staged, index), expected)
+        assert np.array_equal(staged_labels(job.staged, index), expected)
 
 
 @pytest.mark.parametrize("tiles_per_task", [None, 1, 4])
