@@ -195,8 +195,8 @@ class RunPlan:
             return self
         lengths = tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs)
         halo = resolve_halo(self.options.overlap, lengths, self.source.axes, self.channel_axis)
-        grid = TileGrid(lengths, halo)
-        return dataclasses.replace(self, bricks=_choose_bricks(grid, self.source, self.execution))
+        bricks = _choose_bricks(TileGrid(lengths, halo), self.source, self.options, self.execution)
+        return dataclasses.replace(self, bricks=bricks)
 
     @property
     def coarse_shapes(self) -> list[tuple[int, ...]]:
@@ -286,15 +286,15 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
     if source is None:
         faults.raise_all()
     assert source is not None
-    resolver = _Resolver(source, options, find_execution(one_at_a_time=options.use_gpu), faults)
-    parts |= resolver.resolve()
+    execution = find_execution(one_at_a_time=options.use_gpu)
+    parts |= _resolve_tasks(source, options, execution, faults)
     with faults.caught():
         place: OutputPlace | None = parts["place"]
         # Of labels that are written nowhere no metadata are read.
         parts["geometry"] = place and place.find_geometry(image, options.level, source.shape, path=source.path)
     faults.raise_all()
-    plan = RunPlan(source=source, options=options, execution=resolver.execution, **parts)
-    _check_picklable(fn, plan.execution)
+    plan = RunPlan(source=source, options=options, execution=execution, **parts)
+    _check_picklable(fn, execution)
     _check_sendable(plan)
     return plan
 
@@ -364,81 +364,54 @@ def _check_sendable(plan: RunPlan) -> None:
         ) from None
 
 
-@dataclass
-class _Resolver:
-    """Turn options into tiles and tasks, keeping every fault."""
-
-    source: Source
-    options: RunOptions
-    execution: Execution
-    faults: Faults
-
-    @property
-    def channel_axis(self) -> int | None:
-        axes = self.source.axes or ""
-        return axes.index("c") if self.options.channel is None and "c" in axes else None
-
-    def resolve(self) -> dict[str, Any]:
-        ndim = len(self.source.shape)
-        parts: dict[str, Any] = {"channel_axis": self.channel_axis}
-        grid = self._grid()
-        if grid is not None:
-            with self.faults.caught():
-                n_tiles = self.options.tiles_per_task
-                if n_tiles is None and self.options.use_gpu and self.execution.client is None:
-                    n_tiles = 1
-                if n_tiles is None:
-                    parts["bricks"] = _choose_bricks(grid, self.source, self.execution)
-                else:
-                    parts["bricks"] = bricks_of(grid, self.source.read_unit, n_tiles)
-        with self.faults.caught():
-            parts["merge_axes"] = resolve_merge_axes(
-                self.options.merge_axes, self.source.axes, ndim, self.channel_axis
-            )
-        with self.faults.caught():
-            parts["connectivity"] = resolve_connectivity(self.options.connectivity, ndim, self.options.rule)
-        with self.faults.caught():
-            parts["empty_threshold"] = None
-            if self.options.skip_empty:
-                if self.source.dtype.kind == "c":
-                    raise TypeError(
-                        f"skip_empty needs an image of real numbers; this one is {self.source.dtype}."
-                    )
-                parts["empty_threshold"] = resolve_threshold(self.options.empty_threshold)
-        return parts
-
-    def _grid(self) -> TileGrid | None:
-        """Make the grid; None, and the faults of both arguments, where it cannot be made."""
-        lengths = halo = None
-        with self.faults.caught():
-            lengths = self._tile_lengths()
-        # The halo is checked even where the tile shape is at fault.
-        tiles = lengths or tuple((n,) for n in self.source.shape)
-        with self.faults.caught():
-            halo = resolve_halo(self.options.overlap, tiles, self.source.axes, self.channel_axis)
-        return None if lengths is None or halo is None else TileGrid(lengths, halo)
-
-    def _tile_lengths(self) -> tuple[tuple[int, ...], ...]:
-        source = self.source
-        by_gpu = self.options.use_gpu and vram_bytes_or_warn() is not None
-        auto = functools.partial(auto_tile_shape, use_gpu=by_gpu, verbose=self.options.verbose)
-        if self.execution.task_bytes and not by_gpu:
-            auto.keywords["target_bytes"] = worker_tile_bytes(source.dtype, self.execution.task_bytes)
-        # A `tile_shape` function that looks for the GPU itself would warn a second time.
-        is_said = self.options.use_gpu and not by_gpu
-        with unsaid(NO_GPU) if is_said else contextlib.nullcontext():
-            return resolve_tile_lengths(
-                self.options.tile_shape,
-                source.shape,
-                source.dtype,
-                source.chunks,
-                source.axes,
-                self.channel_axis,
-                auto,
-            )
+def _resolve_tasks(source: Source, options: RunOptions, execution: Execution, faults: Faults) -> dict[str, Any]:
+    """Turn options into tiles and tasks, and into which of their labels are joined."""
+    axes, ndim = source.axes, len(source.shape)
+    channel_axis = axes.index("c") if axes and "c" in axes and options.channel is None else None
+    parts: dict[str, Any] = {"channel_axis": channel_axis, "empty_threshold": None}
+    lengths = halo = None
+    with faults.caught():
+        lengths = _tile_lengths(source, options, channel_axis, execution)
+    # The halo is checked even where the tile shape is at fault.
+    tiles = lengths or tuple((n,) for n in source.shape)
+    with faults.caught():
+        halo = resolve_halo(options.overlap, tiles, axes, channel_axis)
+    if lengths is not None and halo is not None:
+        with faults.caught():
+            parts["bricks"] = _choose_bricks(TileGrid(lengths, halo), source, options, execution)
+    with faults.caught():
+        parts["merge_axes"] = resolve_merge_axes(options.merge_axes, axes, ndim, channel_axis)
+    with faults.caught():
+        parts["connectivity"] = resolve_connectivity(options.connectivity, ndim, options.rule)
+    with faults.caught():
+        if options.skip_empty:
+            if source.dtype.kind == "c":
+                raise TypeError(f"skip_empty needs an image of real numbers; this one is {source.dtype}.")
+            parts["empty_threshold"] = resolve_threshold(options.empty_threshold)
+    return parts
 
 
-def _choose_bricks(grid: TileGrid, source: Source, execution: Execution) -> BrickGrid:
+def _tile_lengths(
+    source: Source, options: RunOptions, channel_axis: int | None, execution: Execution
+) -> tuple[tuple[int, ...], ...]:
+    by_gpu = options.use_gpu and vram_bytes_or_warn() is not None
+    auto = functools.partial(auto_tile_shape, use_gpu=by_gpu, verbose=options.verbose)
+    if execution.task_bytes and not by_gpu:
+        auto.keywords["target_bytes"] = worker_tile_bytes(source.dtype, execution.task_bytes)
+    # A `tile_shape` function that looks for the GPU itself would warn a second time.
+    is_said = options.use_gpu and not by_gpu
+    with unsaid(NO_GPU) if is_said else contextlib.nullcontext():
+        return resolve_tile_lengths(
+            options.tile_shape, source.shape, source.dtype, source.chunks, source.axes, channel_axis, auto
+        )
+
+
+def _choose_bricks(grid: TileGrid, source: Source, options: RunOptions, execution: Execution) -> BrickGrid:
+    n_tiles = options.tiles_per_task
+    if n_tiles is None and options.use_gpu and execution.client is None:
+        n_tiles = 1
+    if n_tiles is not None:
+        return bricks_of(grid, source.read_unit, n_tiles)
     most_units = source.max_chunks_per_task
     return choose_bricks(grid, source.read_unit, execution.n_workers, most_units=most_units)
 
