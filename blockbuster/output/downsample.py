@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from blockbuster.grid import Box
 from blockbuster.kernels.downsample import mode_of_blocks, mode_of_pairs
 from blockbuster.kernels.jit import in_native_order
 
 COPIED_VOXELS = 2**20
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)

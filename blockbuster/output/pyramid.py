@@ -5,19 +5,14 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import zarr
 
-from blockbuster.grid import TileGrid, relative_box
+from blockbuster.grid import Box, TileGrid, relative_box
 from blockbuster.output.downsample import Coarsening
 from blockbuster.output.layout import OutputLayout, group_shards
 from blockbuster.output.targets import Target, ZarrTarget
-
-Box = tuple[slice, ...]
 
 
 @dataclass(frozen=True)
@@ -38,8 +33,7 @@ class PyramidTarget(Target):
     @classmethod
     def of_levels(cls, folder: str, layout: OutputLayout, unfinished: str) -> PyramidTarget:
         """Describe the levels of the labels in `folder` that can be written together."""
-        along = layout.arrays[: 1 + _n_along(layout)]
-        return cls(tuple(ZarrTarget(str(Path(folder, array.path)), unfinished) for array in along), layout.steps)
+        return cls(_level_targets(folder, layout, unfinished)[: 1 + _n_along(layout)], layout.steps)
 
     def write(self, box: Box, labels: np.ndarray) -> None:
         """Write the labels of a box of the finest level, to all."""
@@ -70,6 +64,10 @@ class PyramidTarget(Target):
             yield target, box
 
 
+def _level_targets(folder: str, layout: OutputLayout, unfinished: str) -> tuple[ZarrTarget, ...]:
+    return tuple(ZarrTarget(str(Path(folder, array.path)), unfinished) for array in layout.arrays)
+
+
 def _n_along(layout: OutputLayout) -> int:
     """Count the levels to write with the finest: their shards lie in those of the one before."""
     n_along = 0
@@ -89,38 +87,27 @@ class LevelJob:
 
     Parameters
     ----------
-    finer : str
-        Folder of the level before, which is complete.
-    target : ZarrTarget
-        The level.
+    finer, target : ZarrTarget
+        The level before, which is complete, and the level.
     boxes : TileGrid
         One box per task, made of whole shards of the level.
     step : Coarsening
         From the one to the other.
     """
 
-    finer: str
+    finer: ZarrTarget
     target: ZarrTarget
     boxes: TileGrid
     step: Coarsening
 
-    @cached_property
-    def labels(self) -> zarr.Array[Any]:
-        """The level before."""
-        return zarr.open_array(Path(self.finer), mode="r")
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
-
 
 def level_jobs(folder: str, layout: OutputLayout, unfinished: str) -> dict[int, LevelJob]:
     """Describe how those levels of labels in `folder` are written that come after the finest."""
-    jobs = {}
-    for number in range(1 + _n_along(layout), len(layout.arrays)):
-        finer, array = layout.arrays[number - 1 : number + 1]
-        boxes = TileGrid.regular(array.shape, group_shards(array.shape, array.shard), (0,) * len(array.shape))
-        target = ZarrTarget(str(Path(folder, array.path)), unfinished)
-        jobs[number] = LevelJob(str(Path(folder, finer.path)), target, boxes, layout.steps[number - 1])
+    jobs, targets = {}, _level_targets(folder, layout, unfinished)
+    for number in range(1 + _n_along(layout), len(targets)):
+        shape, shard = layout.arrays[number].shape, layout.arrays[number].shard
+        boxes = TileGrid.regular(shape, group_shards(shape, shard), (0,) * len(shape))
+        jobs[number] = LevelJob(targets[number - 1], targets[number], boxes, layout.steps[number - 1])
     return jobs
 
 
@@ -135,10 +122,8 @@ def fill_level_box(job: LevelJob, number: int) -> tuple[int, str]:
         Of what was stored; empty where there was nothing to store.
     """
     box = job.boxes.core(job.boxes.index(number))
-    labels = np.asarray(job.labels[job.step.fine_box(box)])
-    if not labels.any():
-        return number, ""
-    voted = job.step.coarsen(labels, box)
+    labels = job.finer.read(job.step.fine_box(box))
+    voted = job.step.coarsen(labels, box) if labels.any() else labels
     if not voted.any():
         return number, ""
     job.target.write(box, voted)

@@ -17,10 +17,9 @@ import zarr
 from numcodecs import Zstd
 
 from blockbuster.compat import chunk_keys, encode_chunks, load_npy
-from blockbuster.grid import relative_box
+from blockbuster.grid import Box, relative_box
 from blockbuster.rundir.durable import checksum_files, full_disk_explained, replaced_file
 
-Box = tuple[slice, ...]
 # Of the chunks in a shard, and the place of one that is not there.
 CODEC = Zstd(level=1, checksum=True)
 ABSENT = 2**64 - 1
@@ -135,6 +134,10 @@ class ZarrTarget(Target):
         table = places.tobytes()
         (key,) = chunk_keys(self._array, box)
         return key, [*stored, table, google_crc32c.value(table).to_bytes(4, "little")]
+
+    def read(self, box: Box) -> np.ndarray:
+        """Return what is stored of a box."""
+        return np.asarray(self._array[box])
 
     def clear(self, box: Box) -> None:
         """Remove what is stored of a box."""
