@@ -6,9 +6,7 @@ import base64
 import html
 from collections.abc import Iterator, Sequence
 
-import numpy as np
-
-from blockbuster.report.picture import GridOf, draw_crop, encode_png, read_crops, read_thumbnail
+from blockbuster.report.picture import GridOf, LabelCrop, encode_png, read_crops, read_thumbnail
 from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL, SeamReport
 
 # Of everything; what frames the parts is less than a thousand.
@@ -48,7 +46,7 @@ def report_as_html(
     """
     warning = f"<p><strong>{html.escape(seams.runaway)}</strong></p>" if seams.runaway else ""
     found = read_thumbnail(labels_path, seams, grid_of)
-    thumbnail = "" if found is None else _figure(found.draw(), found.caption)
+    thumbnail = "" if found is None else _figure(found)
     shown = f"<div style='{ASIDE}'>{_table_of_names(rows)}{thumbnail}</div>{warning}"
     settings = _unfolding("settings and versions", _table_of_names(more)) if more else ""
     used = len(shown) + len(settings)
@@ -75,7 +73,7 @@ def seams_as_html(seams: SeamReport, labels_path: str, most_letters: int) -> str
     text = f"<p>{'<br/>'.join(map(html.escape, notes))}</p>{table}{draw_histogram(seams)}"
     figures = ""
     for crop in read_crops(seams, labels_path):
-        figure = _figure(draw_crop(crop), crop.caption)
+        figure = _figure(crop)
         if len(text) + len(figures) + len(figure) > most_letters:
             break
         figures += figure
@@ -96,10 +94,11 @@ def html_table(rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
 
 
-def _figure(pixels: np.ndarray, caption: str) -> str:
+def _figure(crop: LabelCrop) -> str:
+    pixels = crop.draw()
     height, width, _ = pixels.shape
     data = base64.b64encode(encode_png(pixels)).decode()
-    caption = html.escape(caption)
+    caption = html.escape(crop.caption)
     return (
         f"<figure style='margin:0;max-width:{width}px'>"
         f"<img src='data:image/png;base64,{data}' width='{width}' height='{height}' "

@@ -7,6 +7,7 @@ import os
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -31,47 +32,82 @@ PAPER, INK = (255, 255, 255), (20, 20, 20)
 
 
 @dataclass(frozen=True)
-class SeamCrop:
-    """The labels around a seam, in a plane that the seam cuts.
+class LabelCrop:
+    """Labels in a part of a plane, around a seam.
 
     Parameters
     ----------
-    seam : WorstSeam
-        The seam.
-    axes : (str, str)
-        Names of the axes that run down and to the right.
     labels : (h, w) ndarray of int
         Labels; 0 is background.
-    place : (row, column)
-        The voxel ``seam.at`` in `labels`.
-    cuts : (row or None, column or None)
-        First row and first column behind the seam; ``None`` where it does not cut that axis.
+    at : tuple of slice or int
+        Where they are from.
+    rows, columns : list of int
+        First rows and columns of `labels` behind a seam.
+    caption : str
+        What the picture shows.
+    ring : (row, column) or None
+        The voxel of `labels` that a ring goes around.
     """
 
-    seam: WorstSeam
-    axes: tuple[str, str]
+    longest: ClassVar[int] = MAX_SIDE
+    seam_width: ClassVar[int] = SEAM_WIDTH
+    dashed: ClassVar[bool] = True
+
     labels: np.ndarray
-    place: tuple[int, int]
-    cuts: tuple[int | None, int | None]
+    at: tuple[slice | int, ...]
+    rows: list[int]
+    columns: list[int]
+    caption: str
+    ring: tuple[int, int] | None = None
 
     @property
     def zoom(self) -> int:
         """Pixels per voxel in a picture."""
-        return _zoom(self.labels, MAX_SIDE)
+        side: int = max(self.labels.shape)
+        return max(MIN_ZOOM, min(MAX_ZOOM, MIN_ZOOM * self.longest // side))
 
-    @property
-    def caption(self) -> str:
-        """What the picture shows."""
-        plane = "" if len(self.seam.at) == 2 else f"; {self.axes[0]} down, {self.axes[1]} to the right"
-        return f"{self.seam}{plane}"
+    def draw(self) -> np.ndarray:
+        """Draw labels in colours, thin outlines where they touch, and seams by what happened there.
+
+        Returns
+        -------
+        (zoom * h, zoom * w, 3) ndarray of uint8
+            Around a seam, it is a dashed line on the pixels on either side of it: white where an
+            object was joined, red where two were kept apart. A ring goes around the pair whose
+            agreement the caption gives.
+
+        Examples
+        --------
+        >>> crop = LabelCrop(np.array([[7, 7, 0, 0]]), np.s_[0:1, 0:4], [], [2], "x")
+        >>> crop.draw().shape
+        (8, 32, 3)
+        """
+        from PIL import Image, ImageDraw
+
+        zoom, width = self.zoom, self.seam_width
+        pixels = paint_labels(self.labels, zoom=zoom)
+        pixels = draw_seams(
+            pixels, self.labels, self.rows, self.columns, zoom=zoom, width=width, dashed=self.dashed
+        )
+        if self.ring is None:
+            return pixels
+        picture = Image.fromarray(pixels)
+        row, column = (zoom * i + zoom // 2 for i in self.ring)
+        radius = zoom * RING
+        box = (column - radius, row - radius, column + radius, row + radius)
+        ImageDraw.Draw(picture).ellipse(box, outline=tuple(SEAM_COLOURS[JOINED].tolist()))
+        return np.array(picture)
 
 
-def _zoom(labels: np.ndarray, longest: int) -> int:
-    side: int = max(labels.shape)
-    return max(MIN_ZOOM, min(MAX_ZOOM, MIN_ZOOM * longest // side))
+class Thumbnail(LabelCrop):
+    """Labels in a larger part of a plane, with all seams in it."""
+
+    longest = MAX_COLUMNS
+    seam_width = THUMBNAIL_SEAM_WIDTH
+    dashed = False
 
 
-def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
+def read_crops(seams: SeamReport, labels_path: str) -> list[LabelCrop]:
     """Read the surroundings of the worst seams; none where the labels are gone or cannot be read.
 
     Parameters
@@ -83,7 +119,7 @@ def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
 
     Returns
     -------
-    list of SeamCrop
+    list of LabelCrop
         At most `MAX_PICTURES`, the worst first.
 
     Notes
@@ -100,7 +136,7 @@ def read_crops(seams: SeamReport, labels_path: str) -> list[SeamCrop]:
     return [crop for crop in found if crop is not None]
 
 
-def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
+def read_crop(labels_path: str, seam: WorstSeam) -> LabelCrop | None:
     """Read the labels around a seam; None where they have no such voxel, or one axis only."""
     from blockbuster.compat import open_labels
 
@@ -109,7 +145,7 @@ def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
         return None
     # The last two axes where the seam cuts one of them, else its own and the last.
     first, second = labels.ndim - 2, labels.ndim - 1
-    cut = [axis for axis in range(labels.ndim) if _cut(seam, axis) is not None]
+    cut = [axis for axis in range(labels.ndim) if _cuts(seam, axis)]
     if cut and cut[-1] < first:
         first, second = (cut[-2], cut[-1]) if len(cut) > 1 else (cut[0], second)
     lengths = (int(labels.shape[first]), int(labels.shape[second]))
@@ -118,19 +154,21 @@ def read_crop(labels_path: str, seam: WorstSeam) -> SeamCrop | None:
     box: list[int | slice] = list(seam.at)
     box[first], box[second] = rows, columns
     names = getattr(labels.metadata, "dimension_names", None) or [f"axis {axis}" for axis in range(labels.ndim)]
-    return SeamCrop(
-        seam,
-        (str(names[first]), str(names[second])),
+    plane = "" if labels.ndim == 2 else f"; {names[first]} down, {names[second]} to the right"
+    return LabelCrop(
         np.asarray(labels[tuple(box)]),
-        (seam.at[first] - rows.start, seam.at[second] - columns.start),
-        (_cut(seam, first, rows.start), _cut(seam, second, columns.start)),
+        tuple(box),
+        _cuts(seam, first, rows.start),
+        _cuts(seam, second, columns.start),
+        f"{seam}{plane}",
+        None if seam.agreement is None else (seam.at[first] - rows.start, seam.at[second] - columns.start),
     )
 
 
-def _cut(seam: WorstSeam, axis: int, start: int = 0) -> int | None:
-    """Return the first voxel behind the seam along an axis; None where the tiles are level."""
+def _cuts(seam: WorstSeam, axis: int, start: int = 0) -> list[int]:
+    """Return the first voxel behind the seam along an axis, if the tiles are not level there."""
     one, other = (tile[axis] for tile in seam.tiles)
-    return None if one == other else seam.at[axis] + (one < other) - start
+    return [] if one == other else [seam.at[axis] + (one < other) - start]
 
 
 def _place_window(at: Sequence[int], lengths: Sequence[int], most: Sequence[int]) -> list[slice]:
@@ -140,50 +178,12 @@ def _place_window(at: Sequence[int], lengths: Sequence[int], most: Sequence[int]
     return [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
 
 
-def draw_crop(crop: SeamCrop) -> np.ndarray:
-    """Draw labels in colours, thin outlines where they touch, and the seam by what happened there.
-
-    Parameters
-    ----------
-    crop : SeamCrop
-        Labels around a seam.
-
-    Returns
-    -------
-    (zoom * h, zoom * w, 3) ndarray of uint8
-        The seam is a dashed line on the pixels on either side of it: white where an object was
-        joined, red where two were kept apart. A ring goes around the pair whose agreement the
-        caption gives.
-
-    Examples
-    --------
-    >>> seam = WorstSeam([[0, 0], [0, 1]], "x", 1, 1, 0, [0, 1])
-    >>> crop = SeamCrop(seam, ("y", "x"), np.array([[7, 7, 0, 0]]), (0, 1), (None, 2))
-    >>> draw_crop(crop).shape
-    (8, 32, 3)
-    """
-    from PIL import Image, ImageDraw
-
-    zoom = crop.zoom
-    pixels = paint_labels(crop.labels, zoom=zoom)
-    rows, columns = ([] if cut is None else [cut] for cut in crop.cuts)
-    pixels = draw_seams(pixels, crop.labels, rows, columns, zoom=zoom, width=SEAM_WIDTH, dashed=True)
-    if crop.seam.agreement is None:
-        return pixels
-    picture = Image.fromarray(pixels)
-    row, column = (zoom * i + zoom // 2 for i in crop.place)
-    radius = zoom * RING
-    box = (column - radius, row - radius, column + radius, row + radius)
-    ImageDraw.Draw(picture).ellipse(box, outline=tuple(SEAM_COLOURS[JOINED].tolist()))
-    return np.array(picture)
-
-
-def draw_sheet(crops: Sequence[SeamCrop]) -> np.ndarray:
+def draw_sheet(crops: Sequence[LabelCrop]) -> np.ndarray:
     """Draw crops side by side on white, each above its caption.
 
     Parameters
     ----------
-    crops : sequence of SeamCrop
+    crops : sequence of LabelCrop
         At least one.
 
     Returns
@@ -192,7 +192,7 @@ def draw_sheet(crops: Sequence[SeamCrop]) -> np.ndarray:
     """
     from PIL import Image, ImageDraw, ImageFont
 
-    panels = [Image.fromarray(draw_crop(crop)) for crop in crops]
+    panels = [Image.fromarray(crop.draw()) for crop in crops]
     captions = [textwrap.wrap(crop.caption, LETTERS_PER_LINE) for crop in crops]
     column = MIN_ZOOM * MAX_SIDE + MARGIN
     top = 2 * MARGIN + max(panel.height for panel in panels)
@@ -205,41 +205,6 @@ def draw_sheet(crops: Sequence[SeamCrop]) -> np.ndarray:
         for line, text in enumerate(lines):
             draw.text((left, top + LINE_HEIGHT * line), text, fill=INK, font=font)
     return np.array(sheet)
-
-
-@dataclass(frozen=True)
-class Thumbnail:
-    """Labels in a part of a plane, and the seams in it.
-
-    Parameters
-    ----------
-    labels : (h, w) ndarray of int
-        Labels; 0 is background.
-    at : tuple of slice or int
-        Where they are from.
-    rows, columns : list of int
-        First rows and columns of `labels` behind a seam.
-    """
-
-    labels: np.ndarray
-    at: tuple[slice | int, ...]
-    rows: list[int]
-    columns: list[int]
-
-    @property
-    def caption(self) -> str:
-        """What the picture shows."""
-        place = ", ".join(
-            f"{part.start}:{part.stop}" if isinstance(part, slice) else str(part) for part in self.at
-        )
-        seams = "; at the seams white: joined, red: kept apart, grey: nothing there"
-        return f"labels[{place}]{seams if self.rows or self.columns else ''}"
-
-    def draw(self) -> np.ndarray:
-        """Paint the labels and the seams: an array of RGB, uint8."""
-        zoom = _zoom(self.labels, MAX_COLUMNS)
-        pixels = paint_labels(self.labels, zoom=zoom)
-        return draw_seams(pixels, self.labels, self.rows, self.columns, zoom=zoom, width=THUMBNAIL_SEAM_WIDTH)
 
 
 def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thumbnail | None:
@@ -286,7 +251,9 @@ def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thum
         [cut - part.start for cut in cuts if part.start < cut < part.stop]
         for cuts, part in zip(edges, window, strict=True)
     )
-    return Thumbnail(labels, at, rows, columns)
+    place = ", ".join(f"{part.start}:{part.stop}" if isinstance(part, slice) else str(part) for part in at)
+    legend = "; at the seams white: joined, red: kept apart, grey: nothing there" if rows or columns else ""
+    return Thumbnail(labels, at, rows, columns, f"labels[{place}]{legend}")
 
 
 def encode_png(pixels: np.ndarray) -> bytes:

@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 
 from blockbuster import RunReport, read_report, tile_process
 from blockbuster.report import N_BINS, AxisSeams, SeamReport, WorstSeam
-from blockbuster.report.picture import draw_crop, read_crops
+from blockbuster.report.picture import read_crops
 
 SVG = "{http://www.w3.org/2000/svg}"
 FLOOR, LEFT, RIGHT = 186, 20, 660
@@ -94,7 +94,7 @@ def test_a_finished_run_shows_its_seams_and_the_labels_at_the_worst_ones(finishe
     assert len(figures) == len(report.seams.worst) > 1
     for figure, crop in zip(figures, read_crops(report.seams, str(store / "labels")), strict=True):
         image, pixels = figure.find("img"), picture_of(figure)
-        np.testing.assert_array_equal(pixels, draw_crop(crop))
+        np.testing.assert_array_equal(pixels, crop.draw())
         assert (int(image.get("height")), int(image.get("width"))) == pixels.shape[:2]
         assert words(figure.find("figcaption")) == crop.caption == image.get("alt")
 
@@ -114,12 +114,12 @@ def test_a_page_stays_small_whatever_the_labels_are(tmp_path, kind):
 
 
 def test_the_worst_seams_of_a_run_lie_where_two_tiles_of_it_meet(finished):
-    for crop in read_crops(finished[1].seams, str(finished[0] / "labels")):
-        origin = np.subtract(crop.seam.at, crop.place)
-        for axis, cut in enumerate(crop.cuts):
-            first, second = (tile[axis] for tile in crop.seam.tiles)
-            expected = None if first == second else 80 * max(first, second) - origin[axis]
-            assert cut == expected
+    seams = finished[1].seams
+    for seam, crop in zip(seams.worst, read_crops(seams, str(finished[0] / "labels")), strict=False):
+        for axis, cuts in enumerate((crop.rows, crop.columns)):
+            first, second = (tile[axis] for tile in seam.tiles)
+            expected = [] if first == second else [80 * max(first, second) - crop.at[axis].start]
+            assert cuts == expected
 
 
 def test_labels_that_were_moved_leave_the_rest_of_what_is_shown(finished, tmp_path):

@@ -12,8 +12,7 @@ from blockbuster.grid import TileGrid
 from blockbuster.report import SeamReport, WorstSeam
 from blockbuster.report.colours import SEAM_COLOURS, paint_labels
 from blockbuster.report.picture import (
-    SeamCrop,
-    draw_crop,
+    LabelCrop,
     draw_sheet,
     encode_png,
     read_crop,
@@ -41,8 +40,8 @@ def seam_at(at, tiles, agreement=None):
     return WorstSeam(tiles, "y", 5, 3, 1, list(at), agreement)
 
 
-def crop_of(labels, cuts=(None, None), place=(0, 0), agreement=None):
-    return SeamCrop(seam_at(place, [[0, 0], [1, 0]], agreement), ("y", "x"), labels, place, cuts)
+def crop_of(labels, cuts=((), ()), ring=None):
+    return LabelCrop(labels, tuple(slice(0, n) for n in labels.shape), *cuts, "tiles and their labels", ring)
 
 
 def corners(picture, zoom):
@@ -55,10 +54,9 @@ def test_a_crop_shows_the_voxels_around_a_seam_inside_the_image(tmp_path, at):
     labels = numbered(212, 300)
     crop = read_crop(write_labels(tmp_path / "labels", labels, (50, 60)), seam_at(at, [[0, 0], [1, 0]]))
     assert crop.labels.shape == (160, 160)
-    assert crop.labels[crop.place] == labels[at]
-    top, left = np.argwhere(labels == crop.labels[0, 0])[0]
-    np.testing.assert_array_equal(crop.labels, labels[top : top + 160, left : left + 160])
-    for start, position, length in zip((top, left), at, labels.shape, strict=True):
+    assert labels[at] in crop.labels
+    np.testing.assert_array_equal(crop.labels, labels[crop.at])
+    for start, position, length in zip((part.start for part in crop.at), at, labels.shape, strict=True):
         assert abs(start + 80 - position) <= 1 or start in (0, length - 160)
 
 
@@ -75,8 +73,8 @@ def test_a_crop_shows_the_voxels_around_a_seam_inside_the_image(tmp_path, at):
 def test_the_seam_lies_between_the_voxel_and_the_other_tile(tmp_path, tiles, behind):
     path = write_labels(tmp_path / "labels", numbered(40, 40))
     crop = read_crop(path, seam_at((15, 20), tiles))
-    expected = tuple(None if step is None else i + step for i, step in zip((15, 20), behind, strict=True))
-    assert crop.cuts == expected
+    expected = [[] if step is None else [i + step] for i, step in zip((15, 20), behind, strict=True)]
+    assert [crop.rows, crop.columns] == expected
 
 
 @pytest.mark.parametrize(
@@ -99,7 +97,7 @@ def test_a_volume_is_shown_in_a_plane_that_the_seam_cuts(tmp_path, tiles, axes):
     crop = read_crop(write_labels(tmp_path / "labels", labels, dimension_names=list(names)), seam_at(at, tiles))
     plane = tuple(slice(None) if axis in axes else i for axis, i in enumerate(at))
     np.testing.assert_array_equal(crop.labels, labels[plane])
-    assert crop.labels[crop.place] == labels[at]
+    np.testing.assert_array_equal(crop.labels, labels[crop.at])
     assert crop.caption.endswith(f"; {names[axes[0]]} down, {names[axes[1]]} to the right")
 
 
@@ -116,14 +114,14 @@ def test_a_crop_reads_no_chunk_that_it_does_not_show(tmp_path):
 def test_a_thin_stack_is_enlarged_and_not_distorted(tmp_path):
     crop = read_crop(write_labels(tmp_path / "labels", numbered(10, 900)), seam_at((4, 300), [[0, 0], [1, 0]]))
     assert crop.labels.shape == (10, 40)
-    assert draw_crop(crop).shape == (80, 320, 3)
+    assert crop.draw().shape == (80, 320, 3)
 
 
 def test_labels_that_cannot_be_shown_are_left_out(tmp_path):
     path = write_labels(tmp_path / "labels", numbered(20, 20))
     inside, outside = seam_at((9, 9), [[0, 0], [1, 0]]), seam_at((9, 20), [[0, 0], [1, 0]])
     seams = SeamReport(worst=[inside, outside, seam_at((9, 9, 9), [[0, 0, 0], [1, 0, 0]])])
-    assert [crop.seam for crop in read_crops(seams, path)] == [inside]
+    assert [crop.caption for crop in read_crops(seams, path)] == [str(inside)]
     line = write_labels(tmp_path / "line", numbered(20))
     assert read_crops(SeamReport(worst=[seam_at((9,), [[0], [1]])]), line) == []
 
@@ -145,16 +143,16 @@ def test_labels_that_are_gone_or_damaged_are_no_error(tmp_path, fault):
 def test_labels_are_painted_as_in_all_pictures():
     labels = np.array([[1, 1, 2], [1, 0, 2], [3, 3, 2]])
     crop = crop_of(labels)
-    np.testing.assert_array_equal(draw_crop(crop), paint_labels(labels, zoom=crop.zoom))
+    np.testing.assert_array_equal(crop.draw(), paint_labels(labels, zoom=crop.zoom))
 
 
-@pytest.mark.parametrize("cuts", [(3, None), (None, 7), (3, 7)])
+@pytest.mark.parametrize("cuts", [([3], []), ([], [7]), ([3], [7])])
 def test_the_seam_is_a_dashed_line_in_the_colours_of_what_happened_there(cuts):
     labels = np.repeat(np.repeat([[1, 1, 2, 0, 3]], 2, axis=1), 10, axis=0)
-    drawn, plain = draw_crop(crop_of(labels, cuts)), draw_crop(crop_of(labels))
+    drawn, plain = crop_of(labels, cuts).draw(), crop_of(labels).draw()
     zoom, changed = crop_of(labels).zoom, np.zeros(drawn.shape[:2], bool)
-    for axis, cut in enumerate(cuts):
-        if cut is not None:
+    for axis, behind in enumerate(cuts):
+        for cut in behind:
             lines = np.moveaxis(changed, axis, 0)
             lines[zoom * cut - 1 : zoom * cut + 1, np.arange(10 * zoom) % 12 < 6] = True
     np.testing.assert_array_equal(drawn[~changed], plain[~changed])
@@ -170,12 +168,20 @@ def test_the_seam_is_a_dashed_line_in_the_colours_of_what_happened_there(cuts):
 
 def test_a_ring_goes_around_the_pair_whose_agreement_is_given():
     labels = np.full((100, 120), 4, "int32")
-    crop, bare = (crop_of(labels, place=(40, 70), agreement=value) for value in (0.25, None))
-    ring = np.argwhere((draw_crop(crop) == SEAM).all(axis=2))
+    crop, bare = crop_of(labels, ring=(40, 70)), crop_of(labels)
+    ring = np.argwhere((crop.draw() == SEAM).all(axis=2))
     centre = crop.zoom * np.array((40, 70)) + crop.zoom / 2
     distances = np.linalg.norm(ring - centre, axis=1) / crop.zoom
     assert 7 < distances.min() <= distances.max() < 9
-    assert not (draw_crop(bare) == SEAM).all(axis=2).any()
+    assert not (bare.draw() == SEAM).all(axis=2).any()
+
+
+def test_a_crop_has_a_ring_where_the_agreement_of_its_seam_is_known(tmp_path):
+    labels = numbered(500, 500)
+    path = write_labels(tmp_path / "labels", labels)
+    crop, bare = (read_crop(path, seam_at((199, 300), [[0, 0], [1, 0]], value)) for value in (0.25, None))
+    assert crop.labels[crop.ring] == labels[199, 300]
+    assert bare.ring is None
 
 
 @pytest.mark.parametrize("n_colours", [1, 2, 256, 257, 5000])
@@ -189,11 +195,11 @@ def test_a_png_holds_every_pixel_whatever_the_number_of_colours(n_colours):
 
 
 def test_a_sheet_shows_every_picture_side_by_side_over_a_caption():
-    crops = [crop_of(numbered(160, 160), (80, None)), crop_of(numbered(40, 160)), crop_of(numbered(16, 16))]
+    crops = [crop_of(numbered(160, 160), ([80], [])), crop_of(numbered(40, 160)), crop_of(numbered(16, 16))]
     sheet = np.asarray(Image.open(io.BytesIO(encode_png(draw_sheet(crops)))).convert("RGB"))
     left = 0
     for crop in crops:
-        picture = draw_crop(crop)
+        picture = crop.draw()
         height, width, _ = picture.shape
         corner = np.flatnonzero((sheet[12, left:] == picture[0, 0]).all(axis=1))[0] + left
         np.testing.assert_array_equal(sheet[12 : 12 + height, corner : corner + width], picture)
