@@ -113,7 +113,8 @@ def read_value(value: Any, notes: Notes) -> Content:
     """Read one value, by its very type or else by the first kind that its class belongs to."""
     kind = type(value)
     reader = READERS.get(kind) or next(read for kinds, read in KINDS if issubclass(kind, kinds))
-    return reader(value, notes)
+    reference = _refer(value, notes) if reader in READERS_OF_NAMED else None
+    return Content(reference) if reference else reader(value, notes)
 
 
 def read_plain(value: Any, notes: Notes) -> Content:
@@ -175,10 +176,6 @@ def _read_scalar(value: np.generic, notes: Notes) -> Content:
     return Content(f"{value.dtype} {value.item()!r}")
 
 
-def _read_dtype(value: np.dtype, notes: Notes) -> Content:
-    return Content(repr(value))
-
-
 def _read_ufunc(value: np.ufunc, notes: Notes) -> Content:
     for module in UFUNC_MODULES:
         if getattr(sys.modules.get(module), value.__name__, None) is value:
@@ -223,15 +220,11 @@ def _read_partial(value: functools.partial[Any], notes: Notes) -> Content:
 
 
 def _read_method(value: types.MethodType, notes: Notes) -> Content:
-    reference = _refer(value, notes)
-    edges = [("function", value.__func__), ("instance", value.__self__)]
-    return Content(reference) if reference else Content("method", edges)
+    return Content("method", [("function", value.__func__), ("instance", value.__self__)])
 
 
 def _read_wrapper(value: Any, notes: Notes) -> Content:
     """Read a static method, a class method, or a function with a cache."""
-    if reference := _refer(value, notes):
-        return Content(reference)
     state = _attributes(vars(value), {"__wrapped__"})
     return Content(type(value).__name__, [("function", value.__wrapped__), *state])
 
@@ -241,8 +234,6 @@ def _read_property(value: property, notes: Notes) -> Content:
 
 
 def _read_function(value: types.FunctionType, notes: Notes) -> Content:
-    if reference := _refer(value, notes):
-        return Content(reference)
     edges = [*_defaults(value), *_closure(value), *_attributes(vars(value))]
     home = value.__globals__.get("__name__")
     if isinstance(home, str) and home != NO_HOME and notes.add_owner(home):
@@ -292,8 +283,6 @@ def _taken(path: str, value: Any, names: set[str], seen: set[int]) -> Iterator[t
 
 
 def _read_class(value: type, notes: Notes) -> Content:
-    if reference := _refer(value, notes):
-        return Content(reference)
     if not value.__flags__ & MADE_BY_PYTHON:
         return _read_named(value, value.__qualname__, notes)
     bases = [(f"base {base.__qualname__}", base) for base in value.__bases__ if base is not object]
@@ -313,11 +302,9 @@ def _members(value: type) -> Iterator[tuple[str, Any]]:
 
 
 def _read_object(value: Any, notes: Notes) -> Content:
-    """Read an object by its name, if it is an installed one, or by what it would be pickled as."""
+    """Read an object by what it would be pickled as."""
     if _is_lock(type(value)):
         return Content("no state")
-    if reference := _refer(value, notes):
-        return Content(reference)
     own = not owner_of(type(value).__module__)[0]
     if _is_opaque(type(value)) or (not own and hasattr(type(value), "__next__")):
         raise TypeError("its state cannot be compared")
@@ -465,6 +452,8 @@ def _read_module(value: Any, notes: Notes) -> Content:
 
 
 Reader = Callable[[Any, Notes], Content]
+# What an installed distribution or Python itself has under a name is read by that alone.
+READERS_OF_NAMED = frozenset({_read_method, _read_wrapper, _read_function, _read_class, _read_object})
 READERS: dict[type, Reader] = {
     **dict.fromkeys(PLAIN, read_plain),
     **dict.fromkeys((list, tuple), _read_sequence),
@@ -488,7 +477,7 @@ KINDS: tuple[tuple[type | tuple[type, ...], Reader], ...] = (
     (np.ma.MaskedArray, _read_masked_array),
     (np.ndarray, _read_array_subclass),
     (np.generic, _read_scalar),
-    (np.dtype, _read_dtype),
+    (np.dtype, read_plain),
     (np.ufunc, _read_ufunc),
     (PurePath, _read_path),
     (STATELESS, _read_stateless),
