@@ -155,30 +155,14 @@ def slurm_limit_bytes(environ: Mapping[str, str]) -> int | None:
     return per_cpu * next((n for n in counts if n), 1)
 
 
-def free_vram_bytes() -> int | None:
-    """Free memory of CuPy's current GPU in bytes.
-
-    Returns
-    -------
-    int or None
-        Bytes. ``None``: CuPy is not installed, or it finds no driver or no device.
+def vram_bytes_or_warn() -> int | None:
+    """Free memory of CuPy's current GPU in bytes; ``None``, with a warning that says what is
+    missing, if there is none.
 
     Notes
     -----
     The first call starts CUDA in this process: about a second, and some hundred MB on the device.
     Memory that another library of this process keeps for reuse counts as taken.
-
-    Examples
-    --------
-    >>> free = free_vram_bytes()
-    >>> free is None or free > 0
-    True
-    """
-    return _ask_cupy()[0]
-
-
-def vram_bytes_or_warn() -> int | None:
-    """Free VRAM in bytes; ``None``, with a warning that says what is missing, if there is none.
 
     Examples
     --------
@@ -188,30 +172,22 @@ def vram_bytes_or_warn() -> int | None:
     >>> free is None or free > 0
     True
     """
-    free, missing = _ask_cupy()
-    if free is None:
-        warn_user(
-            f"use_gpu=True, but CuPy {missing} (or [gpu-cuda13], to match the driver); "
-            "tiles are sized by free RAM instead."
-        )
-    return free
-
-
-def _ask_cupy() -> tuple[int | None, str]:
-    """Return the current GPU's free bytes, or None and what is missing."""
-    install = "python -m pip install 'blockbuster-tiles[gpu-cuda12]'"
     try:
         import cupy
     except ImportError as error:
-        if error.name == "cupy":
-            return None, f"is not installed: {install}"
-        return None, f"cannot be imported ({error}): {install}"
-    try:
-        # Raises where there is none.
-        cupy.cuda.runtime.getDeviceCount()
-        return int(cupy.cuda.Device().mem_info[0]), ""
-    except cupy.cuda.runtime.CUDARuntimeError as error:
-        return None, f"finds no NVIDIA GPU ({error}): install the GPU's driver, and {install}"
+        missing = "is not installed:" if error.name == "cupy" else f"cannot be imported ({error}):"
+    else:
+        try:
+            # Raises where there is none.
+            cupy.cuda.runtime.getDeviceCount()
+            return int(cupy.cuda.Device().mem_info[0])
+        except cupy.cuda.runtime.CUDARuntimeError as error:
+            missing = f"finds no NVIDIA GPU ({error}): install the GPU's driver, and"
+    warn_user(
+        f"use_gpu=True, but CuPy {missing} python -m pip install 'blockbuster-tiles[gpu-cuda12]' (or "
+        "[gpu-cuda13], to match the driver); tiles are sized by free RAM instead."
+    )
+    return None
 
 
 def visible_gpus() -> list[str]:

@@ -1,19 +1,18 @@
 import os
 import subprocess
 import sys
-import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 import pytest
+from gpus import gpu_memory
 
 from blockbuster import BlockbusterWarning
 from blockbuster.execution import memory
 from blockbuster.execution.memory import (
     cgroup_free_bytes,
     free_ram_bytes,
-    free_vram_bytes,
     ram_limits,
     slurm_limit_bytes,
     vram_bytes_or_warn,
@@ -24,7 +23,7 @@ SLURM_VARIABLES = ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU", "SLURM_CPUS_ON_NOD
 NO_LIMIT_V1 = "9223372036854771712"
 MIB = 2**20
 
-no_gpu = pytest.mark.skipif(free_vram_bytes() is not None, reason="this machine has a GPU")
+no_gpu = pytest.mark.skipif(gpu_memory() is not None, reason="this machine has a GPU")
 
 
 @pytest.fixture(autouse=True)
@@ -235,13 +234,6 @@ def test_unlimited_address_space_is_no_source():
 
 
 @no_gpu
-def test_without_a_gpu_there_is_no_vram_and_no_error():
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert free_vram_bytes() is None
-
-
-@no_gpu
 def test_without_a_gpu_sizing_falls_back_to_ram_with_one_warning_that_says_what_to_install():
     with pytest.warns(BlockbusterWarning) as caught:
         tile = auto_tile_shape((300, 200), "uint8", use_gpu=True)
@@ -285,7 +277,6 @@ def test_what_is_missing_of_cupy_is_said_in_one_sentence(cupy, missing, tmp_path
     with pytest.warns(BlockbusterWarning, match="gpu-cuda12") as caught:
         assert vram_bytes_or_warn() is None
     assert missing in str(caught[0].message)
-    assert free_vram_bytes() is None
     sys.modules.pop("cupy", None)
 
 
@@ -294,9 +285,6 @@ def test_explicit_target_needs_no_gpu_and_does_not_warn():
     assert auto_tile_shape((300, 200), "uint8", target_bytes=2**26, use_gpu=True) == (300, 200)
 
 
-@pytest.mark.skipif(free_vram_bytes() is None, reason="needs a GPU and CuPy")
+@pytest.mark.skipif(gpu_memory() is None, reason="needs a GPU and CuPy")
 def test_vram_is_what_the_device_reports():
-    cupy = pytest.importorskip("cupy")
-    free = free_vram_bytes()
-    assert free is not None
-    assert 0 < free <= cupy.cuda.Device().mem_info[1]
+    assert 0 < vram_bytes_or_warn() <= gpu_memory()[1]

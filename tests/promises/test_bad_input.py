@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import zarr
 from collections_of_images import write_bioformats2raw, write_plate
+from gpus import gpu_memory
 from naive import cut, label, stitch
 from outcomes import Counted, assert_same_objects, blobs, refused, refuses, snapshot, write_image
 from scipy import ndimage
 
 from blockbuster import BlockbusterWarning, TileError, auto_tile_shape_cellpose, tile_process
-from blockbuster.execution.memory import free_vram_bytes
 
-needs_no_gpu = pytest.mark.skipif(free_vram_bytes() is not None, reason="this machine has a GPU")
+needs_no_gpu = pytest.mark.skipif(gpu_memory() is not None, reason="this machine has a GPU")
 
 
 pytestmark = pytest.mark.usefixtures("temporary")

@@ -12,11 +12,12 @@ import dask.array as da
 import naive
 import numpy as np
 import pytest
+from gpus import gpu_memory
 from shapes import Renamed, tissue
 
 import blockbuster
 from blockbuster import BlockbusterWarning, auto_tile_shape, auto_tile_shape_cellpose, plan_run, tile_process
-from blockbuster.execution.memory import free_vram_bytes, vram_bytes_or_warn
+from blockbuster.execution.memory import vram_bytes_or_warn
 
 IMAGE = np.zeros((64, 64), "uint8")
 IMAGE[10:30, 10:30] = 1
@@ -93,7 +94,7 @@ def lines(function):
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.usefixtures("scheduler")
 def test_every_warning_names_the_line_of_the_caller(name, folder, monkeypatch):
-    if name.startswith("no GPU") and free_vram_bytes() is not None:
+    if name.startswith("no GPU") and gpu_memory() is not None:
         pytest.skip("there is a GPU")
     if name == "little room":
         monkeypatch.setattr("blockbuster.run.resources.free_bytes", lambda folder: 10)
@@ -106,7 +107,7 @@ def test_every_warning_names_the_line_of_the_caller(name, folder, monkeypatch):
         assert named == (BlockbusterWarning, __file__, True), warning
 
 
-@pytest.mark.skipif(free_vram_bytes() is not None, reason="there is a GPU")
+@pytest.mark.skipif(gpu_memory() is not None, reason="there is a GPU")
 def test_a_warning_in_a_worker_thread_names_fn_that_calls_us_or_our_own_line():
     """Where a thread of dask's is all that calls us, dask has no line that the user would know."""
 

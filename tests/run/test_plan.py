@@ -8,6 +8,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from gpus import gpu_memory
 from naive import label
 from outcomes import Counted, blobs, refuses, snapshot, write_image
 
@@ -74,16 +75,10 @@ def test_chunks_of_a_dask_image_that_are_computed_several_times_are_a_warning():
 
 
 def test_two_tasks_of_one_tile_with_a_gpu():
-    with pytest.warns(BlockbusterWarning, match="use_gpu=True") if not _has_gpu() else dask.config.set():
+    with pytest.warns(BlockbusterWarning, match="use_gpu=True") if gpu_memory() is None else dask.config.set():
         plan = plan_run(IMAGE, tile_shape=(10, 10), use_gpu=True)
     assert (plan.execution.kind, plan.execution.n_workers) == ("threads", 2)
     assert plan.bricks.tiles_per_brick == (1, 1)
-
-
-def _has_gpu():
-    from blockbuster.execution.memory import free_vram_bytes
-
-    return free_vram_bytes() is not None
 
 
 def test_fn_that_cannot_be_pickled_is_refused_before_work_where_that_is_needed(tmp_path):

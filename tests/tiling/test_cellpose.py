@@ -6,12 +6,12 @@ import dask
 import numpy as np
 import psutil
 import pytest
+from gpus import gpu_memory
 from hypothesis import example, given
 from hypothesis import strategies as st
 from pages import DOCS
 
 from blockbuster import BlockbusterWarning
-from blockbuster.execution.memory import free_vram_bytes
 from blockbuster.stage.bricks import BRICK_VOXELS
 from blockbuster.tiling import auto_tile_shape_cellpose
 from blockbuster.tiling.heuristics import measure_budget
@@ -228,7 +228,7 @@ def test_partial_is_called_with_shape_and_dtype():
     assert tile_shape((4, 250, 240), np.dtype("uint16")) == (1, 250, 240)
 
 
-@pytest.mark.skipif(free_vram_bytes() is not None, reason="this machine has a GPU")
+@pytest.mark.skipif(gpu_memory() is not None, reason="this machine has a GPU")
 def test_without_a_gpu_there_is_one_warning_and_ram_counts():
     with pytest.warns(BlockbusterWarning, match="sized by free RAM") as caught:
         tile = auto_tile_shape_cellpose((900, 800), "uint8", use_gpu=True)
