@@ -23,6 +23,8 @@ from blockbuster.rundir.sections import SectionFile, SectionWriter
 
 LAYOUT = "layout.json"
 SUFFIX = ".tiles"
+# The fields of a stage that its layout states as they are.
+STATED = ("merge_axes", "connectivity", "rule", "rule_parameters", "part")
 # On a network file system a file that another machine wrote can be invisible for a while.
 PATIENCE_SECONDS = 60.0
 REPAIR = "run again with resume=True, which repeats the task that wrote it."
@@ -76,11 +78,7 @@ class StagedLabels:
             "tile_lengths": self.bricks.grid.lengths,
             "halo": self.bricks.grid.halo,
             "tiles_per_brick": self.bricks.tiles_per_brick,
-            "merge_axes": self.merge_axes,
-            "connectivity": self.connectivity,
-            "rule": self.rule,
-            "rule_parameters": self.rule_parameters,
-            "part": self.part,
+            **{name: getattr(self, name) for name in STATED},
             "image": image,
         }
         write_atomically(os.path.join(self.path, LAYOUT), json.dumps(seal(layout)).encode())
@@ -97,15 +95,8 @@ class StagedLabels:
         layout = read_layout(path)
         grid = TileGrid(tuple(tuple(axis) for axis in layout["tile_lengths"]), tuple(layout["halo"]))
         bricks = BrickGrid(grid, tuple(layout["tiles_per_brick"]))
-        return cls(
-            os.fspath(path),
-            bricks,
-            tuple(layout["merge_axes"]),
-            layout["connectivity"],
-            layout["rule"],
-            layout["rule_parameters"],
-            layout["part"],
-        )
+        layout["merge_axes"] = tuple(layout["merge_axes"])
+        return cls(os.fspath(path), bricks, **{name: layout[name] for name in STATED})
 
     def _file(self, index: Index) -> str:
         return os.path.join(self.path, self.part, f"{self.bricks.number(index)}{SUFFIX}")
