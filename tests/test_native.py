@@ -180,7 +180,7 @@ def test_a_kept_stage_is_merged_by_another_rule_as_a_run_with_that_rule_would(tm
     [
         ("touch", {"merge": "agree"}, 'made with merge="touch", which keeps which labels touch, not how far'),
         ("none", {"merge": "touch"}, 'made with merge="none", which keeps nothing of the seams'),
-        ("touch", {"min_agreement": 0.5}, 'it is for merge="agree", and merge is "touch"'),
+        ("touch", {"min_agreement": 1}, 'min_agreement is 1; it is for merge="agree", and merge is "touch"'),
         ("agree", {"merge": "fuse"}, "merge is 'fuse'"),
         ("agree", {"min_agreement": 2}, "min_agreement is 2"),
     ],

@@ -284,21 +284,17 @@ def resolve_threshold(threshold: Any) -> float | None:
     """Check `empty_threshold`."""
     if threshold is None:
         return None
-    number = _resolve_number(threshold, "empty_threshold", "a number, or None to choose one from a sample")
-    # An integer stays one: not every int64 is a float.
-    return int(threshold) if isinstance(threshold, numbers.Integral) else number
+    return _resolve_number(threshold, "empty_threshold", "a number, or None to choose one from a sample")
 
 
 def resolve_fraction(value: Any, name: str) -> float:
     """Check a number from 0 to 1."""
-    rule = "a number from 0 to 1"
-    number = _resolve_number(value, name, rule)
-    if not 0 <= number <= 1:
-        raise ValueError(f"{name} is {value!r}; it is {rule}.")
-    return number
+    return _resolve_number(value, name, "a number from 0 to 1", 0, 1)
 
 
-def _resolve_number(value: Any, name: str, rule: str) -> float:
+def _resolve_number(
+    value: Any, name: str, rule: str, least: float = -math.inf, greatest: float = math.inf
+) -> float:
     """Check a real number; text, booleans and arrays with axes are none, NaN neither."""
     if isinstance(value, np.ndarray) and value.ndim == 0:
         value = value[()]
@@ -308,9 +304,10 @@ def _resolve_number(value: Any, name: str, rule: str) -> float:
         number = float(value)
     except OverflowError:
         number = math.nan
-    if math.isnan(number):
+    if not least <= number <= greatest:
         raise ValueError(f"{name} is {value!r}; it is {rule}.")
-    return number
+    # An integer stays one: not every int64 is a float.
+    return int(value) if isinstance(value, numbers.Integral) else number
 
 
 def _resolve_fn_version(value: Any, name: str) -> str | None:

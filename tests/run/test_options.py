@@ -23,7 +23,7 @@ def test_options_that_depend_on_nothing_else_become_plain_values():
     options = given.parsed(faults)
     faults.raise_all()
     found = [options.skip_empty, options.retries, options.min_agreement, options.tiles_per_task]
-    assert [(type(value), value) for value in found] == [(bool, True), (int, 2), (float, 1.0), (int, 3)]
+    assert [(type(value), value) for value in found] == [(bool, True), (int, 2), (int, 1), (int, 3)]
     assert options.parsed(faults) == options
 
 
