@@ -224,9 +224,7 @@ class _Claimant:
             differences = self._differences(report.fingerprint, known, report.grown)
             if report.n_failed and self.plan.options.on_error == "raise":
                 differences.append(f"{report.n_failed} tiles failed and were skipped")
-            if not differences:
-                changed = find_changed_pixels(self.plan.source, report.samples)
-                differences += [changed] if changed else []
+            differences = differences or find_changed_pixels(self.plan.source, report.samples)
             if not differences:
                 return report
         fault = place.fault(
@@ -300,21 +298,11 @@ class _Claimant:
         manifest = read_manifest(path)
         differences = self._stage_differences(manifest, known)
         if options.resume and not differences:
-            differences = self._pixel_differences(manifest)
-        if options.resume and not differences:
-            if is_open_to_others(path):
-                warn_user(OPEN_STAGE.format(path=path, share=SHARE))
             plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
-            if plan.place is not None and plan.place.partial.waits_for_swap:
-                # The run was allowed to replace the old array, and had begun to.
-                plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
-            fingerprint = _fingerprint_of(path, manifest)
-            if "fn_version" in known["fn"] and "fn_version" not in fingerprint["fn"]:
-                # It is given for the first time, and stands for fn from now on.
-                fingerprint = {**fingerprint, "fn": known["fn"]}
-                with Journal(path) as journal:
-                    journal.append({"vouched": known["fn"]})
-            return Claim(plan, path, manifest["run"], fingerprint, resumes=True)
+            samples = read_samples(path, plan.grid) if plan.source.sampled else []
+            differences = find_changed_pixels(plan.source, samples)
+            if not differences:
+                return _resumed(plan, manifest, known)
         if not has_finished_work(path):
             remove_stage(path, keep=_must_stay(self.plan))
             return None
@@ -333,14 +321,6 @@ class _Claimant:
         path = self.plan.stage_path
         return self._differences(_fingerprint_of(path, manifest), known, _grown_in(path))
 
-    def _pixel_differences(self, manifest: dict[str, Any]) -> list[str]:
-        """Return where the pixels are not those that the earlier run was shown."""
-        if not self.plan.source.sampled:
-            return []
-        plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
-        changed = find_changed_pixels(plan.source, read_samples(plan.stage_path, plan.bricks.grid))
-        return [changed] if changed else []
-
     def _begun(self, known: Fingerprint) -> Claim:
         plan = self.plan
         if plan.place is not None:
@@ -356,6 +336,23 @@ class _Claimant:
         create_stage(plan.stage_path, about, private_mode())
         reach("stage made")
         return Claim(plan, plan.stage_path, run, fingerprint)
+
+
+def _resumed(plan: RunPlan, manifest: dict[str, Any], known: Fingerprint) -> Claim:
+    """Take over a stage that this call would make, given the plan with its tiles."""
+    path = plan.stage_path
+    if is_open_to_others(path):
+        warn_user(OPEN_STAGE.format(path=path, share=SHARE))
+    if plan.place is not None and plan.place.partial.waits_for_swap:
+        # The run was allowed to replace the old array, and had begun to.
+        plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
+    fingerprint = _fingerprint_of(path, manifest)
+    if "fn_version" in known["fn"] and "fn_version" not in fingerprint["fn"]:
+        # It is given for the first time, and stands for fn from now on.
+        fingerprint = {**fingerprint, "fn": known["fn"]}
+        with Journal(path) as journal:
+            journal.append({"vouched": known["fn"]})
+    return Claim(plan, path, manifest["run"], fingerprint, resumes=True)
 
 
 def _parts_of(function: FunctionIdentity) -> dict[str, str]:

@@ -147,7 +147,7 @@ def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
     return [[[[part.start, part.stop] for part in region], digest] for region, digest in found]
 
 
-def find_changed_pixels(source: Source, samples: Sequence[Sample]) -> str:
+def find_changed_pixels(source: Source, samples: Sequence[Sample]) -> list[str]:
     """Read what an earlier run sampled again, and say where the image is another one; empty where
     it is not.
 
@@ -163,12 +163,12 @@ def find_changed_pixels(source: Source, samples: Sequence[Sample]) -> str:
     Reads nothing of a source whose identity notices changed pixels.
     """
     if not source.sampled or 0 in source.shape:
-        return ""
+        return []
     if not samples:
-        return f"image {source.name}: nothing is known of its pixels, so that a change could not be noticed"
+        return [f"image {source.name}: nothing is known of its pixels, so that a change could not be noticed"]
     for box, digest in samples:
         region = tuple(slice(*part) for part in box)
         if pixel_digest(source.read(region)) != digest:
             where = f"image {source.name}: its pixels in {format_slices(region)}"
-            return f"{where} are not those that the earlier run read"
-    return ""
+            return [f"{where} are not those that the earlier run read"]
+    return []
