@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from blockbuster.errors import TileError, format_slices
 from blockbuster.execution import Attempt, TaskWatch, dead_attempts
-from blockbuster.grid import BrickGrid, Index, TileGrid
+from blockbuster.grid import BrickGrid
 
 # A machine may be taken away once, or twice, while it happens to be at the same tile.
 MAX_DEATHS = 3
@@ -28,36 +28,13 @@ OUTSIDE_FN = (
 )
 
 
-class TileAttempt(Attempt):
-    """A task of the stage that marks the tile that it is at.
-
-    Parameters
-    ----------
-    directory : str or None
-        The stage directory; ``None`` leaves no mark.
-    kind : str
-        What `number` counts.
-    number : int
-        The brick, or the tile of a probe.
+def check_deaths(attempt: Attempt, step: int, bricks: BrickGrid) -> None:
+    """Raise if one process after the other died at a step of a task: a tile of a brick, or
+    `OUTSIDE`.
     """
-
-    def __init__(self, directory: str | None, kind: str, number: int) -> None:
-        super().__init__(directory, f"{kind}-{number}")
-
-    def check_tile(self, step: int, tile: Index, grid: TileGrid) -> None:
-        """Raise if a tile killed one process after the other."""
-        n_deaths = self.deaths_at(step)
-        if n_deaths >= MAX_DEATHS:
-            raise _error(IN_FN, n_deaths, tile, grid)
-
-    def check_outside_fn(self, bricks: BrickGrid, index: Index) -> None:
-        """Raise if one process after the other died while the tiles of a brick were read or
-        written.
-        """
-        n_deaths = self.deaths_at(OUTSIDE)
-        if n_deaths >= MAX_DEATHS:
-            tile = next(iter(bricks.tile_indices(index)))
-            raise _error(OUTSIDE_FN, n_deaths, tile, bricks.grid, bricks.n_tiles(index))
+    n_deaths = attempt.deaths_at(step)
+    if n_deaths >= MAX_DEATHS:
+        raise _error(attempt.task, step, n_deaths, bricks)
 
 
 @dataclass
@@ -89,8 +66,8 @@ class StageWatch(TaskWatch):
             return None
         ((task, step), most), *others = deaths.most_common()
         if not others or most > max(n for _, n in others):
-            return self._error(task, step, most)
-        named = [self._error(task, step, n) for (task, step), n in deaths.most_common(MAX_NAMED)]
+            return _error(task, step, most, self.bricks)
+        named = [_error(task, step, n, self.bricks) for (task, step), n in deaths.most_common(MAX_NAMED)]
         listed = ", ".join(f"{error.tile} {format_slices(error.slices)}" for error in named)
         more = f" and {len(deaths) - MAX_NAMED} more" if len(deaths) > MAX_NAMED else ""
         return RuntimeError(
@@ -98,17 +75,13 @@ class StageWatch(TaskWatch):
             "them may be the cause; with one thread per worker it can be told which."
         )
 
-    def _error(self, task: str, step: int, n_deaths: int) -> TileError:
-        grid = self.bricks.grid
-        kind, _, number = task.rpartition("-")
-        tiles = [grid.index(int(number))]
-        if kind != PROBE:
-            tiles = list(self.bricks.tile_indices(self.bricks.index(int(number))))
-        if step == OUTSIDE:
-            return _error(OUTSIDE_FN, n_deaths, tiles[0], grid, len(tiles))
-        return _error(IN_FN, n_deaths, tiles[step], grid)
 
-
-def _error(text: str, n_deaths: int, tile: Index, grid: TileGrid, n_tiles: int = 1) -> TileError:
-    what = text.format(n=n_deaths, es="" if n_deaths == 1 else "es", tiles=n_tiles)
-    return TileError(what, tile, grid.core(tile))
+def _error(task: str, step: int, n_deaths: int, bricks: BrickGrid) -> TileError:
+    """Name the tile that a task was at."""
+    kind, _, number = task.rpartition("-")
+    tiles = [bricks.grid.index(int(number))]
+    if kind != PROBE:
+        tiles = list(bricks.tile_indices(bricks.index(int(number))))
+    text, tile = (OUTSIDE_FN, tiles[0]) if step == OUTSIDE else (IN_FN, tiles[step])
+    what = text.format(n=n_deaths, es="" if n_deaths == 1 else "es", tiles=len(tiles))
+    return TileError(what, tile, bricks.grid.core(tile))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from blockbuster.errors import TileError
-from blockbuster.grid import Box
+from blockbuster.execution import Attempt
+from blockbuster.grid import Box, BrickGrid
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.source import pixel_digest
-from blockbuster.stage.deaths import PROBE, TileAttempt
+from blockbuster.stage.deaths import PROBE, check_deaths
 from blockbuster.stage.saved import RegionReader
 from blockbuster.stage.task import TileCall, TileOutcome, try_tile
 
@@ -65,8 +66,8 @@ def probe_tile(job: ProbeJob, number: int) -> Probe:
         return pixels
 
     try:
-        with TileAttempt(job.directory, PROBE, number) as attempt:
-            attempt.check_tile(0, tile, grid)
+        with Attempt(job.directory, f"{PROBE}-{number}") as attempt:
+            check_deaths(attempt, 0, BrickGrid(grid, (1,) * grid.ndim))
             attempt.at(0)
             outcome = try_tile(job.call, tile, read)
     except TileError as error:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import TileError, ends_process, error_text
-from blockbuster.execution import RunStoppedError, StopCheck, take_turns
+from blockbuster.execution import Attempt, RunStoppedError, StopCheck, take_turns
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid, relative_box
 from blockbuster.kernels.positions import keep_positions_apart
 from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import pixel_digest
 from blockbuster.stage.brick_labels import BrickLabels
-from blockbuster.stage.deaths import BRICK, OUTSIDE, TileAttempt
+from blockbuster.stage.deaths import BRICK, OUTSIDE, check_deaths
 from blockbuster.stage.empty_threshold import Background
 from blockbuster.stage.masks import MaskWatch
 from blockbuster.stage.results import check_labels
@@ -305,12 +305,12 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> B
         A fault of a tile is returned, not raised: an exception of the user's may not survive
         the way to another process, and one like KeyboardInterrupt may end a worker.
     """
-    attempt = TileAttempt(job.staged.path if job.marked else None, BRICK, number)
+    attempt = Attempt(job.staged.path if job.marked else None, f"{BRICK}-{number}")
     task = _BrickTask(job, job.bricks.index(number), attempt)
     result = BrickResult(number, np.zeros(job.bricks.n_tiles(task.index), np.int64))
     try:
         with attempt:
-            attempt.check_outside_fn(job.bricks, task.index)
+            check_deaths(attempt, OUTSIDE, job.bricks)
             pixels = task.read() if pixels is None else np.asarray(pixels)
             if pixels is not None and job.sampled:
                 result.pixels = pixel_digest(pixels)
@@ -334,7 +334,7 @@ class _BrickTask:
 
     job: StageJob
     index: Index
-    attempt: TileAttempt
+    attempt: Attempt
 
     @cached_property
     def region(self) -> Box:
@@ -379,7 +379,7 @@ class _BrickTask:
     def _known(self, i: int, tile: Index) -> TileOutcome | None:
         """Return what is known of a tile: a probe's labels, or that workers die of it."""
         try:
-            self.attempt.check_tile(i, tile, self.job.bricks.grid)
+            check_deaths(self.attempt, i, self.job.bricks)
         except TileError as error:
             return TileOutcome(error=error)
         return self.job.kept.get(tile)
