@@ -15,7 +15,7 @@ from blockbuster.execution import find_execution, with_workers
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.jit import in_native_order
 from blockbuster.merge.rules import RULES, MergeRule, choose_rule
-from blockbuster.output.paths import resolve_place
+from blockbuster.output.paths import resolve_output, resolve_place
 from blockbuster.output.places import OutputPlace, check_independent, warn_of_transformations_left_out
 from blockbuster.output.publishing import replaced_output
 from blockbuster.process import tile_process
@@ -119,8 +119,8 @@ def zarr_native_merge(
                     f"connectivity={staged.connectivity} or None."
                 )
             rule = choose_rule(staged, merge, given)
-            place = resolve_place(out_path, out_component)
-            return _merge_own_stage(staged, counts, rule, place, show_progress, sequential, overwrite)
+            place = resolve_output(out_path, out_component, None, overwrite=overwrite)
+            return _merge_own_stage(staged, counts, rule, place, show_progress, sequential)
         labels = _open_labels(stage_path, stage_component, "stage")
         given |= {"connectivity": connectivity, "merge": merge}
         _, report = tile_process(
@@ -246,12 +246,7 @@ def _merge_own_stage(
     place: OutputPlace,
     progress: bool,
     sequential: bool,
-    overwrite: bool,
 ) -> int:
-    fault = place.fault(overwrite=overwrite)
-    if fault:
-        raise FileExistsError(fault)
-    place.groups.check()
     geometry = place.find_geometry(None, 0, staged.bricks.grid.shape, path=None)
     warn_of_transformations_left_out(place, geometry)
     with (

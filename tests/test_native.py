@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import zarr
 from interrupted import contents
-from outcomes import Counted, blobs, refused
+from outcomes import Counted, blobs, refused, write_image
 from scipy import ndimage
 
 from blockbuster import read_report, relabel_sequential_zarr, tile_process, zarr_native_merge
 from blockbuster.grid import TileGrid, relative_box
+from blockbuster.run.finish import FinishedStage
 from blockbuster.stage import open_stage
 
 
@@ -256,6 +257,32 @@ def test_an_existing_output_is_replaced_only_when_asked(tmp_path, mask):
         zarr_native_merge(*arguments)
     assert digest(tmp_path) == before
     assert zarr_native_merge(*arguments, overwrite=True) == n
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_kept_stage_is_merged_to_no_place_that_a_run_would_refuse(tmp_path, mask, overwrite):
+    image = write_image(tmp_path / "image.zarr", mask.astype("uint8"), "yx")
+    tile_process(mask, label_tile, tile_shape=(20, 20), stage_dir=tmp_path, keep_stage=True)
+    (kept,) = tmp_path.glob("*.blockbuster-stage")
+    with refused(ValueError, "is an OME-Zarr image", folder=tmp_path):
+        zarr_native_merge(kept, "", image, "0", overwrite=overwrite)
+    with refused(ValueError, "array", folder=tmp_path):
+        zarr_native_merge(kept, "", image / "0" / "merged.zarr", "labels", overwrite=overwrite)
+
+
+def test_what_appears_where_a_stage_is_merged_is_not_replaced_unasked(tmp_path, mask, monkeypatch):
+    tile_process(mask, label_tile, tile_shape=(20, 20), stage_dir=tmp_path, keep_stage=True)
+    (kept,) = tmp_path.glob("*.blockbuster-stage")
+    match = FinishedStage.match
+
+    def taken_meanwhile(*given, **options):
+        zarr.create_group(tmp_path / "out.zarr").create_array("labels", data=np.arange(3))
+        return match(*given, **options)
+
+    monkeypatch.setattr(FinishedStage, "match", taken_meanwhile)
+    with pytest.raises(FileExistsError, match="their place was taken"):
+        zarr_native_merge(kept, "", tmp_path / "out.zarr", "labels")
+    assert zarr.open_array(tmp_path / "out.zarr" / "labels")[:].tolist() == [0, 1, 2]
 
 
 def test_what_is_no_label_array_is_refused(tmp_path):
