@@ -114,6 +114,22 @@ def workers(pool):
     return choose
 
 
+@pytest.fixture(scope="module")
+def one_at_a_time():
+    """Have runs start no threads; most are quick."""
+    with dask.config.set(scheduler="synchronous"):
+        yield
+
+
+@pytest.fixture(scope="session")
+def clean(tmp_path_factory):
+    """Contents of the output of a run that nothing interrupts."""
+    from interrupted import clean_contents
+
+    with dask.config.set(scheduler="synchronous"):
+        return clean_contents(tmp_path_factory.mktemp("clean"))
+
+
 @pytest.fixture(scope="session")
 def fork_server():
     """The process that workers are forked from; it has imported everything, which takes each of them seconds."""

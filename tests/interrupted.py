@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import itertools
 import os
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -165,3 +167,10 @@ def clean_contents(folder, fn=naive.label, **options):
     """Contents of the output of a run that nothing interrupts."""
     segment(fn, write_to=folder / "clean.zarr", **options)
     return contents(folder / "clean.zarr")
+
+
+def dead_pid():
+    """The id that a process had which is gone."""
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    return process.pid

@@ -19,6 +19,7 @@ import zarr
 from dask.callbacks import Callback
 from dask.utils import parse_timedelta
 from distributed import Client, LocalCluster, Nanny
+from users import Planted
 from zarr import codecs
 
 from blockbuster import compat
@@ -76,13 +77,6 @@ def test_threads_that_load_at_once_do_not_disturb_each_other(files):
     finally:
         gc.set_threshold(*threshold)
     assert failures == []
-
-
-class Planted:
-    """Somebody else's object, which leaves a folder when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("ran",)
 
 
 @pytest.mark.parametrize("mode", ["r", "r+", None])

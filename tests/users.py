@@ -141,3 +141,10 @@ def machine():
         yield made
     finally:
         shutil.rmtree(folder)
+
+
+class Planted:
+    """Somebody else's object, which leaves a folder when it is unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("ran",)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from users import Planted
 
 from blockbuster import TileError
 from blockbuster.execution.plain import decode, encode
@@ -87,13 +88,6 @@ def test_numbers_of_numpy_become_those_of_python():
 def test_what_is_not_plain_is_not_written(value):
     with pytest.raises(TypeError, match="the result of a task holds"):
         encode([value])
-
-
-class Planted:
-    """Somebody else's object, which leaves a mark when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("ran",)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 import pytest
 from dask.callbacks import Callback
+from users import Planted
 
 from blockbuster import plan_run, tile_process
 from blockbuster.execution import find_execution, run_tasks, running
@@ -84,13 +85,6 @@ def test_a_folder_that_cannot_be_seen_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("blockbuster.execution.task_folder.PATIENCE_SECONDS", 0.1)
     with pytest.raises(RuntimeError, match=r"cannot see .*/gone, where.*file system that all workers share"):
         run_kept_task(str(tmp_path / "gone"), "0" * 64, 1)
-
-
-class Planted:
-    """Somebody else's object, which leaves a folder when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("ran",)
 
 
 def test_F34_what_tasks_share_is_read_only_as_it_was_sent(folder, monkeypatch):

@@ -9,6 +9,7 @@ import dask
 import numpy as np
 import pytest
 from scipy import ndimage
+from users import Planted
 
 from blockbuster import tile_process, zarr_native_merge
 from blockbuster.compat import open_labels
@@ -178,13 +179,6 @@ def test_F34_a_stage_that_was_kept_is_merged_by_whoever_may_read_it_without_a_pi
     assert not list(stage.rglob("*.pickle"))
     stage.chmod(0o777)
     assert zarr_native_merge(stage, "", folder / "merged.zarr", "labels") == 4
-
-
-class Planted:
-    """Somebody else's object, which leaves a folder when it is unpickled."""
-
-    def __reduce__(self):
-        return os.mkdir, ("ran",)
 
 
 @pytest.mark.filterwarnings("ignore")

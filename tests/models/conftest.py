@@ -36,3 +36,20 @@ def client():
     client, cluster = make_local_cluster(n_workers=2)
     with cluster, client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A file of random weights for Cellpose."""
+    from networks import save_random_cellpose
+
+    path = tmp_path_factory.mktemp("model") / "random"
+    save_random_cellpose(path)
+    return path
+
+
+@pytest.fixture
+def volume(real_images):
+    import tifffile
+
+    return tifffile.imread(real_images / "stardist_samples" / "img3d.tif")

@@ -33,14 +33,6 @@ def major():
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    """A file of random weights."""
-    path = tmp_path_factory.mktemp("model") / "random"
-    networks.save_random_cellpose(path)
-    return path
-
-
-@pytest.fixture(scope="module")
 def cellpose(weights, major):
     """What Cellpose gives, called as its documentation says."""
     from cellpose import models
@@ -59,11 +51,6 @@ def cellpose(weights, major):
 def nuclei(real_images):
     """A photograph of the mosaic."""
     return tifffile.imread(real_images / "dsb2018_mosaic" / "mosaic_image.tif")[:256, :256]
-
-
-@pytest.fixture
-def volume(real_images):
-    return tifffile.imread(real_images / "stardist_samples" / "img3d.tif")
 
 
 def assert_same_objects(labels, expected, at_least):

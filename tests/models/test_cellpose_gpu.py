@@ -8,7 +8,6 @@ import subprocess
 import time
 
 import naive
-import networks
 import numpy as np
 import pytest
 import tifffile
@@ -26,13 +25,6 @@ pytestmark = [
 ]
 
 EVERYWHERE = {"cellprob_threshold": -100.0, "flow_threshold": 0.0, "min_size": 4}
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "random"
-    networks.save_random_cellpose(path)
-    return path
 
 
 @pytest.fixture

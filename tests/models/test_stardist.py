@@ -62,11 +62,6 @@ def nuclei(real_images):
     return tifffile.imread(real_images / "stardist_samples" / "img2d.tif")[:256, :256]
 
 
-@pytest.fixture
-def volume(real_images):
-    return tifffile.imread(real_images / "stardist_samples" / "img3d.tif")
-
-
 def stardist(folder, image, n_dim=2, normalize=(1, 99.8), **options):
     """What StarDist gives, called as its documentation says."""
     from csbdeep.utils import normalize as stretch

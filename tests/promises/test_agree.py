@@ -18,6 +18,7 @@ from blockbuster.report import N_BINS
 
 NO_HALO = 'merge="agree" without a halo'
 pytestmark = [
+    pytest.mark.usefixtures("one_at_a_time"),
     pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed"),
     pytest.mark.filterwarnings(f"ignore:{NO_HALO}"),
     # Labels at random, joined however little they agree, are what that warning is for.
@@ -38,13 +39,6 @@ PLANES = TissueCase(
 HUGE_IDS = TissueCase(
     (23, 19), (6, 6), overlap=3, connectivity=1, fn=Unsteady(2, 0.1, 1, True, "uint64", 2**62), tissue="cells"
 )
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_task_at_a_time():
-    """Have most runs start no threads; they are quick."""
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 # -- any image, any function

@@ -14,7 +14,7 @@ import pytest
 import zarr
 from collections_of_images import write_bioformats2raw, write_plate
 from gpus import gpu_memory
-from naive import cut, label, stitch
+from naive import components, cut, label, stitch
 from outcomes import Counted, assert_same_objects, blobs, refused, refuses, snapshot, write_image
 from scipy import ndimage
 
@@ -24,10 +24,6 @@ needs_no_gpu = pytest.mark.skipif(gpu_memory() is not None, reason="this machine
 
 
 pytestmark = pytest.mark.usefixtures("temporary")
-
-
-def components(tile):
-    return ndimage.label(tile)[0]
 
 
 def nonzero_components(tile):

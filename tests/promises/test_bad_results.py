@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
-from naive import cut, join_neighbours, label, stitch
+from naive import components, cut, join_neighbours, label, stitch
 from outcomes import Counted, assert_same_objects, behind_objects, blobs, refused, snapshot, write_image
 from scipy import ndimage
 
@@ -34,10 +34,6 @@ TILES = {"tile_shape": (10, 10), "overlap": 2}
 @pytest.fixture
 def image():
     return blobs((25, 33))
-
-
-def components(tile):
-    return ndimage.label(tile)[0]
 
 
 class Matrix(np.ndarray):

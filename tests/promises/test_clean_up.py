@@ -13,13 +13,10 @@ from outcomes import refused, snapshot, write_image
 
 from blockbuster import tile_process
 
-pytestmark = pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed")
-
-
-@pytest.fixture(autouse=True)
-def one_at_a_time():
-    with dask.config.set(scheduler="synchronous"):
-        yield
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:every chunk of the dask image is computed"),
+    pytest.mark.usefixtures("one_at_a_time"),
+]
 
 
 @pytest.fixture

@@ -31,6 +31,8 @@ from blockbuster.kernels.stretches import COLUMNS
 from blockbuster.rundir.journal import JOURNAL, read_journal
 from blockbuster.rundir.staged import StagedLabels
 
+pytestmark = pytest.mark.usefixtures("one_at_a_time")
+
 
 def staged_file(folder, name):
     """A file of the labels in the stage, which lie in a folder with a name of its own."""
@@ -59,12 +61,6 @@ DAMAGES = {
     "F11 deleted": Path.unlink,
 }
 every_damage = pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-
-
-@pytest.fixture(autouse=True)
-def one_at_a_time():
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,13 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from naive import label
 from outcomes import Counted, blobs, refuses
-from scipy import ndimage
 
 from blockbuster import TileError, make_local_cluster, plan_run, tile_process
 
 MASK = blobs((64, 60))
 TILES = {"tile_shape": (32, 32)}
-
-
-def label(tile):
-    return ndimage.label(tile)[0]
 
 
 def printed(kind, *arguments, **options):

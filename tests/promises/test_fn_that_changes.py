@@ -15,7 +15,7 @@ import interrupted
 import naive
 import numpy as np
 import pytest
-from interrupted import IMAGE, N_TILES, Labeller, clean_contents, contents, interrupt_at, segment
+from interrupted import IMAGE, N_TILES, Labeller, contents, interrupt_at, segment
 from outcomes import refused, snapshot
 
 from blockbuster import plan_run, read_report
@@ -36,13 +36,6 @@ def one_at_a_time():
 @pytest.fixture
 def labeller(tmp_path):
     return Labeller(tmp_path / "labeller")
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    """Contents of the output of a run that nothing interrupts."""
-    with dask.config.set(scheduler="synchronous"):
-        return clean_contents(tmp_path_factory.mktemp("clean"))
 
 
 def stop(labeller, fn, after, **options):

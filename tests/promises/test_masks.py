@@ -11,6 +11,8 @@ from skimage.draw import disk
 
 from blockbuster import tile_process
 
+pytestmark = pytest.mark.usefixtures("one_at_a_time")
+
 SAID = r"same id in {}.*skimage\.measure\.label\(mask\)"
 BLOBS = np.zeros((40, 60), np.uint8)
 for centre in [(6, 6), (6, 30), (7, 52), (18, 18), (30, 10), (31, 40), (32, 55)]:
@@ -24,12 +26,6 @@ def mask_of_ones(tile):
 
 def mask_of_255(tile):
     return np.where(tile > 100, 255, 0).astype("uint8")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_task_at_a_time():
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ import functools
 import dask.array as da
 import numpy as np
 import pytest
-from naive import join_neighbours, keep_apart, label
+from naive import components, join_neighbours, keep_apart, label
 from outcomes import Counted, assert_same_objects, blobs, refused, refuses, write_image
 from scipy import ndimage
 
@@ -19,10 +19,6 @@ pytestmark = [
     # Components of noise fill the image, and look like many objects that were fused.
     pytest.mark.filterwarnings("ignore:runaway merging"),
 ]
-
-
-def components(tile):
-    return ndimage.label(tile)[0]
 
 
 def refuses_option(tmp_path, kind, *parts, image=IMAGE, **options):

@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import zarr
 from brick_files import places_in
-from naive import label
+from naive import components, label
 from outcomes import Counted, assert_same_objects, blobs, consolidate, refused, refuses, snapshot
-from scipy import ndimage
 
 from blockbuster import TileError, tile_process
 
@@ -25,10 +24,6 @@ TILES = {"tile_shape": (10, 10), "overlap": 2}
 
 
 pytestmark = pytest.mark.usefixtures("folder")
-
-
-def components(tile):
-    return ndimage.label(tile)[0]
 
 
 def read(component="labels", store="out.zarr"):

@@ -13,9 +13,8 @@ import dask
 import fsspec
 import pytest
 import zarr
-from naive import label
+from naive import components, label
 from outcomes import assert_same_objects, blobs, consolidate, refuses, snapshot, write_image
-from scipy import ndimage
 
 from blockbuster import TileError, plan_run, tile_process
 from blockbuster.rundir.folder import MANIFEST
@@ -35,10 +34,6 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     return tmp_path / "work"
-
-
-def components(tile):
-    return ndimage.label(tile)[0]
 
 
 def stored(path, component="labels"):

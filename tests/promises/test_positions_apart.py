@@ -19,19 +19,13 @@ from strategies import Unsteady, subsets, unsteady_functions
 from blockbuster import tile_process
 
 pytestmark = [
+    pytest.mark.usefixtures("one_at_a_time"),
     pytest.mark.filterwarnings("ignore:merge=.agree. without a halo"),
     pytest.mark.filterwarnings("ignore:runaway merging"),
     # In images as small as these few tiles have two objects, and noise makes pieces of those.
     pytest.mark.filterwarnings("ignore:all objects have the same id"),
 ]
 TOP = 2**64 - 1
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_task_at_a_time():
-    """Have most runs start no threads; they are quick."""
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 @dataclass(frozen=True)

@@ -59,13 +59,6 @@ def fn(tmp_path):
     return Labeller(tmp_path / "labeller")
 
 
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    """Contents of the output of a run that nothing interrupts."""
-    with dask.config.set(scheduler="synchronous"):
-        return clean_contents(tmp_path_factory.mktemp("clean"))
-
-
 def test_what_all_runs_are_compared_with_is_the_untiled_result():
     assert_same_objects(EXPECTED, naive.label(IMAGE))
 

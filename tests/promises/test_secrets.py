@@ -12,8 +12,8 @@ import pytest
 from commands import run
 from hypothesis import given
 from hypothesis import strategies as st
+from naive import label
 from outcomes import assert_same_objects, blobs, write_image
-from scipy import ndimage
 from web import PASSWORD, USER, served
 
 from blockbuster import TileError, plan_run, read_report, tile_process
@@ -24,10 +24,6 @@ pytest.importorskip("aiohttp")
 MASK = blobs((40, 50))
 TILES = {"tile_shape": (16, 16), "overlap": 2}
 SECRETS = (USER, PASSWORD)
-
-
-def label(tile):
-    return ndimage.label(tile)[0]
 
 
 @pytest.fixture

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,8 +15,8 @@ from interrupted import (
     N_TILES,
     OPTIONS,
     Labeller,
-    clean_contents,
     contents,
+    dead_pid,
     interrupt,
     segment,
 )
@@ -27,21 +25,9 @@ from outcomes import consolidate, refused, write_image
 from blockbuster import plan_run, tile_process
 from blockbuster.rundir.lock import RunLock
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_at_a_time")]
 
 REFUSED = {"RuntimeError": "is locked by process", "FileExistsError": "exists; pass overwrite=True"}
-
-
-@pytest.fixture(autouse=True)
-def one_at_a_time():
-    with dask.config.set(scheduler="synchronous"):
-        yield
-
-
-@pytest.fixture(scope="module")
-def clean(tmp_path_factory):
-    with dask.config.set(scheduler="synchronous"):
-        return clean_contents(tmp_path_factory.mktemp("clean"))
 
 
 def run_at_once(meeting, fn, image, options):
@@ -170,12 +156,6 @@ def test_F16_labels_of_two_names_are_written_into_one_store_at_once(kind, zygote
 
 
 # -- locks that others left
-
-
-def dead_pid():
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    return process.pid
 
 
 def put_lock(path, age=0.0, **changes):

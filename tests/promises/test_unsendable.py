@@ -8,18 +8,14 @@ import dask.array as da
 import numpy as np
 import pytest
 import zarr
+from naive import label
 from outcomes import assert_same_objects, blobs, refused
-from scipy import ndimage
 
 from blockbuster import plan_run, tile_process
 from blockbuster.source.base import SMALL_BYTES, open_as_others
 
 MASK = blobs((64, 60))
 PROCESSES = {"scheduler": "processes", "num_workers": 2}
-
-
-def label(tile):
-    return ndimage.label(tile)[0]
 
 
 class Opened:

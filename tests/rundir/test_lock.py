@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+from interrupted import dead_pid
 
 from blockbuster.rundir import lock as lock_module
 from blockbuster.rundir.lock import RunLock, hold_lock
@@ -113,12 +114,6 @@ def write(path, content, age=0.0):
 def grow_old(path, age):
     now = time.time()
     os.utime(path, (now - age, now - age))
-
-
-def dead_pid():
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    return process.pid
 
 
 def assert_taken_over(path):

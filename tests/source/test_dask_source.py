@@ -12,18 +12,14 @@ from zarr.storage import LocalStore, WrapperStore
 
 from blockbuster.source import DaskSource, pixel_digest
 
+pytestmark = pytest.mark.usefixtures("one_at_a_time")
+
 IMAGE = np.arange(31 * 17).reshape(31, 17)
 CHUNKS = ((10, 1, 20), (5, 12))
 REGIONS = [
     (slice(y, min(31, y + 11)), slice(x, min(17, x + 7)))
     for y, x in itertools.product(range(0, 31, 8), range(0, 17, 5))
 ]
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    with dask.config.set(scheduler="synchronous"):
-        yield
 
 
 def counting_image(chunks=CHUNKS):
