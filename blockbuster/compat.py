@@ -27,11 +27,15 @@ if TYPE_CHECKING:
     import zarr
 
 
-def open_labels(path: str | os.PathLike[str]) -> zarr.Array[Any]:
-    """Open a stored array of labels for reading.
+def open_labels(path: str | os.PathLike[str], what: str = "labels") -> zarr.Array[Any]:
+    """Open a stored array of labels for reading; errors call it `what`.
 
     Raises
     ------
+    FileNotFoundError
+        If there is no array.
+    OSError
+        If its metadata are damaged, of which zarr says many things.
     TypeError
         If it holds anything but integers. Objects, which somebody who can write there might put in
         their place, can be decoded from pickles.
@@ -47,9 +51,17 @@ def open_labels(path: str | os.PathLike[str]) -> zarr.Array[Any]:
     import zarr
 
     # Not text, in which zarr would take # and ? for parts of a URL.
-    labels = zarr.open_array(Path(path), mode="r")
+    name = f"{what} {os.fspath(path)}"
+    try:
+        labels = zarr.open_array(Path(path), mode="r")
+    except (FileNotFoundError, zarr.errors.NodeTypeValidationError) as error:
+        raise FileNotFoundError(f"{name}: there is no zarr array.") from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{name}: its metadata cannot be read ({type(error).__name__}: {error}).") from error
     if labels.dtype.kind not in "iu":
-        raise TypeError(f"{os.fspath(path)} holds {labels.dtype}; labels are integers.")
+        raise TypeError(f"{name} holds {labels.dtype}; labels are integers.")
     return labels
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import zarr
 
+from blockbuster.compat import open_labels
 from blockbuster.execution import find_execution, with_workers
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.jit import in_native_order
@@ -227,16 +228,9 @@ def _as_it_is(tile: np.ndarray) -> np.ndarray:
     return tile
 
 
-def _open_labels(path: Path, component: str, what: str) -> Any:
-    """Open an array of integers for reading."""
-    full = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
-    try:
-        labels = zarr.open_array(pathlib.Path(full), mode="r")
-    except (FileNotFoundError, zarr.errors.NodeTypeValidationError) as error:
-        raise FileNotFoundError(f"{what} {full}: there is no zarr array.") from error
-    if labels.dtype.kind not in "iu":
-        raise TypeError(f"{what} {full} holds {labels.dtype}; labels are integers.")
-    return labels
+def _open_labels(path: Path, component: str, what: str) -> zarr.Array[Any]:
+    folder = os.path.abspath(os.path.expanduser(os.fspath(path)))
+    return open_labels(os.path.join(folder, *component.split("/")), what)
 
 
 def _merge_own_stage(

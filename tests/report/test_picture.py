@@ -1,6 +1,7 @@
 """Pictures of labels at seams: which voxels they show, in which colours, and what is drawn over them."""
 
 import io
+import json
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,26 @@ def test_labels_that_cannot_be_shown_are_left_out(tmp_path):
     assert [crop.caption for crop in read_crops(seams, path)] == [str(inside)]
     line = write_labels(tmp_path / "line", numbered(20))
     assert read_crops(SeamReport(worst=[seam_at((9,), [[0], [1]])]), line) == []
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"shape": None},
+        {"codecs": 5},
+        {"data_type": "float32", "fill_value": 0.0},
+        {"chunk_grid": {}},
+        {"zarr_format": 9},
+    ],
+    ids=str,
+)
+def test_labels_whose_metadata_are_damaged_or_no_labels_are_no_error(tmp_path, changed):
+    path = write_labels(tmp_path / "labels", numbered(20, 20))
+    seams = SeamReport(worst=[seam_at((9, 9), [[0, 0], [1, 0]])])
+    file = tmp_path / "labels/zarr.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    assert read_crops(seams, path) == []
+    assert read_thumbnail(path, seams, tiles(10, 10)) is None
 
 
 @pytest.mark.parametrize("fault", ["no path", "no folder", "no array", "damaged metadata", "damaged chunk"])
