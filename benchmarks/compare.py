@@ -21,10 +21,9 @@ from pathlib import Path
 import numpy as np
 import zarr
 
-from benchmarks.command_line import data_folder, measuring_parser
+from benchmarks.command_line import begin, data_folder, measuring_parser
 from benchmarks.images import SPARSE_SIGMA, Image
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.settings import boxes, is_small
+from benchmarks.settings import boxes
 from benchmarks.table import format_table, verdict
 
 __all__ = ["Call", "Tool", "Workload", "main", "partition_faults", "tools", "workloads"]
@@ -212,16 +211,16 @@ def main(arguments: list[str] | None = None) -> None:
     parser = measuring_parser("compare", __doc__, str(DEFAULT_REPEATS))
     parser.add_argument("--environments", type=Path, metavar="DIR", help="keep the tools' environments here")
     parser.add_argument("--tool", default="", metavar="TEXT", help="tools whose name has this text")
-    options = parser.parse_args(arguments)
-    small = options.small or is_small()
-    repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
-    print(describe_machine(machine_facts()), flush=True)
+    options = begin(parser, arguments, DEFAULT_REPEATS)
     with data_folder(options.data) as data, data_folder(options.environments) as environments:
-        for workload in workloads(small=small):
+        for workload in workloads(small=options.small):
             chosen = [tool for tool in tools() if tool.module in workload.factors and options.tool in tool.module]
             if chosen and options.only in workload.name:
-                rows = list(measure(workload, chosen, environments, data, repeats))
-                print(f"\n{workload.name}, medians of {repeats}:\n\n{format_table(TITLES, rows)}", flush=True)
+                rows = list(measure(workload, chosen, environments, data, options.repeats))
+                print(
+                    f"\n{workload.name}, medians of {options.repeats}:\n\n{format_table(TITLES, rows)}",
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

@@ -6,10 +6,6 @@ process of its own, on two threads.
 
 from __future__ import annotations
 
-import argparse
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,9 +15,9 @@ import dask
 import dask.array as da
 import numpy as np
 
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes
-from benchmarks.settings import ROOT
+from benchmarks.command_line import begin, plain_parser
+from benchmarks.own_process import call_in_own_process
+from benchmarks.runs import THREADS, label_tile, peak_memory_bytes
 from benchmarks.table import format_table
 from blockbuster import plan_run, tile_process
 
@@ -46,7 +42,7 @@ def image_of_chunks(n_side: int, n_layers: int) -> da.Array:
 def run_one(n_side: int, n_layers: int) -> list[str]:
     """Segment an image of chunks, and give the row of the table."""
     image = image_of_chunks(n_side, n_layers)
-    with dask.config.set(scheduler="threads", num_workers=N_THREADS), tempfile.TemporaryDirectory() as folder:
+    with dask.config.set(THREADS), tempfile.TemporaryDirectory() as folder:
         options = {"tile_shape": (TILE, TILE), "write_to": Path(folder) / "labels.zarr"}
         bound = plan_run(image, **options).memory_bytes
         start, cpu = time.perf_counter(), time.process_time()
@@ -69,20 +65,10 @@ def run_one(n_side: int, n_layers: int) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.dask_chunks", description=__doc__)
-    parser.add_argument("--small", action="store_true", help="the smallest sizes")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.one:
-        print(json.dumps(run_one(*json.loads(given.one))))
-        return
-    print(describe_machine(machine_facts()))
-    rows = []
+    given = begin(plain_parser("dask_chunks", __doc__, "the smallest sizes"), arguments)
     # The first process may have to compile the kernels, which takes memory.
-    for size in (SMALLEST[0], *(SMALLEST if given.small else SIZES)):
-        command = [sys.executable, "-m", "benchmarks.dask_chunks", "--one", json.dumps(size)]
-        done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    sizes = (SMALLEST[0], *(SMALLEST if given.small else SIZES))
+    rows = [call_in_own_process("dask_chunks.run_one", *size) for size in sizes]
     print(format_table(TITLES, rows[1:]))
 
 

@@ -27,11 +27,10 @@ import numpy as np
 from numcodecs import Zstd
 from zarr.codecs import ZstdCodec
 
-from benchmarks.command_line import data_folder, measuring_parser
-from benchmarks.machine import describe_machine, machine_facts
+from benchmarks.command_line import begin, data_folder, measuring_parser
 from benchmarks.runs import N_THREADS, run_engine, seconds_of
-from benchmarks.settings import Setting, is_small, settings
-from benchmarks.table import format_table, verdict
+from benchmarks.settings import Setting, settings
+from benchmarks.table import format_table, limit, pair_ratio, verdict
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.identity.function import FunctionIdentity
 from blockbuster.identity.growth import Growth
@@ -243,8 +242,8 @@ class Comparison:
 
     @property
     def pair_ratio(self) -> float:
-        """Median of the ratios of neighbouring calls, which a change of the machine's load disturbs less."""
-        return statistics.median(a / b for a, b in zip(self.whole, self.reduced, strict=True))
+        """Median of the ratios of neighbouring calls."""
+        return pair_ratio(self.reduced, self.whole)
 
 
 def compare(data: Path, setting: Setting, choices: Sequence[tuple[str, ...]], repeats: int) -> list[Comparison]:
@@ -277,22 +276,14 @@ def compare(data: Path, setting: Setting, choices: Sequence[tuple[str, ...]], re
 
 def _journal_cells(name: str, pairs: list[tuple[float, float]], sizes: Sizes, bound: float | None) -> list[str]:
     few, many = (statistics.median(values) for values in zip(*pairs, strict=True))
-    limit = "-" if bound is None else f"{bound:g}"
     times = [f"{sizes.few:,}", f"{few:.1f}", f"{sizes.many:,}", f"{many:.1f}"]
-    return [name, *times, f"{many / few:.3f}", limit, verdict(many / few, bound)]
+    return [name, *times, f"{many / few:.3f}", limit(bound), verdict(many / few, bound)]
 
 
 def _engine_cells(row: Comparison, bound: float | None) -> list[str]:
-    times = [f"{statistics.median(values):.3f}" for values in (row.whole, row.reduced)]
-    limit = "-" if bound is None else f"{bound:g}"
-    return [
-        row.setting.name,
-        *times,
-        f"{row.ratio:.3f}",
-        f"{row.pair_ratio:.3f}",
-        limit,
-        verdict(row.ratio, bound),
-    ]
+    whole, reduced = statistics.median(row.whole), statistics.median(row.reduced)
+    numbers = [f"{value:.3f}" for value in (whole, reduced, row.ratio, row.pair_ratio)]
+    return [row.setting.name, *numbers, limit(bound), verdict(row.ratio, bound)]
 
 
 def _share_cells(row: Comparison) -> list[str]:
@@ -334,12 +325,11 @@ def _is_within(cells: list[list[str]]) -> bool:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print; exit with 1 where something is above its bound."""
-    options = measuring_parser("durability", __doc__, "9, 7 and 3").parse_args(arguments)
-    small = options.small or is_small()
+    options = begin(measuring_parser("durability", __doc__, "9, 7 and 3"), arguments, 0)
+    small = options.small
     sizes = SMALLEST if small else Sizes()
     if options.repeats:
         sizes = Sizes(sizes.few, sizes.many, sizes.timed, options.repeats, options.repeats, options.repeats)
-    print(describe_machine(machine_facts()), flush=True)
     is_good = measure_journal(sizes, None if small else JOURNAL_BOUND)
     with data_folder(options.data) as data:
         is_good &= measure_engine(data, sizes, None if small else ENGINE_BOUND, small=small, only=options.only)

@@ -12,22 +12,21 @@ one constant grey value, and the background is 0.
 from __future__ import annotations
 
 import json
-import shutil
 import statistics
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.command_line import data_folder, measuring_parser
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.memory import measure_peak_memory
-from benchmarks.runs import N_THREADS, least_seconds, plain_loop, run_engine, seconds_of
-from benchmarks.settings import Setting, is_small, settings
-from benchmarks.table import format_table, verdict
+from benchmarks.command_line import SMALL_NOTE, begin, data_folder, measuring_parser
+from benchmarks.own_process import call_in_own_process
+from benchmarks.runs import N_THREADS, least_seconds, peak_memory_bytes, plain_loop, run_engine, seconds_in_turn
+from benchmarks.settings import Setting, settings
+from benchmarks.table import comparison_cells, format_table, limit, pair_ratio, verdict
 
-__all__ = ["Row", "main", "measure"]
+__all__ = ["Row", "main", "measure", "peak_bytes"]
 
 TITLES = ["setting", "objects", "loop s", "blockbuster s", "ratio", "by pairs", "at most", "verdict"]
 MEMORY_TITLES = ["setting", "peak memory MB", "at most", "verdict"]
@@ -48,11 +47,6 @@ class Row:
     report: dict[str, Any]
 
     @property
-    def loop(self) -> float:
-        """Median time of the plain loop."""
-        return statistics.median(self.loop_seconds)
-
-    @property
     def engine(self) -> float:
         """Median time of blockbuster."""
         return statistics.median(self.engine_seconds)
@@ -60,34 +54,36 @@ class Row:
     @property
     def ratio(self) -> float:
         """Ratio of the medians, which is what is judged."""
-        return self.engine / self.loop
-
-    @property
-    def pair_ratio(self) -> float:
-        """Median of the ratios of neighbouring calls, which a change of the machine's load disturbs less."""
-        return statistics.median(b / a for a, b in zip(self.loop_seconds, self.engine_seconds, strict=True))
+        return self.engine / statistics.median(self.loop_seconds)
 
     def as_dict(self) -> dict[str, Any]:
         """Give everything, for JSON."""
-        own = {"name": self.setting.name, "ratio": self.ratio, "pair_ratio": self.pair_ratio}
+        by_pairs = pair_ratio(self.loop_seconds, self.engine_seconds)
+        own = {"name": self.setting.name, "ratio": self.ratio, "pair_ratio": by_pairs}
         return own | {"verdict": verdict(self.ratio, self.setting.ratio_bound)} | asdict(self)
 
 
 def measure(number: int, setting: Setting, data: Path, *, small: bool, repeats: int) -> Row:
     """Measure one setting on the image kept in, or generated into, the folder `data`."""
     path = setting.image.stored_in(data)
-    loop: list[float] = []
-    engine: list[float] = []
     reports: list[Any] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        for _ in range(1 + repeats):
-            loop.append(seconds_of(lambda: plain_loop(path, setting)))
-            shutil.rmtree(folder / "labels.zarr", ignore_errors=True)
-            engine.append(seconds_of(lambda: reports.append(run_engine(path, setting, folder))))
+        calls: dict[str, Callable[[], Any]] = {
+            "loop": lambda: plain_loop(path, setting),
+            "engine": lambda: reports.append(run_engine(path, setting, folder)),
+        }
+        loop, engine = seconds_in_turn(calls, repeats, clear=folder / "labels.zarr").values()
         least = least_seconds(path, setting, folder, min(repeats, MAX_MIN_REPEATS))
-    peak = measure_peak_memory(path, number, small=small)
-    return Row(setting, loop[1:], engine[1:], least, peak, asdict(reports[-1]))
+    peak = call_in_own_process("engine.peak_bytes", path, number, small)
+    return Row(setting, loop, engine, least, peak, asdict(reports[-1]))
+
+
+def peak_bytes(path: str, number: int, small: bool) -> int:
+    """Run a setting in this process, and give the peak of its resident memory."""
+    with tempfile.TemporaryDirectory() as folder:
+        run_engine(Path(path), settings(small=small)[number], Path(folder))
+    return peak_memory_bytes()
 
 
 def ratio_table(rows: list[Row]) -> str:
@@ -96,17 +92,8 @@ def ratio_table(rows: list[Row]) -> str:
 
 
 def _ratio_cells(row: Row) -> list[str]:
-    bound = row.setting.ratio_bound
-    return [
-        row.setting.name,
-        f"{row.report['n_objects']:,}",
-        f"{row.loop:.3f}",
-        f"{row.engine:.3f}",
-        f"{row.ratio:.3f}",
-        f"{row.pair_ratio:.3f}",
-        "-" if bound is None else f"{bound:g}",
-        verdict(row.ratio, bound),
-    ]
+    cells = comparison_cells(row.loop_seconds, row.engine_seconds, row.setting.ratio_bound)
+    return [row.setting.name, f"{row.report['n_objects']:,}", *cells]
 
 
 def memory_table(rows: list[Row]) -> str:
@@ -116,8 +103,7 @@ def memory_table(rows: list[Row]) -> str:
 
 def _memory_cells(row: Row) -> list[str]:
     peak, bound = row.peak_memory_bytes, row.setting.memory_bound_bytes
-    limit = "-" if bound is None else f"{bound / 1e6:.0f}"
-    return [row.setting.name, f"{peak / 1e6:.0f}", limit, verdict(peak, bound)]
+    return [row.setting.name, f"{peak / 1e6:.0f}", limit(bound and bound / 1e6), verdict(peak, bound)]
 
 
 def least_table(rows: list[Row]) -> str:
@@ -151,11 +137,8 @@ def main(arguments: list[str] | None = None) -> None:
     types = ["uint8", "uint16"]
     parser.add_argument("--dtype", choices=types, default="uint16", help="of pixels (default: uint16)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file")
-    options = parser.parse_args(arguments)
-    small = options.small or is_small()
-    repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
-    facts = machine_facts()
-    print(describe_machine(facts), flush=True)
+    options = begin(parser, arguments, DEFAULT_REPEATS)
+    small, repeats = options.small, options.repeats
     rows = []
     with data_folder(options.data) as data:
         for number, setting in enumerate(settings(small=small, dtype=options.dtype)):
@@ -164,9 +147,9 @@ def main(arguments: list[str] | None = None) -> None:
                 rows.append(measure(number, setting, data, small=small, repeats=repeats))
     print(f"{'pixels':20}{options.dtype}\n\n{report_text(rows, repeats)}")
     if small:
-        print("\nThese are the smallest sizes: they show that the benchmark runs, and nothing is judged.")
+        print(SMALL_NOTE)
     if options.json:
-        content = {"machine": facts, "rows": [row.as_dict() for row in rows]}
+        content = {"machine": options.facts, "rows": [row.as_dict() for row in rows]}
         options.json.write_text(json.dumps(content, indent=2))
 
 

@@ -27,10 +27,9 @@ import numpy as np
 import zarr
 from numcodecs import Zstd
 
-from benchmarks.command_line import data_folder, measuring_parser
-from benchmarks.machine import describe_machine, machine_facts
+from benchmarks.command_line import begin, data_folder, measuring_parser
 from benchmarks.runs import N_THREADS, fn_seconds, on_threads, read_seconds, run_engine, seconds_of
-from benchmarks.settings import Setting, boxes, is_small, settings
+from benchmarks.settings import Setting, boxes, settings
 from benchmarks.table import format_table
 
 __all__ = ["PARTS", "Clock", "least_of_parts", "main", "measure"]
@@ -176,19 +175,16 @@ def rows_of(setting: Setting, found: dict[str, float], least: dict[str, float]) 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    options = measuring_parser("phases", __doc__, str(DEFAULT_REPEATS)).parse_args(arguments)
-    small = options.small or is_small()
-    repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
-    print(describe_machine(machine_facts()), flush=True)
+    options = begin(measuring_parser("phases", __doc__, str(DEFAULT_REPEATS)), arguments, DEFAULT_REPEATS)
     rows = []
     with data_folder(options.data) as data:
-        for setting in settings(small=small):
+        for setting in settings(small=options.small):
             if options.only in setting.name:
                 path = setting.image.stored_in(data)
                 with tempfile.TemporaryDirectory() as name:
-                    found = measure(path, setting, Path(name), repeats)
+                    found = measure(path, setting, Path(name), options.repeats)
                     rows += rows_of(setting, found, least_of_parts(path, setting, Path(name)))
-    print(f"\nSeconds on {N_THREADS} threads, medians of {repeats}:\n\n{format_table(TITLES, rows)}")
+    print(f"\nSeconds on {N_THREADS} threads, medians of {options.repeats}:\n\n{format_table(TITLES, rows)}")
 
 
 if __name__ == "__main__":

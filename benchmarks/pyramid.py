@@ -12,7 +12,6 @@ most of its voxels have, as blockbuster does, and the label of every second voxe
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import signal
@@ -24,18 +23,18 @@ import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import dask
 import numpy as np
 import zarr
 
 import blockbuster
-from benchmarks.command_line import data_folder, measuring_parser
+from benchmarks.command_line import begin, data_folder, measuring_parser
 from benchmarks.images import Image
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes, seconds_of
-from benchmarks.settings import ROOT, is_small
-from benchmarks.table import format_table, verdict
+from benchmarks.own_process import call_in_own_process, command_of
+from benchmarks.runs import N_THREADS, peak_memory_bytes, seconds_of, segment
+from benchmarks.settings import ROOT
+from benchmarks.table import format_table, limit, pair_ratio, verdict, worst_verdict
 from blockbuster.output.downsample import vote
 
 __all__ = ["Case", "cases", "main", "measure"]
@@ -105,13 +104,9 @@ class Case:
         group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
         return path
 
-    def run(self, path: Path, place: dict[str, object]) -> blockbuster.RunReport:
+    def run(self, path: Path, place: dict[str, Any]) -> blockbuster.RunReport:
         """Segment the image anew."""
-        with dask.config.set(scheduler="threads", num_workers=N_THREADS):
-            _, report = blockbuster.tile_process(
-                path, label_tile, tile_shape=(self.tile,) * self.ndim, return_report=True, **place
-            )
-        return report
+        return segment(path, (self.tile,) * self.ndim, **place)
 
 
 def cases(*, small: bool) -> list[Case]:
@@ -143,24 +138,23 @@ def measure(case: Case, path: Path, repeats: int) -> list[str]:
             for way, place in places.items():
                 seconds_of(lambda way=way, place=place: seconds[way].append(_writing(case.run(path, place))))
     array, levels = (statistics.median(seconds[way][1:]) for way in seconds)
-    ratio = statistics.median(b / a for a, b in zip(seconds["array"][1:], seconds["levels"][1:], strict=True)) - 1
+    ratio = pair_ratio(seconds["array"][1:], seconds["levels"][1:]) - 1
     peak = _peak_in_new_process(case, path)
     bounds = (TIME_BOUND, MEMORY_BOUND_BYTES) if case.is_judged else (None, None)
-    verdicts = {verdict(ratio, bounds[0]), verdict(peak, bounds[1])}
     return [
         case.name,
         f"{4 * case.length**case.ndim / 1e9:.2f}",
         f"{array:.2f}",
         f"{levels - array:.2f}",
         f"{ratio:.2f}",
-        f"{TIME_BOUND:g}" if case.is_judged else "-",
+        limit(bounds[0]),
         f"{peak / 1e6:.0f}",
-        f"{MEMORY_BOUND_BYTES / 1e6:.0f}" if case.is_judged else "-",
-        "FAIL" if "FAIL" in verdicts else verdicts.pop(),
+        limit(bounds[1] and bounds[1] / 1e6),
+        worst_verdict(verdict(ratio, bounds[0]), verdict(peak, bounds[1])),
     ]
 
 
-def _label_image(path: Path) -> dict[str, object]:
+def _label_image(path: Path) -> dict[str, Any]:
     return {"write_to": path, "output_component": "labels/found", "overwrite": True}
 
 
@@ -171,20 +165,21 @@ def _writing(report: blockbuster.RunReport) -> float:
 def _peak_in_new_process(case: Case, path: Path) -> int:
     """Segment in one process, which ends where the seams are matched, and write in another one."""
     component = f"labels/peak-{uuid.uuid4().hex}"
-    command = [sys.executable, "-m", "benchmarks.pyramid", "--peak", case.name, str(path), component]
+    call = "pyramid.peak_of_writing", case.name, path, component
     stops = {**os.environ, "BLOCKBUSTER_FAIL_POINT": "seams matched:1"}
-    done = subprocess.run(command, cwd=ROOT, env=stops, check=False)
+    done = subprocess.run(command_of(*call), cwd=ROOT, env=stops, check=False)
     assert done.returncode == -signal.SIGKILL, done.returncode
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    peak: int = call_in_own_process(*call)
     shutil.rmtree(path / component)
-    return int(done.stdout)
+    return peak
 
 
-def _print_peak(name: str, path: str, component: str) -> None:
+def peak_of_writing(name: str, path: str, component: str) -> int:
+    """Write the labels of a case whose seams were matched before, and give the peak of this process."""
     (case,) = (case for small in (True, False) for case in cases(small=small) if case.name == name)
     report = case.run(Path(path), {"write_to": path, "output_component": component, "resume": True})
     assert report.resumed_from == "write", report.resumed_from
-    print(peak_memory_bytes())
+    return peak_memory_bytes()
 
 
 def quality_rows(data: Path) -> list[list[str]]:
@@ -245,22 +240,14 @@ def _moments(labels: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarra
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; exit with 1 where something is above its bound."""
-    parser = measuring_parser("pyramid", __doc__, str(DEFAULT_REPEATS))
-    parser.add_argument("--peak", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.peak:
-        _print_peak(*options.peak)
-        return
-    small = options.small or is_small()
-    repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
-    print(describe_machine(machine_facts()), flush=True)
+    options = begin(measuring_parser("pyramid", __doc__, str(DEFAULT_REPEATS)), arguments, DEFAULT_REPEATS)
     with data_folder(options.data) as data:
-        chosen = [case for case in cases(small=small) if options.only in case.name]
-        rows = [measure(case, case.stored_in(data), repeats) for case in chosen]
+        chosen = [case for case in cases(small=options.small) if options.only in case.name]
+        rows = [measure(case, case.stored_in(data), options.repeats) for case in chosen]
         what = f"A label image of {N_LEVELS} levels against a lone array"
-        print(f"\n{what}, {N_THREADS} threads, medians of {repeats}:\n")
+        print(f"\n{what}, {N_THREADS} threads, medians of {options.repeats}:\n")
         print(format_table(TITLES, rows), flush=True)
-    if "BLOCKBUSTER_DATA" in os.environ and not small:
+    if "BLOCKBUSTER_DATA" in os.environ and not options.small:
         print("\nTwo ways to make coarser levels of real label images:\n")
         print(format_table(QUALITY_TITLES, quality_rows(Path(os.environ["BLOCKBUSTER_DATA"]))))
     sys.exit(any(row[-1] == "FAIL" for row in rows))

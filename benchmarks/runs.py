@@ -9,7 +9,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from benchmarks.settings import Setting, boxes
 
 __all__ = [
     "N_THREADS",
+    "THREADS",
     "fn_seconds",
     "label_tile",
     "least_seconds",
@@ -32,10 +33,13 @@ __all__ = [
     "plain_loop",
     "read_seconds",
     "run_engine",
+    "seconds_in_turn",
     "seconds_of",
+    "segment",
 ]
 
 N_THREADS = 2
+THREADS = {"scheduler": "threads", "num_workers": N_THREADS}
 
 
 def label_tile(tile: np.ndarray) -> np.ndarray:
@@ -58,25 +62,44 @@ def seconds_of(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+def seconds_in_turn(
+    calls: Mapping[str, Callable[[], Any]], repeats: int, clear: Path | None = None
+) -> dict[str, list[float]]:
+    """Time calls turn about, after one of each that is not counted; what they write is cleared before each."""
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(1 + repeats):
+        for name, call in calls.items():
+            if clear is not None:
+                shutil.rmtree(clear, ignore_errors=True)
+            seconds[name].append(seconds_of(call))
+    return {name: values[1:] for name, values in seconds.items()}
+
+
 def plain_loop(path: Path, setting: Setting) -> None:
     """Read every tile's region with zarr's default pipeline, call fn, drop the result."""
     image = zarr.open_array(path, mode="r")
     on_threads(lambda region: label_tile(np.asarray(image[region])), setting.regions())
 
 
-def run_engine(path: Path, setting: Setting, folder: Path, **options: Any) -> Any:
-    """Segment the image with blockbuster into ``folder/labels.zarr``, anew; give its report."""
-    with dask.config.set(scheduler="threads", num_workers=N_THREADS):
+def segment(
+    image: Path,
+    tile_shape: tuple[int, ...],
+    write_to: Path,
+    fn: Callable[[np.ndarray], np.ndarray] = label_tile,
+    on: Mapping[str, Any] = THREADS,
+    **options: Any,
+) -> blockbuster.RunReport:
+    """Segment a stored image with blockbuster, `on` what dask is told, and give the report."""
+    with dask.config.set(on):
         _, report = blockbuster.tile_process(
-            path,
-            label_tile,
-            tile_shape=setting.tile_shape,
-            overlap=setting.overlap,
-            write_to=folder / "labels.zarr",
-            return_report=True,
-            **options,
+            image, fn, tile_shape=tile_shape, write_to=write_to, return_report=True, **options
         )
     return report
+
+
+def run_engine(path: Path, setting: Setting, folder: Path, **options: Any) -> blockbuster.RunReport:
+    """Segment the image with blockbuster into ``folder/labels.zarr``, anew; give its report."""
+    return segment(path, setting.tile_shape, folder / "labels.zarr", overlap=setting.overlap, **options)
 
 
 def least_seconds(path: Path, setting: Setting, folder: Path, repeats: int) -> dict[str, float]:

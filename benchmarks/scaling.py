@@ -8,31 +8,28 @@ a cluster that is the driver's, with threads the driver and its workers are one 
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import dask
 import numpy as np
 import psutil
 import zarr
 
 import blockbuster
+from benchmarks.command_line import SMALL_NOTE, begin, data_folder, plain_parser
 from benchmarks.images import GREY, disc_rows
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes
-from benchmarks.settings import ROOT
-from benchmarks.table import format_table, verdict
+from benchmarks.own_process import call_in_own_process
+from benchmarks.runs import N_THREADS, THREADS, peak_memory_bytes, segment
+from benchmarks.table import format_table, limit, verdict, worst_verdict
 
 __all__ = ["Load", "Outcome", "main", "measure"]
 
@@ -87,16 +84,13 @@ class Load:
     def run(self, image: Path, folder: Path) -> blockbuster.RunReport:
         """Segment the image anew."""
         shutil.rmtree(folder / "labels.zarr", ignore_errors=True)
-        with dask.config.set({} if self.scheduler == "cluster" else {"scheduler": "threads"}):
-            _, report = blockbuster.tile_process(
-                image,
-                label_tile,
-                tile_shape=(self.tile, self.tile),
-                tiles_per_task=self.tiles_per_task or None,
-                write_to=folder / "labels.zarr",
-                return_report=True,
-            )
-        return report
+        return segment(
+            image,
+            (self.tile, self.tile),
+            folder / "labels.zarr",
+            on=THREADS if self.scheduler == "threads" else {},
+            tiles_per_task=self.tiles_per_task or None,
+        )
 
 
 @dataclass(frozen=True)
@@ -140,24 +134,22 @@ def _write(path: Path, shape: tuple[int, ...], block: np.ndarray) -> None:
 def measure(load: Load, data: Path) -> Outcome:
     """Run a load in a process of its own."""
     load.stored_in(data)
-    command = [sys.executable, "-m", "benchmarks.scaling", "--one", json.dumps(dataclasses.asdict(load))]
-    done = subprocess.run([*command, "--data", data], cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    return Outcome(**json.loads(done.stdout.splitlines()[-1]))
+    return Outcome(**call_in_own_process("scaling.run_one", dataclasses.asdict(load), data))
 
 
-def run_one(load: Load, data: Path) -> Outcome:
-    """Run a load in this process, after a small one."""
+def run_one(given: dict[str, Any], folder: str) -> dict[str, Any]:
+    """Run a load, given by its fields, in this process, after a small one."""
+    load, data = Load(**given), Path(folder)
     warm = dataclasses.replace(load, rows=4, columns=4, tiles_per_task=2)
     with tempfile.TemporaryDirectory() as name:
         if load.scheduler == "threads":
-            with dask.config.set(num_workers=N_THREADS):
-                return _timed(load, warm, data, Path(name))
+            return _timed(load, warm, data, Path(name))
         client, cluster = blockbuster.make_local_cluster(n_workers=N_THREADS, memory_limit=None)
         with cluster, client:
             return _timed(load, warm, data, Path(name))
 
 
-def _timed(load: Load, warm: Load, data: Path, folder: Path) -> Outcome:
+def _timed(load: Load, warm: Load, data: Path, folder: Path) -> dict[str, Any]:
     for _ in range(2):
         warm.run(warm.stored_in(data), folder)
     time.sleep(SETTLE_SECONDS)
@@ -165,7 +157,8 @@ def _timed(load: Load, warm: Load, data: Path, folder: Path) -> Outcome:
     start, cpu = time.perf_counter(), time.process_time()
     report = load.run(load.stored_in(data), folder)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    return Outcome(seconds, cpu, peak_memory_bytes() - before, report.n_objects, report.n_provisional)
+    peak = peak_memory_bytes() - before
+    return dataclasses.asdict(Outcome(seconds, cpu, peak, report.n_objects, report.n_provisional))
 
 
 def compare(loads: Sequence[Load], data: Path, repeats: int) -> list[Outcome]:
@@ -201,21 +194,19 @@ def tile_rows(sizes: Sizes, scheduler: str, data: Path, *, judged: bool) -> list
     rows = []
     for i, (load, outcome) in enumerate(zip(loads, outcomes, strict=True)):
         cells = [f"{load.n_tiles:,} on {scheduler}", f"{outcome.seconds:.2f}", _microseconds(load, outcome)]
-        last = i == len(loads) - 1
+        bound = TILE_RATIO if judged and i == len(loads) - 1 else None
         if i == 0:
             rows.append([*cells, "-", "-", f"{outcome.peak_bytes / 1e6:.0f}", "-", "-"])
             continue
         ratio = outcome.seconds / load.n_tiles / (outcomes[i - 1].seconds / loads[i - 1].n_tiles)
         growth = (outcome.peak_bytes - outcomes[i - 1].peak_bytes) / (load.n_tiles - loads[i - 1].n_tiles)
-        verdicts = {
-            verdict(ratio, TILE_RATIO if judged and last else None),
-            verdict(growth, TILE_BYTES if judged and last else None),
-            verdict(outcome.seconds, MAX_SECONDS if judged and last else None),
-        }
-        memory = [f"{outcome.peak_bytes / 1e6:.0f}", f"{growth:.0f}"]
-        rows.append(
-            [*cells, f"{ratio:.3f}", f"{TILE_RATIO:g}" if judged and last else "-", *memory, _worst(verdicts)]
+        judgement = worst_verdict(
+            verdict(ratio, bound),
+            verdict(growth, bound and TILE_BYTES),
+            verdict(outcome.seconds, bound and MAX_SECONDS),
         )
+        memory = [f"{outcome.peak_bytes / 1e6:.0f}", f"{growth:.0f}"]
+        rows.append([*cells, f"{ratio:.3f}", limit(bound), *memory, judgement])
     return rows
 
 
@@ -229,13 +220,7 @@ def task_rows(sizes: Sizes, scheduler: str, data: Path, *, judged: bool) -> list
     growth = (many.peak_bytes - few.peak_bytes) / (loads[1].n_tiles - loads[0].n_tiles)
     return [
         [*_task_cells(loads[0], few), *"-" * 4],
-        [
-            *_task_cells(loads[1], many),
-            f"{ratio:.3f}",
-            "-" if bound is None else f"{bound:g}",
-            f"{growth:.0f}",
-            verdict(ratio, bound),
-        ],
+        [*_task_cells(loads[1], many), f"{ratio:.3f}", limit(bound), f"{growth:.0f}", verdict(ratio, bound)],
     ]
 
 
@@ -256,10 +241,6 @@ def label_rows(sizes: Sizes, scheduler: str, data: Path) -> list[list[str]]:
 
 def _microseconds(load: Load, outcome: Outcome) -> str:
     return f"{outcome.seconds / load.n_tiles * 1e6:.0f}"
-
-
-def _worst(verdicts: set[str]) -> str:
-    return "FAIL" if "FAIL" in verdicts else max(verdicts)
 
 
 def print_tiles(sizes: Sizes, schedulers: Sequence[str], data: Path, *, judged: bool) -> bool:
@@ -312,31 +293,22 @@ TABLES = {"tiles": print_tiles, "tasks": print_tasks, "labels": print_labels}
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; exit with 1 where something is above its bound."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="the smallest sizes; nothing is judged")
+    parser = plain_parser("scaling", __doc__)
     parser.add_argument("--repeats", type=int, help="runs of each size")
     parser.add_argument("--scheduler", choices=["threads", "cluster"], action="append", help="this one alone")
     parser.add_argument("--table", choices=TABLES, action="append", help="this one alone")
     parser.add_argument("--data", type=Path, help="folder that keeps the images")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    given = parser.parse_args(arguments)
-    if given.one:
-        print(json.dumps(dataclasses.asdict(run_one(Load(**json.loads(given.one)), given.data))))
-        return
-    sizes = SMALLEST if given.small else Sizes()
-    if given.repeats:
-        sizes = dataclasses.replace(sizes, repeats=given.repeats)
-    print(describe_machine(machine_facts()))
-    with tempfile.TemporaryDirectory() as name:
-        data = (given.data or Path(name)).absolute()
-        data.mkdir(parents=True, exist_ok=True)
+    given = begin(parser, arguments, Sizes.repeats)
+    sizes = dataclasses.replace(SMALLEST if given.small else Sizes(), repeats=given.repeats)
+    with data_folder(given.data) as data:
         schedulers = given.scheduler or ["threads", "cluster"]
         failed = [
-            TABLES[table](sizes, schedulers, data, judged=not given.small) for table in given.table or TABLES
+            TABLES[table](sizes, schedulers, data.absolute(), judged=not given.small)
+            for table in given.table or TABLES
         ]
     if given.small:
-        print("\nThese are the smallest sizes: they show that the benchmark runs, and nothing is judged.")
-    sys.exit(1 if any(failed) else 0)
+        print(SMALL_NOTE)
+    sys.exit(any(failed))
 
 
 if __name__ == "__main__":

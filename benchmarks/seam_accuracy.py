@@ -10,7 +10,6 @@ Micrographs take part where the variable BLOCKBUSTER_DATA names the folder that 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import itertools
 import json
@@ -27,12 +26,11 @@ import numpy as np
 from skimage.measure import regionprops_table
 
 import blockbuster
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.runs import N_THREADS
+from benchmarks.command_line import begin, plain_parser
+from benchmarks.runs import THREADS
 from benchmarks.scoring import compare_interior
 from benchmarks.seam_cases import Case, generated_cases, random_tissues, real_cases, unstable_cases
-from benchmarks.settings import is_small
-from benchmarks.table import format_table
+from benchmarks.table import format_table, limit
 from benchmarks.watersheds import Unstable
 from blockbuster.advise.scoring import LabelScore, score_labels
 
@@ -109,7 +107,7 @@ def tile_image(
     image: np.ndarray, fn: Any, tile: tuple[int, ...], overlap: int, **options: Any
 ) -> tuple[np.ndarray, Any]:
     """Segment with blockbuster; give labels 1..N and the report."""
-    with dask.config.set(scheduler="threads", num_workers=N_THREADS), warnings.catch_warnings():
+    with dask.config.set(THREADS), warnings.catch_warnings():
         # It is in the report too.
         warnings.filterwarnings("ignore", message="runaway merging")
         return blockbuster.tile_process(
@@ -275,16 +273,16 @@ def judgement_table(found: list[Judgement]) -> str:
 
 
 def _judgement_cells(found: Judgement) -> list[str]:
-    bound = "-" if found.bound is None else f"{found.bound:g}"
-    return [found.what, str(found.n_rows), f"{found.worst:.4f}", bound, found.verdict]
+    return [found.what, str(found.n_rows), f"{found.worst:.4f}", limit(found.bound), found.verdict]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure, print, and write JSON if asked; exit with 1 where something is below its bound."""
-    options = _parser().parse_args(arguments)
-    small = options.small or is_small()
-    facts = machine_facts()
-    print(describe_machine(facts), flush=True)
+    parser = plain_parser("seam_accuracy", __doc__)
+    parser.add_argument("--only", default="", metavar="TEXT", help="images whose name has this text")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file")
+    options = begin(parser, arguments)
+    small = options.small
     halos = SMALL_HALOS if small else HALOS
     micrographs = [] if small else real_cases()
     cases = _chosen([*generated_cases(small=small), *micrographs], options.only)
@@ -299,7 +297,7 @@ def main(arguments: list[str] | None = None) -> None:
     if not micrographs:
         print(f"\nNo micrographs: {'too large for --small.' if small else 'BLOCKBUSTER_DATA is not set.'}")
     if options.json:
-        content = _content(facts, stable, unstable, thresholds, found)
+        content = _content(options.facts, stable, unstable, thresholds, found)
         options.json.write_text(json.dumps(content, indent=2))
     sys.exit(any(judgement.verdict == "FAIL" for judgement in found))
 
@@ -332,18 +330,6 @@ def _content(
         "thresholds": means,
         "judged": [asdict(judgement) | {"verdict": judgement.verdict} for judgement in found],
     }
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.seam_accuracy",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--only", default="", metavar="TEXT", help="images whose name has this text")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every number to this file")
-    parser.add_argument("--small", action="store_true", help="smallest sizes, in seconds; nothing is judged")
-    return parser
 
 
 if __name__ == "__main__":

@@ -8,11 +8,7 @@ and a function that costs nothing: the worst case, which is not judged.
 
 from __future__ import annotations
 
-import argparse
-import json
-import shutil
-import statistics
-import subprocess
+import functools
 import sys
 import tempfile
 import warnings
@@ -20,18 +16,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import dask
 import numpy as np
 import zarr
 
 import blockbuster
-from benchmarks.command_line import data_folder, measuring_parser
+from benchmarks.command_line import begin, data_folder, measuring_parser
 from benchmarks.images import Image
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes, seconds_of
-from benchmarks.settings import ROOT, is_small
-from benchmarks.table import format_table, verdict
+from benchmarks.own_process import call_in_own_process
+from benchmarks.runs import N_THREADS, label_tile, peak_memory_bytes, seconds_in_turn, segment
+from benchmarks.table import comparison_cells, format_table, limit, verdict, worst_verdict
 from benchmarks.tissue import voronoi_labels
 from blockbuster.rundir.sections import SectionFile
 
@@ -94,20 +89,12 @@ class Case:
 
     def run(self, path: Path, merge: str, folder: Path, *, keep_stage: bool = False) -> blockbuster.RunReport:
         """Segment the image into ``folder/labels.zarr``, anew."""
-        with dask.config.set(scheduler="threads", num_workers=N_THREADS), warnings.catch_warnings():
+        fn = hand_on if self.kind == "tissue" else label_tile
+        options: dict[str, Any] = {"overlap": self.overlap, "merge": merge, "keep_stage": keep_stage}
+        with warnings.catch_warnings():
             # Joining what touches does fuse the tissue.
             warnings.filterwarnings("ignore", "runaway merging")
-            _, report = blockbuster.tile_process(
-                path,
-                hand_on if self.kind == "tissue" else label_tile,
-                tile_shape=(self.tile,) * self.ndim,
-                overlap=self.overlap,
-                merge=merge,
-                write_to=folder / "labels.zarr",
-                keep_stage=keep_stage,
-                return_report=True,
-            )
-        return report
+            return segment(path, (self.tile,) * self.ndim, folder / "labels.zarr", fn, **options)
 
 
 def hand_on(tile: np.ndarray) -> np.ndarray:
@@ -129,88 +116,55 @@ def cases(*, small: bool) -> list[Case]:
 
 def measure(case: Case, path: Path, repeats: int) -> list[str]:
     """Time both ways of merging in turn; give the row of the table."""
-    seconds: dict[str, list[float]] = {merge: [] for merge in MERGES}
-    reports: dict[str, blockbuster.RunReport] = {}
     with tempfile.TemporaryDirectory() as name:
-        for _ in range(1 + repeats):
-            for merge in MERGES:
-                shutil.rmtree(Path(name, "labels.zarr"), ignore_errors=True)
-                seconds[merge].append(
-                    seconds_of(lambda merge=merge: reports.update({merge: case.run(path, merge, Path(name))}))
-                )
-    touch, agree = (seconds[merge][1:] for merge in MERGES)
-    ratio = statistics.median(agree) / statistics.median(touch)
-    by_pairs = statistics.median(b / a for a, b in zip(touch, agree, strict=True))
-    bound = case.time_bound
-    return [
-        case.name,
-        f"{reports['agree'].seams.touching:,}",
-        f"{statistics.median(touch):.3f}",
-        f"{statistics.median(agree):.3f}",
-        f"{ratio:.3f}",
-        f"{by_pairs:.3f}",
-        "-" if bound is None else f"{bound:g}",
-        verdict(ratio, bound),
-    ]
+        calls = {merge: functools.partial(case.run, path, merge, Path(name)) for merge in MERGES}
+        touch, agree = seconds_in_turn(calls, repeats, clear=Path(name, "labels.zarr")).values()
+        report = blockbuster.read_report(Path(name, "labels.zarr"))
+    return [case.name, f"{report.seams.touching:,}", *comparison_cells(touch, agree, case.time_bound)]
 
 
 def weigh(case: Case, path: Path) -> list[str]:
     """Compare peak memory, and what lies in the stage; give the row of the table."""
-    weights = {merge: _weigh_in_new_process(case, path, merge) for merge in MERGES}
+    sizes = case.kind, case.length, case.chunk, case.tile, case.overlap
+    weights = {merge: call_in_own_process("seam_cost.weight_of", sizes, merge, path) for merge in MERGES}
     peaks = {merge: found["peak_bytes"] for merge, found in weights.items()}
     ratio = peaks["agree"] / peaks["touch"]
     share = weights["agree"]["strip_bytes"] / weights["agree"]["label_bytes"]
     bound = case.memory_bound
     share_bound = None if bound is None else STRIP_BOUND
-    verdicts = {verdict(ratio, bound), verdict(share, share_bound)}
     return [
         case.name,
         f"{peaks['touch'] / 1e6:.0f}",
         f"{peaks['agree'] / 1e6:.0f}",
         f"{ratio:.3f}",
-        "-" if bound is None else f"{bound:g}",
+        limit(bound),
         f"{share:.3f}",
-        "-" if share_bound is None else f"{share_bound:g}",
-        "FAIL" if "FAIL" in verdicts else verdicts.pop(),
+        limit(share_bound),
+        worst_verdict(verdict(ratio, bound), verdict(share, share_bound)),
     ]
 
 
-def _weigh_in_new_process(case: Case, path: Path, merge: str) -> dict[str, int]:
-    given = json.dumps([case.kind, case.length, case.chunk, case.tile, case.overlap])
-    command = [sys.executable, "-m", "benchmarks.seam_cost", "--weigh", given, merge, str(path)]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, int] = json.loads(done.stdout)
-    return found
-
-
-def _print_weight(given: str, merge: str, path: str) -> None:
+def weight_of(case: Sequence[Any], merge: str, path: str) -> dict[str, int]:
+    """Run a case, given by its kind and sizes, in this process; give its peak and what lies in its stage."""
     with tempfile.TemporaryDirectory() as name:
-        Case(*json.loads(given)).run(Path(path), merge, Path(name), keep_stage=True)
+        Case(*case).run(Path(path), merge, Path(name), keep_stage=True)
         peak = peak_memory_bytes()
         (part,) = Path(name).glob("*.blockbuster-stage/part-*")
         sizes: Counter[str] = Counter()
         for file in part.iterdir():
             for section, size in SectionFile(file).sizes.items():
                 sizes[section.partition("-")[0]] += size
-    print(json.dumps({"peak_bytes": peak, "strip_bytes": sizes["border"], "label_bytes": sizes["group"]}))
+    return {"peak_bytes": peak, "strip_bytes": sizes["border"], "label_bytes": sizes["group"]}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; exit with 1 where something is above its bound."""
-    parser = measuring_parser("seam_cost", __doc__, str(DEFAULT_REPEATS))
-    parser.add_argument("--weigh", nargs=3, help=argparse.SUPPRESS)
-    options = parser.parse_args(arguments)
-    if options.weigh:
-        _print_weight(*options.weigh)
-        return
-    small = options.small or is_small()
-    repeats = options.repeats or (1 if small else DEFAULT_REPEATS)
-    chosen = [case for case in cases(small=small) if options.only in case.name]
-    print(describe_machine(machine_facts()), flush=True)
+    options = begin(measuring_parser("seam_cost", __doc__, str(DEFAULT_REPEATS)), arguments, DEFAULT_REPEATS)
+    chosen = [case for case in cases(small=options.small) if options.only in case.name]
     with data_folder(options.data) as data:
         paths = [case.stored_in(data) for case in chosen]
-        rows = [measure(case, path, repeats) for case, path in zip(chosen, paths, strict=True)]
-        print(f"\nTime on {N_THREADS} threads, medians of {repeats}; ratio is agree / touch:\n")
+        rows = [measure(case, path, options.repeats) for case, path in zip(chosen, paths, strict=True)]
+        print(f"\nTime on {N_THREADS} threads, medians of {options.repeats}; ratio is agree / touch:\n")
         print(format_table(TITLES, rows), flush=True)
         weights = [weigh(case, path) for case, path in zip(chosen, paths, strict=True)]
         print("\nPeak memory of one run in a process of its own, and bytes of the strips with agree:\n")

@@ -6,7 +6,6 @@ takes for a NumPy image of 1024 x 1024 in 16 tiles than the 16 calls of fn in a 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import statistics
 import subprocess
@@ -15,11 +14,11 @@ import sys
 import numpy as np
 
 import blockbuster
+from benchmarks.command_line import begin, plain_parser
 from benchmarks.images import GREY, disc_rows
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.runs import label_tile, seconds_of
-from benchmarks.settings import ROOT, boxes, is_small
-from benchmarks.table import format_table, verdict
+from benchmarks.runs import label_tile, seconds_in_turn
+from benchmarks.settings import ROOT, boxes
+from benchmarks.table import format_table, limit, verdict
 
 __all__ = ["call_fn", "main", "small_image", "tile_small_image"]
 
@@ -53,11 +52,8 @@ def tile_small_image(image: np.ndarray) -> None:
 
 def interpreter_seconds(repeats: int) -> dict[str, list[float]]:
     """Time new interpreters, turn about."""
-    seconds: dict[str, list[float]] = {name: [] for name in INTERPRETERS}
-    for _ in range(1 + repeats):
-        for name, code in INTERPRETERS.items():
-            seconds[name].append(seconds_of(functools.partial(_interpret, code)))
-    return seconds
+    calls = {name: functools.partial(_interpret, code) for name, code in INTERPRETERS.items()}
+    return seconds_in_turn(calls, repeats)
 
 
 def _interpret(code: str) -> None:
@@ -67,38 +63,25 @@ def _interpret(code: str) -> None:
 def call_seconds(repeats: int) -> dict[str, list[float]]:
     """Time both ways of segmenting a small image, turn about, and the difference of each pair."""
     image = small_image()
-    loop, engine = [], []
-    for _ in range(1 + repeats):
-        loop.append(seconds_of(lambda: call_fn(image)))
-        engine.append(seconds_of(lambda: tile_small_image(image)))
-    return {
-        "16 calls of fn": loop,
-        "tile_process in 16 tiles": engine,
-        "difference of each pair": [b - a for a, b in zip(loop, engine, strict=True)],
+    calls = {
+        "16 calls of fn": lambda: call_fn(image),
+        "tile_process in 16 tiles": lambda: tile_small_image(image),
     }
+    seconds = seconds_in_turn(calls, repeats)
+    return seconds | {"difference of each pair": [b - a for a, b in zip(*seconds.values(), strict=True)]}
 
 
 def _cells(name: str, seconds: list[float], bound: float | None) -> list[str]:
-    """Lay out a row; the first call is not counted."""
-    counted = seconds[1:]
-    median = statistics.median(counted)
-    times = [f"{1000 * value:.1f}" for value in (median, min(counted), max(counted))]
-    return [name, *times, "-" if bound is None else f"{1000 * bound:.0f}", verdict(median, bound)]
+    median = statistics.median(seconds)
+    times = [f"{1000 * value:.1f}" for value in (median, min(seconds), max(seconds))]
+    return [name, *times, limit(bound and 1000 * bound), verdict(median, bound)]
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.small_work",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--small", action="store_true", help="fewer repeats; nothing is judged")
-    options = parser.parse_args(arguments)
-    small = options.small or is_small()
-    n_interpreters, n_calls = (1, 1) if small else (7, 15)
-    bounds = {} if small else BOUNDS
-    print(describe_machine(machine_facts()), flush=True)
+    options = begin(plain_parser("small_work", __doc__, "fewer repeats; nothing is judged"), arguments)
+    n_interpreters, n_calls = (1, 1) if options.small else (7, 15)
+    bounds = {} if options.small else BOUNDS
     seconds = interpreter_seconds(n_interpreters) | call_seconds(n_calls)
     rows = [_cells(name, values, bounds.get(name)) for name, values in seconds.items()]
     print(f"\nNew interpreters: {n_interpreters}; calls of each: {n_calls}\n\n{format_table(TITLES, rows)}")

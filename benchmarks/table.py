@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
-__all__ = ["format_table", "verdict"]
+__all__ = ["comparison_cells", "format_table", "limit", "pair_ratio", "verdict", "worst_verdict"]
 
 
 def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -25,3 +26,26 @@ def verdict(value: float, bound: float | None) -> str:
     if bound is None:
         return "not judged"
     return "pass" if value <= bound else "FAIL"
+
+
+def worst_verdict(*verdicts: str) -> str:
+    """Sum up the verdicts on a row."""
+    return "FAIL" if "FAIL" in verdicts else max(verdicts)
+
+
+def limit(bound: float | None) -> str:
+    """Show a bound; a dash where there is none."""
+    return "-" if bound is None else f"{bound:g}"
+
+
+def pair_ratio(base: Sequence[float], other: Sequence[float]) -> float:
+    """Median of the ratios of neighbouring calls, which a change of the machine's load disturbs less."""
+    return statistics.median(b / a for a, b in zip(base, other, strict=True))
+
+
+def comparison_cells(base: Sequence[float], other: Sequence[float], bound: float | None) -> list[str]:
+    """Lay out both medians, their ratio, that of neighbouring calls, the bound of the first and a verdict."""
+    medians = statistics.median(base), statistics.median(other)
+    ratio = medians[1] / medians[0]
+    seconds = [f"{value:.3f}" for value in (*medians, ratio, pair_ratio(base, other))]
+    return [*seconds, limit(bound), verdict(ratio, bound)]

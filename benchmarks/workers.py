@@ -6,28 +6,27 @@ of sending tasks. With an fn in plain Python threads wait for each other, and pr
 
 from __future__ import annotations
 
-import argparse
 import shutil
-import statistics
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import dask
 import numpy as np
 
 import blockbuster
+from benchmarks.command_line import SMALL_NOTE, begin, data_folder, measuring_parser
 from benchmarks.images import Image
-from benchmarks.machine import describe_machine, machine_facts
-from benchmarks.runs import N_THREADS, label_tile, seconds_of
-from benchmarks.table import format_table, verdict
+from benchmarks.runs import N_THREADS, THREADS, label_tile, seconds_in_turn, segment
+from benchmarks.table import comparison_cells, format_table
 
 __all__ = ["Case", "label_in_python", "main", "measure"]
 
 FREE_BOUND = 1.3
 HELD_BOUND = 1 / 1.6
+DEFAULT_REPEATS = 5
 
 
 def label_in_python(tile: np.ndarray) -> np.ndarray:
@@ -73,18 +72,15 @@ class Case:
     tile: int = 256
     overlap: int = 16
 
-    def run(self, image: Path, folder: Path) -> blockbuster.RunReport:
-        """Segment the image anew, wherever dask runs tasks now."""
+    @property
+    def image(self) -> Image:
+        """What is segmented."""
+        return Image("discs", self.length, min(1024, self.length // 2))
+
+    def run(self, image: Path, folder: Path, on: Mapping[str, Any]) -> None:
+        """Segment the image anew, `on` what dask is told."""
         shutil.rmtree(folder / "labels.zarr", ignore_errors=True)
-        _, report = blockbuster.tile_process(
-            image,
-            self.fn,
-            tile_shape=(self.tile, self.tile),
-            overlap=self.overlap,
-            write_to=folder / "labels.zarr",
-            return_report=True,
-        )
-        return report
+        segment(image, (self.tile, self.tile), folder / "labels.zarr", self.fn, on, overlap=self.overlap)
 
 
 def cases(*, small: bool) -> list[Case]:
@@ -100,53 +96,32 @@ def cases(*, small: bool) -> list[Case]:
 
 def measure(case: Case, image: Path, client: object, repeats: int) -> list[str]:
     """Time threads and the workers of the active client in turn; give the row of the table."""
-    seconds: dict[str, list[float]] = {"threads": [], "processes": []}
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for _ in range(1 + repeats):
-            with dask.config.set(scheduler="threads", num_workers=N_THREADS):
-                seconds["threads"].append(seconds_of(lambda: case.run(image, folder)))
-            with dask.config.set(scheduler=client):
-                seconds["processes"].append(seconds_of(lambda: case.run(image, folder)))
-    threads, processes = (times[1:] for times in seconds.values())
-    ratio = statistics.median(processes) / statistics.median(threads)
-    return [
-        f"{case.name}, {case.length}^2 tile {case.tile} overlap {case.overlap}",
-        f"{statistics.median(threads):.3f}",
-        f"{statistics.median(processes):.3f}",
-        f"{ratio:.3f}",
-        f"{statistics.median(b / a for a, b in zip(threads, processes, strict=True)):.3f}",
-        "-" if case.bound is None else f"{case.bound:.3f}",
-        verdict(ratio, case.bound),
-    ]
+        calls = {
+            "threads": lambda: case.run(image, Path(name), THREADS),
+            "processes": lambda: case.run(image, Path(name), {"scheduler": client}),
+        }
+        threads, processes = seconds_in_turn(calls, repeats).values()
+    name = f"{case.name}, {case.length}^2 tile {case.tile} overlap {case.overlap}"
+    return [name, *comparison_cells(threads, processes, case.bound)]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Measure and print; exit with 1 where something is above its bound."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--small", action="store_true", help="the smallest sizes; nothing is judged")
-    parser.add_argument("--repeats", type=int, help="counted runs of each")
-    parser.add_argument("--case", choices=["free", "held"], help="of these alone")
-    parser.add_argument("--data", type=Path, help="folder that keeps the images")
-    given = parser.parse_args(arguments)
-    repeats = given.repeats or (1 if given.small else 5)
-    print(describe_machine(machine_facts()))
+    options = begin(measuring_parser("workers", __doc__, str(DEFAULT_REPEATS)), arguments, DEFAULT_REPEATS)
     client, cluster = blockbuster.make_local_cluster(n_workers=N_THREADS)
-    with cluster, client, tempfile.TemporaryDirectory() as name:
-        data = given.data or Path(name)
+    with cluster, client, data_folder(options.data) as data:
         rows = [
-            measure(
-                case, Image("discs", case.length, min(1024, case.length // 2)).stored_in(data), client, repeats
-            )
-            for case in cases(small=given.small)
-            if given.case in (None, case.name)
+            measure(case, case.image.stored_in(data), client, options.repeats)
+            for case in cases(small=options.small)
+            if options.only in case.name
         ]
-    print(f"\nTwo worker processes against two threads, medians of {repeats}; free or held is the GIL:\n")
+    print(f"\nTwo worker processes against two threads, medians of {options.repeats}; free or held is the GIL:\n")
     titles = ["fn and image", "threads s", "processes s", "ratio", "by pairs", "at most", "verdict"]
     print(format_table(titles, rows))
-    if given.small:
-        print("\nThese are the smallest sizes: they show that the benchmark runs, and nothing is judged.")
-    sys.exit(1 if any(row[-1] == "FAIL" for row in rows) else 0)
+    if options.small:
+        print(SMALL_NOTE)
+    sys.exit(any(row[-1] == "FAIL" for row in rows))
 
 
 if __name__ == "__main__":
