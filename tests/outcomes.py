@@ -75,6 +75,12 @@ def refuses(kind, *parts, image, folder=None, **options):
     assert not isinstance(fn, Counted) or fn.calls == 0
 
 
+def refuses_labels(kind, *parts, path, **options):
+    """Assert that `tile_process` refuses to write labels into an image: its own, or those of another."""
+    place = {"write_to": path, "output_component": "labels/cells"}
+    refuses(kind, *parts, folder=path.parent, **{"image": path, **place, **options})
+
+
 def assert_same_objects(labels, expected):
     """Assert that two label images are equal as partitions."""
     assert not partition_fault(np.asarray(labels), expected)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import zarr
 from kill_points import IMAGE, Case
-from outcomes import consolidate, refused, refuses, snapshot
+from outcomes import consolidate, refused, refuses, refuses_labels, snapshot
 
 from blockbuster import relabel_sequential_zarr, tile_process
 from blockbuster.output import publishing
@@ -45,28 +45,14 @@ NO_LISTS = [None, 3, "old", {"old": 1}, [None], ["old", 7], [["old"]]]
 def test_B22_labels_that_are_listed_as_what_is_no_list_are_refused_before_work(listed, zarr_format, tmp_path):
     path, file = image_with_labels(tmp_path, zarr_format)
     put_listing(file, zarr_format, {"labels": listed})
-    refuses(
-        ValueError,
-        f'write_to: {file}: "labels" is .* it is a list of names',
-        image=path,
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
-    )
+    refuses_labels(ValueError, f'write_to: {file}: "labels" is .* it is a list of names', path=path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", '"labels"', DEEP, "\0", '{"labels": [}'])
 def test_B22_a_listing_that_makes_no_sense_is_refused_before_work(text, tmp_path):
     path, file = image_with_labels(tmp_path, 2)
     file.write_text(text)
-    refuses(
-        ValueError,
-        f"write_to: {file} is not a JSON object; repair or remove it",
-        image=path,
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
-    )
+    refuses_labels(ValueError, f"write_to: {file} is not a JSON object; repair or remove it", path=path)
 
 
 @pytest.mark.parametrize("attributes", [None, [], {"ome": None}, {"ome": ["0.5"]}])
@@ -74,14 +60,7 @@ def test_B22_attributes_of_a_group_of_labels_that_make_no_sense_are_refused_befo
     path, file = image_with_labels(tmp_path, 3)
     file.write_text(json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}))
     name = "ome" if isinstance(attributes, dict) else "attributes"
-    refuses(
-        ValueError,
-        f'write_to: {file}: "{name}" is .* it is a JSON object',
-        image=path,
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
-    )
+    refuses_labels(ValueError, f'write_to: {file}: "{name}" is .* it is a JSON object', path=path)
 
 
 def test_what_a_group_of_labels_says_besides_stays(zarr_format, tmp_path):

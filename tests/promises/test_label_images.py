@@ -11,7 +11,7 @@ import naive
 import numpy as np
 import pytest
 import zarr
-from outcomes import assert_same_objects, consolidate, refused, refuses, snapshot
+from outcomes import assert_same_objects, consolidate, refused, refuses, refuses_labels, snapshot
 from scipy import ndimage
 
 from blockbuster import plan_run, read_report, relabel_sequential_zarr, tile_process, zarr_native_merge
@@ -383,14 +383,7 @@ def test_the_bytes_do_not_depend_on_the_scheduler(scheduler, version, tmp_path, 
 def test_an_existing_label_image_is_an_error_unless_it_is_to_be_replaced(version, tmp_path):
     path = write_pyramid(tmp_path / "image.zarr", pixels((40, 50)), "yx", version)
     run(path)
-    refuses(
-        FileExistsError,
-        "labels/cells exists; pass overwrite=True",
-        image=path,
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
-    )
+    refuses_labels(FileExistsError, "labels/cells exists; pass overwrite=True", path=path)
     run(path, tile_shape=(8, 8), merge="none", overwrite=True)
     assert read_report(path, "labels/cells").n_tiles == 35
     assert sorted(os.listdir(tmp_path)) == ["image.zarr"]
@@ -407,15 +400,7 @@ def test_a_finished_label_image_is_returned_at_once(tmp_path):
 def test_a_group_that_is_no_label_image_is_left_alone(version, tmp_path):
     path = write_pyramid(tmp_path / "image.zarr", pixels((40, 50)), "yx", version)
     zarr.open_group(path, mode="r+").require_group("labels/cells").create_array("mine", data=np.arange(3))
-    refuses(
-        FileExistsError,
-        "labels/cells exists and is not a label image",
-        image=path,
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
-        overwrite=True,
-    )
+    refuses_labels(FileExistsError, "labels/cells exists and is not a label image", path=path, overwrite=True)
 
 
 @pytest.mark.parametrize("name", ["cells", "labels", "labels/a/b", "other/cells"])
@@ -426,13 +411,11 @@ def test_other_names_inside_an_image_are_refused(name, tmp_path):
 
 def test_an_image_that_fits_no_level_is_refused(tmp_path):
     path = write_pyramid(tmp_path / "image.zarr", pixels((40, 50)), "yx")
-    refuses(
+    refuses_labels(
         ValueError,
         r"\(40, 51\), and no level of .* has it: \(40, 50\), \(20, 25\), \(10, 13\)",
+        path=path,
         image=pixels((40, 51)),
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
     )
 
 
@@ -443,14 +426,7 @@ def test_older_versions_are_refused(stated, tmp_path):
     image = group.attrs["multiscales"][0]
     axes = {"axes": ["y", "x"]} if stated == "0.3" else {}
     group.attrs["multiscales"] = [{"version": stated, "datasets": image["datasets"], **axes}]
-    refuses(
-        ValueError,
-        "version (0.3|before 0.3); label images are written for 0.4 and 0.5",
-        image=path,
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
-    )
+    refuses_labels(ValueError, "version (0.3|before 0.3); label images are written for 0.4 and 0.5", path=path)
 
 
 @pytest.mark.parametrize("version", ["0.4", "0.5"])

@@ -8,7 +8,7 @@ import pytest
 import zarr
 from commands import run, spots
 from naive import partition_fault
-from outcomes import refused, refuses
+from outcomes import refused, refuses, refuses_labels
 from scipy import ndimage
 
 from blockbuster import estimate_empty_tiles, intensity_percentiles, load_ome_zarr, plan_run, tile_process
@@ -155,13 +155,10 @@ def test_B22_metadata_in_the_other_format_of_zarr_are_read_and_take_no_labels(at
     path = write(tmp_path / "image.zarr", attributes, zarr_format)
     labels = tile_process(path, segment, channel=1, tile_shape=(16, 16))
     assert not partition_fault(labels, segment(PIXELS[1]))
-    refuses(
+    refuses_labels(
         ValueError,
         f"version 0.[45] in zarr format {zarr_format}; label images are written for 0.4 in format 2",
-        image=path,
-        folder=tmp_path,
-        write_to=path,
-        output_component="labels/cells",
+        path=path,
     )
 
 
