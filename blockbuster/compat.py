@@ -12,6 +12,7 @@ import inspect
 import itertools
 import multiprocessing
 import os
+import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,16 @@ import numpy as np
 if TYPE_CHECKING:
     import dask.array as da
     import zarr
+
+
+def _count_own_references() -> int:
+    local = object()
+    return sys.getrefcount(local)
+
+
+# What `sys.getrefcount` says of an object that one local variable alone holds: Python counts its own
+# argument too, but lends it from 3.14 on.
+OWN_REFERENCES = _count_own_references()
 
 
 def open_labels(path: str | os.PathLike[str], what: str = "labels") -> zarr.Array[Any]:

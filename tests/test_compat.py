@@ -23,7 +23,7 @@ from users import Planted
 from zarr import codecs
 
 from blockbuster import compat
-from blockbuster.compat import load_npy
+from blockbuster.compat import OWN_REFERENCES, load_npy
 
 PIXELS = np.arange(35, dtype="uint16").reshape(5, 7)
 
@@ -274,6 +274,13 @@ def test_processes_start_as_dask_is_configured_with_random_numbers_of_their_own(
         assert not np.array_equal(np.random.get_state()[1], inherited[1])
     finally:
         np.random.set_state(inherited)
+
+
+def test_an_object_that_is_kept_elsewhere_has_more_references_than_that_of_a_variable():
+    alone, kept = np.zeros(3), np.zeros(3)
+    elsewhere = {"kept": kept}
+    assert sys.getrefcount(alone) == OWN_REFERENCES < sys.getrefcount(kept)
+    assert elsewhere
 
 
 def test_numba_tells_when_it_compiles_a_kernel_of_ours():

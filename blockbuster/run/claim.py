@@ -296,7 +296,7 @@ class _Claimant:
             remove_stage(path, keep=_must_stay(self.plan))
             return None
         manifest = read_manifest(path)
-        differences = self._stage_differences(manifest, known)
+        differences = self._stage_differences(manifest, known) if options.resume else []
         if options.resume and not differences:
             plan = self.plan.with_tiles(manifest["fingerprint"]["settings"]["tiles"])
             samples = read_samples(path, plan.grid) if plan.source.sampled else []

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from blockbuster.compat import OWN_REFERENCES
 from blockbuster.errors import TileError, ends_process, error_text
 from blockbuster.execution import Attempt, RunStoppedError, StopCheck, take_turns
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid, relative_box
@@ -115,7 +116,8 @@ class TileCall:
             advice = DAEMONIC if is_daemon else ""
             raise TileError.from_exception("fn", error, tile, self.grid.core(tile), advice=advice) from error
         # fn may keep what it returned, in an array that it uses again, and change it while we work.
-        is_shared = not isinstance(result, np.ndarray) or not result.flags.owndata or sys.getrefcount(result) > 2
+        is_own = isinstance(result, np.ndarray) and result.flags.owndata
+        is_shared = not is_own or sys.getrefcount(result) > OWN_REFERENCES
         try:
             labels = check_labels(result, shapes, copy=is_shared)
         except ValueError as error:
