@@ -33,8 +33,8 @@ def _count_own_references() -> int:
     return sys.getrefcount(local)
 
 
-# What `sys.getrefcount` says of an object that one local variable alone holds: Python counts its own
-# argument too, but lends it from 3.14 on.
+# What `sys.getrefcount` says of an object that one local variable alone holds: it counts its own
+# argument too, which Python lends from 3.14 on.
 OWN_REFERENCES = _count_own_references()
 
 
