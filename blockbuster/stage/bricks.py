@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from blockbuster.grid import BrickGrid, TileGrid
+import numpy as np
+
+from blockbuster.grid import BrickGrid, Index, TileGrid
 
 BRICK_VOXELS = 2**24
 # Rather fewer bricks for each worker than everything decoded several times.
@@ -36,21 +39,16 @@ def choose_bricks(
     Returns
     -------
     BrickGrid
-        Bricks grown axis by axis where that saves most of what is read twice.
+        Of all bricks within the limits those of which least is read twice.
     """
+    shapes = _BrickShapes(grid, read_unit)
     for bricks_per_worker in BRICKS_PER_WORKER:
         share = -(-math.prod(grid.shape) // (bricks_per_worker * max(1, n_workers)))
-        voxels = min(BRICK_VOXELS, share)
-
-        def fits(counts: Sequence[int], voxels: int = voxels) -> bool:
-            extent = _extent(grid, counts)
-            n_units = math.prod(-(-n // unit) for n, unit in zip(extent, read_unit, strict=True))
-            return math.prod(extent) <= voxels and (most_units is None or n_units <= most_units)
-
-        bricks = _grow_bricks(grid, read_unit, fits)
-        if _read_cost(grid, read_unit, bricks.tiles_per_brick) <= MAX_READ_COST:
+        fits = shapes.voxels <= min(BRICK_VOXELS, share)
+        best = shapes.cheapest(fits if most_units is None else fits & (shapes.units <= most_units))
+        if shapes.cost[best] <= MAX_READ_COST * shapes.cost.flat[-1]:
             break
-    return bricks
+    return shapes.bricks(best)
 
 
 def bricks_of(grid: TileGrid, read_unit: Sequence[int], tiles_per_task: int) -> BrickGrid:
@@ -61,9 +59,8 @@ def bricks_of(grid: TileGrid, read_unit: Sequence[int], tiles_per_task: int) -> 
     >>> bricks_of(TileGrid.regular((80, 80), (10, 10), (1, 1)), (1, 1), 5).tiles_per_brick
     (2, 2)
     """
-    return _grow_bricks(
-        grid, read_unit, lambda counts: math.prod(map(min, counts, grid.grid_shape)) <= tiles_per_task
-    )
+    shapes = _BrickShapes(grid, read_unit)
+    return shapes.bricks(shapes.cheapest(shapes.tiles <= tiles_per_task))
 
 
 def limit_bricks(bricks: BrickGrid, most_tiles: int) -> BrickGrid:
@@ -75,29 +72,59 @@ def limit_bricks(bricks: BrickGrid, most_tiles: int) -> BrickGrid:
     return BrickGrid(bricks.grid, tuple(counts))
 
 
-def _grow_bricks(grid: TileGrid, read_unit: Sequence[int], fits: Callable[[Sequence[int]], bool]) -> BrickGrid:
-    """Double the brick along one axis after the other as long as it stays within the limits."""
-    counts = [1] * grid.ndim
-    while True:
-        short = [axis for axis in range(grid.ndim) if counts[axis] < grid.grid_shape[axis]]
-        wider = [[*counts[:axis], 2 * counts[axis], *counts[axis + 1 :]] for axis in short]
-        wider = list(filter(fits, wider))
-        if not wider:
-            return BrickGrid(grid, tuple(min(c, max(1, n)) for c, n in zip(counts, grid.grid_shape, strict=True)))
-        counts = min(wider, key=lambda c: (_read_cost(grid, read_unit, c), max(_extent(grid, c))))
+class _BrickShapes:
+    """What bricks of 1, 2, 4, ... tiles along each axis, or of all, would cost: arrays with an axis
+    for the counts along each axis of the image.
+
+    Attributes
+    ----------
+    tiles, voxels, units : ndarray of float64
+        What such a brick has at most, of tiles, voxels, and what is decoded at once.
+    cost : ndarray of float64
+        Units that all bricks together decode. Larger bricks never decode more.
+    """
+
+    def __init__(self, grid: TileGrid, read_unit: Sequence[int]) -> None:
+        self._grid = grid
+        self._counts = [_doublings(n) for n in grid.grid_shape]
+        lengths = zip(self._counts, grid.tile_shape, grid.shape, strict=True)
+        extents = [np.clip(counts * tile, 1, max(1, length)) for counts, tile, length in lengths]
+        decoded = map(_times_decoded, grid.edges, grid.halo, read_unit, self._counts)
+        self.tiles, self.voxels = _products(self._counts), _products(extents)
+        self.units = _products([-(-extent // unit) for extent, unit in zip(extents, read_unit, strict=True)])
+        self.cost = _products(list(decoded))
+        self._longest = functools.reduce(np.maximum.outer, extents)
+
+    def cheapest(self, fits: np.ndarray) -> Index:
+        """Choose what is read most cheaply of what fits, then the largest, and of these the
+        shortest; where nothing fits, one tile.
+        """
+        (found,) = np.nonzero(fits.ravel())
+        keys = [values.ravel()[found] for values in (self._longest, -self.voxels, self.cost)]
+        best = found[np.lexsort(keys)[0]] if len(found) else 0
+        return tuple(map(int, np.unravel_index(best, fits.shape)))
+
+    def bricks(self, place: Index) -> BrickGrid:
+        """Return the bricks at a place of the arrays."""
+        chosen = zip(self._counts, place, strict=True)
+        return BrickGrid(self._grid, tuple(int(counts[i]) for counts, i in chosen))
 
 
-def _extent(grid: TileGrid, counts: Sequence[int]) -> list[int]:
-    parts = zip(counts, grid.tile_shape, grid.shape, strict=True)
-    return [max(1, min(n * tile, length)) for n, tile, length in parts]
+def _doublings(n: int) -> np.ndarray:
+    """Return 1, 2, 4, ... below `n`, and `n`."""
+    return np.array([2**k for k in range(n.bit_length()) if 2**k < n] + [max(1, n)], np.int64)
 
 
-def _read_cost(grid: TileGrid, read_unit: Sequence[int], counts: Sequence[int]) -> float:
-    """Voxels decoded for each voxel of the core of a brick in the middle of the image."""
-    cost = 1.0
-    for extent, halo, unit, length in zip(_extent(grid, counts), grid.halo, read_unit, grid.shape, strict=True):
-        if extent >= length:
-            continue
-        around = 2 * halo + unit - 1 if extent % unit else 2 * -(-halo // unit) * unit
-        cost *= (extent + around) / extent
-    return cost
+def _products(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Multiply every number of each column by every one of all others."""
+    return functools.reduce(np.multiply.outer, [column.astype(np.float64) for column in columns])
+
+
+def _times_decoded(edges: np.ndarray, halo: int, unit: int, counts: np.ndarray) -> np.ndarray:
+    """Return how many units all bricks decode along an axis, for each count of tiles in a brick."""
+    sums = []
+    for count in counts.tolist():
+        starts = np.maximum(edges[:-1:count] - halo, 0)
+        stops = np.minimum(np.append(edges[count:-1:count], edges[-1]) + halo, edges[-1])
+        sums.append(int(np.sum(-(-stops // unit) - starts // unit)) if len(starts) else 0)
+    return np.array(sums)

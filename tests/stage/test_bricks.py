@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import naive
@@ -59,6 +60,31 @@ def test_bricks_grow_rather_than_decode_everything_several_times():
     """Chunks of 64 voxels: bricks of 16 tiles of 8 would each decode two, bricks of 32 tiles three."""
     wasteful = TileGrid.regular((1024,), (8,), (32,))
     assert choose_bricks(wasteful, (512,), 2).tiles_per_brick > choose_bricks(wasteful, (1,), 2).tiles_per_brick
+
+
+def n_decoded(bricks, unit):
+    """How many units all tasks decode, one after another."""
+    regions = (bricks.region(bricks.index(number)) for number in range(bricks.n_bricks))
+    return sum(
+        math.prod(-(-part.stop // n) - part.start // n for part, n in zip(region, unit, strict=True))
+        for region in regions
+    )
+
+
+@given(grids_and_units(), st.integers(1, 60))
+def test_no_other_task_of_as_many_tiles_at_most_decodes_less(grid_and_unit, tiles_per_task):
+    grid, unit = grid_and_unit
+    least = n_decoded(bricks_of(grid, unit, tiles_per_task), unit)
+    counts = [[min(2**k, n) for k in range(n.bit_length() + 1)] for n in grid.grid_shape]
+    for others in itertools.product(*counts):
+        if math.prod(others) <= tiles_per_task:
+            assert least <= n_decoded(BrickGrid(grid, others), unit)
+
+
+@pytest.mark.parametrize(("length", "tile", "halo"), [(16384, 256, 16), (16384, 1024, 32), (32768, 512, 32)])
+def test_a_chunk_of_a_large_plane_is_decoded_about_twice_on_the_average(length, tile, halo):
+    grid = TileGrid.regular((length,) * 2, (tile,) * 2, (halo,) * 2)
+    assert n_decoded(choose_bricks(grid, (1024, 1024), 2), (1024, 1024)) <= 2.1 * (length // 1024) ** 2
 
 
 @given(grids_and_units(), st.integers(1, 60))
