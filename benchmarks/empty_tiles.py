@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from benchmarks.command_line import plain_parser
+from benchmarks.command_line import begin, plain_parser
 from benchmarks.table import format_table
 from blockbuster import estimate_empty_tiles, load_ome_zarr
 from blockbuster.source import open_source
@@ -104,7 +104,7 @@ def _count_lost(objects: np.ndarray, empty: np.ndarray) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
-    options = plain_parser("empty_tiles", __doc__, "generated images alone").parse_args(arguments)
+    options = begin(plain_parser("empty_tiles", __doc__, "generated images alone"), arguments)
     folder = os.environ.get("BLOCKBUSTER_DATA")
     cases = [*generated(), *(real(Path(folder)) if folder and not options.small else ())]
     print(format_table(TITLES, [measure(*case) for case in cases]))

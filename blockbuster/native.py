@@ -17,14 +17,14 @@ from blockbuster.grid import TileGrid
 from blockbuster.kernels.jit import in_native_order
 from blockbuster.merge.rules import RULES, MergeRule, choose_rule
 from blockbuster.output.paths import resolve_output, resolve_place
-from blockbuster.output.places import OutputPlace, check_independent, warn_of_transformations_left_out
+from blockbuster.output.places import OutputPlace, check_independent, lies_in, warn_of_transformations_left_out
 from blockbuster.output.publishing import replaced_output
 from blockbuster.process import tile_process
 from blockbuster.report import REPORT, RunReport
 from blockbuster.run.finish import FinishedStage
 from blockbuster.run.options import resolve_choice, resolve_count, resolve_fraction
 from blockbuster.rundir.arrays import ArrayFolder
-from blockbuster.rundir.durable import write_atomically
+from blockbuster.rundir.durable import folders_made, write_atomically
 from blockbuster.rundir.folder import is_stage
 from blockbuster.rundir.lock import hold_lock
 from blockbuster.rundir.staged import StagedLabels
@@ -87,8 +87,10 @@ def zarr_native_merge(
 
     Raises
     ------
-    TypeError, ValueError, FileNotFoundError, FileExistsError
+    TypeError, ValueError, FileNotFoundError, FileExistsError, PermissionError
         For the arguments, before any work.
+    OSError
+        If the metadata of labels, or a file of the stage, is damaged.
 
     Notes
     -----
@@ -121,6 +123,10 @@ def zarr_native_merge(
                 )
             rule = choose_rule(staged, merge, given)
             place = resolve_output(out_path, out_component, None, overwrite=overwrite)
+            if lies_in(place.path, staged.path):
+                raise ValueError(
+                    f"out_path: {place.path} lies in the stage, which is only read; give another path."
+                )
             return _merge_own_stage(staged, counts, rule, place, show_progress, sequential)
         labels = _open_labels(stage_path, stage_component, "stage")
         given |= {"connectivity": connectivity, "merge": merge}
@@ -157,6 +163,8 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     ------
     TypeError, ValueError, FileNotFoundError
         If there is no label array.
+    OSError
+        If its metadata are damaged.
 
     Notes
     -----
@@ -244,6 +252,7 @@ def _merge_own_stage(
     geometry = place.find_geometry(None, 0, staged.bricks.grid.shape, path=None)
     warn_of_transformations_left_out(place, geometry)
     with (
+        folders_made(os.path.dirname(place.sibling("lock"))),
         _locked(place),
         tempfile.TemporaryDirectory(prefix="blockbuster-") as folder,
         find_execution().opened() as execution,

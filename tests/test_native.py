@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import zarr
 from interrupted import contents
-from outcomes import Counted, blobs, refused, write_image
+from outcomes import Counted, assert_same_objects, blobs, refused, write_image
 from scipy import ndimage
 
 from blockbuster import read_report, relabel_sequential_zarr, tile_process, zarr_native_merge
@@ -268,6 +268,17 @@ def test_a_kept_stage_is_merged_to_no_place_that_a_run_would_refuse(tmp_path, ma
         zarr_native_merge(kept, "", image, "0", overwrite=overwrite)
     with refused(ValueError, "array", folder=tmp_path):
         zarr_native_merge(kept, "", image / "0" / "merged.zarr", "labels", overwrite=overwrite)
+
+
+def test_a_kept_stage_is_not_merged_into_itself_and_is_into_folders_that_are_missing(tmp_path, mask):
+    labels = tile_process(mask, label_tile, tile_shape=(20, 20), stage_dir=tmp_path, keep_stage=True)
+    (kept,) = tmp_path.glob("*.blockbuster-stage")
+    with refused(ValueError, "lies in the stage, which is only read", folder=tmp_path):
+        zarr_native_merge(kept, "", kept / "in.zarr", "labels")
+    out = tmp_path / "new" / "folder" / "out.zarr"
+    assert zarr_native_merge(kept, "", out, "labels") == len(np.unique(labels[labels > 0]))
+    assert os.listdir(out.parent) == ["out.zarr"]
+    assert_same_objects(zarr.open_array(out / "labels")[:], labels)
 
 
 def test_what_appears_where_a_stage_is_merged_is_not_replaced_unasked(tmp_path, mask, monkeypatch):

@@ -16,7 +16,7 @@ from blockbuster.cli.messages import (
     say,
     write_new,
 )
-from blockbuster.cli.parsing import make_parser, read_channel, read_tile_shape, read_voxels
+from blockbuster.cli.parsing import make_parser, read_channel, read_real, read_tile_shape, read_voxels
 
 if TYPE_CHECKING:
     from blockbuster.stage.empty_threshold import EmptyTiles
@@ -47,7 +47,9 @@ def add_command(commands: Any) -> None:
         metavar="N",
         help="margin that counts too, in voxels, or per axis: 0,16,16 (0)",
     )
-    add("--threshold", type=float, metavar="VALUE", help="a tile not above it is empty (chosen from a sample)")
+    add(
+        "--threshold", type=read_real, metavar="VALUE", help="a tile not above it is empty (chosen from a sample)"
+    )
     add("--channel", type=read_channel, default=0, metavar="N", help="channel (0), or none: all of them")
     add("--level", type=int, default=0, metavar="N", help="pyramid level, 0 is the finest (0)")
     add("--picture", metavar="FILE", help="also draw the empty tiles to a new PNG file")

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, print_json, say
-from blockbuster.cli.parsing import make_parser, read_at_least_one
+from blockbuster.cli.parsing import make_parser, read_at_least_one, read_real
 from blockbuster.merge.rules import RULES
 
 EXAMPLES = (
@@ -24,7 +24,12 @@ def add_command(commands: Any) -> None:
     add("--write-to", required=True, metavar="OUT", help="zarr group that takes the labels, new or not")
     add("--output-component", default="labels", metavar="NAME", help="name of the labels in OUT (%(default)s)")
     add("--merge", metavar="HOW", help=f"which labels are one object: {', '.join(RULES)} (as the run had it)")
-    add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (the run's)")
+    add(
+        "--min-agreement",
+        type=read_real,
+        metavar="IOU",
+        help="for agree: least intersection over union (the run's)",
+    )
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")
     add("--overwrite", action="store_true", help="replace existing labels once the new ones are complete")
     add("--workers", type=read_at_least_one, metavar="N", help="tasks that run at once (one per CPU)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -77,6 +78,14 @@ def read_at_least_one(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, 1 or more.")
     return int(text)
+
+
+def read_real(text: str) -> float:
+    """Read a number as it is written: a whole one of any size stays exact."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    raise argparse.ArgumentTypeError(f"{text!r} is not a number.")
 
 
 def read_number(text: str, rule: str) -> float:

@@ -25,7 +25,14 @@ from blockbuster.cli.messages import (
     say,
     stdout_kept_free,
 )
-from blockbuster.cli.parsing import make_parser, read_at_least_one, read_channel, read_tile_shape, read_voxels
+from blockbuster.cli.parsing import (
+    make_parser,
+    read_at_least_one,
+    read_channel,
+    read_real,
+    read_tile_shape,
+    read_voxels,
+)
 from blockbuster.cli.segmenters import ThresholdAndLabel, ThresholdAndSplit
 from blockbuster.merge.rules import RULES, Agree
 
@@ -92,7 +99,7 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
     add("--skip-empty", action="store_true", help="do not call the function for tiles of background alone")
     add(
         "--empty-threshold",
-        type=float,
+        type=read_real,
         metavar="VALUE",
         help="a tile not above it is empty (chosen from a sample)",
     )
@@ -105,7 +112,7 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("labels").add_argument
     rules = ", ".join(f"{rule} (in the margin too)" if rule == Agree.name else rule for rule in RULES)
     add("--merge", metavar="HOW", help=f"what is one object: {rules} (touch; watershed: agree)")
-    add("--min-agreement", type=float, metavar="IOU", help="for agree: least intersection over union (0.3)")
+    add("--min-agreement", type=read_real, metavar="IOU", help="for agree: least intersection over union (0.3)")
     add("--connectivity", type=int, metavar="N", help="1 = faces ... ndim = corners too (1; ndim for agree)")
     add("--merge-axes", metavar="AXES", help="axes along which labels are joined, e.g. yx (all but t and c)")
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")
@@ -215,7 +222,7 @@ class _Job:
         from blockbuster.errors import TileError
 
         try:
-            with self._stdout(), _report_kept_out_of_log():
+            with self._stdout(), contextlib.nullcontext() if self.as_json else _report_kept_out_of_log():
                 labels, report = self._segment(plan, fn)
         except (FileExistsError, ValueError) as error:
             return complain(error, WRONG_ARGUMENTS)

@@ -226,6 +226,9 @@ def _count_gpu_workers(gpus: list[str], n_workers: int | None, threads_per_worke
 def _nanny(gpus: list[str] | None) -> type:
     """Make the class of process keepers: with memory as threads have it, and each its own GPU."""
     from distributed import Nanny
+    from distributed.core import Status
+
+    ending = (Status.closing, Status.closed, Status.closing_gracefully, Status.failed)
 
     class WorkerKeeper(Nanny):
         def __init__(self, scheduler: Any, *, name: Any, env: Any = None, **kwargs: Any) -> None:
@@ -254,6 +257,8 @@ def _nanny(gpus: list[str] | None) -> type:
             # The start of a worker that died at once may not have ended: dask would then take the
             # next one, which is not there yet, for the one that has come.
             async with self.starting_alone:
+                if self.status in ending:
+                    return self.status
                 return await super().instantiate()
 
     return WorkerKeeper

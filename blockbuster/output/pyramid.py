@@ -123,7 +123,9 @@ def fill_level_box(job: LevelJob, number: int) -> tuple[int, str]:
     """
     box = job.boxes.core(job.boxes.index(number))
     labels = job.finer.read(job.step.fine_box(box))
-    voted = job.step.coarsen(labels, box) if labels.any() else labels
+    if not labels.any():
+        return number, ""
+    voted = job.step.coarsen(labels, box)
     if not voted.any():
         return number, ""
     job.target.write(box, voted)

@@ -351,9 +351,12 @@ def _check_picklable(fn: Any, execution: Execution) -> None:
 def _check_sendable(plan: RunPlan) -> None:
     """Refuse an image that only this process has open, unless it is in memory and gets stored."""
     source = plan.source
-    if plan.execution.in_process or source.in_memory or not plan.bricks.n_bricks:
+    if not plan.bricks.n_bricks:
         return
+    # Of a dask image a graph, in every case: what its making raises is no tile's fault.
     sent = source.sent(plan.bricks.region(plan.bricks.index(0)))
+    if plan.execution.in_process or source.in_memory:
+        return
     try:
         open_as_others(sent)
     except Exception as error:

@@ -9,7 +9,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar
 from blockbuster.run.plan import RunPlan, warn_of_missing_halo
 from blockbuster.run.resources import warn_of_little_room, warn_of_repeated_chunks, warn_of_small_workers
 from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.durable import folders_made
 from blockbuster.rundir.journal import Journal
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.stage.empty_threshold import choose_empty_threshold, describe_high_skipped
@@ -65,9 +65,10 @@ def open_run(plan: RunPlan, fn: Callable[[np.ndarray], Any]) -> Iterator[Run]:
     warn_of_small_workers(plan)
     warn_of_little_room(plan)
     warn_of_transformations_left_out(plan.place, plan.geometry)
+    parents = [plan.stage_parent, *([os.path.dirname(plan.place.store)] if plan.place else [])]
     with _logged(plan):
         with (
-            _made_folders_removed(plan),
+            folders_made(*parents),
             claimed(plan, fn) as claim,
             plan.execution.opened() as execution,
         ):
@@ -294,16 +295,3 @@ def _logged(plan: RunPlan) -> Iterator[None]:
     with _log_on_stderr:
         logger.info("%s", plan)
         yield
-
-
-@contextlib.contextmanager
-def _made_folders_removed(plan: RunPlan) -> Iterator[None]:
-    """Remove, in the end, the folders that the run made for stage and output and left empty."""
-    folders = [plan.stage_parent] + ([os.path.dirname(plan.place.store)] if plan.place else [])
-    missing = [path for folder in folders for path in (Path(folder), *Path(folder).parents) if not path.exists()]
-    try:
-        yield
-    finally:
-        for path in missing:
-            with contextlib.suppress(OSError):
-                path.rmdir()

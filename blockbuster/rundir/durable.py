@@ -83,9 +83,9 @@ def replaced_file(
         # finds the disk full once more.
         unique = f"{owner}-{uuid.uuid4().hex}" if owner else uuid.uuid4().hex
         new = os.path.join(folder or os.path.dirname(path), WRITING + unique)
+        # Ctrl-C may come as the file is made, or when it has just taken its place.
+        failed.callback(Path(new).unlink, missing_ok=True)
         with open(new, "xb") as file:
-            # Ctrl-C may come when it has just taken its place.
-            failed.callback(Path(new).unlink, missing_ok=True)
             yield file
         os.replace(new, path)
         failed.pop_all()
@@ -155,6 +155,20 @@ def make_folders(path: str | os.PathLike[str]) -> None:
     os.makedirs(path, exist_ok=True)
     for folder in missing:
         flush_path(folder.parent)
+
+
+@contextlib.contextmanager
+def folders_made(*paths: str | os.PathLike[str]) -> Iterator[None]:
+    """Make folders, and remove in the end those of them that were missing and are empty."""
+    missing = [folder for path in paths for folder in (Path(path), *Path(path).parents) if not folder.exists()]
+    try:
+        for path in paths:
+            make_folders(path)
+        yield
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
 
 
 def free_bytes(path: str | os.PathLike[str]) -> int:

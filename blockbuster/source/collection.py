@@ -12,7 +12,7 @@ import zarr
 from fsspec.core import url_to_fs
 
 from blockbuster.errors import escape_controls
-from blockbuster.source.location import MAX_LISTED, Location, store_faults_explained
+from blockbuster.source.location import MAX_LISTED, UNREADABLE, Location, store_faults_explained
 from blockbuster.source.ome_zarr import inner_path, ome_attributes, unknown_version
 
 MAX_DEPTH = 4
@@ -58,7 +58,7 @@ class _Visitor:
         self.n_opened += 1
         try:
             return group[path]
-        except (KeyError, ValueError, TypeError, AttributeError, PermissionError):
+        except (*UNREADABLE, PermissionError):
             return None
 
 

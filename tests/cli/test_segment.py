@@ -1,5 +1,6 @@
 """The command line: labels against scipy on the whole image, exit statuses, messages."""
 
+import json
 import re
 import signal
 import subprocess
@@ -129,6 +130,21 @@ def test_verbose_shows_the_report_once_on_stdout(image, here):
     assert (done.stdout.count("4 tiles: 4 run"), done.stderr.count("4 tiles: 4 run")) == (1, 0)
 
 
+def test_verbose_and_json_show_the_report_in_words_on_stderr(image, here):
+    options = "--fn threshold:110 --tile-shape 40,50 --write-to o --verbose --json"
+    done = run_module("segment", "image.zarr", *options.split(), folder=here)
+    assert json.loads(done.stdout)["n_run"] == 4
+    assert done.stderr.count("4 tiles: 4 run") == 1
+
+
+def test_numbers_are_told_and_used_as_they_are_written(image, here, capsys):
+    assert run("segment image.zarr --fn otsu --write-to o --merge agree --min-agreement 2") == 2
+    assert "min_agreement is 2;" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run("segment image.zarr --fn otsu --write-to o --empty-threshold high")
+    assert "'high' is not a number" in capsys.readouterr().err
+
+
 def test_tile_shape_auto_and_one_overlap_per_axis_reach_the_plan(here, capsys):
     write_array("stack.zarr", np.zeros((4, 30, 40), "uint8"), (4, 10, 10))
     plan = "segment stack.zarr --fn otsu --write-to o --dry-run --overlap"
@@ -204,7 +220,7 @@ def test_progress_is_shown_when_asked_for_and_else_only_on_a_terminal(image, cap
         ("--axes zyx", "axes is 'zyx', 3 letters"),
         ("--connectivity 3", "connectivity is 3; it is a number from 1 (faces) to 2"),
         ("--merge glue", "merge is 'glue'; it is one of 'touch', 'agree', 'none'."),
-        ("--min-agreement 2", "min_agreement is 2.0"),
+        ("--min-agreement 2", "min_agreement is 2;"),
         ("--on-error ignore", "on_error is 'ignore'"),
         ("--skip-empty --empty-threshold nan", "empty_threshold is nan"),
         ("--tiles-per-task 0", "tiles_per_task is 0"),

@@ -17,6 +17,7 @@ import dask
 import dask.array as da
 import naive
 import numpy as np
+import psutil
 import pytest
 import zarr
 from distributed import Client, LocalCluster, SchedulerPlugin
@@ -49,12 +50,15 @@ def image(folder):
 
 
 @contextlib.contextmanager
-def cluster(n_workers=2, threads_per_worker=1, **settings):
-    """A client of a cluster of worker processes, whose logs of their deaths are not shown."""
+def cluster(n_workers=2, threads_per_worker=1, plain=False, **settings):
+    """A client of a cluster of worker processes, ours or dask's, whose logs of deaths are not shown."""
+    options = {"n_workers": n_workers, "threads_per_worker": threads_per_worker, "silence_logs": logging.CRITICAL}
     with dask.config.set(settings):
-        client, workers = make_local_cluster(
-            n_workers=n_workers, threads_per_worker=threads_per_worker, silence_logs=logging.CRITICAL
-        )
+        if plain:
+            workers = LocalCluster(**options, processes=True, dashboard_address=":0")
+            client = Client(workers)
+        else:
+            client, workers = make_local_cluster(**options)
         with workers, client:
             yield client
 
@@ -93,9 +97,10 @@ def array_bytes(path):
     return {name: what for name, what in found.items() if "report" not in name}
 
 
-def test_F3_a_worker_killed_in_a_tile_costs_that_task_alone(image, calls, threads_bytes):
+@pytest.mark.parametrize("plain", [False, True])
+def test_F3_a_worker_killed_in_a_tile_costs_that_task_alone(plain, image, calls, threads_bytes):
     fn = Killing(calls, times=1)
-    with cluster():
+    with cluster(plain=plain):
         tile_process(image, fn, write_to="out.zarr", tiles_per_task=1, **TILES)
     assert fn.deaths() == 2
     # Besides the tile that was under way at most one that waited at the worker had begun.
@@ -143,6 +148,22 @@ def test_F4_a_worker_that_dies_as_soon_as_it_is_there_is_replaced_by_one_that_is
 
         client.cluster.sync(kill_twice)
         assert keeper.worker_address in client.scheduler_info()["workers"]
+
+
+def test_a_cluster_that_is_closed_while_a_worker_starts_anew_leaves_none_behind():
+    with cluster(n_workers=1) as client:
+        keeper = client.cluster.workers[0]
+        other = psutil.Process().children(recursive=True)
+
+        async def close_in_the_middle():
+            restart = asyncio.ensure_future(keeper.restart(timeout=20))
+            while keeper.process.status != Status.starting:
+                await asyncio.sleep(0.001)
+            await client.cluster.close()
+            restart.cancel()
+
+        client.cluster.sync(close_in_the_middle)
+        wait_until(lambda: not set(psutil.Process().children(recursive=True)) - set(other))
 
 
 def test_F4_a_first_tile_that_kills_every_worker_is_named(folder, calls):
@@ -458,7 +479,7 @@ def test_workers_that_come_and_go_do_not_matter(image, calls, threads_bytes):
 
 
 def test_a_run_waits_for_workers_that_are_still_to_come(image, threads_bytes):
-    with cluster(n_workers=0) as client:
+    with cluster(n_workers=0, plain=True) as client:
         timer = threading.Timer(1.0, client.cluster.scale, [1])
         timer.start()
         tile_process(image, components, write_to="out.zarr", **TILES)

@@ -86,13 +86,14 @@ def test_B25_an_image_that_other_processes_cannot_open_is_refused_before_any_wor
             assert_same_objects(tile_process(image, label, **options), label(MASK))
 
 
-def test_an_error_of_dasks_own_optimization_is_not_taken_for_an_image_that_cannot_be_sent(tmp_path):
+@pytest.mark.parametrize("scheduler", [PROCESSES, {"scheduler": "threads"}], ids=str)
+def test_an_error_of_dasks_own_optimization_is_no_fault_of_the_image_nor_of_a_tile(tmp_path, scheduler):
     def optimize(graph, keys, **_):
         raise KeyError("a setting of somebody's")
 
     image = da.from_array(MASK, chunks=(16, 20))
-    with dask.config.set(array_optimize=optimize, **PROCESSES), pytest.raises(KeyError, match="a setting of"):
-        tile_process(image, label, tile_shape=(32, 32), write_to=tmp_path / "out.zarr")
+    with dask.config.set(array_optimize=optimize, **scheduler), pytest.raises(KeyError, match="a setting of"):
+        tile_process(image, label, tile_shape=(32, 32), write_to=tmp_path / "out.zarr", on_error="skip")
     assert not list(tmp_path.iterdir())
 
 

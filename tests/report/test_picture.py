@@ -99,6 +99,8 @@ def test_a_volume_is_shown_in_a_plane_that_the_seam_cuts(tmp_path, tiles, axes):
     plane = tuple(slice(None) if axis in axes else i for axis, i in enumerate(at))
     np.testing.assert_array_equal(crop.labels, labels[plane])
     np.testing.assert_array_equal(crop.labels, labels[crop.at])
+    ringed = read_crop(str(tmp_path / "labels"), seam_at(at, tiles, agreement=0.4))
+    assert ringed.labels[ringed.ring] == labels[at]
     assert crop.caption.endswith(f"; {names[axes[0]]} down, {names[axes[1]]} to the right")
 
 
