@@ -74,9 +74,9 @@ def settings(*, small: bool, dtype: str = "uint16") -> list[Setting]:
         return [Setting(plane, 128, 32), Setting(plane, 64, 16), Setting(plane, 32, 16), Setting(volume, 16, 4)]
     wide = Image("discs", 16384, 1024, dtype)
     return [
-        Setting(wide, 1024, 32, ratio_bound=1.6),
-        Setting(wide, 256, 16, ratio_bound=0.42, memory_bound_bytes=1e9),
-        Setting(Image("discs", 8192, 1024, dtype), 128, 16, ratio_bound=0.22),
-        Setting(Image("blobs", 512, 128, dtype), 64, 8, ratio_bound=0.95),
-        Setting(Image("blobs", 512, 128, dtype), 32, 8, ratio_bound=0.2),
+        Setting(wide, 1024, 32, ratio_bound=0.8),
+        Setting(wide, 256, 16, ratio_bound=0.24, memory_bound_bytes=1e9),
+        Setting(Image("discs", 8192, 1024, dtype), 128, 16, ratio_bound=0.1),
+        Setting(Image("blobs", 512, 128, dtype), 64, 8, ratio_bound=0.5),
+        Setting(Image("blobs", 512, 128, dtype), 32, 8, ratio_bound=0.18),
     ]

@@ -88,11 +88,11 @@ def test_engine_json_has_the_seconds_of_every_call(engine_run):
 def test_full_sizes_have_the_bounds_that_were_agreed(load):
     bounds = {s.name: (s.ratio_bound, s.memory_bound_bytes) for s in load("settings").settings(small=False)}
     assert bounds == {
-        "16384^2 tile 1024 overlap 32": (1.6, None),
-        "16384^2 tile 256 overlap 16": (0.42, 1e9),
-        "8192^2 tile 128 overlap 16": (0.22, None),
-        "512^3 tile 64 overlap 8": (0.95, None),
-        "512^3 tile 32 overlap 8": (0.2, None),
+        "16384^2 tile 1024 overlap 32": (0.8, None),
+        "16384^2 tile 256 overlap 16": (0.24, 1e9),
+        "8192^2 tile 128 overlap 16": (0.1, None),
+        "512^3 tile 64 overlap 8": (0.5, None),
+        "512^3 tile 32 overlap 8": (0.18, None),
     }
 
 
