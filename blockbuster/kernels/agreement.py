@@ -13,7 +13,8 @@ from blockbuster.kernels.comparing import compare_tiles
 from blockbuster.kernels.pairs import neighbour_shifts
 from blockbuster.kernels.stretches import TileStretches, row_numbers
 
-FIRST_PIECES = 64
+# Room for the pieces of two tiles: with less, dense tissue is compared twice.
+FIRST_PIECES = 1024
 Face = tuple[tuple[int, int], ...]
 
 
