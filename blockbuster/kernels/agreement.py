@@ -197,7 +197,8 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
         n = compare_tiles(a.seen(pair.boxes[0]), b.seen(pair.boxes[1]), facing, beside, positions, found)
         if n <= len(found):
             break
-    found = found[:n]
+    # A copy: a brick keeps those of all its tiles.
+    found = found[:n].copy()
     found[:, 4] += sum([part.start * stride for part, stride in zip(pair.boxes[0], strides, strict=True)])
     if not pair.is_seen:
         found[:, 2] = 0
