@@ -123,10 +123,8 @@ def zarr_native_merge(
                 )
             rule = choose_rule(staged, merge, given)
             place = resolve_output(out_path, out_component, None, overwrite=overwrite)
-            if lies_in(place.path, staged.path):
-                raise ValueError(
-                    f"out_path: {place.path} lies in the stage, which is only read; give another path."
-                )
+            if lies_in(place.path, staged.path) or lies_in(staged.path, place.path):
+                raise ValueError(f"out_path: {place.path} and the stage lie one in the other; give another path.")
             return _merge_own_stage(staged, counts, rule, place, show_progress, sequential)
         labels = _open_labels(stage_path, stage_component, "stage")
         given |= {"connectivity": connectivity, "merge": merge}

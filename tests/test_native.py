@@ -273,7 +273,7 @@ def test_a_kept_stage_is_merged_to_no_place_that_a_run_would_refuse(tmp_path, ma
 def test_a_kept_stage_is_not_merged_into_itself_and_is_into_folders_that_are_missing(tmp_path, mask):
     labels = tile_process(mask, label_tile, tile_shape=(20, 20), stage_dir=tmp_path, keep_stage=True)
     (kept,) = tmp_path.glob("*.blockbuster-stage")
-    with refused(ValueError, "lies in the stage, which is only read", folder=tmp_path):
+    with refused(ValueError, "and the stage lie one in the other", folder=tmp_path):
         zarr_native_merge(kept, "", kept / "in.zarr", "labels")
     out = tmp_path / "new" / "folder" / "out.zarr"
     assert zarr_native_merge(kept, "", out, "labels") == len(np.unique(labels[labels > 0]))

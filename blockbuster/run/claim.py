@@ -28,6 +28,7 @@ from blockbuster.output.places import OutputPlace
 from blockbuster.output.publishing import finish_publishing
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.run.plan import RunPlan
+from blockbuster.rundir.durable import make_folders
 from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.folder import (
     FORMAT,
@@ -172,6 +173,8 @@ def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
     held = []
     with contextlib.ExitStack() as stack:
         for path, what in sorted(locks.items()):
+            # Another run may have removed it, empty, in the meantime.
+            make_folders(os.path.dirname(path))
             held.append(stack.enter_context(hold_lock(path, what)))
         reach("locked")
         yield tuple(held)

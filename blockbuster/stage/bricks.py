@@ -11,7 +11,7 @@ import numpy as np
 from blockbuster.grid import BrickGrid, Index, TileGrid
 
 BRICK_VOXELS = 2**24
-# Rather fewer bricks for each worker than everything decoded several times.
+# Rather fewer bricks for each worker than everything decoded twice.
 BRICKS_PER_WORKER = (4, 2, 1)
 MAX_READ_COST = 2.0
 
@@ -46,7 +46,7 @@ def choose_bricks(
         share = -(-math.prod(grid.shape) // (bricks_per_worker * max(1, n_workers)))
         fits = shapes.voxels <= min(BRICK_VOXELS, share)
         best = shapes.cheapest(fits if most_units is None else fits & (shapes.units <= most_units))
-        if shapes.cost[best] <= MAX_READ_COST * shapes.cost.flat[-1]:
+        if shapes.cost[best] < MAX_READ_COST * max(1, shapes.cost.flat[-1]):
             break
     return shapes.bricks(best)
 

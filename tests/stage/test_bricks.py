@@ -87,6 +87,13 @@ def test_a_chunk_of_a_large_plane_is_decoded_about_twice_on_the_average(length, 
     assert n_decoded(choose_bricks(grid, (1024, 1024), 2), (1024, 1024)) <= 2.1 * (length // 1024) ** 2
 
 
+@pytest.mark.parametrize("n_planes", [6, 12, 20])
+def test_planes_of_one_chunk_each_are_decoded_once(n_planes):
+    grid = TileGrid.regular((n_planes, 2048, 2048), (1, 256, 256), (0, 32, 32))
+    bricks = choose_bricks(grid, (1, 2048, 2048), n_planes // 3)
+    assert n_decoded(bricks, (1, 2048, 2048)) == n_planes
+
+
 @given(grids_and_units(), st.integers(1, 60))
 def test_task_has_at_most_the_tiles_asked_for_and_more_than_half_of_what_fits(grid_and_unit, tiles_per_task):
     grid, unit = grid_and_unit
