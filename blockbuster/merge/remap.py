@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -94,8 +95,12 @@ def remap_boxes(bricks: BrickGrid, shard: Index) -> TileGrid:
     >>> remap_boxes(bricks, shard=(200,)).lengths
     ((400, 400, 200),)
     """
-    pairs = zip(bricks.brick_shape, shard, strict=True)
-    box = tuple(max(1, round(brick / unit)) * unit for brick, unit in pairs)
+    counts = [max(1, round(brick / unit)) for brick, unit in zip(bricks.brick_shape, shard, strict=True)]
+    # Where shards are longer than bricks along one axis, boxes are shorter along another.
+    while max(counts) > 1 and math.prod(counts) * math.prod(shard) > math.prod(bricks.brick_shape):
+        longest = counts.index(max(counts))
+        counts[longest] = -(-counts[longest] // 2)
+    box = tuple(count * unit for count, unit in zip(counts, shard, strict=True))
     return TileGrid.regular(bricks.grid.shape, box, (0,) * len(box))
 
 

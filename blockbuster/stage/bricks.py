@@ -52,7 +52,7 @@ def choose_bricks(
 
 
 def bricks_of(grid: TileGrid, read_unit: Sequence[int], tiles_per_task: int) -> BrickGrid:
-    """Choose bricks of at most so many tiles.
+    """Choose bricks of so many tiles, or as near below as there are.
 
     Examples
     --------
@@ -60,7 +60,8 @@ def bricks_of(grid: TileGrid, read_unit: Sequence[int], tiles_per_task: int) -> 
     (2, 2)
     """
     shapes = _BrickShapes(grid, read_unit)
-    return shapes.bricks(shapes.cheapest(shapes.tiles <= tiles_per_task))
+    most = np.max(shapes.tiles, where=shapes.tiles <= tiles_per_task, initial=1)
+    return shapes.bricks(shapes.cheapest(shapes.tiles == most))
 
 
 def limit_bricks(bricks: BrickGrid, most_tiles: int) -> BrickGrid:
@@ -99,7 +100,8 @@ class _BrickShapes:
         """Choose what is read most cheaply of what fits, then the largest, and of these the
         shortest; where nothing fits, one tile.
         """
-        (found,) = np.nonzero(fits.ravel())
+        # From the end: of equal ones that comes first which is longer along the first axes.
+        found = np.flatnonzero(fits)[::-1]
         keys = [values.ravel()[found] for values in (self._longest, -self.voxels, self.cost)]
         best = found[np.lexsort(keys)[0]] if len(found) else 0
         return tuple(map(int, np.unravel_index(best, fits.shape)))
@@ -122,9 +124,10 @@ def _products(columns: Sequence[np.ndarray]) -> np.ndarray:
 
 def _times_decoded(edges: np.ndarray, halo: int, unit: int, counts: np.ndarray) -> np.ndarray:
     """Return how many units all bricks decode along an axis, for each count of tiles in a brick."""
-    sums = []
+    # A halo may be longer than any integer of NumPy's.
+    sums, depth = [], min(halo, int(edges[-1]))
     for count in counts.tolist():
-        starts = np.maximum(edges[:-1:count] - halo, 0)
-        stops = np.minimum(np.append(edges[count:-1:count], edges[-1]) + halo, edges[-1])
+        starts = np.maximum(edges[:-1:count] - depth, 0)
+        stops = np.minimum(np.append(edges[count:-1:count], edges[-1]) + depth, edges[-1])
         sums.append(int(np.sum(-(-stops // unit) - starts // unit)) if len(starts) else 0)
     return np.array(sums)

@@ -27,6 +27,7 @@ from interrupted import (
 from outcomes import refused, snapshot
 
 from blockbuster import zarr_native_merge
+from blockbuster.grid import BrickGrid
 from blockbuster.kernels.stretches import COLUMNS
 from blockbuster.rundir.journal import JOURNAL, read_journal
 from blockbuster.rundir.staged import StagedLabels
@@ -228,6 +229,8 @@ def kept(request, tmp_path_factory):
     options = {"merge": request.param, "tiles_per_task": 4}
     with pytest.MonkeyPatch.context() as patch, dask.config.set(scheduler="synchronous"):
         stage_in_small_pieces(patch)
+        # Columns, of which the middle one has neighbours on both sides.
+        patch.setattr("blockbuster.run.plan.bricks_of", lambda grid, *_: BrickGrid(grid, (4, 1)))
         segment(Labeller(folder / "labeller"), keep_stage=True, write_to=folder / "out.zarr", **options)
     return folder / STAGE, options, contents(folder / "out.zarr")
 
