@@ -34,7 +34,7 @@ from benchmarks.images import Image
 from benchmarks.own_process import call_in_own_process, command_of
 from benchmarks.runs import N_THREADS, peak_memory_bytes, seconds_of, segment
 from benchmarks.settings import ROOT
-from benchmarks.table import format_table, limit, pair_ratio, verdict, worst_verdict
+from benchmarks.table import format_table, limit, pair_ratio, significant, verdict, worst_verdict
 from blockbuster.output.downsample import vote
 
 __all__ = ["Case", "cases", "main", "measure"]
@@ -144,8 +144,8 @@ def measure(case: Case, path: Path, repeats: int) -> list[str]:
     return [
         case.name,
         f"{4 * case.length**case.ndim / 1e9:.2f}",
-        f"{array:.2f}",
-        f"{levels - array:.2f}",
+        significant(array),
+        significant(levels - array),
         f"{ratio:.2f}",
         limit(bounds[0]),
         f"{peak / 1e6:.0f}",

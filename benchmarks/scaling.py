@@ -29,7 +29,7 @@ from benchmarks.command_line import SMALL_NOTE, begin, data_folder, plain_parser
 from benchmarks.images import GREY, disc_rows
 from benchmarks.own_process import call_in_own_process
 from benchmarks.runs import N_THREADS, THREADS, peak_memory_bytes, segment
-from benchmarks.table import format_table, limit, verdict, worst_verdict
+from benchmarks.table import format_table, limit, significant, verdict, worst_verdict
 
 __all__ = ["Load", "Outcome", "main", "measure"]
 
@@ -193,7 +193,7 @@ def tile_rows(sizes: Sizes, scheduler: str, data: Path, *, judged: bool) -> list
     outcomes = compare(loads, data, sizes.repeats)
     rows = []
     for i, (load, outcome) in enumerate(zip(loads, outcomes, strict=True)):
-        cells = [f"{load.n_tiles:,} on {scheduler}", f"{outcome.seconds:.2f}", _microseconds(load, outcome)]
+        cells = [f"{load.n_tiles:,} on {scheduler}", significant(outcome.seconds), _microseconds(load, outcome)]
         bound = TILE_RATIO if judged and i == len(loads) - 1 else None
         if i == 0:
             rows.append([*cells, "-", "-", f"{outcome.peak_bytes / 1e6:.0f}", "-", "-"])
@@ -226,7 +226,8 @@ def task_rows(sizes: Sizes, scheduler: str, data: Path, *, judged: bool) -> list
 
 def _task_cells(load: Load, outcome: Outcome) -> list[str]:
     own = f"{outcome.cpu_seconds / load.n_tiles * 1e6:.0f}"
-    return [f"{load.n_tiles:,} on {load.scheduler}", f"{outcome.seconds:.2f}", _microseconds(load, outcome), own]
+    name = f"{load.n_tiles:,} on {load.scheduler}"
+    return [name, significant(outcome.seconds), _microseconds(load, outcome), own]
 
 
 def label_rows(sizes: Sizes, scheduler: str, data: Path) -> list[list[str]]:
@@ -236,7 +237,7 @@ def label_rows(sizes: Sizes, scheduler: str, data: Path) -> list[list[str]]:
     growth = (full.peak_bytes - empty.peak_bytes) / max(1, full.n_labels)
     name = f"{loads[1].n_tiles:,} on {scheduler}"
     memory = [f"{empty.peak_bytes / 1e6:.0f}", f"{full.peak_bytes / 1e6:.0f}", f"{growth:.1f}"]
-    return [[name, f"{full.n_labels:,}", f"{full.n_objects:,}", f"{full.seconds:.2f}", *memory]]
+    return [[name, f"{full.n_labels:,}", f"{full.n_objects:,}", significant(full.seconds), *memory]]
 
 
 def _microseconds(load: Load, outcome: Outcome) -> str:

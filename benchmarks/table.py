@@ -5,7 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-__all__ = ["comparison_cells", "format_table", "limit", "pair_ratio", "verdict", "worst_verdict"]
+import numpy as np
+
+__all__ = ["comparison_cells", "format_table", "limit", "pair_ratio", "significant", "verdict", "worst_verdict"]
 
 
 def format_table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,6 +40,11 @@ def limit(bound: float | None) -> str:
     return "-" if bound is None else f"{bound:g}"
 
 
+def significant(value: float) -> str:
+    """Show a number to three digits that count, however small it is: what was measured is never 0.00."""
+    return np.format_float_positional(value, precision=3, unique=False, fractional=False, trim="-")
+
+
 def pair_ratio(base: Sequence[float], other: Sequence[float]) -> float:
     """Median of the ratios of neighbouring calls, which a change of the machine's load disturbs less."""
     return statistics.median(b / a for a, b in zip(base, other, strict=True))
@@ -47,5 +54,5 @@ def comparison_cells(base: Sequence[float], other: Sequence[float], bound: float
     """Lay out both medians, their ratio, that of neighbouring calls, the bound of the first and a verdict."""
     medians = statistics.median(base), statistics.median(other)
     ratio = medians[1] / medians[0]
-    seconds = [f"{value:.3f}" for value in (*medians, ratio, pair_ratio(base, other))]
-    return [*seconds, limit(bound), verdict(ratio, bound)]
+    ratios = [f"{value:.3f}" for value in (ratio, pair_ratio(base, other))]
+    return [*map(significant, medians), *ratios, limit(bound), verdict(ratio, bound)]

@@ -345,6 +345,14 @@ def test_verdict_compares_with_the_bound(load, value, bound, said):
     assert load("table").verdict(value, bound) == said
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0004567, "0.000457"), (0.1, "0.1"), (12.345, "12.3"), (1234.5, "1230"), (-0.00213, "-0.00213")],
+)
+def test_short_times_are_not_shown_as_none(load, value, shown):
+    assert load("table").significant(value) == shown
+
+
 def test_peak_memory_is_that_of_the_new_process_alone(load, tmp_path):
     held = np.ones(5 * 10**8, "uint8")
     path = load("settings").settings(small=True)[0].image.stored_in(tmp_path)
