@@ -16,8 +16,8 @@ from benchmarks.runs import on_threads
 from benchmarks.settings import is_small
 from benchmarks.tissue import voronoi_labels
 from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.kernels.components import join_pairs
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup
-from blockbuster.merge.components import join_pairs
 from blockbuster.merge.rules import rule_of
 from blockbuster.rundir.sections import SectionFile, SectionWriter
 from blockbuster.rundir.staged import StagedLabels

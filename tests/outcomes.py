@@ -120,8 +120,8 @@ def blobs(shape, seed=0, density=0.55):
 
 def behind_objects(table, arrays, n_objects):
     """Shift the ids of a finished merge, as if tiles before its first one had so many objects."""
-    arrays.save("offsets", arrays.load("offsets") + n_objects)
-    moved = {name: getattr(table, name) + n_objects for name in ("border", "roots", "n_provisional")}
+    arrays.save("offsets", arrays.load("offsets") + np.int64(n_objects))
+    moved = {name: getattr(table, name) + np.int64(n_objects) for name in ("border", "roots", "n_provisional")}
     shifted = dataclasses.replace(table, **moved)
     shifted.save(arrays)
     return shifted

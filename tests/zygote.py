@@ -236,8 +236,8 @@ def import_all():
     import blockbuster.native
     import blockbuster.process  # noqa: F401
     from blockbuster.grid import BrickGrid, TileGrid
+    from blockbuster.kernels.components import join_pairs
     from blockbuster.kernels.stretches import StretchFinder, StretchGroup
-    from blockbuster.merge.components import join_pairs
     from blockbuster.merge.rules import RULES
     from blockbuster.report import installed_versions
     from blockbuster.rundir.staged import StagedLabels

@@ -66,7 +66,7 @@ class MatchResult:
 
     Parameters
     ----------
-    pairs : (n, 2) ndarray of int64
+    pairs : (n, 2) ndarray of int32 or int64
         Pairs of provisional ids to join.
     tally : SeamTally
         Summary of the seams of its bricks.
@@ -89,7 +89,8 @@ def match_bricks(job: MatchJob, number: int) -> MatchResult:
     found = TouchingPairs.joined(_parts(job, [index for index in indices if ids.n_labels(index)]))
     is_joined = job.rule.joins(found)
     tally = SeamTally.of(found, is_joined, ids, job.rule.threshold)
-    return MatchResult(found.pairs[is_joined], tally, sum(map(bricks.n_tiles, indices)))
+    pairs = found.pairs[is_joined].astype(ids.dtype, copy=False)
+    return MatchResult(pairs, tally, sum(map(bricks.n_tiles, indices)))
 
 
 def _parts(job: MatchJob, indices: Sequence[Index]) -> Iterator[TouchingPairs]:

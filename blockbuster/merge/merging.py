@@ -10,8 +10,8 @@ import numpy as np
 
 from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import TileGrid
+from blockbuster.kernels.components import join_pairs
 from blockbuster.kernels.pairs import NO_PAIRS
-from blockbuster.merge.components import join_pairs
 from blockbuster.merge.matching import MatchJob, MatchResult, match_bricks
 from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
 from blockbuster.merge.rules import MergeRule, rule_of
@@ -113,10 +113,9 @@ def match_seams(
     Reads border planes, or halo strips, only. Memory grows with the number of labels that touch a
     seam.
     """
-    counts = np.array(arrays.load("counts"))
-    ids = BrickIds.from_counts(staged.bricks, counts)
+    ids = BrickIds.from_counts(staged.bricks, arrays.load("counts"))
     arrays.save("offsets", ids.offsets)
-    found, tally = [NO_PAIRS], SeamTally.empty(staged.bricks.grid.ndim)
+    found, tally = [NO_PAIRS.astype(ids.dtype)], SeamTally.empty(staged.bricks.grid.ndim)
 
     def collect(matched: MatchResult) -> None:
         found.append(matched.pairs)
@@ -129,10 +128,15 @@ def match_seams(
         run_tasks(execution, match_bricks, job, range(job.n_tasks), directory=arrays.path, on_result=collect)
     else:
         on_done(staged.bricks.grid.n_tiles)
-    border, roots = join_pairs(np.concatenate(found))
-    table = RemapTable(border, roots, int(counts.sum()), sequential)
-    table.save(arrays)
-    return SeamMatch(rule, table, tally, object_sizes(border, roots, ids))
+    pairs = np.concatenate(found)
+    found.clear()
+    border, roots = join_pairs(pairs)
+    del pairs
+    # One that keeps its id need not be looked up.
+    is_absorbed = border != roots
+    RemapTable(border[is_absorbed], roots[is_absorbed], int(ids.counts.sum()), sequential).save(arrays)
+    # Mapped: the system can take its memory back, and the tasks of this process have the same.
+    return SeamMatch(rule, RemapTable.load(arrays), tally, object_sizes(border, roots, ids))
 
 
 def write_final_labels(

@@ -13,6 +13,8 @@ MIN_LABELS = 50
 # A long object is one label, or a few branches, in each of the tiles that it crosses.
 MIN_LABELS_PER_TILE = 3.0
 MIN_TIMES_MEDIAN = 10.0
+# Border labels are counted in so many parts: counting takes a few times the memory of a part.
+N_PARTS = 64
 
 
 @dataclass(frozen=True)
@@ -21,9 +23,9 @@ class ObjectSizes:
 
     Parameters
     ----------
-    n_labels, n_tiles : (n,) ndarray of int64
+    n_labels, n_tiles : (n,) ndarray of int32 or int64
         Per object the labels that were joined to it, and the tiles that they are from.
-    ids : (n,) ndarray of int64
+    ids : (n,) ndarray of the same dtype
         Smallest provisional id of each object.
     """
 
@@ -37,17 +39,22 @@ def object_sizes(border: np.ndarray, roots: np.ndarray, ids: BrickIds) -> Object
 
     Parameters
     ----------
-    border, roots : (m,) ndarray of int64
+    border, roots : (m,) ndarray of int32 or int64
         As `join_pairs` gives them.
     ids : BrickIds
         Knows which tile a provisional id is from.
     """
-    objects, members = np.unique(roots, return_inverse=True)
-    n_all = ids.bricks.grid.n_tiles
-    in_tiles = np.unique(members * n_all + ids.tile_numbers(border)) // n_all
-    return ObjectSizes(
-        np.bincount(members, minlength=len(objects)), np.bincount(in_tiles, minlength=len(objects)), objects
-    )
+    objects, n_all = border[border == roots], ids.bricks.grid.n_tiles
+    n_labels, n_tiles = np.zeros((2, len(objects)), border.dtype)
+    # Cut where tiles begin, so that a tile of an object is counted once.
+    begins = ids.offsets.ravel()[:: 1 + n_all // N_PARTS]
+    cuts = np.append(np.searchsorted(border, begins, side="right"), len(border))
+    for part in map(slice, cuts[:-1], cuts[1:]):
+        members = np.searchsorted(objects, roots[part])
+        in_tiles = np.unique(members * n_all + ids.tile_numbers(border[part])) // n_all
+        np.add.at(n_labels, members, 1)
+        np.add.at(n_tiles, in_tiles, 1)
+    return ObjectSizes(n_labels, n_tiles, objects)
 
 
 def describe_runaway(sizes: ObjectSizes, n_objects: int, cure: str) -> str:
@@ -68,7 +75,8 @@ def describe_runaway(sizes: ObjectSizes, n_objects: int, cure: str) -> str:
     largest = int(np.argmax(sizes.n_labels))
     n_labels, n_tiles = int(sizes.n_labels[largest]), int(sizes.n_tiles[largest])
     # The lower median; an object that crosses no seam has one label.
-    others = np.sort(np.delete(sizes.n_labels, largest))
+    others = np.delete(sizes.n_labels, largest)
+    others.sort()
     n_single = n_objects - len(sizes.n_labels)
     place = max(0, len(others) + n_single - 1) // 2
     median = 1 if place < n_single or not len(others) else int(others[place - n_single])

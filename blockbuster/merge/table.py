@@ -13,18 +13,24 @@ from blockbuster.rundir.arrays import ArrayFolder
 INT32_MAX = 2**31 - 1
 
 
+def id_dtype(largest: int) -> np.dtype:
+    """Return int32, or int64 where the largest id needs it."""
+    return np.dtype(np.int32 if largest <= INT32_MAX else np.int64)
+
+
 @dataclass(frozen=True)
 class RemapTable:
     """Final ids of provisional ids.
 
-    A provisional id that touches no seam keeps its place among the others, so only the border
-    labels are held.
+    A provisional id that touches no seam keeps its place among the others, as does the smallest of
+    an object, so only the other border labels are held.
 
     Parameters
     ----------
-    border : (m,) ndarray of int64
-        Provisional ids that touch another across a seam, sorted.
-    roots : (m,) ndarray of int64
+    border : (m,) ndarray of int32 or int64
+        Provisional ids that touch another across a seam, sorted; the smallest of an object may be
+        left out.
+    roots : (m,) ndarray of the same dtype
         The smallest provisional id of each one's object.
     n_provisional : int
         The largest provisional id.
@@ -48,19 +54,18 @@ class RemapTable:
     @cached_property
     def absorbed(self) -> np.ndarray:
         """Provisional ids that are not the smallest of their object, sorted."""
-        absorbed: np.ndarray = self.border[self.border != self.roots]
-        return absorbed
+        is_absorbed = self.border != self.roots
+        return self.border if is_absorbed.all() else self.border[is_absorbed]
 
-    @property
+    @cached_property
     def n_objects(self) -> int:
         """Number of objects."""
-        return self.n_provisional - len(self.absorbed)
+        return self.n_provisional - int(np.count_nonzero(self.border != self.roots))
 
     @property
     def dtype(self) -> np.dtype:
         """int32, or int64 where the final ids need it."""
-        largest = self.n_objects if self._by_rank else self.n_provisional
-        return np.dtype(np.int32 if largest <= INT32_MAX else np.int64)
+        return id_dtype(self.n_objects if self._by_rank else self.n_provisional)
 
     @property
     def _by_rank(self) -> bool:
@@ -71,12 +76,13 @@ class RemapTable:
         """Look up the final ids of sorted or unsorted provisional ids, int64."""
         final = np.array(provisional, np.int64)
         if len(self.border):
-            place = np.searchsorted(self.border, final)
+            # One of another dtype would have the whole table copied.
+            place = np.searchsorted(self.border, final.astype(self.border.dtype, copy=False))
             place[place == len(self.border)] = 0
             hit = self.border[place] == final
             final[hit] = self.roots[place[hit]]
         if self._by_rank:
-            final -= np.searchsorted(self.absorbed, final)
+            final -= np.searchsorted(self.absorbed, final.astype(self.border.dtype, copy=False))
         return final
 
     def save(self, arrays: ArrayFolder) -> None:
@@ -103,8 +109,9 @@ class BrickIds:
         Tiles and bricks.
     counts : ndarray of int64, shape of the tile grid
         Labels per tile.
-    offsets : ndarray of int64, shape of the tile grid
-        What is added to a tile's local ids: the labels of all tiles before it in C order.
+    offsets : ndarray of int32 or int64, shape of the tile grid
+        What is added to a tile's local ids: the labels of all tiles before it in C order. Of the
+        dtype that holds every provisional id.
     """
 
     bricks: BrickGrid
@@ -114,14 +121,20 @@ class BrickIds:
     @classmethod
     def from_counts(cls, bricks: BrickGrid, counts: np.ndarray) -> BrickIds:
         """Add up the counts."""
-        flat = counts.ravel()
-        offsets = (np.cumsum(flat) - flat).reshape(counts.shape)
+        offsets = np.cumsum(counts, dtype=id_dtype(int(counts.sum()))).reshape(counts.shape)
+        np.subtract(offsets, counts, out=offsets, casting="same_kind")
         return cls(bricks, counts, offsets)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of provisional ids where many are held: int32, or int64 where that is needed."""
+        return self.offsets.dtype
 
     def tile_numbers(self, provisional: np.ndarray) -> np.ndarray:
         """Return the number, in C order, of the tile that each provisional id is from."""
         # Of tiles without labels, which have the offset of the next one, the last is found.
-        return np.searchsorted(self.offsets.ravel(), provisional - 1, side="right") - 1
+        before = (provisional - 1).astype(self.dtype, copy=False)
+        return np.searchsorted(self.offsets.ravel(), before, side="right") - 1
 
     def n_labels(self, index: tuple[int, ...]) -> int:
         """Count the labels of a brick."""

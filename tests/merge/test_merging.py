@@ -52,12 +52,13 @@ def stage(image, fn, folder, lengths, halo, tiles_per_brick, connectivity=1, mer
 def test_pairs_beyond_int32_are_those_of_small_ids(rule, tmp_path):
     staged, _ = stage(ROWS, naive.label, tmp_path, ((9,), (10, 10)), (0, 2), (1, 1), rule=rule)
     ids = BrickIds.from_counts(staged.bricks, ArrayFolder(staged.path).load("counts"))
-    far = dataclasses.replace(ids, offsets=ids.offsets + 2**40)
+    far = dataclasses.replace(ids, offsets=ids.offsets + np.int64(2**40))
     near, shifted = (
         match_bricks(MatchJob(staged, found, rule, rule.borders, 2), 0).pairs for found in (ids, far)
     )
     assert len(near) == 1
-    assert (shifted.dtype, shifted.tolist()) == (np.int64, (near + 2**40).tolist())
+    assert (near.dtype, shifted.dtype) == (np.int32, np.int64)
+    assert shifted.tolist() == (near + np.int64(2**40)).tolist()
 
 
 def merge(staged, execution, **options):

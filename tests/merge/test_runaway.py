@@ -6,21 +6,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.merge.components import join_pairs
+from blockbuster.kernels.components import join_pairs
+from blockbuster.merge import runaway
 from blockbuster.merge.rules import Agree, Touch
 from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
 from blockbuster.merge.table import BrickIds
 
 
-@given(st.data(), st.lists(st.integers(0, 4), min_size=1, max_size=6))
-def test_labels_and_tiles_of_each_object_are_counted(data, counts):
+@given(st.data(), st.lists(st.integers(0, 4), min_size=1, max_size=6), st.integers(1, 6))
+def test_labels_and_tiles_of_each_object_are_counted(data, counts, n_parts):
     n = sum(counts)
     pair = st.tuples(st.integers(1, max(1, n)), st.integers(1, max(1, n)))
     pairs = np.array(data.draw(st.lists(pair, max_size=8)) if n else [], np.int64).reshape(-1, 2)
     grid = TileGrid.regular((len(counts),), (1,), (0,))
     ids = BrickIds.from_counts(BrickGrid(grid, (1,)), np.array(counts))
     border, roots = join_pairs(pairs)
-    sizes = object_sizes(border, roots, ids)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runaway, "N_PARTS", n_parts)
+        sizes = object_sizes(border, roots, ids)
     tile_of = np.repeat(np.arange(len(counts)), counts)
     for number, root in enumerate(np.unique(roots)):
         members = border[roots == root]

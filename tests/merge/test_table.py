@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from strategies import shapes, tile_shapes
 
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.merge.components import join_pairs
+from blockbuster.kernels.components import join_pairs
 from blockbuster.merge.table import INT32_MAX, BrickIds, RemapTable
 
 
@@ -55,8 +55,11 @@ def test_table_gives_what_a_dictionary_gives(case, sequential, bound):
 
 @given(joined(), st.booleans())
 def test_kept_table_gives_the_same_ids(case, sequential):
+    """Also if the smallest of each object is left out, and in the dtype that is enough."""
     table, shelf = make_table(*case, sequential), Shelf()
-    table.save(shelf)
+    is_absorbed = table.border != table.roots
+    border, roots = (ids[is_absorbed].astype(np.int32) for ids in (table.border, table.roots))
+    RemapTable(border, roots, case[0], sequential).save(shelf)
     kept = RemapTable.load(shelf)
     provisional = np.arange(1, case[0] + 1)
     assert np.array_equal(kept.final_ids(provisional), table.final_ids(provisional))
