@@ -126,9 +126,9 @@ class ZarrTarget(Target):
         places, stored, end = np.full((*n_chunks, 2), ABSENT, "<u8"), [], 0
         for index in np.ndindex(*(-(-n // length) for n, length in zip(labels.shape, shape, strict=True))):
             part = labels[tuple(slice(i * n, (i + 1) * n) for i, n in zip(index, shape, strict=True))]
-            chunk = np.zeros(shape, labels.dtype.newbyteorder("<"))
-            chunk[tuple(map(slice, part.shape))] = part
-            stored.append(CODEC.encode(chunk))
+            rest = [(0, whole - n) for whole, n in zip(shape, part.shape, strict=True)]
+            chunk = np.pad(part, rest) if part.shape != shape else part
+            stored.append(CODEC.encode(np.ascontiguousarray(chunk, chunk.dtype.newbyteorder("<"))))
             places[index] = end, len(stored[-1])
             end += len(stored[-1])
         table = places.tobytes()
