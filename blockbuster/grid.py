@@ -238,6 +238,21 @@ class BrickGrid(_Grid):
         """Return the brick with the halo of its outer tiles, clamped to the image."""
         return self.grid.grow(self.core(index))
 
+    def spans(self) -> list[list[tuple[int, int]]]:
+        """Return where bricks begin and end along each axis, halo included.
+
+        Examples
+        --------
+        >>> BrickGrid(TileGrid.regular((100,), (10,), (2,)), tiles_per_brick=(4,)).spans()
+        [[(0, 42), (38, 82), (78, 100)]]
+        """
+        found = []
+        for axis, n in enumerate(self.grid_shape):
+            origin = (0,) * axis, (0,) * (len(self.grid_shape) - axis - 1)
+            parts = [self.region((*origin[0], i, *origin[1]))[axis] for i in range(n)]
+            found.append([(part.start, part.stop) for part in parts])
+        return found
+
     def tile_indices(self, index: Index) -> Iterator[Index]:
         """Iterate over the brick's tiles in C order."""
         return itertools.product(*(range(part.start, part.stop) for part in self.tiles(index)))

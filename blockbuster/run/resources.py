@@ -14,6 +14,7 @@ from blockbuster.execution import max_keys
 from blockbuster.merge.remap import remap_boxes
 from blockbuster.output.layout import label_chunks
 from blockbuster.rundir.durable import existing_folder, free_bytes
+from blockbuster.source.kept_chunks import MAX_KEPT_BYTES
 from blockbuster.stage.sample import SAMPLE_VOXELS
 
 if TYPE_CHECKING:
@@ -88,7 +89,10 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
         box_voxels = box_voxels * 3 // 2
     n_tasks = max(plan.bricks.n_bricks, boxes.n_tiles)
     n_at_once = min(n_at_once, n_tasks)
-    tasks = (n_at_once + 1) * max(stage, REMAP_BYTES_PER_VOXEL * box_voxels) if n_at_once else 0
+    # Other processes do not keep what several bricks read.
+    kept = min(MAX_KEPT_BYTES, itemsize * _product(grid.shape)) if drives else 0
+    tasks = max((n_at_once + 1) * stage + kept, (n_at_once + 1) * REMAP_BYTES_PER_VOXEL * box_voxels)
+    tasks *= n_at_once > 0
     if not drives:
         return BASE_BYTES + tasks
     if plan.options.skip_empty and plan.empty_threshold is None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import cloudpickle
 import numpy as np
 
-from blockbuster.grid import Box, relative_box
+from blockbuster.grid import Box, BrickGrid, relative_box
 from blockbuster.source.checks import check_axes, check_pixels, native_dtype
 
 if TYPE_CHECKING:
@@ -146,6 +146,14 @@ class Source:
         edges = self.chunk_edges[axis]
         number = int(np.searchsorted(edges, at, side="right"))
         return slice(int(edges[number - 1]), int(edges[number]))
+
+    def keeping_shared(self, bricks: BrickGrid) -> Source:
+        """Return the image as one that keeps in memory what several bricks read of a chunk.
+
+        Every brick will be read once, by threads of this process. A kind that does not do so is
+        returned as it is.
+        """
+        return self
 
     def read_together(self, boxes: Sequence[Box]) -> list[np.ndarray]:
         """Read boxes, so that a chunk in which several of them lie is decoded once.

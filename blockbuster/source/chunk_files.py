@@ -1,8 +1,9 @@
 """Chunk files of local arrays: read without zarr where that can be, and damage to them."""
 
+import functools
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,15 @@ import zarr
 
 from blockbuster.compat import chunk_boxes, chunk_keys, ends_with_blosc, plain_decoder
 from blockbuster.grid import common_box, relative_box
+from blockbuster.source.kept_chunks import KeptChunks
 
 # A blosc header ends with the number of bytes that the file should have.
 BLOSC_HEADER_BYTES = 16
 
 
-def read_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> np.ndarray | None:
+def read_chunk_files(
+    array: zarr.Array[Any], folder: str, selection: Sequence[slice | int], kept: KeptChunks | None = None
+) -> np.ndarray | None:
     """Read a part of an array in the calling thread, chunk by chunk.
 
     Parameters
@@ -52,19 +56,23 @@ def read_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[sl
     pixels = np.empty([part.stop - part.start for part in whole], array.dtype)
     for box, key in chunk_boxes(array, whole):
         common = common_box(box, whole)
-        path = os.path.join(folder, key)
+        read = functools.partial(_decode_file, os.path.join(folder, key), decode, is_blosc)
         try:
-            with open(path, "rb", buffering=0) as file:
-                data = file.read()
+            part = kept.read(key, box, tuple(whole), read) if kept else read()[relative_box(common, box)]
         except FileNotFoundError:
-            pixels[relative_box(common, whole)] = array.fill_value
-            continue
-        _refuse_cut(path, len(data), data if is_blosc else None)
-        try:
-            pixels[relative_box(common, whole)] = decode(data)[relative_box(common, box)]
-        except Exception as error:
-            raise undecodable(path, error) from None
+            part = array.fill_value
+        pixels[relative_box(common, whole)] = part
     return pixels[tuple([slice(None) if isinstance(part, slice) else 0 for part in selection])]
+
+
+def _decode_file(path: str, decode: Callable[[bytes], np.ndarray], is_blosc: bool) -> np.ndarray:
+    with open(path, "rb", buffering=0) as file:
+        data = file.read()
+    _refuse_cut(path, len(data), data if is_blosc else None)
+    try:
+        return decode(data)
+    except Exception as error:
+        raise undecodable(path, error) from None
 
 
 def check_chunk_files(array: zarr.Array[Any], folder: str, selection: Sequence[slice | int]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import os
@@ -14,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ZipStore
 
 from blockbuster.errors import show_url
-from blockbuster.grid import Box
+from blockbuster.grid import Box, BrickGrid
 from blockbuster.source.base import Source
 from blockbuster.source.checks import check_length
 from blockbuster.source.chunk_files import (
@@ -30,6 +31,7 @@ from blockbuster.source.digest import (
     digest_text,
     identify_file,
 )
+from blockbuster.source.kept_chunks import KeptChunks
 from blockbuster.source.location import Location, open_node, store_faults_explained
 
 if TYPE_CHECKING:
@@ -97,6 +99,7 @@ class ZarrSource(Source):
         self._location = location
         self._channel = channel
         self._stored = (array.shape, array.dtype)
+        self._kept: KeptChunks | None = None
         self.path = path
         where = show_url(str(location or array.store_path))
         shape = self._without_channel(array.shape)
@@ -112,7 +115,9 @@ class ZarrSource(Source):
     def read(self, box: Box) -> np.ndarray:
         """Return `box` (one slice per axis) as an array of the caller's own."""
         array, selection = self._opened(), self._with_channel(box)
-        pixels: Any = None if self._folder is None else read_chunk_files(array, self._folder, selection)
+        pixels: Any = (
+            None if self._folder is None else read_chunk_files(array, self._folder, selection, self._kept)
+        )
         if pixels is None:
             if self._folder is not None:
                 check_chunk_files(array, self._folder, selection)
@@ -126,6 +131,16 @@ class ZarrSource(Source):
                     raise
                 raise undecodable(file, error) from None
         return np.require(pixels, dtype=self.dtype, requirements=["C", "W"])
+
+    def keeping_shared(self, bricks: BrickGrid) -> Source:
+        """Return the image as one that keeps what several bricks read of a chunk, where it can."""
+        found = copy.copy(self)
+        spans: list[list[tuple[int, int]]] = bricks.spans()
+        if self._channel is not None:
+            axis, index = self._channel
+            spans.insert(axis, [(index, index + 1)])
+        found._kept = KeptChunks(spans, self._opened().chunks, self.dtype.itemsize)
+        return found
 
     @property
     def in_memory(self) -> bool:

@@ -194,9 +194,12 @@ class _Stage:
     def job(self, probes: list[Probe]) -> StageJob:
         """Gather what all tasks share."""
         found = {self.bricks.grid.index(probe.number): probe.outcome for probe in probes}
+        reader = self.reader
+        if self.execution.in_process and not self.source.through_graph:
+            reader = self.source.keeping_shared(self.bricks)
         return StageJob(
             self.call,
-            self.reader,
+            reader,
             self.bricks,
             StagedLabels.open(self.directory),
             self.rule,

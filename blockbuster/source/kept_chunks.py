@@ -1,0 +1,158 @@
+"""Parts of decoded chunks, kept in memory for the other bricks that read them."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from blockbuster.grid import Box, Index, common_box, relative_box
+
+MAX_KEPT_BYTES = 2**25
+
+# Where the bricks begin and end along an axis, halo included, in order.
+Spans = Sequence[tuple[int, int]]
+# Boxes and what is in them.
+Parts = list[tuple[Box, np.ndarray]]
+
+
+@dataclass
+class _Chunk:
+    """What is kept of a chunk, and how many bricks are still to read it."""
+
+    n_unread: int
+    parts: Parts = field(default_factory=list)
+    # Held while it is decoded: others wait for what they would do as well.
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class KeptChunks:
+    """What several bricks read of a chunk, from the first of them to the last.
+
+    Parameters
+    ----------
+    spans : sequence of sequence of (int, int)
+        Per axis of the stored array where bricks begin and end, halo included.
+    chunk_shape : tuple of int
+        Shape of a chunk.
+    itemsize : int
+        Bytes per voxel.
+    max_bytes : int
+        What finds no room is decoded again.
+
+    Notes
+    -----
+    Of a chunk that lies in one brick, its neighbours read the rim, and only that is kept. One that
+    lies in several bricks is kept whole. What every brick has read is dropped.
+
+    Bricks are taken to be read in C order, so that little waits for the next brick along the last
+    axis, and a whole layer of the image for that along the first. What waits along an axis is kept
+    if there is room for all of it, the last axis first.
+
+    Examples
+    --------
+    >>> kept = KeptChunks([[(0, 6), (4, 10)]], (5,), 8)
+    >>> left = kept.read("c/0", (slice(0, 5),), (slice(0, 6),), lambda: np.arange(5))
+    >>> kept.read("c/0", (slice(0, 5),), (slice(4, 10),), lambda: 1 / 0)
+    array([4])
+    """
+
+    def __init__(
+        self, spans: Sequence[Spans], chunk_shape: Index, itemsize: int, max_bytes: int = MAX_KEPT_BYTES
+    ) -> None:
+        self._spans = spans
+        self._extent = tuple([slice(axis[0][0], axis[-1][1]) for axis in spans])
+        self._lock = threading.Lock()
+        self._chunks: dict[str, _Chunk] = {}
+        self._room = room = max_bytes
+        self._rims: set[int] = set()
+        self._wholes: set[int] = set()
+        longest = [max(stop - start for start, stop in axis) for axis in spans]
+        for axis in reversed(range(len(spans))):
+            widths = [brick + chunk for brick, chunk in zip(longest[:axis], chunk_shape, strict=False)]
+            face = itemsize * math.prod([*widths, *(part.stop - part.start for part in self._extent[axis + 1 :])])
+            overlap = max((one[1] - two[0] for one, two in itertools.pairwise(spans[axis])), default=0)
+            for depth, axes in ((overlap, self._rims), (chunk_shape[axis], self._wholes)):
+                if face * depth <= room:
+                    room -= face * depth
+                    axes.add(axis)
+
+    def read(self, key: str, chunk: Box, region: Box, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return what a region has of a chunk: what is kept of it, or what a function decodes.
+
+        Parameters
+        ----------
+        key : str
+            Tells chunks apart.
+        chunk : tuple of slice
+            Where the chunk lies.
+        region : tuple of slice
+            A brick with its halo. Something else is read as well, and nothing is kept for it.
+        decode : callable
+            Gives the whole chunk.
+        """
+        wanted = common_box(chunk, region)
+        readers = [self._readers(axis, part) for axis, part in enumerate(chunk)]
+        n_readers = math.prod(map(len, readers))
+        own = [(part.start, part.stop) for part in region]
+        if n_readers == 1 or not all(span in spans for span, spans in zip(own, readers, strict=True)):
+            return decode()[relative_box(wanted, chunk)]
+        with self._lock:
+            kept = self._chunks.setdefault(key, _Chunk(n_readers))
+        shared = None
+        with kept.lock:
+            try:
+                found = [entry for entry in kept.parts if _contains(entry[0], wanted)]
+                box, values = found[0] if found else (chunk, decode())
+                if box == chunk:
+                    others = [
+                        [span for span in axis if span != mine] for mine, axis in zip(own, readers, strict=True)
+                    ]
+                    shared = self._shared(chunk, region, others, values)
+            finally:
+                self._take_note(key, kept, shared)
+        return values[relative_box(wanted, box)]
+
+    def _readers(self, axis: int, part: slice) -> Spans:
+        """Return where bricks begin and end along an axis that read a part of it."""
+        spans = self._spans[axis]
+        first = bisect_right(spans, part.start, key=lambda span: span[1])
+        return spans[first : bisect_left(spans, part.stop, key=lambda span: span[0])]
+
+    def _shared(self, chunk: Box, region: Box, others: Sequence[Spans], values: np.ndarray) -> Parts | None:
+        """Cut out what others read of a chunk, as far as there is room for it along its axes; None:
+        it does not lie in the region, and there is no room for it.
+        """
+        inner = common_box(chunk, self._extent)
+        cut = {axis for axis, part in enumerate(inner) if not _contains((region[axis],), (part,))}
+        if cut:
+            return [(chunk, values)] if cut <= self._wholes else None
+        boxes = [
+            (*inner[:axis], *common_box([slice(*span)], [inner[axis]]), *inner[axis + 1 :])
+            for axis in self._rims
+            for span in others[axis]
+        ]
+        return [(box, values[relative_box(box, chunk)].copy()) for box in boxes]
+
+    def _take_note(self, key: str, kept: _Chunk, shared: Parts | None) -> None:
+        """Count a brick that has read a chunk, and keep what is shared, instead of what was."""
+        with self._lock:
+            kept.n_unread -= 1
+            if kept.n_unread <= 0:
+                self._chunks.pop(key, None)
+                shared = []
+            if shared is None:
+                return
+            self._room += sum(part.nbytes for _, part in kept.parts)
+            n_bytes = sum(part.nbytes for _, part in shared)
+            kept.parts = shared if n_bytes <= self._room else []
+            self._room -= sum(part.nbytes for _, part in kept.parts)
+
+
+def _contains(whole: Sequence[slice], part: Sequence[slice]) -> bool:
+    return all(a.start <= b.start and b.stop <= a.stop for a, b in zip(whole, part, strict=True))
