@@ -258,9 +258,9 @@ def _merge_own_stage(
         arrays = ArrayFolder(folder)
         arrays.save("counts", counts)
         finished = FinishedStage(staged, arrays, execution, RunReport(), progress, rule=rule)
-        table = finished.match(sequential=sequential)
-        finished.publish(table, place, None, geometry)
-    return table.n_objects
+        dtype = finished.match(sequential=sequential)
+        finished.publish(dtype, place, None, geometry)
+    return finished.report.n_objects
 
 
 def _ranked(labels: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -5,6 +5,8 @@ The one place that knows CuPy.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import itertools
 import os
 import re
@@ -278,3 +280,18 @@ def _integer(text: str) -> int | None:
         return int(text)
     except ValueError:
         return None
+
+
+def give_back_freed_memory() -> None:
+    """Return freed memory to the system, where the C library is glibc.
+
+    It keeps what a thread has freed for that thread: two threads that take turns would hold twice
+    what one needs.
+
+    Examples
+    --------
+    >>> give_back_freed_memory()
+    """
+    # No library without a name on Windows, and no such function in others.
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

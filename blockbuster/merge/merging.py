@@ -134,9 +134,9 @@ def match_seams(
     del pairs
     # One that keeps its id need not be looked up.
     is_absorbed = border != roots
-    RemapTable(border[is_absorbed], roots[is_absorbed], int(ids.counts.sum()), sequential).save(arrays)
-    # Mapped: the system can take its memory back, and the tasks of this process have the same.
-    return SeamMatch(rule, RemapTable.load(arrays), tally, object_sizes(border, roots, ids))
+    table = RemapTable(border[is_absorbed], roots[is_absorbed], int(ids.counts.sum()), sequential)
+    table.save(arrays)
+    return SeamMatch(rule, table, tally, object_sizes(border, roots, ids))
 
 
 def write_final_labels(

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import warn_user
+from blockbuster.execution.memory import give_back_freed_memory
 from blockbuster.plugins.loading import (
     check_keywords,
     check_same_version,
@@ -22,7 +23,7 @@ from blockbuster.plugins.loading import (
     installed_version,
     load_once,
 )
-from blockbuster.plugins.memory import evaluate_within_memory, give_back_freed_memory
+from blockbuster.plugins.memory import evaluate_within_memory
 from blockbuster.plugins.tiles import check_finite, is_uniform, label_shape, planes_and_channels
 
 PLANES = (

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
-from blockbuster.plugins.memory import give_back_freed_memory
+from blockbuster.execution.memory import give_back_freed_memory
 
 logger = logging.getLogger("blockbuster")
 

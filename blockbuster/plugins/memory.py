@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import sys
@@ -80,18 +79,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if any(kind.__name__ in TYPES for kind in type(error).__mro__):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in TEXTS)
-
-
-def give_back_freed_memory() -> None:
-    """Return freed memory to the system, where the C library is glibc.
-
-    It keeps what a thread has freed for that thread: two threads that take turns would hold twice
-    what one needs.
-
-    Examples
-    --------
-    >>> give_back_freed_memory()
-    """
-    # No library without a name on Windows, and no such function in others.
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)

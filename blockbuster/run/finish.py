@@ -16,6 +16,7 @@ import numpy as np
 from blockbuster.compat import told_of_compiling
 from blockbuster.errors import muted, warn_user
 from blockbuster.execution import Execution
+from blockbuster.execution.memory import give_back_freed_memory
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
 from blockbuster.merge.rules import MergeRule
 from blockbuster.merge.table import RemapTable
@@ -117,8 +118,8 @@ class FinishedStage:
         """Chunk and shard of the label image."""
         return label_chunks(self.staged.bricks.grid)
 
-    def match(self, *, sequential: bool, axes: str | None = None) -> RemapTable:
-        """Join labels across seams; `axes` names those of the labels."""
+    def match(self, *, sequential: bool, axes: str | None = None) -> np.dtype:
+        """Join labels across seams; return the dtype of the final ones. `axes` names their axes."""
         with self.report.timed("seams"), self._bar("match seams") as advance:
             if self.done.seams and self.arrays.checksum(*TABLE) == self.done.seams["crc"]:
                 table, seams = RemapTable.load(self.arrays), SeamReport.from_dict(self.done.seams["report"])
@@ -140,17 +141,17 @@ class FinishedStage:
         self.report.n_objects, self.report.seams = table.n_objects, seams
         if seams.runaway:
             warn_user(seams.runaway)
-        return table
+        return table.dtype
 
     def publish(
-        self, table: RemapTable, place: OutputPlace, axes: str | None, geometry: Geometry | None = None
+        self, dtype: np.dtype, place: OutputPlace, axes: str | None, geometry: Geometry | None = None
     ) -> None:
         """Write the labels to a place where they become visible once they are complete."""
-        array = ArrayLayout(self.shape, table.dtype, *self.storage, tuple(axes) if axes else None)
+        array = ArrayLayout(self.shape, dtype, *self.storage, tuple(axes) if axes else None)
         layout = place.layout(array, geometry)
         create = functools.partial(place.create, layout=layout)
         with partial_output(place, create, run=self.run, continues=bool(self.done.boxes)) as path:
-            self._write(place.target(path, layout), table.dtype, self._keep_boxes(0))
+            self._write(place.target(path, layout), dtype, self._keep_boxes(0))
             self._write_levels(level_jobs(path, layout, place.partial.path))
             write_atomically(os.path.join(path, place.finest, REPORT), self.report.to_json().encode())
             reach("output complete")
@@ -158,17 +159,19 @@ class FinishedStage:
                 self.journal.flush()
             self.check()
 
-    def to_numpy(self, table: RemapTable) -> np.ndarray:
+    def to_numpy(self, dtype: np.dtype) -> np.ndarray:
         """Write the labels to memory; other processes write to a file that all can map."""
-        labels = np.zeros(self.shape, table.dtype)
+        labels = np.zeros(self.shape, dtype)
         if self.execution.in_process:
-            self._write(ArrayTarget(labels), table.dtype, _pass_by)
+            self._write(ArrayTarget(labels), dtype, _pass_by)
             return labels
         self.arrays.save("labels", labels)
-        self._write(NpyTarget(self.arrays.file("labels")), table.dtype, _pass_by)
+        self._write(NpyTarget(self.arrays.file("labels")), dtype, _pass_by)
         return np.array(self.arrays.load("labels"))
 
     def _write(self, target: Target, dtype: np.dtype, on_box: Callable[[int, str], None]) -> None:
+        # The C library keeps what the tables of the seams took, and has no use for it.
+        give_back_freed_memory()
         with self.report.timed("write"), self._bar("write labels") as advance:
             write_final_labels(
                 self.staged,

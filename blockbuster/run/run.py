@@ -219,11 +219,11 @@ class Run:
                 self.claim.run,
                 self.claim.check_locks,
             )
-            table = finished.match(sequential=options.sequential_labels, axes=axes)
+            dtype = finished.match(sequential=options.sequential_labels, axes=axes)
             if place is None:
-                self.labels = finished.to_numpy(table)
+                self.labels = finished.to_numpy(dtype)
                 return
-            finished.publish(table, place, axes, plan.geometry)
+            finished.publish(dtype, place, axes, plan.geometry)
             self.report.labels_at(place.array_path)
 
     def result(self) -> Any:

@@ -1,4 +1,5 @@
 import os
+import platform
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -288,3 +289,37 @@ def test_explicit_target_needs_no_gpu_and_does_not_warn():
 @pytest.mark.skipif(gpu_memory() is None, reason="needs a GPU and CuPy")
 def test_vram_is_what_the_device_reports():
     assert 0 < vram_bytes_or_warn() <= gpu_memory()[1]
+
+
+HOARD = """
+import threading
+import psutil
+from blockbuster.execution.memory import give_back_freed_memory
+
+def held():
+    return psutil.Process().memory_info().rss / 2**20
+
+def work():
+    parts = [bytes(20_000) for _ in range(10_000)]
+    keep.append(parts.pop())
+
+keep = []
+start = held()
+for _ in range(2):
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+hoarded = held()
+give_back_freed_memory()
+print(start, hoarded, held())
+"""
+
+
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="other C libraries give freed memory back, or never"
+)
+def test_what_threads_have_freed_is_given_back():
+    done = subprocess.run([sys.executable, "-c", HOARD], stdout=subprocess.PIPE, text=True, check=True)
+    start, hoarded, left = map(float, done.stdout.split())
+    assert hoarded > start + 150
+    assert left < start + 20
