@@ -104,8 +104,8 @@ class KeptChunks:
             return decode()[relative_box(wanted, chunk)]
         with self._lock:
             kept = self._chunks.setdefault(key, _Chunk(n_readers))
-        shared = None
         with kept.lock:
+            parts = kept.parts
             try:
                 found = [entry for entry in kept.parts if _contains(entry[0], wanted)]
                 box, values = found[0] if found else (chunk, decode())
@@ -113,9 +113,9 @@ class KeptChunks:
                     others = [
                         [span for span in axis if span != mine] for mine, axis in zip(own, readers, strict=True)
                     ]
-                    shared = self._shared(chunk, region, others, values)
+                    parts = self._shared(chunk, region, others, values)
             finally:
-                self._take_note(key, kept, shared)
+                self._take_note(key, kept, parts)
         return values[relative_box(wanted, box)]
 
     def _readers(self, axis: int, part: slice) -> Spans:
@@ -124,33 +124,33 @@ class KeptChunks:
         first = bisect_right(spans, part.start, key=lambda span: span[1])
         return spans[first : bisect_left(spans, part.stop, key=lambda span: span[0])]
 
-    def _shared(self, chunk: Box, region: Box, others: Sequence[Spans], values: np.ndarray) -> Parts | None:
-        """Cut out what others read of a chunk, as far as there is room for it along its axes; None:
-        it does not lie in the region, and there is no room for it.
-        """
+    def _shared(self, chunk: Box, region: Box, others: Sequence[Spans], values: np.ndarray) -> Parts:
+        """Cut out what others read of a chunk, as far as there is room for it along its axes."""
         inner = common_box(chunk, self._extent)
         cut = {axis for axis, part in enumerate(inner) if not _contains((region[axis],), (part,))}
-        if cut:
-            return [(chunk, values)] if cut <= self._wholes else None
-        boxes = [
-            (*inner[:axis], *common_box([slice(*span)], [inner[axis]]), *inner[axis + 1 :])
-            for axis in self._rims
-            for span in others[axis]
-        ]
+        for axis in cut - self._wholes:
+            inner = (*inner[:axis], *common_box([inner[axis]], [region[axis]]), *inner[axis + 1 :])
+        boxes = [inner]
+        if not cut & self._wholes:
+            boxes = [
+                (*inner[:axis], *common_box([slice(*span)], [inner[axis]]), *inner[axis + 1 :])
+                for axis in self._rims - cut
+                for span in others[axis]
+            ]
+        if boxes == [chunk]:
+            return [(chunk, values)]
         return [(box, values[relative_box(box, chunk)].copy()) for box in boxes]
 
-    def _take_note(self, key: str, kept: _Chunk, shared: Parts | None) -> None:
-        """Count a brick that has read a chunk, and keep what is shared, instead of what was."""
+    def _take_note(self, key: str, kept: _Chunk, parts: Parts) -> None:
+        """Count a brick that has read a chunk, and keep some parts instead of what was kept."""
         with self._lock:
             kept.n_unread -= 1
             if kept.n_unread <= 0:
                 self._chunks.pop(key, None)
-                shared = []
-            if shared is None:
-                return
+                parts = []
             self._room += sum(part.nbytes for _, part in kept.parts)
-            n_bytes = sum(part.nbytes for _, part in shared)
-            kept.parts = shared if n_bytes <= self._room else []
+            n_bytes = sum(part.nbytes for _, part in parts)
+            kept.parts = parts if n_bytes <= self._room else []
             self._room -= sum(part.nbytes for _, part in kept.parts)
 
 
