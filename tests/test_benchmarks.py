@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -220,6 +221,30 @@ def test_seam_accuracy_shows_agree_equal_to_the_whole_image_where_touch_fuses_ce
     gains = [float(cells[10]) - float(cells[5]) for case in (plane, volume) for cells in rows[case.name][2:]]
     assert min(gains) >= 0.02
     assert rows["2-D"][1][:2] + rows["2-D"][1][3:] == ["stable", "1"] + 6 * ["1.0000"]
+
+
+def test_laboratory_of_seams_compares_all_rules_with_what_joins_could_reach():
+    rows = table_rows(run("benchmarks.judged.seams", "--small"))
+    rules = rows.pop("case")[0]
+    assert rules[-3:] == ["mutual", "majority", "oracle"]
+    # The first table has F1 at 0.5.
+    f1 = {case: dict(zip(rules, map(float, found[0]), strict=True)) for case, found in rows.items()}
+    assert len(f1) == 7
+    assert all(max(scores.values()) == scores["oracle"] for scores in f1.values())
+    assert f1["columns p 0.05"]["agree"] + 0.2 < f1["columns p 0.05"]["majority"]
+    stable = [scores for case, scores in f1.items() if " stable" in case]
+    assert all(scores["agree"] == scores["majority"] == 1 > scores["touch"] for scores in stable)
+
+
+@pytest.mark.parametrize(("rule", "merge"), [("Touch", "touch"), ("Agree", "agree")])
+def test_laboratory_of_seams_merges_as_the_package_does(load, rule, merge):
+    tile_image, laboratory = load("seam_accuracy").tile_image, load("judged.seams.rules")
+    for case in load("judged.seams.cases").cases(small=True):
+        found = load("judged.seams.predictions").Predictions(case.image, case.fn, case.tile, case.halo)
+        labels = laboratory.merge(found, getattr(laboratory, rule)().joins(found))
+        with warnings.catch_warnings(record=True):
+            expected, _ = tile_image(case.image, case.fn, case.tile, case.halo, merge=merge)
+        assert naive.partition_fault(labels, np.asarray(expected)) == "", case.name
 
 
 def test_interior_score_leaves_objects_at_the_border_out(load):

@@ -1,0 +1,1 @@
+"""The laboratory of merge rules: ``python -m benchmarks.judged.seams``."""
