@@ -61,9 +61,9 @@ def open_labels(path: str | os.PathLike[str], what: str = "labels") -> zarr.Arra
     """
     import zarr
 
-    # Not text, in which zarr would take # and ? for parts of a URL.
     name = f"{what} {os.fspath(path)}"
     try:
+        # Not text, in which zarr would take # and ? for parts of a URL.
         labels = zarr.open_array(Path(path), mode="r")
     except (FileNotFoundError, zarr.errors.NodeTypeValidationError) as error:
         raise FileNotFoundError(f"{name}: there is no zarr array.") from error

@@ -30,7 +30,7 @@ MAX_ROWS, MAX_COLUMNS, THUMBNAIL_SEAM_WIDTH = 180, 270, 3
 LETTERS_PER_LINE = 46
 PAPER, INK = (255, 255, 255), (20, 20, 20)
 # What comes of labels that are gone, damaged, or none.
-UNREADABLE = (OSError, TypeError, ValueError, RuntimeError)
+UNDRAWABLE = (OSError, TypeError, ValueError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def read_crops(seams: SeamReport, labels_path: str) -> list[LabelCrop]:
         return []
     try:
         found = [read_crop(labels_path, seam) for seam in seams.worst[:MAX_PICTURES]]
-    except UNREADABLE:
+    except UNDRAWABLE:
         # A report is shown even if its labels are gone.
         return []
     return [crop for crop in found if crop is not None]
@@ -244,7 +244,7 @@ def read_thumbnail(labels_path: str, seams: SeamReport, grid_of: GridOf) -> Thum
         window = _place_window(voxel[-2:], array.shape[-2:], (MAX_ROWS, MAX_COLUMNS))
         at: tuple[slice | int, ...] = (*voxel[:-2], *window)
         labels = np.asarray(array[at])
-    except UNREADABLE:
+    except UNDRAWABLE:
         # A report is shown even if its labels are gone.
         return None
     grid = grid_of(array.shape)

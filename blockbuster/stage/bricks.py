@@ -1,4 +1,4 @@
-"""How many tiles a task handles: planning in integers."""
+"""How many tiles a task handles: bricks that are cheap to read."""
 
 from __future__ import annotations
 
