@@ -219,18 +219,15 @@ def write_boxes(
     """
     finished: set[int] = set()
 
-    def count(number: int) -> None:
-        finished.add(number)
-        on_done(number)
-
     def take_verified(verified: tuple[int, bool]) -> None:
         if verified[1]:
-            count(verified[0])
+            finished.add(verified[0])
+            on_done(verified[0])
 
     def take(result: tuple[int, str]) -> None:
         if on_box is not None:
             on_box(*result)
-        count(result[0])
+        on_done(result[0])
 
     known = {number: checksum for number, checksum in (written or {}).items() if number < job.boxes.n_tiles}
     verify = job.boxes, job.target, known

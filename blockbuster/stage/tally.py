@@ -89,8 +89,9 @@ class Tally:
         self.counts[tiles] = counts.reshape(self.counts[tiles].shape)
         self.n_finished += 1
         self.n_skipped += len(record["maxima"])
-        # A list would take four times as much.
-        self._maxima.append(np.array(record["maxima"]))
+        if record["maxima"]:
+            # A list would take four times as much.
+            self._maxima.append(np.array(record["maxima"]))
         self.n_retried += record.get("retried", 0)
         self.fn_seconds += record["fn"]
         if counts.any():
