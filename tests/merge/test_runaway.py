@@ -1,5 +1,7 @@
 """When a merge is said to run away."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -91,3 +93,24 @@ def test_one_object_of_many_labels_in_few_tiles_is_named(n_labels, n_tiles, n_ob
 )
 def test_objects_that_may_be_as_they_are_are_not_named(n_labels, n_tiles, n_objects):
     assert said(n_labels, n_tiles, n_objects) == ""
+
+
+def test_memory_of_joining_and_counting_is_24_bytes_for_each_label_at_a_seam():
+    """What grows with the image in the process that drives a run: pairs, labels, roots and counts."""
+    n_tiles, n_each = 4096, 16
+    ids = BrickIds.from_counts(
+        BrickGrid(TileGrid.regular((n_tiles,), (1,), (0,)), (1,)), np.full(n_tiles, n_each)
+    )
+    object_sizes(*join_pairs(np.array([[1, 2]], ids.dtype)), ids)
+    tracemalloc.start()
+    try:
+        # Half of the labels of each tile continue in the next one.
+        pairs = np.arange(1, 1 + n_tiles * n_each, 2, ids.dtype).reshape(-1, n_each // 2)[:-1].ravel()
+        pairs = np.column_stack([pairs, pairs + ids.dtype.type(n_each + 1)])
+        border, roots = join_pairs(pairs)
+        sizes = object_sizes(border, roots, ids)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sizes.n_labels.tolist() == sizes.n_tiles.tolist() == [2] * len(pairs)
+    assert peak < 24 * len(border)
