@@ -134,6 +134,8 @@ class ZarrSource(Source):
 
     def keeping_shared(self, bricks: BrickGrid) -> Source:
         """Return the image as one that keeps what several bricks read of a chunk, where it can."""
+        if bricks.n_bricks < 2:
+            return self
         found = copy.copy(self)
         spans: list[list[tuple[int, int]]] = bricks.spans()
         if self._channel is not None:

@@ -138,3 +138,10 @@ def test_a_run_decodes_each_chunk_of_a_local_image_once(scheduler, channel, tmp_
     np.testing.assert_array_equal(np.asarray(labels) > 0, pixels[1] > 0)
     assert len(decoded) == 6 * 5
     assert set(decoded.values()) == {1}
+
+
+@pytest.mark.parametrize("shape", [(0, 10), (10, 0), (0,)])
+def test_an_image_without_voxels_has_no_labels(shape, tmp_path):
+    zarr.create_array(tmp_path / "image", shape=shape, chunks=(4,) * len(shape), dtype="u1")
+    labels = tile_process(tmp_path / "image", lambda tile: tile, tile_shape=(4,) * len(shape))
+    assert np.asarray(labels).shape == shape
