@@ -27,8 +27,8 @@ class Costs:
     driver_seconds : float
         Seconds of the driver and its scheduler for each task.
     tile_bytes, label_bytes, base_bytes : float
-        Memory of the driver for each tile, for each label of a tile (107 for each that touches a seam, which a
-        quarter does), and before the run.
+        Memory of the driver for each tile, for each label of a tile (20 for each that touches a seam, which a
+        quarter does; twice that beyond 2**31 labels), and before the run.
     task_messages : float
         Messages that the scheduler gets and sends for each task: 3 sent, 2 from workers, 1.7 from the client.
     """
@@ -37,8 +37,8 @@ class Costs:
     tile_seconds: float = 0.1e-3
     task_seconds: float = 5.5e-3
     driver_seconds: float = 1.8e-3
-    tile_bytes: float = 335.0
-    label_bytes: float = 27.0
+    tile_bytes: float = 20.0
+    label_bytes: float = 5.0
     base_bytes: float = 235e6
     task_messages: float = 6.7
 
@@ -103,7 +103,8 @@ class Plan:
     def driver_bytes(self, costs: Costs = COSTS) -> float:
         """Memory of the driver."""
         n_labels = self.n_voxels / self.object_voxels
-        return costs.base_bytes + self.n_tiles * costs.tile_bytes + n_labels * costs.label_bytes
+        label_bytes = costs.label_bytes * (1 if n_labels < 2**31 else 2)
+        return costs.base_bytes + self.n_tiles * costs.tile_bytes + n_labels * label_bytes
 
     def first_bottleneck(self) -> str:
         """What limits the run."""
