@@ -13,8 +13,6 @@ from blockbuster.kernels.comparing import compare_tiles
 from blockbuster.kernels.pairs import neighbour_shifts
 from blockbuster.kernels.stretches import TileStretches, row_numbers
 
-# Room for the pieces of two tiles: with less, dense tissue is compared twice.
-FIRST_PIECES = 1024
 Face = tuple[tuple[int, int], ...]
 
 
@@ -191,14 +189,9 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
     facing = _facing_rows(pair.shape, pair.faces, pair.free, pair.n_aside)
     beside = rows_before(pair.shape, pair.connectivity)
     positions = row_positions(pair.shape, strides)
-    n = FIRST_PIECES
-    while True:
-        found = np.empty((n, 5), np.int64)
-        n = compare_tiles(a.seen(pair.boxes[0]), b.seen(pair.boxes[1]), facing, beside, positions, found)
-        if n <= len(found):
-            break
     # A copy: a brick keeps those of all its tiles.
-    found = found[:n].copy()
+    seen = a.seen(pair.boxes[0]), b.seen(pair.boxes[1])
+    found: np.ndarray = compare_tiles(*seen, facing, beside, positions).copy()
     found[:, 4] += sum([part.start * stride for part, stride in zip(pair.boxes[0], strides, strict=True)])
     if not pair.is_seen:
         found[:, 2] = 0

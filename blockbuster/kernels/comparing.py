@@ -5,10 +5,10 @@ of row ``r``, rows counted in C order; and ``stretches``, with columns start, st
 from the box's origin, sorted by start within a row. Two boxes are passed as two pairs ``(rows,
 stretches)``.
 
-All arrays are allocated by the caller, but for the scratch of `compare_tiles`, which is one call
-for each pair of tiles: the parts of it called one by one from Python would take longer than what
-they do. Nothing here checks shapes. Where a number is compared by hand, it is that numba compiles
-`min` anew wherever it is called.
+All arrays are allocated by the caller, but for those of `compare_tiles`, which is one call for each
+pair of tiles: the parts of it called one by one from Python would take longer than what they do.
+Nothing here checks shapes. Where a number is compared by hand, it is that numba compiles `min` anew
+wherever it is called.
 """
 
 from __future__ import annotations
@@ -158,11 +158,13 @@ def stretches_within(whole, start, stop):
     found = np.empty((len(rows) - 1, 2), np.int64)
     for row in range(len(found)):
         first = rows[row]
-        while first < rows[row + 1] and stretches[first, 1] <= start:
-            first += 1
         last = first
-        while last < rows[row + 1] and stretches[last, 0] < stop:
-            last += 1
+        for i in range(first, rows[row + 1]):
+            if stretches[i, 0] >= stop:
+                break
+            last = i + 1
+            if stretches[i, 1] <= start:
+                first = last
         found[row, 0] = first
         found[row, 1] = last
     return found
@@ -237,7 +239,36 @@ def find_root(parents, i):
 
 
 @kernel_part
-def find_pieces(whole, before, slack, roots, sizes):
+def join_row(whole, row, before, slack, ids, roots):
+    """Join the stretches of a row with neighbours of the same id before them, as long as the id is
+    in more than one piece.
+    """
+    rows, stretches = whole
+    for m in range(before.shape[1]):
+        if before[row, m] < 0:
+            continue
+        first = rows[before[row, m]]
+        last = rows[before[row, m] + 1]
+        for i in range(rows[row], rows[row + 1]):
+            label = stretches[i, 2]
+            if ids[label, 1] <= 1:
+                continue
+            start = stretches[i, 0] - slack[m]
+            stop = stretches[i, 1] + slack[m]
+            while first < last and stretches[first, 1] <= start:
+                first += 1
+            for j in range(first, last):
+                if stretches[j, 0] >= stop:
+                    break
+                if stretches[j, 2] == label:
+                    p = find_root(roots, i)
+                    q = find_root(roots, j)
+                    roots[p if p > q else q] = p if p < q else q
+                    ids[label, 1] -= p != q
+
+
+@kernel_part
+def find_pieces(whole, before, slack, wanted, roots, sizes):
     """Join stretches of one id that are neighbours, and count the voxels of each piece.
 
     Parameters
@@ -245,43 +276,60 @@ def find_pieces(whole, before, slack, roots, sizes):
     whole : pair of arrays
         The stretches.
     before : (n_rows, m) int64 array
-        The rows beside each row that come before it; -1 for none.
+        The rows beside each row that come before it, the last of them the one right before; -1 for
+        none.
     slack : (m,) int64 array
         By how many voxels (0 or 1) a neighbour in each of them may be aside.
+    wanted : (k,) int64 array
+        Stretches. Of ids that none of them has, pieces are not joined any further than is quick.
     roots : (n,) int64 array
         Takes the first stretch of the piece that each one is of.
     sizes : (n,) int64 array
         Takes the voxels of each piece, at its first stretch.
     """
     rows, stretches = whole
+    n_ids = 1
     for i in range(len(roots)):
-        roots[i] = i
-        sizes[i] = 0
+        label = stretches[i, 2]
+        if label >= n_ids:
+            n_ids = label + 1
+    # Nearly all are in one piece, and nearly every stretch has one of its own right before it:
+    # other rows are searched only while an id is in two pieces, of all that was met of it so far.
+    ids = np.empty((n_ids, 2), np.int64)
+    for label in range(n_ids):
+        ids[label, 0] = -1
+        ids[label, 1] = -len(roots)
+    for k in range(len(wanted)):
+        ids[stretches[wanted[k], 2], 1] = 0
+    near = before.shape[1] - 1
     for row in range(len(rows) - 1):
-        for m in range(before.shape[1]):
-            if rows[row] == rows[row + 1] or before[row, m] < 0:
-                continue
-            first = rows[before[row, m]]
-            last = rows[before[row, m] + 1]
-            for i in range(rows[row], rows[row + 1]):
-                start = stretches[i, 0] - slack[m]
-                stop = stretches[i, 1] + slack[m]
-                while first < last and stretches[first, 1] <= start:
-                    first += 1
-                for j in range(first, last):
-                    if stretches[j, 0] >= stop:
-                        break
-                    if stretches[j, 2] == stretches[i, 2]:
-                        p = find_root(roots, i)
-                        q = find_root(roots, j)
-                        if p < q:
-                            roots[q] = p
-                        else:
-                            roots[p] = q
+        first = rows[row]
+        above = rows[row - 1] if row > 0 and before[row, near] >= 0 else first
+        is_apart = False
+        for i in range(first, rows[row + 1]):
+            label = stretches[i, 2]
+            j = ids[label, 0]
+            ids[label, 0] = i
+            # Whether it lies in the row before, as neighbour.
+            if (
+                above <= j < first
+                and stretches[j, 0] < stretches[i, 1] + slack[near]
+                and stretches[j, 1] > stretches[i, 0] - slack[near]
+            ):
+                roots[i] = roots[j]
+            else:
+                roots[i] = i
+                ids[label, 1] += 1
+            is_apart |= ids[label, 1] > 1
+        if is_apart:
+            join_row(whole, row, before, slack, ids, roots)
     # A parent is never behind what it is the parent of.
     for i in range(len(roots)):
-        roots[i] = roots[roots[i]]
-        sizes[roots[i]] += stretches[i, 1] - stretches[i, 0]
+        root = roots[roots[i]]
+        roots[i] = root
+        if root == i:
+            sizes[i] = 0
+        sizes[root] += stretches[i, 1] - stretches[i, 0]
 
 
 @kernel_part
@@ -345,23 +393,33 @@ def measure_overlaps(a, b, roots, heads, pairs):
     roots_a, roots_b = roots
     for row in range(len(rows_a) - 1):
         first = rows_b[row]
+        last = rows_b[row + 1]
         for i in range(rows_a[row], rows_a[row + 1]):
-            while first < rows_b[row + 1] and stretches_b[first, 1] <= stretches_a[i, 0]:
+            head = heads[roots_a[i]]
+            if head < 0:
+                continue
+            start = stretches_a[i, 0]
+            stop = stretches_a[i, 1]
+            while first < last and stretches_b[first, 1] <= start:
                 first += 1
-            j = first
-            while j < rows_b[row + 1] and stretches_b[j, 0] < stretches_a[i, 1]:
-                k = heads[roots_a[i]]
+            for j in range(first, last):
+                other_start = stretches_b[j, 0]
+                if other_start >= stop:
+                    break
+                k = head
                 while k >= 0 and pairs[k, 1] != roots_b[j]:
                     k = pairs[k, 2]
                 if k >= 0:
-                    start = stretches_a[i, 0] if stretches_a[i, 0] > stretches_b[j, 0] else stretches_b[j, 0]
-                    stop = stretches_a[i, 1] if stretches_a[i, 1] < stretches_b[j, 1] else stretches_b[j, 1]
-                    pairs[k, 3] += stop - start
-                j += 1
+                    other_stop = stretches_b[j, 1]
+                    if other_start < start:
+                        other_start = start
+                    if other_stop > stop:
+                        other_stop = stop
+                    pairs[k, 3] += other_stop - other_start
 
 
 @kernel
-def compare_tiles(a, b, facing, beside, positions, found):
+def compare_tiles(a, b, facing, beside, positions):
     """Compare the pieces of two tiles that touch across their seam.
 
     Parameters
@@ -375,15 +433,12 @@ def compare_tiles(a, b, facing, beside, positions, found):
         Rows beside each row, and slack, as `find_pieces` takes them.
     positions : (n_rows,) int64 array
         Position in the image, in C order, of the first voxel of each row that both see.
-    found : (n, 5) int64 array
-        Takes id in `a`, id in `b`, voxels in common, voxels in either, and a voxel of `a` where
-        they touch, for each pair of pieces that touch, as far as there is room.
 
     Returns
     -------
-    int
-        How many pairs of pieces there are; more than ``len(found)`` when it must be called again
-        with more room.
+    (n, 5) int64 array
+        Id in `a`, id in `b`, voxels in common, voxels in either, and a voxel of `a` where they
+        touch, for each pair of pieces that touch.
     """
     rows_a, stretches_a, taken_a, window_a = a
     rows_b, stretches_b, taken_b, window_b = b
@@ -391,28 +446,30 @@ def compare_tiles(a, b, facing, beside, positions, found):
     theirs = (np.empty(len(taken_b) + 1, np.int64), np.empty((len(stretches_b), 3), np.int32))
     n_mine = clip_stretches((rows_a, stretches_a), taken_a, window_a, mine[0], mine[1])
     n_theirs = clip_stretches((rows_b, stretches_b), taken_b, window_b, theirs[0], theirs[1])
-    contacts = np.empty((len(facing[0]) + 64, 4), np.int64)
-    n = collect_contacts(mine, theirs, facing[0], facing[1], contacts)
-    if n == 0:
-        return 0
-    if n > len(contacts):
+    n = len(facing[0]) + 64
+    while True:
         contacts = np.empty((n, 4), np.int64)
-        collect_contacts(mine, theirs, facing[0], facing[1], contacts)
+        n = collect_contacts(mine, theirs, facing[0], facing[1], contacts)
+        if n <= len(contacts):
+            break
+    pairs = np.empty((n, 5), np.int64)
+    if n == 0:
+        return pairs
     roots = (np.empty(n_mine, np.int64), np.empty(n_theirs, np.int64))
     sizes = (np.empty(n_mine, np.int64), np.empty(n_theirs, np.int64))
-    find_pieces(mine, beside[0], beside[1], roots[0], sizes[0])
-    find_pieces(theirs, beside[0], beside[1], roots[1], sizes[1])
+    clipped = (mine, theirs)
+    for side in range(2):
+        find_pieces(clipped[side], beside[0], beside[1], contacts[:n, side], roots[side], sizes[side])
     heads = np.empty(n_mine, np.int64)
-    pairs = np.empty((n, 5), np.int64)
     n = note_pairs(contacts[:n], roots, heads, pairs)
     measure_overlaps(mine, theirs, roots, heads, pairs)
-    for k in range(min(n, len(found))):
+    for k in range(n):
         p = pairs[k, 0]
         q = pairs[k, 1]
         contact = pairs[k, 4]
-        found[k, 0] = mine[1][p, 2]
-        found[k, 1] = theirs[1][q, 2]
-        found[k, 2] = pairs[k, 3]
-        found[k, 3] = sizes[0][p] + sizes[1][q] - pairs[k, 3]
-        found[k, 4] = positions[contacts[contact, 2]] + contacts[contact, 3]
-    return n
+        pairs[k, 0] = mine[1][p, 2]
+        pairs[k, 1] = theirs[1][q, 2]
+        pairs[k, 2] = pairs[k, 3]
+        pairs[k, 3] = sizes[0][p] + sizes[1][q] - pairs[k, 3]
+        pairs[k, 4] = positions[contacts[contact, 2]] + contacts[contact, 3]
+    return pairs[:n]

@@ -14,7 +14,6 @@ from stretches import near_borders, stretches_of
 
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.agreement import (
-    FIRST_PIECES,
     Agreements,
     TilePairs,
     compare_pieces,
@@ -109,7 +108,7 @@ def check_pieces(found, met, tiles, grid, connectivity):
     assert all(row[4] in places[tuple(row[:4])] for row in found.tolist())
 
 
-@pytest.mark.parametrize("n", [FIRST_PIECES - 1, FIRST_PIECES, FIRST_PIECES + 1, 3 * FIRST_PIECES])
+@pytest.mark.parametrize("n", [1, 63, 300, 3000])
 def test_all_pieces_are_found_however_many_they_are(n):
     """A comb: one label of the first tile is in as many pieces as it has teeth."""
     image = np.zeros((4, 2 * n), np.uint8)
