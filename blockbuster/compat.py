@@ -16,12 +16,15 @@ import sys
 import threading
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from time import time
 from types import SimpleNamespace
 from typing import IO, TYPE_CHECKING, Any, Literal
 
 import numpy as np
+
+from blockbuster.errors import ends_process, error_text
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -259,25 +262,59 @@ def held_arrays(image: da.Array) -> Iterator[zarr.Array[Any]]:
             yield from (value for value in layer.mapping.values() if isinstance(value, zarr.Array))
 
 
-def with_own_keys(array: da.Array, seed: str) -> da.Array:
-    """Optimize `array`, and rename every task of its graph.
+@dataclass(frozen=True)
+class Raised:
+    """What a task of a graph raised, as text, in the place of its result."""
 
-    `dask.graph_manipulation.clone` is made for this, but leaves the old key inside the task (dask
-    issue 12455), after which fusing fails.
+    text: str
+
+
+class _Caught:
+    """What a task of a graph does, called with what the tasks under `keys` gave; an error is given
+    back, or passed on.
     """
-    import dask.array as da
-    from dask.array.utils import meta_from_array
-    from dask.base import clone_key, optimize
-    from dask.highlevelgraph import HighLevelGraph
 
-    (array,) = optimize(array)
+    def __init__(self, task: Any) -> None:
+        self.task = task
+        # In another process a set has another order.
+        self.keys = tuple(task.dependencies)
+
+    def __call__(self, *values: Any) -> Any:
+        for value in values:
+            if isinstance(value, Raised):
+                return value
+        try:
+            return self.task(dict(zip(self.keys, values, strict=True)))
+        except BaseException as error:
+            if ends_process(error):
+                raise
+            return Raised(f"{type(error).__name__}: {error_text(error)}")
+
+
+def own_graph(array: da.Array, seed: str) -> tuple[dict[Any, Any], Any]:
+    """Return the graph of an array of one chunk with keys of its own, and the key of the chunk.
+
+    A task that raises gives `Raised`, and so do those that depend on it, the last of which is the
+    chunk: whoever wants the chunk is told. From a scheduler one learns what was raised, and not for
+    which of many chunks.
+    """
+    from dask._task_spec import Task, TaskRef
+    from dask.core import flatten
+
     graph = as_graph(dict(array.__dask_graph__()))
-    names = {key: clone_key(key, seed) for key in graph}
-    renamed = {names[key]: task.substitute(names, key=names[key]) for key, task in graph.items()}
-    name = clone_key(array.name, seed)
-    return da.Array(
-        HighLevelGraph.from_collections(name, renamed), name, array.chunks, meta=meta_from_array(array)
-    )
+    # Those of an array are tuples of its name and numbers.
+    names = {key: (f"{key[0]}-{seed}", *key[1:]) if type(key) is tuple else f"{key}-{seed}" for key in graph}
+    own = {}
+    for key, task in graph.items():
+        if isinstance(task, Task):
+            caught = _Caught(task)
+            # A key that is not in the graph is one that a scheduler has: a chunk was persisted.
+            refs = [TaskRef(names.get(before, before)) for before in caught.keys]
+            own[names[key]] = Task(names[key], caught, *refs, _data_producer=task.data_producer)
+        else:
+            own[names[key]] = task.substitute(names, key=names[key])
+    (chunk,) = flatten(array.__dask_keys__())
+    return own, names.get(chunk, chunk)
 
 
 def client_workers(client: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """What we use of other packages that they do not promise: a version that breaks it fails here first."""
 
+import functools
 import gc
 import os
 import subprocess
@@ -141,12 +142,61 @@ def test_a_tuple_of_a_function_and_keys_is_a_task_for_dask():
 
 
 def test_a_graph_with_keys_of_its_own_gives_the_same_pixels():
-    image = da.from_array(PIXELS, chunks=(2, 4)) + 1
-    one, same, other = (compat.with_own_keys(image, seed) for seed in ("a", "a", "b"))
-    assert set(one.dask) == set(same.dask)
-    assert not set(one.dask) & (set(other.dask) | set(image.dask))
-    for renamed in (one, other):
-        np.testing.assert_array_equal(renamed.compute(scheduler="synchronous"), PIXELS + 1)
+    image = (da.from_array(PIXELS, chunks=(2, 4)) + 1).rechunk(-1)
+    (one, _), (same, _), (other, _) = owned = [compat.own_graph(image, seed) for seed in ("a", "a", "b")]
+    assert one.keys() == same.keys()
+    assert not one.keys() & (other.keys() | set(image.dask))
+    for graph, key in owned:
+        np.testing.assert_array_equal(dask.get(graph, key), PIXELS + 1)
+
+
+def broken(block, block_info=None):
+    if block_info[0]["chunk-location"] == (1, 1):
+        raise SystemExit("no such plane")
+    return block
+
+
+@pytest.fixture(params=["synchronous", "threads", "processes", "distributed"])
+def compute(request, pool):
+    """Compute a key of a graph as dask does it locally, or on a client."""
+    if request.param == "distributed":
+        return request.getfixturevalue("client").get
+    options = {"pool": pool} if request.param == "processes" else {}
+    return functools.partial(dask.base.get_scheduler(scheduler=request.param), **options)
+
+
+@pytest.mark.parametrize("fuse", [True, False])
+def test_F12_B26_what_a_task_of_a_graph_raises_reaches_the_task_that_wants_its_chunk(compute, fuse):
+    image = da.from_array(PIXELS, chunks=(2, 4)).map_blocks(broken, dtype=PIXELS.dtype, meta=PIXELS[:0, :0]) + 1
+    regions = {
+        "whole": image.rechunk(-1),
+        "sum": image[:, 3:].sum(keepdims=True),
+        "readable": image[:2].rechunk(-1),
+    }
+    graph = {}
+    for name, region in regions.items():
+        with dask.config.set({"optimization.fuse.active": fuse}):
+            own, chunk = compat.own_graph(*dask.optimize(region), name)
+        graph |= own | {name: (np.array, chunk) if name == "readable" else (getattr, chunk, "text")}
+    whole, total, readable = compute(compat.as_graph(graph), list(regions))
+    assert whole == total == "SystemExit: no such plane"
+    np.testing.assert_array_equal(readable, PIXELS[:2] + 1)
+
+
+def interrupt(block):
+    raise KeyboardInterrupt
+
+
+def test_B26_ctrl_c_in_a_graph_is_passed_on():
+    image = da.from_array(PIXELS, chunks=-1).map_blocks(interrupt, dtype=PIXELS.dtype, meta=PIXELS[:0, :0])
+    with pytest.raises(KeyboardInterrupt):
+        dask.get(*compat.own_graph(image, "a"))
+
+
+def test_chunks_that_a_client_holds_are_parts_of_a_graph(client):
+    held = client.persist(da.from_array(PIXELS, chunks=(2, 4)) + 1)
+    graph, key = compat.own_graph(*dask.optimize((held * 2).rechunk(-1)), "a")
+    np.testing.assert_array_equal(client.get(graph, key), 2 * (PIXELS + 1))
 
 
 def test_arrays_that_a_graph_reads_are_found(tmp_path):

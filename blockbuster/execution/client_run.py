@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from dask.delayed import delayed
+from dask.delayed import Delayed, delayed
 from distributed import KilledWorker, SchedulerPlugin
 from tornado.ioloop import PeriodicCallback
 
-from blockbuster.compat import cancel_tasks, time_to_live, vouch_for_workers
+from blockbuster.compat import cancel_tasks, own_graph, time_to_live, vouch_for_workers
 from blockbuster.errors import warn_user
 from blockbuster.execution.task_folder import TaskFolder, run_kept_task
 
@@ -114,7 +114,10 @@ class ClientRun:
             tasks = []
             for key, number in zip(keys, numbers, strict=True):
                 pixels = self.region(number)
-                task = (self.folder.path, self.folder.digest, number, *([] if pixels is None else [pixels]))
+                task = [self.folder.path, self.folder.digest, number]
+                if pixels is not None:
+                    graph, chunk = own_graph(pixels, key)
+                    task.append(Delayed(chunk, graph))
                 tasks.append(delayed(run_kept_task)(*task, dask_key_name=key))
             futures = self.client.compute(tasks)
         for future, number in zip(futures, numbers, strict=True):

@@ -8,9 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any
 
-from dask.core import flatten
-
-from blockbuster.compat import as_graph, callbacks_taken
+from blockbuster.compat import as_graph, callbacks_taken, own_graph
 from blockbuster.errors import ends_process
 from blockbuster.execution.execution import Execution
 from blockbuster.execution.stopping import allow_tasks, ask_to_stop
@@ -132,7 +130,8 @@ def run_tasks(
     execution : Execution
         Where to run.
     function : callable
-        ``(job, number)`` or, with `region`, ``(job, number, pixels)``; returns something small.
+        ``(job, number)`` or, with `region`, ``(job, number, pixels)``; returns something small. If
+        the graph of its pixels raised, it is given `Raised` for them.
     job : object
         What all tasks share. It is sent once per process, not per task.
     numbers : sequence of int
@@ -145,7 +144,8 @@ def run_tasks(
         exception is passed on.
     region : callable, optional
         Gives for a number the dask array of one chunk whose pixels enter the task through its
-        graph, which is taken as it is; ``None`` for a task that reads its own.
+        graph, which gets keys of its own, so that no chunk is held until another task wants it;
+        ``None`` for a task that reads its own.
     watch : TaskWatch, optional
         Explains what went wrong where workers die.
 
@@ -223,8 +223,9 @@ def _graphs(
         pixels = None if region is None else region(number)
         keys = []
         if pixels is not None:
-            graph.update(pixels.__dask_graph__())
-            keys = list(flatten(pixels.__dask_keys__()))
+            region_graph, key = own_graph(pixels, f"{name}-{number}")
+            graph.update(region_graph)
+            keys = [key]
         # A pair of a function and the keys of its arguments, as a graph has always been written.
         graph[name, number] = (partial(run_task, sent, number), *keys)
         number_of[name, number] = number

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from blockbuster.errors import TileError, ends_process
+from blockbuster.compat import Raised
+from blockbuster.errors import TileError
 from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import Box, BrickGrid, relative_box
 from blockbuster.source import Source
 from blockbuster.stage.empty_threshold import EmptyTiles, threshold_of_pixels
 from blockbuster.stage.sample import choose_pieces, cut_pieces, finite_pixels, put_pieces
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile, unreadable
-from blockbuster.stage.staging import find_unreadable, share_source
+from blockbuster.stage.staging import share_source
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,9 @@ class _LookJob:
 
 @dataclass(frozen=True)
 class _Look:
-    """The maxima of the tiles of a brick and what boxes have of its core, or the error."""
+    """The maxima of the tiles of a brick and what boxes have of its core, or the error; without
+    either, the graph of its pixels raised.
+    """
 
     number: int
     maxima: np.ndarray | None = None
@@ -77,16 +81,25 @@ def find_empty_tiles(
     maxima = np.zeros(bricks.grid.grid_shape, source.dtype)
 
     def take(look: _Look) -> None:
+        index = bricks.index(look.number)
+        if look.maxima is None and look.error is None:
+            for tile in bricks.tile_indices(index):
+                read_tile(source.read, bricks.grid, tile)
+            look = _look_at_brick(dataclasses.replace(job, source=source), look.number)
         if look.error is not None:
             raise look.error
         assert look.maxima is not None
-        index = bricks.index(look.number)
         tiles = bricks.tiles(index)
         maxima[tiles] = look.maxima.reshape(maxima[tiles].shape)
         put_pieces(pieces, boxes, bricks.core(index), look.parts)
         on_tiles(look.maxima.size)
 
-    _look_at_bricks(source, job, directory, execution, take)
+    def region(number: int) -> Any:
+        return source.lazy(bricks.region(bricks.index(number)))
+
+    numbers = range(bricks.n_bricks)
+    graphs = region if source.through_graph else None
+    run_tasks(execution, _look_at_brick, job, numbers, directory=directory, on_result=take, region=graphs)
     if threshold is None:
         threshold, _ = threshold_of_pixels(finite_pixels(pieces))
     # Numbers of Python are compared exactly, integers of 64 bits with a float too.
@@ -94,41 +107,10 @@ def find_empty_tiles(
     return EmptyTiles(threshold, empty.reshape(maxima.shape), maxima)
 
 
-def _look_at_bricks(
-    source: Source, job: _LookJob, directory: str, execution: Execution, on_look: Callable[[_Look], None]
-) -> None:
-    """Look at all bricks; name the tile whose pixels a graph cannot compute."""
-    bricks = job.bricks
-    unfinished = set(range(bricks.n_bricks))
-
-    def take(look: _Look) -> None:
-        on_look(look)
-        unfinished.discard(look.number)
-
-    if not source.through_graph:
-        run_tasks(execution, _look_at_brick, job, sorted(unfinished), directory=directory, on_result=take)
-        return
-
-    def region(number: int) -> Any:
-        return source.lazy(bricks.region(bricks.index(number)))
-
-    numbers = sorted(unfinished)
-    try:
-        run_tasks(execution, _look_at_brick, job, numbers, directory=directory, on_result=take, region=region)
-    except TileError:
-        raise
-    except BaseException as error:
-        if ends_process(error):
-            raise
-        number = find_unreadable(source, bricks, unfinished, execution)
-        if number is not None:
-            for tile in bricks.tile_indices(bricks.index(number)):
-                read_tile(source.read, bricks.grid, tile)
-        raise
-
-
-def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | None = None) -> _Look:
+def _look_at_brick(job: _LookJob, number: int, pixels: np.ndarray | Raised | None = None) -> _Look:
     """Read a brick's region, unless it came with the task, and take the maximum of each tile."""
+    if isinstance(pixels, Raised):
+        return _Look(number)
     index = job.bricks.index(number)
     whole = job.bricks.region(index)
     grid = job.bricks.grid

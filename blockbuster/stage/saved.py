@@ -62,7 +62,8 @@ class SavedRegions:
 
     def added(self, region: Box, pixels: np.ndarray, directory: str) -> SavedRegions:
         """Save one more region."""
-        path = os.path.join(directory, f"region-{len(self.files)}.npy")
+        name = "-".join(f"{part.start}_{part.stop}" for part in region)
+        path = os.path.join(directory, f"region-{name}.npy")
         with replaced_file(path, pixels.nbytes) as file:
             write_npy(file, pixels)
         return SavedRegions((*self.files, (region, path)), self.errors)

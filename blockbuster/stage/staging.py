@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from blockbuster.compat import write_npy
-from blockbuster.errors import TileError, ends_process
+from blockbuster.errors import TileError
 from blockbuster.execution import Execution, clear_attempts, run_tasks
 from blockbuster.grid import BrickGrid, Index
 from blockbuster.identity.growth import Growth
@@ -219,35 +219,15 @@ class _Stage:
         """Run bricks; pixels of a dask image enter the tasks through the graph."""
         watch = StageWatch(self.directory, self.bricks)
         run = functools.partial(run_tasks, self.execution, run_brick, directory=self.directory, watch=watch)
-        if not self.source.through_graph:
-            run(job, numbers, on_result=on_result)
-            return
-        unfinished = set(numbers)
 
         def take(result: BrickResult) -> None:
-            on_result(result)
-            unfinished.discard(result.number)
+            if not result.unreadable:
+                on_result(result)
+                return
+            saved = self._tiles_saved(self.bricks.tile_indices(self.bricks.index(result.number)))
+            run(dataclasses.replace(job, source=saved), [result.number], on_result=on_result)
 
-        n_tries = 0
-        while unfinished:
-            try:
-                run(job, sorted(unfinished), on_result=take, region=self._region)
-            except TileError:
-                raise
-            except BaseException as error:
-                if ends_process(error):
-                    raise
-                # An error in the image's own graph does not say which region it was computed for.
-                number = find_unreadable(self.source, self.bricks, unfinished, self.execution)
-                n_tries += number is None
-                if number is None and n_tries > self.call.retries:
-                    raise
-            else:
-                continue
-            # Out of the block above, whose error would be printed with that of the tile.
-            if number is not None:
-                self._save_tiles(list(self.bricks.tile_indices(self.bricks.index(number))))
-                run(dataclasses.replace(job, source=self.saved), [number], on_result=take)
+        run(job, numbers, on_result=take, region=self._region if self.source.through_graph else None)
 
     def _region(self, number: int) -> Any:
         box = self.bricks.region(self.bricks.index(number))
@@ -298,13 +278,13 @@ class _Stage:
         try:
             pixels = self.source.read(box)
         except Exception:
-            self._save_tiles([tile])
+            self.saved = self._tiles_saved([tile])
         else:
             self.saved = self.saved.added(box, pixels, self.directory)
 
-    def _save_tiles(self, tiles: Sequence[Index]) -> None:
-        """Compute tiles of a dask image one by one, and keep the errors of those that cannot be."""
-        grid = self.call.grid
+    def _tiles_saved(self, tiles: Iterable[Index]) -> SavedRegions:
+        """Compute tiles of a dask image one by one, and add the errors of those that cannot be."""
+        grid, saved = self.call.grid, self.saved
         for tile in tiles:
             region = grid.region(tile)
             for attempt in range(self.call.retries + 1):
@@ -312,22 +292,11 @@ class _Stage:
                     pixels = read_tile(self.source.read, grid, tile)
                 except TileError as error:
                     if attempt == self.call.retries:
-                        self.saved = self.saved.failed(region, error)
+                        saved = saved.failed(region, error)
                 else:
-                    self.saved = self.saved.added(region, pixels, self.directory)
+                    saved = saved.added(region, pixels, self.directory)
                     break
-
-
-def find_unreadable(
-    source: Source, bricks: BrickGrid, unfinished: Iterable[int], execution: Execution
-) -> int | None:
-    """Find a brick of a dask image that cannot be computed, among those that were under way."""
-    for number in sorted(unfinished)[: 4 * execution.n_workers]:
-        try:
-            source.read(bricks.region(bricks.index(number)))
-        except Exception:
-            return number
-    return None
+        return saved
 
 
 def share_source(source: Source, execution: Execution, directory: str) -> Source:

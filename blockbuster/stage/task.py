@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.compat import OWN_REFERENCES
+from blockbuster.compat import OWN_REFERENCES, Raised
 from blockbuster.errors import TileError, ends_process, error_text
 from blockbuster.execution import Attempt, RunStoppedError, StopCheck, take_turns
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid, relative_box
@@ -37,6 +37,7 @@ NO_CHANNEL = (
     " fn leaves out an axis: where that is the one of channels, as in an RGB image, name it c in axes, "
     'e.g. axes="yxc", and pass channel=None.'
 )
+NOT_WHOLE = "reading a brick failed, its tiles are read one by one: %s"
 CHANNEL_RULE = " With channel=None, labels have the channel axis for all tiles or for none."
 
 
@@ -272,6 +273,8 @@ class BrickResult:
         The run ended before the brick was finished.
     interrupted : bool
         fn raised KeyboardInterrupt in another process, whose worker would end if it left the task.
+    unreadable : bool
+        The graph of the brick's pixels raised, and nothing was done.
     """
 
     number: int
@@ -287,9 +290,10 @@ class BrickResult:
     error: TileError | None = None
     stopped: bool = False
     interrupted: bool = False
+    unreadable: bool = False
 
 
-def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> BrickResult:
+def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = None) -> BrickResult:
     """Process one brick.
 
     Parameters
@@ -298,8 +302,8 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> B
         What all tasks share.
     number : int
         The brick, in C order.
-    pixels : ndarray, optional
-        The brick's region, where it came with the task; else it is read.
+    pixels : ndarray or Raised, optional
+        The brick's region, where it came with the task, or what its graph raised; else it is read.
 
     Returns
     -------
@@ -310,6 +314,10 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | None = None) -> B
     attempt = Attempt(job.staged.path if job.marked else None, f"{BRICK}-{number}")
     task = _BrickTask(job, job.bricks.index(number), attempt)
     result = BrickResult(number, np.zeros(job.bricks.n_tiles(task.index), np.int64))
+    if isinstance(pixels, Raised):
+        logger.info(NOT_WHOLE, pixels.text)
+        result.unreadable = True
+        return result
     try:
         with attempt:
             check_deaths(attempt, OUTSIDE, job.bricks)
@@ -347,7 +355,7 @@ class _BrickTask:
         try:
             return self.job.source.read(self.region)
         except Exception as error:
-            logger.info("reading a brick failed, its tiles are read one by one: %s", error_text(error))
+            logger.info(NOT_WHOLE, error_text(error))
             return None
 
     def label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import dask
@@ -103,6 +104,86 @@ def test_B26_an_exit_while_the_image_is_read_names_the_tile(scheduler):
         tile_process(exiting_image(SystemExit), label, **OPTIONS, on_error="skip")
     with pytest.raises(KeyboardInterrupt):
         tile_process(exiting_image(KeyboardInterrupt), label, **OPTIONS)
+
+
+# Far more bricks than workers: dask computes their regions in an order of its own.
+MANY = blobs((120, 100))
+ONE_EACH = {"tile_shape": (10, 10), "overlap": 0, "tiles_per_task": 1}
+
+
+def failing_late(kind, *places, flags=None):
+    """A dask image of many chunks, some of which raise; with a folder of flags each of them only once."""
+    image = MANY.copy()
+    for place in places:
+        image[place] = 77
+
+    def load(block, block_info=None):
+        flag = None if flags is None else os.path.join(flags, str(block_info[0]["chunk-location"]))
+        if (block == 77).any() and not (flag and os.path.exists(flag)):
+            if flag:
+                open(flag, "x").close()
+            raise kind("no such plane")
+        return block
+
+    meta = np.empty((0, 0), image.dtype)
+    return image, da.from_array(image, chunks=(10, 10)).map_blocks(load, dtype=image.dtype, meta=meta)
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+@pytest.mark.parametrize("place", [(3, 7), (65, 51), (119, 99)], ids=["first", "middle", "last"])
+def test_F12_B26_what_the_graph_of_any_of_many_bricks_raises_names_its_tile(scheduler, kind, place):
+    _, image = failing_late(kind, place)
+    row, column = place[0] // 10, place[1] // 10
+    said = rf"^tile \({row}, {column}\) .*: reading the image raised .*{kind.__name__}: no such plane"
+    with refused(TileError, said):
+        tile_process(image, label, **ONE_EACH)
+    with refused(TileError, said):
+        estimate_empty_tiles(image, (10, 10), threshold=5)
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+@pytest.mark.parametrize("tiles_per_task", [1, 4])
+def test_F12_B26_all_tiles_that_the_graphs_of_many_bricks_fail_at_are_skipped(scheduler, kind, tiles_per_task):
+    image, lazy = failing_late(kind, (3, 7), (65, 51), (66, 38), (119, 99))
+    options = {**ONE_EACH, "tiles_per_task": tiles_per_task, "on_error": "skip", "return_report": True}
+    with pytest.warns(match="4 tiles failed"):
+        labels, report = tile_process(lazy, label, **options)
+    assert [tile for tile, _ in report.failed] == [[0, 0], [6, 3], [6, 5], [11, 9]]
+    for row, column in (tile for tile, _ in report.failed):
+        image[10 * row : 10 * row + 10, 10 * column : 10 * column + 10] = 0
+    assert_same_objects(labels, label(image))
+
+
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_F12_B26_a_graph_that_raises_once_in_several_bricks_ends_nothing(scheduler, kind, tmp_path):
+    (tmp_path / "flags").mkdir()
+    image, lazy = failing_late(kind, (3, 7), (65, 51), (119, 99), flags=tmp_path / "flags")
+    assert_same_objects(tile_process(lazy, label, **ONE_EACH, retries=1), label(image))
+    assert len(os.listdir(tmp_path / "flags")) == 3
+    for flag in (tmp_path / "flags").iterdir():
+        flag.unlink()
+    np.testing.assert_array_equal(
+        estimate_empty_tiles(lazy, (10, 10), threshold=5).empty,
+        image.reshape(12, 10, 10, 10).max((1, 3)) <= 5,
+    )
+
+
+@pytest.mark.parametrize("name", ["synchronous", "threads"])
+def test_F12_B26_of_a_graph_that_raises_only_the_chunk_that_does_is_computed_again(name, workers):
+    made = Counter()
+
+    def load(block, block_info=None):
+        made[block_info[0]["chunk-location"]] += 1
+        if block_info[0]["chunk-location"] == (6, 5):
+            sys.exit("no such plane")
+        return block
+
+    meta = np.empty((0, 0), MANY.dtype)
+    image = da.from_array(MANY, chunks=(10, 10)).map_blocks(load, dtype=MANY.dtype, meta=meta)
+    with workers(name), pytest.warns(match=r"1 tiles failed.*\(6, 5\)"):
+        tile_process(image, label, **ONE_EACH, on_error="skip", retries=1)
+    # Once for its brick, and twice alone.
+    assert (made.pop((6, 5)), len(made), set(made.values())) == (3, 119, {1})
 
 
 @pytest.mark.parametrize("threshold", [None, 5])
