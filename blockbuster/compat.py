@@ -274,8 +274,9 @@ class _Caught:
     back, or passed on.
     """
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Any, exits_only: bool) -> None:
         self.task = task
+        self.exits_only = exits_only
         # In another process a set has another order.
         self.keys = tuple(task.dependencies)
 
@@ -286,17 +287,18 @@ class _Caught:
         try:
             return self.task(dict(zip(self.keys, values, strict=True)))
         except BaseException as error:
-            if ends_process(error):
+            if ends_process(error) or (self.exits_only and isinstance(error, Exception)):
                 raise
             return Raised(f"{type(error).__name__}: {error_text(error)}")
 
 
-def own_graph(array: da.Array, seed: str) -> tuple[dict[Any, Any], Any]:
+def own_graph(array: da.Array, seed: str, *, exits_only: bool = False) -> tuple[dict[Any, Any], Any]:
     """Return the graph of an array of one chunk with keys of its own, and the key of the chunk.
 
     A task that raises gives `Raised`, and so do those that depend on it, the last of which is the
     chunk: whoever wants the chunk is told. From a scheduler one learns what was raised, and not for
-    which of many chunks.
+    which of many chunks. An exit would end a worker of a cluster; with `exits_only` other errors
+    are raised.
     """
     from dask._task_spec import Task, TaskRef
     from dask.core import flatten
@@ -307,7 +309,7 @@ def own_graph(array: da.Array, seed: str) -> tuple[dict[Any, Any], Any]:
     own = {}
     for key, task in graph.items():
         if isinstance(task, Task):
-            caught = _Caught(task)
+            caught = _Caught(task, exits_only)
             # A key that is not in the graph is one that a scheduler has: a chunk was persisted.
             refs = [TaskRef(names.get(before, before)) for before in caught.keys]
             own[names[key]] = Task(names[key], caught, *refs, _data_producer=task.data_producer)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from dask.base import compute, optimize
+from dask.delayed import Delayed
 from zarr.storage import LocalStore
 
-from blockbuster.compat import held_arrays
+from blockbuster.compat import Raised, held_arrays, own_graph
 from blockbuster.errors import ends_process, error_text
 from blockbuster.grid import Box
 from blockbuster.source.base import Source
@@ -22,6 +23,8 @@ from blockbuster.source.zarr_source import identify_files
 
 if TYPE_CHECKING:
     import dask.array as da
+
+GRAPH_RAISED = "the graph of the image raised {}"
 
 
 class DaskSource(Source):
@@ -115,7 +118,10 @@ class DaskSource(Source):
 
     def read(self, box: Box) -> np.ndarray:
         """Compute `box` (one slice per axis) on dask's configured scheduler."""
-        (pixels,) = _compute([self.lazy(box)])
+        graph, chunk = own_graph(self.lazy(box), "read", exits_only=True)
+        (pixels,) = compute(Delayed(chunk, graph))
+        if isinstance(pixels, Raised):
+            raise RuntimeError(GRAPH_RAISED.format(pixels.text))
         return np.array(pixels, order="C", copy=True)
 
     def read_together(self, boxes: Sequence[Box]) -> list[np.ndarray]:
@@ -186,9 +192,7 @@ def _compute(parts: Sequence[da.Array]) -> Sequence[Any]:
     except BaseException as error:
         if isinstance(error, Exception) or ends_process(error):
             raise
-        raise RuntimeError(
-            f"the graph of the image raised {type(error).__name__}: {error_text(error)}"
-        ) from error
+        raise RuntimeError(GRAPH_RAISED.format(f"{type(error).__name__}: {error_text(error)}")) from error
     return computed
 
 

@@ -460,24 +460,28 @@ def test_a_dask_image_enters_the_tasks_of_a_cluster_through_their_graphs(threads
     assert array_bytes("out.zarr") == threads_bytes()
 
 
-@pytest.mark.usefixtures("folder", "workers")
-def test_F12_what_the_graph_of_any_of_many_bricks_raises_names_its_tile_or_is_skipped():
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("kind", [ValueError, SystemExit])
+def test_F12_B26_what_the_graph_of_any_of_many_bricks_raises_names_its_tile_or_is_skipped(kind, workers):
     def load(block, block_info=None):
         if block_info[0]["chunk-location"] in {(1, 2), (8, 7)}:
-            raise ValueError("no such plane")
+            raise kind("no such plane")
         return block
 
+    before = workers.run(os.getpid)
     image = np.ones((100, 90), "uint8")
     meta = np.empty((0, 0), image.dtype)
     lazy = da.from_array(image, chunks=(10, 10)).map_blocks(load, dtype=image.dtype, meta=meta)
     options = {"tile_shape": (10, 10), "tiles_per_task": 1, "overlap": 0}
-    with pytest.raises(TileError, match=r"^tile \((1, 2|8, 7)\) .*: reading the image raised ValueError: no"):
+    with pytest.raises(TileError, match=r"^tile \((1, 2|8, 7)\) .*: reading the image raised .*no such plane"):
         tile_process(lazy, components, **options)
     with pytest.warns(match="2 tiles failed"):
         labels, report = tile_process(lazy, components, **options, on_error="skip", return_report=True)
     assert [tile for tile, _ in report.failed] == [[1, 2], [8, 7]]
     image[10:20, 20:30] = image[80:90, 70:80] = 0
     np.testing.assert_array_equal(labels > 0, image)
+    # None has died of it.
+    assert workers.run(os.getpid) == before
 
 
 def test_workers_that_come_and_go_do_not_matter(image, calls, threads_bytes):
