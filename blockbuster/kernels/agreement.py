@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -67,8 +68,7 @@ def neighbour_steps(ndim: int, axes: Sequence[int], connectivity: int) -> list[I
     return [step for step in neighbour_shifts(ndim, axes, connectivity) if step > (0,) * ndim]
 
 
-@dataclass(frozen=True)
-class TilePair:
+class TilePair(NamedTuple):
     """Two neighbouring tiles from the origins of what they show to each other.
 
     Parameters
@@ -127,28 +127,31 @@ class TilePairs:
         self.connectivity = connectivity
         self.steps = neighbour_steps(grid.ndim, axes, connectivity)
         self.strides = tuple([int(np.prod(grid.shape[axis + 1 :], dtype=np.int64)) for axis in range(grid.ndim)])
+        # Both are asked for again and again.
         self._parts: dict[tuple[int, int, int], tuple[slice, slice, tuple[int, int], tuple[int, int]]] = {}
+        self._of_steps: dict[Index, tuple[Index, int, int, bool]] = {}
 
     def of(self, tile: Index, step: Index) -> TilePair:
         """Describe what a tile and the neighbour at `step` from it see of each other."""
-        parts = [self._along(axis, i, d) for axis, (i, d) in enumerate(zip(tile, step, strict=True))]
+        keys = zip(range(len(step)), tile, step, strict=True)
+        parts = [self._parts.get(key) or self._along(*key) for key in keys]
         mine, theirs, face, other_face = zip(*parts, strict=True)
-        n_bare = sum([d != 0 and not depth for d, depth in zip(step, self.grid.halo, strict=True)])
-        free = tuple([axis for axis in self.axes if not step[axis]])
-        n_aside = self.connectivity - sum(map(abs, step))
-        return TilePair((mine, theirs), (face, other_face), free, n_aside, self.connectivity, n_bare < 2)
+        if step not in self._of_steps:
+            n_bare = sum([d != 0 and not depth for d, depth in zip(step, self.grid.halo, strict=True)])
+            free = tuple([axis for axis in self.axes if not step[axis]])
+            self._of_steps[step] = free, self.connectivity - sum(map(abs, step)), self.connectivity, n_bare < 2
+        return TilePair((mine, theirs), (face, other_face), *self._of_steps[step])
 
     def _along(self, axis: int, i: int, d: int) -> tuple[slice, slice, tuple[int, int], tuple[int, int]]:
         """Along one axis: what the tiles show to each other, and their faces in it."""
-        if (axis, i, d) not in self._parts:
-            halo, edges = self.grid.halo[axis], self.grid.edges[axis]
-            cores = [slice(int(edges[k]), int(edges[k + 1])) for k in (i, i + d)]
-            ends = [_end(core, toward) for core, toward in zip(cores, (d, -d), strict=True)]
-            low, high = max(c.start for c in cores) - halo, min(c.stop for c in cores) + halo
-            seen = slice(max(0, low), min(self.grid.shape[axis], high))
-            boxes = ends if d and not halo else [seen, seen]
-            faces = [(e.start - box.start, e.stop - box.start) for e, box in zip(ends, boxes, strict=True)]
-            self._parts[axis, i, d] = (boxes[0], boxes[1], faces[0], faces[1])
+        halo, edges = self.grid.halo[axis], self.grid.edges[axis]
+        cores = [slice(int(edges[k]), int(edges[k + 1])) for k in (i, i + d)]
+        ends = [_end(core, toward) for core, toward in zip(cores, (d, -d), strict=True)]
+        low, high = max(c.start for c in cores) - halo, min(c.stop for c in cores) + halo
+        seen = slice(max(0, low), min(self.grid.shape[axis], high))
+        boxes = ends if d and not halo else [seen, seen]
+        faces = [(e.start - box.start, e.stop - box.start) for e, box in zip(ends, boxes, strict=True)]
+        self._parts[axis, i, d] = (boxes[0], boxes[1], faces[0], faces[1])
         return self._parts[axis, i, d]
 
 
@@ -186,19 +189,27 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
     -----
     Time and memory grow with the number of stretches in what both tiles see.
     """
-    facing = _facing_rows(pair.shape, pair.faces, pair.free, pair.n_aside)
-    beside = rows_before(pair.shape, pair.connectivity)
-    positions = row_positions(pair.shape, strides)
+    boxes, faces, free, n_aside, connectivity, is_seen = pair
+    rows = _rows_of_pair(pair.shape, faces, free, n_aside, connectivity, strides)
     # A copy: a brick keeps those of all its tiles.
-    seen = a.seen(pair.boxes[0]), b.seen(pair.boxes[1])
-    found: np.ndarray = compare_tiles(*seen, facing, beside, positions).copy()
-    found[:, 4] += sum([part.start * stride for part, stride in zip(pair.boxes[0], strides, strict=True)])
-    if not pair.is_seen:
+    found: np.ndarray = compare_tiles(a.seen(boxes[0]), b.seen(boxes[1]), *rows).copy()
+    found[:, 4] += sum([part.start * stride for part, stride in zip(boxes[0], strides, strict=True)])
+    if not is_seen:
         found[:, 2] = 0
     return found
 
 
 @functools.lru_cache(maxsize=64)
+def _rows_of_pair(
+    shape: Index, faces: tuple[Face, Face], free: Index, n_aside: int, connectivity: int, strides: Index
+) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return what `compare_tiles` takes of the rows that two tiles both see; most pairs of a grid
+    have the same.
+    """
+    facing = _facing_rows(shape, faces, free, n_aside)
+    return facing, rows_before(shape, connectivity), row_positions(shape, strides)
+
+
 def _facing_rows(
     shape: Index, faces: tuple[Face, Face], free: Index, n_aside: int
 ) -> tuple[np.ndarray, np.ndarray]:

@@ -60,8 +60,9 @@ class TileStretches:
         """Return what kernels take of a box inside this one: rows and stretches, its own rows and
         window.
         """
-        ends = [(cut.start - own.start, cut.stop - own.start) for cut, own in zip(box, self.box, strict=True)]
-        return self.rows, self.stretches, *_rows_and_window(self.shape, tuple(ends))
+        axes = zip(box, self.box, strict=True)
+        parts = [(own.stop - own.start, cut.start - own.start, cut.stop - own.start) for cut, own in axes]
+        return self.rows, self.stretches, *_rows_and_window(tuple(parts))
 
     def clipped(self, box: Box) -> TileStretches:
         """Cut the stretches down to a box inside this one."""
@@ -90,11 +91,12 @@ class TileStretches:
 
 
 @functools.lru_cache(maxsize=256)
-def _rows_and_window(shape: Index, ends: tuple[tuple[int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows and window of a part of a box; most tiles of a grid show the same to each
-    other.
+def _rows_and_window(parts: tuple[tuple[int, int, int], ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows and window of a part of a box, by the box's length, the part's start and its stop
+    along each axis; most tiles of a grid show the same to each other.
     """
-    return row_numbers(shape, [slice(*pair) for pair in ends]), np.array(ends[-1])
+    lengths, starts, stops = zip(*parts, strict=True)
+    return row_numbers(lengths, list(map(slice, starts, stops))), np.array(parts[-1][1:])
 
 
 def row_numbers(shape: Sequence[int], part: Sequence[slice]) -> np.ndarray:

@@ -189,12 +189,12 @@ class StripCollector(BorderCollector):
     def take(
         self, tile: Index, labels: np.ndarray, first: int, finder: StretchFinder
     ) -> tuple[TileStretches, int]:
-        grid = self.grid
-        whole, n_whole = finder.find(labels, grid.region(tile))
-        own = whole.clipped(grid.core(tile))
+        core = self.grid.core(tile)
+        whole, n_whole = finder.find(labels, self.grid.grow(core))
+        own = whole.clipped(core)
         lookup, count = own.numbered(n_whole)
         if count:
-            border = border_stretches(whole, lookup, grid.core(tile), self._depths(tile))
+            border = border_stretches(whole, lookup, core, self._depths(tile))
             self._add(tile, border, first)
         else:
             self.pass_over(tile)
@@ -208,7 +208,8 @@ class StripCollector(BorderCollector):
                 pair = self.tile_pairs.of(before, step)
                 found = compare_pieces(pair, stretches, border, self.tile_pairs.strides)
                 if len(found):
-                    found[:, :2] += [first_before, first]
+                    found[:, 0] += first_before
+                    found[:, 1] += first
                     self.found.append(found)
         tiles = self.staged.bricks.tiles(self.brick)
         for axis, side in itertools.product(self.staged.merge_axes, (0, 1)):
