@@ -10,7 +10,6 @@ import shutil
 import uuid
 import zlib
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,8 +19,6 @@ WRITING = ".writing-"
 # A zarr.json, for the message that not even that fits.
 METADATA_BYTES = 4096
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-
-FLUSHES_AT_ONCE = 8
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -128,11 +125,10 @@ def flush_folder(folder: str | os.PathLike[str]) -> None:
     """Have the system write every file below a folder to the disk, so that a power cut loses
     none.
     """
-    # They wait for the disk, not for each other.
-    with ThreadPoolExecutor(FLUSHES_AT_ONCE) as pool:
-        for parent, _, names in os.walk(folder):
-            list(pool.map(flush_path, [os.path.join(parent, name) for name in names]))
-            flush_path(parent)
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            flush_path(os.path.join(parent, name))
+        flush_path(parent)
 
 
 def flush_path(path: str | os.PathLike[str]) -> None:
