@@ -21,14 +21,21 @@ Spans = Sequence[tuple[int, int]]
 Parts = list[tuple[Box, np.ndarray]]
 
 
+@dataclass(eq=False)
+class _Decoding:
+    """A brick that reads a chunk, and what it will keep of it for others."""
+
+    boxes: Sequence[Box]
+    done: threading.Event = field(default_factory=threading.Event)
+
+
 @dataclass
 class _Chunk:
-    """What is kept of a chunk, and how many bricks are still to read it."""
+    """What is kept of a chunk, who reads it now, and how many bricks are still to do so."""
 
     n_unread: int
     parts: Parts = field(default_factory=list)
-    # Held while it is decoded: others wait for what they would do as well.
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    decoding: list[_Decoding] = field(default_factory=list)
 
 
 class KeptChunks:
@@ -102,21 +109,35 @@ class KeptChunks:
         own = [(part.start, part.stop) for part in region]
         if n_readers == 1 or not all(span in spans for span, spans in zip(own, readers, strict=True)):
             return decode()[relative_box(wanted, chunk)]
-        with self._lock:
-            kept = self._chunks.setdefault(key, _Chunk(n_readers))
-        with kept.lock:
-            parts = kept.parts
-            try:
-                found = [entry for entry in kept.parts if _contains(entry[0], wanted)]
-                box, values = found[0] if found else (chunk, decode())
-                if box == chunk:
-                    others = [
-                        [span for span in axis if span != mine] for mine, axis in zip(own, readers, strict=True)
-                    ]
-                    parts = self._shared(chunk, region, others, values)
-            finally:
-                self._take_note(key, kept, parts)
+        others = [[span for span in spans if span != mine] for mine, spans in zip(own, readers, strict=True)]
+        boxes = self._shared(chunk, region, others)
+        kept, found, decoding = self._look_up(key, n_readers, wanted, boxes)
+        parts = None
+        try:
+            box, values = found or (chunk, decode())
+            if box == chunk:
+                parts = [(part, _cut(values, part, chunk)) for part in boxes]
+        finally:
+            self._take_note(key, kept, parts, decoding)
         return values[relative_box(wanted, box)]
+
+    def _look_up(
+        self, key: str, n_readers: int, wanted: Box, boxes: Sequence[Box]
+    ) -> tuple[_Chunk, tuple[Box, np.ndarray] | None, _Decoding]:
+        """Return what is kept of a chunk, and the part in which a box lies, if any.
+
+        A brick that is about to keep one is waited for. From here on others wait for `boxes`.
+        """
+        decoding = _Decoding(boxes)
+        while True:
+            with self._lock:
+                kept = self._chunks.setdefault(key, _Chunk(n_readers))
+                found = next((entry for entry in kept.parts if _contains(entry[0], wanted)), None)
+                coming = [one.done for one in kept.decoding if any(_contains(box, wanted) for box in one.boxes)]
+                if found or not coming:
+                    kept.decoding.append(decoding)
+                    return kept, found, decoding
+            coming[0].wait()
 
     def _readers(self, axis: int, part: slice) -> Spans:
         """Return where bricks begin and end along an axis that read a part of it."""
@@ -124,34 +145,40 @@ class KeptChunks:
         first = bisect_right(spans, part.start, key=lambda span: span[1])
         return spans[first : bisect_left(spans, part.stop, key=lambda span: span[0])]
 
-    def _shared(self, chunk: Box, region: Box, others: Sequence[Spans], values: np.ndarray) -> Parts:
-        """Cut out what others read of a chunk, as far as there is room for it along its axes."""
+    def _shared(self, chunk: Box, region: Box, others: Sequence[Spans]) -> list[Box]:
+        """Return what others read of a chunk, as far as there is room for it along its axes."""
         inner = common_box(chunk, self._extent)
         cut = {axis for axis, part in enumerate(inner) if not _contains((region[axis],), (part,))}
         for axis in cut - self._wholes:
             inner = (*inner[:axis], *common_box([inner[axis]], [region[axis]]), *inner[axis + 1 :])
-        boxes = [inner]
-        if not cut & self._wholes:
-            boxes = [
-                (*inner[:axis], *common_box([slice(*span)], [inner[axis]]), *inner[axis + 1 :])
-                for axis in self._rims - cut
-                for span in others[axis]
-            ]
-        if boxes == [chunk]:
-            return [(chunk, values)]
-        return [(box, values[relative_box(box, chunk)].copy()) for box in boxes]
+        if cut & self._wholes:
+            return [inner]
+        return [
+            (*inner[:axis], *common_box([slice(*span)], [inner[axis]]), *inner[axis + 1 :])
+            for axis in self._rims - cut
+            for span in others[axis]
+        ]
 
-    def _take_note(self, key: str, kept: _Chunk, parts: Parts) -> None:
-        """Count a brick that has read a chunk, and keep some parts instead of what was kept."""
+    def _take_note(self, key: str, kept: _Chunk, parts: Parts | None, decoding: _Decoding) -> None:
+        """Count a brick that has read a chunk, and keep its parts instead of what was; None: as it
+        is.
+        """
         with self._lock:
+            kept.decoding.remove(decoding)
             kept.n_unread -= 1
             if kept.n_unread <= 0:
                 self._chunks.pop(key, None)
                 parts = []
-            self._room += sum(part.nbytes for _, part in kept.parts)
-            n_bytes = sum(part.nbytes for _, part in parts)
-            kept.parts = parts if n_bytes <= self._room else []
-            self._room -= sum(part.nbytes for _, part in kept.parts)
+            if parts is not None:
+                self._room += sum(part.nbytes for _, part in kept.parts)
+                n_bytes = sum(part.nbytes for _, part in parts)
+                kept.parts = parts if n_bytes <= self._room else []
+                self._room -= sum(part.nbytes for _, part in kept.parts)
+        decoding.done.set()
+
+
+def _cut(values: np.ndarray, box: Box, chunk: Box) -> np.ndarray:
+    return values if box == chunk else values[relative_box(box, chunk)].copy()
 
 
 def _contains(whole: Sequence[slice], part: Sequence[slice]) -> bool:

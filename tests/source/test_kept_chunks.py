@@ -1,4 +1,5 @@
 import itertools
+import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -113,6 +114,18 @@ def test_threads_read_the_same():
         for region, found in zip(regions, pool.map(image.read, regions), strict=True):
             np.testing.assert_array_equal(found, image.pixels[region])
     assert image.held() == 0
+
+
+def test_bricks_wait_for_each_other_only_where_something_is_kept():
+    bricks = BrickGrid(TileGrid.regular((8, 8), (8, 4), (1, 1)), (1, 1))
+    for max_bytes, n_decoded in ((0, 2), (PLENTY, 1)):
+        image = Image(bricks, (8, 8), max_bytes)
+        both, decode = threading.Barrier(n_decoded), image.decode
+        # With nothing kept, neither goes on before both decode.
+        image.decode = lambda name, both=both, decode=decode: (both.wait(60), decode(name))[1]
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(image.read, [bricks.region(bricks.index(number)) for number in range(2)]))
+        assert image.decoded.total() == n_decoded
 
 
 @pytest.mark.parametrize("scheduler", ["threads", "synchronous"])
