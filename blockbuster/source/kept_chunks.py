@@ -13,10 +13,13 @@ import numpy as np
 
 from blockbuster.grid import Box, Index, common_box, relative_box
 
-MAX_KEPT_BYTES = 2**25
+# More would make the peak memory of a run grow with the image by more than a tenth.
+MAX_KEPT_BYTES = 2**23
 
 # Where the bricks begin and end along an axis, halo included, in order.
 Spans = Sequence[tuple[int, int]]
+# Where one does along each axis.
+Brick = tuple[tuple[int, int], ...]
 # Boxes and what is in them.
 Parts = list[tuple[Box, np.ndarray]]
 
@@ -25,15 +28,17 @@ Parts = list[tuple[Box, np.ndarray]]
 class _Decoding:
     """A brick that reads a chunk, and what it will keep of it for others."""
 
+    brick: Brick
     boxes: Sequence[Box]
     done: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass
 class _Chunk:
-    """What is kept of a chunk, who reads it now, and how many bricks are still to do so."""
+    """What is kept of a chunk, who reads it now, and which bricks have done so."""
 
-    n_unread: int
+    n_readers: int
+    readers: set[Brick] = field(default_factory=set)
     parts: Parts = field(default_factory=list)
     decoding: list[_Decoding] = field(default_factory=list)
 
@@ -106,12 +111,13 @@ class KeptChunks:
         wanted = common_box(chunk, region)
         readers = [self._readers(axis, part) for axis, part in enumerate(chunk)]
         n_readers = math.prod(map(len, readers))
-        own = [(part.start, part.stop) for part in region]
+        own = tuple([(part.start, part.stop) for part in region])
         if n_readers == 1 or not all(span in spans for span, spans in zip(own, readers, strict=True)):
             return decode()[relative_box(wanted, chunk)]
         others = [[span for span in spans if span != mine] for mine, spans in zip(own, readers, strict=True)]
         boxes = self._shared(chunk, region, others)
-        kept, found, decoding = self._look_up(key, n_readers, wanted, boxes)
+        decoding = _Decoding(own, boxes)
+        kept, found = self._look_up(key, _Chunk(n_readers), wanted, decoding)
         parts = None
         try:
             box, values = found or (chunk, decode())
@@ -122,28 +128,27 @@ class KeptChunks:
         return values[relative_box(wanted, box)]
 
     def _look_up(
-        self, key: str, n_readers: int, wanted: Box, boxes: Sequence[Box]
-    ) -> tuple[_Chunk, tuple[Box, np.ndarray] | None, _Decoding]:
+        self, key: str, new: _Chunk, wanted: Box, decoding: _Decoding
+    ) -> tuple[_Chunk, tuple[Box, np.ndarray] | None]:
         """Return what is kept of a chunk, and the part in which a box lies, if any.
 
-        A brick that is about to keep one is waited for. From here on others wait for `boxes`.
+        A brick that is about to keep one is waited for; from here on others wait for this one.
         """
-        decoding = _Decoding(boxes)
         while True:
             with self._lock:
-                kept = self._chunks.setdefault(key, _Chunk(n_readers))
+                kept = self._chunks.setdefault(key, new)
                 found = next((entry for entry in kept.parts if _contains(entry[0], wanted)), None)
                 coming = [one.done for one in kept.decoding if any(_contains(box, wanted) for box in one.boxes)]
                 if found or not coming:
                     kept.decoding.append(decoding)
-                    return kept, found, decoding
+                    return kept, found
             coming[0].wait()
 
     def _readers(self, axis: int, part: slice) -> Spans:
-        """Return where bricks begin and end along an axis that read a part of it."""
+        """Return where bricks begin and end along an axis that read a part of it, each once."""
         spans = self._spans[axis]
         first = bisect_right(spans, part.start, key=lambda span: span[1])
-        return spans[first : bisect_left(spans, part.stop, key=lambda span: span[0])]
+        return list(dict.fromkeys(spans[first : bisect_left(spans, part.stop, key=lambda span: span[0])]))
 
     def _shared(self, chunk: Box, region: Box, others: Sequence[Spans]) -> list[Box]:
         """Return what others read of a chunk, as far as there is room for it along its axes."""
@@ -165,8 +170,8 @@ class KeptChunks:
         """
         with self._lock:
             kept.decoding.remove(decoding)
-            kept.n_unread -= 1
-            if kept.n_unread <= 0:
+            kept.readers.add(decoding.brick)
+            if len(kept.readers) == kept.n_readers:
                 self._chunks.pop(key, None)
                 parts = []
             if parts is not None:

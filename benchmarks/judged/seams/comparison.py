@@ -1,7 +1,8 @@
 """Compare rules of merging on the same predictions: ``python -m benchmarks.judged.seams``.
 
 fn is called once for each tile; every rule then decides which labels of two tiles are one object. The oracle
-knows the right labels, and joins what lies mostly in the same object: what it misses is fn's doing. Each table
+knows the right labels, and joins what lies mostly in the same object, also in one tile: what it misses is fn's
+doing. Each table
 has a score: F1 at an intersection over union of 0.5 and 0.9, objects that were split and merged, those found for
 each right one, the largest object in medians of the right ones, and the variation of information in bits.
 Images of one kind are averaged.

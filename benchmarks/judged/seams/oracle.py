@@ -1,4 +1,4 @@
-"""The best that any choice of joins can reach."""
+"""What joins by the right labels reach."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ __all__ = ["Oracle"]
 
 
 class Oracle(Rule):
-    """Joins the nodes that share most of their voxels with one and the same object of the truth."""
+    """Joins what shares most of its voxels with one and the same object of the truth.
+
+    Labels of one tile too, which no seam could join: it mends what fn has split. Other joins may reach more in an
+    image of a few objects.
+    """
 
     name = "oracle"
 
