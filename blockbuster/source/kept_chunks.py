@@ -6,6 +6,7 @@ import itertools
 import math
 import threading
 from bisect import bisect_left, bisect_right
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -29,6 +30,7 @@ class _Decoding:
     """A brick that reads a chunk, and what it will keep of it for others."""
 
     brick: Brick
+    n_alike: int
     boxes: Sequence[Box]
     done: threading.Event = field(default_factory=threading.Event)
 
@@ -38,7 +40,7 @@ class _Chunk:
     """What is kept of a chunk, who reads it now, and which bricks have done so."""
 
     n_readers: int
-    readers: set[Brick] = field(default_factory=set)
+    readers: Counter[Brick] = field(default_factory=Counter)
     parts: Parts = field(default_factory=list)
     decoding: list[_Decoding] = field(default_factory=list)
 
@@ -114,9 +116,12 @@ class KeptChunks:
         own = tuple([(part.start, part.stop) for part in region])
         if n_readers == 1 or not all(span in spans for span, spans in zip(own, readers, strict=True)):
             return decode()[relative_box(wanted, chunk)]
-        others = [[span for span in spans if span != mine] for mine, spans in zip(own, readers, strict=True)]
+        places = [spans.index(span) for span, spans in zip(own, readers, strict=True)]
+        others = [[*spans[:i], *spans[i + 1 :]] for i, spans in zip(places, readers, strict=True)]
+        # At the image's border a halo may make bricks see the same.
+        n_alike = math.prod(spans.count(span) for span, spans in zip(own, readers, strict=True))
         boxes = self._shared(chunk, region, others)
-        decoding = _Decoding(own, boxes)
+        decoding = _Decoding(own, n_alike, boxes)
         kept, found = self._look_up(key, _Chunk(n_readers), wanted, decoding)
         parts = None
         try:
@@ -145,10 +150,10 @@ class KeptChunks:
             coming[0].wait()
 
     def _readers(self, axis: int, part: slice) -> Spans:
-        """Return where bricks begin and end along an axis that read a part of it, each once."""
+        """Return where bricks begin and end along an axis that read a part of it."""
         spans = self._spans[axis]
         first = bisect_right(spans, part.start, key=lambda span: span[1])
-        return list(dict.fromkeys(spans[first : bisect_left(spans, part.stop, key=lambda span: span[0])]))
+        return spans[first : bisect_left(spans, part.stop, key=lambda span: span[0])]
 
     def _shared(self, chunk: Box, region: Box, others: Sequence[Spans]) -> list[Box]:
         """Return what others read of a chunk, as far as there is room for it along its axes."""
@@ -170,8 +175,10 @@ class KeptChunks:
         """
         with self._lock:
             kept.decoding.remove(decoding)
-            kept.readers.add(decoding.brick)
-            if len(kept.readers) == kept.n_readers:
+            # One that is read again counts once.
+            if kept.readers[decoding.brick] < decoding.n_alike:
+                kept.readers[decoding.brick] += 1
+            if kept.readers.total() == kept.n_readers:
                 self._chunks.pop(key, None)
                 parts = []
             if parts is not None:
