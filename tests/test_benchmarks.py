@@ -226,17 +226,17 @@ def test_seam_accuracy_shows_agree_equal_to_the_whole_image_where_touch_fuses_ce
 def test_laboratory_of_seams_compares_all_rules_with_what_joins_could_reach():
     rows = table_rows(run("benchmarks.judged.seams", "--small"))
     rules = rows.pop("case")[0]
-    assert rules[-3:] == ["mutual", "majority", "oracle"]
+    assert rules[-4:] == ["pieces", "mutual", "agree", "oracle"]
     # The first table has F1 at 0.5.
     f1 = {case: dict(zip(rules, map(float, found[0]), strict=True)) for case, found in rows.items()}
     assert len(f1) == 7
     assert all(max(scores.values()) == scores["oracle"] for scores in f1.values())
-    assert f1["columns p 0.05"]["agree"] + 0.2 < f1["columns p 0.05"]["majority"]
+    assert f1["columns p 0.05"]["pieces"] + 0.2 < f1["columns p 0.05"]["agree"]
     stable = [scores for case, scores in f1.items() if " stable" in case]
-    assert all(scores["agree"] == scores["majority"] == 1 > scores["touch"] for scores in stable)
+    assert all(scores["pieces"] == scores["agree"] == 1 > scores["touch"] for scores in stable)
 
 
-@pytest.mark.parametrize(("rule", "merge"), [("Touch", "touch"), ("Agree", "agree")])
+@pytest.mark.parametrize(("rule", "merge"), [("Touch", "touch"), ("Pieces", "agree")])
 def test_laboratory_of_seams_merges_as_the_package_does(load, rule, merge):
     tile_image, laboratory = load("seam_accuracy").tile_image, load("judged.seams.rules")
     for case in load("judged.seams.cases").cases(small=True):

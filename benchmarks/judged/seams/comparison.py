@@ -23,8 +23,8 @@ from benchmarks.judged.seams.predictions import Predictions
 from benchmarks.judged.seams.rules import (
     Agree,
     BestPartner,
-    Majority,
     MutualBest,
+    Pieces,
     Rule,
     Touch,
     WholeLabels,
@@ -36,7 +36,7 @@ from blockbuster.advise.scoring import score_labels
 __all__ = ["RULES", "main", "measure"]
 
 THRESHOLDS = (0.3, 0.5)
-RULES: list[Rule] = [Touch(), *map(WholeLabels, THRESHOLDS), BestPartner(), Agree(), MutualBest(), Majority()]
+RULES: list[Rule] = [Touch(), *map(WholeLabels, THRESHOLDS), BestPartner(), Pieces(), MutualBest(), Agree()]
 SCORES = ["F1@0.5", "F1@0.9", "split", "merged", "count", "largest", "variation"]
 
 
@@ -46,7 +46,7 @@ def measure(case: Case) -> dict[str, list[float]]:
     sizes = np.bincount(case.truth.ravel())[1:]
     scores = {}
     for rule in (*RULES, Oracle(case.truth)):
-        labels = merge(found, rule.joins(found))
+        labels = merge(found, rule.joins(found), rule.completes(found))
         score = score_labels(case.truth, labels)
         scores[rule.name] = [
             score.f1(0.5),

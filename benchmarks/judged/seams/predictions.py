@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from skimage.measure import label
 
 from blockbuster.grid import Box, Index, TileGrid, common_box, relative_box
 
-__all__ = ["Evidence", "Predictions"]
+__all__ = ["Evidence", "Predictions", "Unseen"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,8 @@ class Evidence:
         Voxels that the labels have in common.
     touching : (n,) ndarray of bool
         Whether the labels touch across the seam.
+    cut : (n, 2) ndarray of bool
+        Whether the pieces reach the end of what their tile saw beyond the seam.
     """
 
     nodes: np.ndarray
@@ -45,6 +46,7 @@ class Evidence:
     whole: np.ndarray
     label_shared: np.ndarray
     touching: np.ndarray
+    cut: np.ndarray
 
     @property
     def iou(self) -> np.ndarray:
@@ -52,14 +54,36 @@ class Evidence:
         return self.shared / np.maximum(1, self.sizes.sum(axis=1) - self.shared)
 
     @property
-    def contained(self) -> np.ndarray:
-        """Share of the smaller piece that lies in the other one."""
-        return self.shared / np.maximum(1, self.sizes.min(axis=1))
+    def agreement(self) -> np.ndarray:
+        """Share of a piece that lies in the other one: of the one that is cut, else of the smaller one."""
+        of_each = self.shared[:, None] / np.maximum(1, self.sizes)
+        first_is_cut, second_is_cut = self.cut.T
+        of_cut = np.where(first_is_cut, of_each[:, 0], of_each[:, 1])
+        return np.where(first_is_cut == second_is_cut, of_each.max(axis=1, initial=0), of_cut)
 
     @property
     def label_iou(self) -> np.ndarray:
         """Intersection over union of the labels."""
         return self.label_shared / np.maximum(1, self.whole.sum(axis=1) - self.label_shared)
+
+
+@dataclass(frozen=True)
+class Unseen:
+    """The end of a label beyond a seam, where the other tile found background.
+
+    Parameters
+    ----------
+    node : int
+        The label.
+    box : tuple of slice
+        Where it lies, in voxels of the image.
+    voxels : ndarray of bool
+        Those of the box.
+    """
+
+    node: int
+    box: Box
+    voxels: np.ndarray
 
 
 class Predictions:
@@ -130,12 +154,39 @@ class Predictions:
         return {pair for pair in _neighbours_in(self.core) if pair not in self.told_apart}
 
     @cached_property
-    def told_apart(self) -> Counter[tuple[int, int]]:
-        """Labels of one tile that touch each other across faces."""
-        found: Counter[tuple[int, int]] = Counter()
-        for view in self.seen.values():
-            found.update(_neighbours_in(view))
-        return found
+    def told_apart(self) -> set[tuple[int, int]]:
+        """Nodes of one tile that touch across faces."""
+        return set().union(*(_neighbours_in(self.core[self.grid.core(index)]) for index in self.grid.indices()))
+
+    @cached_property
+    def unseen(self) -> list[Unseen]:
+        """Ends of labels beyond the seams of their tile, that another tile did not see."""
+        both_ways = ((a, b) for one, two in self.neighbours() for a, b in ((one, two), (two, one)))
+        return [end for pair in both_ways for end in self._ends_unseen(*pair)]
+
+    def _ends_unseen(self, tile: Index, other: Index) -> Iterator[Unseen]:
+        """Iterate over what a tile saw whole in the core of another, which found background in most of it."""
+        region = self.grid.region(tile)
+        box = common_box(region, self.grid.core(other))
+        if any(part.stop <= part.start for part in box):
+            return
+        seen, within = self.seen[tile], self.seen[tile][relative_box(box, region)]
+        background = self.core[box] == 0
+        own = set(np.unique(self.core[self.grid.core(tile)]).tolist())
+        cut = set(self._at_the_end(seen, tile, other).tolist())
+        for node in own.intersection(np.unique(within).tolist()) - cut - {0}:
+            end = within == node
+            if 2 * np.count_nonzero(end & background) >= np.count_nonzero(end):
+                yield Unseen(node, box, end & background)
+
+    def _at_the_end(self, values: np.ndarray, tile: Index, other: Index) -> np.ndarray:
+        """Return the values at the end of what a tile saw beyond its seam to another one."""
+        found = [np.zeros(0, values.dtype)]
+        for axis, (i, j) in enumerate(zip(tile, other, strict=True)):
+            region, n, halo = self.grid.region(tile)[axis], self.grid.shape[axis], self.grid.halo[axis]
+            if i != j and halo and (region.stop < n if j > i else region.start > 0):
+                found.append(values.take(-1 if j > i else 0, axis).ravel())
+        return np.unique(np.concatenate(found))
 
     @cached_property
     def evidence(self) -> list[Evidence]:
@@ -153,6 +204,7 @@ class Predictions:
         for node_of, view, piece in zip(owner, views, pieces, strict=True):
             node_of[piece.ravel()] = view.ravel()
         sizes = [np.bincount(p.ravel(), minlength=len(o)) for p, o in zip(pieces, owner, strict=True)]
+        ends = [self._at_the_end(p, *to) for p, to in zip(pieces, ((one, two), (two, one)), strict=True)]
         counts = [dict(zip(*np.unique(view, return_counts=True), strict=True)) for view in views]
         nodes = np.stack([o[column] for o, column in zip(owner, rows.T, strict=True)], axis=1)
         together: dict[tuple[int, int], int] = {}
@@ -167,6 +219,7 @@ class Predictions:
             np.array([[counts[0][a], counts[1][b]] for a, b in pairs]).reshape(-1, 2),
             np.array([together[pair] for pair in pairs], np.int64),
             np.array([pair in self.contacts for pair in pairs], bool),
+            np.stack([np.isin(column, end) for column, end in zip(rows.T, ends, strict=True)], axis=1),
         )
 
     def _views(self, one: Index, two: Index) -> tuple[np.ndarray, np.ndarray] | None:
