@@ -114,7 +114,7 @@ def tile_process(
     verbose: bool = False,
     axes: str | None = None,
     merge: str = "touch",
-    min_agreement: float = 0.3,
+    min_agreement: float = 0.4,
     connectivity: int | None = None,
     merge_axes: str | None = None,
     resume: bool = False,
@@ -180,13 +180,14 @@ def tile_process(
     merge : {"touch", "agree", "none"}
         Which labels are one object: ``"touch"``: those that touch across a seam, right for
         separated objects and for thresholds. ``"agree"``: those that touch and of which the two
-        tiles predict the same in the halo that both have seen, right for dense tissue. ``"none"``:
-        no two, every tile keeps its own.
+        tiles predict the same in the halo that both have seen, unless more tiles tell the two
+        objects apart, right for dense tissue. ``"none"``: no two, every tile keeps its own.
     min_agreement : float
-        For ``merge="agree"``: least intersection over union, 0 to 1, taken over the connected
-        pieces, inside the region that both tiles predicted, that contain the touching voxels. 0 is
-        the same as ``"touch"``. Without a halo across a seam, the two planes that touch are
-        compared, laid on each other.
+        For ``merge="agree"``: least share, 0 to 1, of one piece that lies in the other, where
+        pieces are the connected parts of two labels, inside the region that both tiles predicted,
+        that contain the touching voxels: of the piece that its tile saw cut off there, else of the
+        smaller one. 0 is the same as ``"touch"``. Without a halo across a seam, the two planes that
+        touch are compared, laid on each other.
     connectivity : int, optional
         Which neighbours across a seam touch: 1 = faces ... ndim = corners too. ``None``: 1, and
         ndim with ``merge="agree"``.

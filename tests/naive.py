@@ -136,7 +136,7 @@ def stitch(
     merge_axes=None,
     sequential=False,
     merge="touch",
-    min_agreement=0.3,
+    min_agreement=0.4,
 ):
     """Ids of the merged labels: the whole contract, on arrays small enough to hold everything at once."""
     seen = look(image, fn, lengths, halo, merge_axes)
@@ -144,19 +144,25 @@ def stitch(
     if merge == "touch":
         joined = join_neighbours(ids, tile_of_voxel, connectivity, merge_axes)
     else:
-        found = compare(seen, image.shape, halo, connectivity, merge_axes)
-        least = min_agreement if merge == "agree" else np.inf
-        joined = join_ids(ids, [pair for pair, agreement in found.items() if agreement >= least])
+        found = compare(seen, image.shape, halo, connectivity, merge_axes) if merge == "agree" else {}
+        joined = join_ids(ids, joins(found, min_agreement, ids, tile_of_voxel))
     return rank(joined) if sequential else joined
 
 
 def agreements(image, fn, lengths, halo, connectivity, merge_axes=None):
     """How far the predictions for each pair of touching labels agree, by their provisional ids."""
-    return compare(look(image, fn, lengths, halo, merge_axes), image.shape, halo, connectivity, merge_axes)
+    found = compare(look(image, fn, lengths, halo, merge_axes), image.shape, halo, connectivity, merge_axes)
+    return {pair: agreement for pair, (agreement, _) in found.items()}
+
+
+def joins(found, min_agreement, ids, tile_of_voxel):
+    """The pairs of `compare` that are joined."""
+    ranks = {pair: rank for pair, (agreement, rank) in found.items() if agreement >= min_agreement}
+    return without_contradictions(ranks, touching_inside_tiles(ids, tile_of_voxel) if min_agreement else set())
 
 
 def compare(seen, shape, halo, connectivity, merge_axes=None):
-    """Agreement of every pair of labels, of two tiles, that have voxels side by side."""
+    """Agreement, and intersection over union, of each two labels of two tiles that have voxels side by side."""
     ids, tile_of_voxel = assemble(seen, shape)
     met = {}
     for p, q in voxels_side_by_side(ids, tile_of_voxel, connectivity, merge_axes):
@@ -164,8 +170,39 @@ def compare(seen, shape, halo, connectivity, merge_axes=None):
     found = {}
     for pair, voxels in met.items():
         tile, other = (seen[tile_of_voxel[voxel]] for voxel in voxels[0])
-        found[pair] = agree(pair, tile, other, voxels, halo, connectivity)
+        found[pair] = agree(pair, tile, other, voxels, shape, halo, connectivity)
     return found
+
+
+def touching_inside_tiles(ids, tile_of_voxel):
+    """Pairs of labels of one tile that have voxels face to face."""
+    found = set()
+    for step in steps(ids.ndim, 1):
+        here, there = shifted(ids, step)
+        inside = np.equal(*shifted(tile_of_voxel, step)) & (here != there) & (here > 0) & (there > 0)
+        found |= {tuple(sorted(pair)) for pair in zip(here[inside].tolist(), there[inside].tolist(), strict=True)}
+    return found
+
+
+def without_contradictions(ranks, apart):
+    """The pairs that are joined, the best first, where not too many tiles tell the two objects apart."""
+    objects = {label: {label} for pair in ranks for label in pair}
+    best, made = {}, []
+    for pair in sorted(ranks, key=lambda pair: (-ranks[pair], pair)):
+        one, other = (objects[label] for label in pair)
+        if one is not other:
+            between = [
+                {tuple(sorted(ends)) for ends in itertools.product(one, other)} & set(links)
+                for links in (ranks, apart)
+            ]
+            n_for, n_against = map(len, between)
+            if n_for < n_against or (n_for == n_against and ranks[pair] in [best.get(label) for label in pair]):
+                continue
+            best |= dict.fromkeys(pair, ranks[pair])
+            one |= other
+            objects |= dict.fromkeys(other, one)
+        made.append(pair)
+    return made
 
 
 def voxels_side_by_side(ids, tile_of_voxel, connectivity, merge_axes=None):
@@ -178,20 +215,42 @@ def voxels_side_by_side(ids, tile_of_voxel, connectivity, merge_axes=None):
             yield tuple(sorted(neighbours, key=lambda voxel: tile_of_voxel[voxel]))
 
 
-def agree(pair, tile, other, met, halo, connectivity):
-    """Agreement of a label of a tile with a label of another where they have voxels `met` side by side."""
+def agree(pair, tile, other, met, shape, halo, connectivity):
+    """Agreement, and intersection over union, of labels of two tiles that have voxels `met` side by side."""
     boxes = boxes_seen_by_both(tile, other, halo)
     if boxes is None:
-        return 0.0
+        return 0.0, 0.0
     box, other_box = boxes
     structure = ndimage.generate_binary_structure(len(halo), connectivity)
     pieces = ndimage.label(tile.within(box) == pair[0], structure)[0]
     other_pieces = ndimage.label(other.within(other_box) == pair[1], structure)[0]
     touching = {(pieces[at(p, box)], other_pieces[at(q, other_box)]) for p, q in met}
     assert all(a and b for a, b in touching)
+    ends = sight_ends(tile, other, box, shape, halo), sight_ends(other, tile, other_box, shape, halo)
     return max(
-        in_both(pieces == a, other_pieces == b) / in_any(pieces == a, other_pieces == b) for a, b in touching
+        (
+            in_both(*masks) / size_that_counts(masks, ends),
+            float(np.float32(in_both(*masks) / in_any(*masks))),
+        )
+        for masks in ((pieces == a, other_pieces == b) for a, b in touching)
     )
+
+
+def sight_ends(tile, other, box, shape, halo):
+    """Where in a box a tile saw no further beyond the seam to another one."""
+    ends = np.zeros([part.stop - part.start for part in box], bool)
+    for axis, (i, j) in enumerate(zip(tile.index, other.index, strict=True)):
+        end = tile.region[axis].stop - 1 if j > i else tile.region[axis].start
+        if i != j and halo[axis] and end not in (0, shape[axis] - 1):
+            ends[(slice(None),) * axis + (end - box[axis].start,)] = True
+    return ends
+
+
+def size_that_counts(masks, ends):
+    """Voxels of the piece that reaches an end of its tile's sight; of the smaller one if both or none do."""
+    cut = [bool((mask & end).any()) for mask, end in zip(masks, ends, strict=True)]
+    sizes = [int(mask.sum()) for mask in masks]
+    return sizes[cut.index(True)] if cut[0] != cut[1] else min(sizes)
 
 
 def in_both(a, b):
@@ -329,9 +388,10 @@ def run_contacts(seen, shape, connectivity, merge_axes=None):
     return met
 
 
-def run_pieces(tile, other, met, halo, connectivity):
-    """Each two pieces that touch at voxels `met`: ids, voxels in both, voxels in any, and where they touch."""
+def run_pieces(tile, other, met, shape, halo, connectivity):
+    """Each two pieces that touch at `met`: ids, voxels in both, of the one that counts, in any, and where."""
     box, other_box = boxes_seen_by_both(tile, other, halo)
+    ends = sight_ends(tile, other, box, shape, halo), sight_ends(other, tile, other_box, shape, halo)
     structure = ndimage.generate_binary_structure(len(halo), connectivity)
     mine, theirs = tile.within(box), other.within(other_box)
     pieces = {a: ndimage.label(mine == a, structure)[0] for a in np.unique(mine).tolist()}
@@ -344,7 +404,7 @@ def run_pieces(tile, other, met, halo, connectivity):
     found = []
     for (a, b, i, j), voxels in touching.items():
         both = pieces[a] == i, other_pieces[b] == j
-        found.append((a, b, in_both(*both), in_any(*both), voxels))
+        found.append((a, b, in_both(*both), size_that_counts(both, ends), in_any(*both), voxels))
     return found
 
 

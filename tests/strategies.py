@@ -214,7 +214,7 @@ class TissueCase(Case):
     n_cells: int = 12
     fn: Unsteady = Unsteady()
     merge_axes: str | None = None
-    min_agreement: float = 0.3
+    min_agreement: float = 0.4
 
     @cached_property
     def mask(self):
@@ -292,7 +292,7 @@ def tissue_cases(draw, ndims=(1, 2, 3, 4)):
         n_cells=draw(st.integers(1, MAX_LABEL)),
         fn=draw(unsteady_functions()),
         merge_axes=draw(st.one_of(st.none(), subsets(letters))),
-        min_agreement=draw(st.sampled_from([0.3, 0.1, 0.5, 1, 0])),
+        min_agreement=draw(st.sampled_from([0.4, 0.1, 0.6, 1, 0])),
     )
 
 

@@ -236,7 +236,7 @@ def test_laboratory_of_seams_compares_all_rules_with_what_joins_could_reach():
     assert all(scores["pieces"] == scores["agree"] == 1 > scores["touch"] for scores in stable)
 
 
-@pytest.mark.parametrize(("rule", "merge"), [("Touch", "touch"), ("Pieces", "agree")])
+@pytest.mark.parametrize(("rule", "merge"), [("Touch", "touch"), ("Agree", "agree")])
 def test_laboratory_of_seams_merges_as_the_package_does(load, rule, merge):
     tile_image, laboratory = load("seam_accuracy").tile_image, load("judged.seams.rules")
     for case in load("judged.seams.cases").cases(small=True):

@@ -31,7 +31,7 @@ DEFAULTS = {
     "verbose": False,
     "axes": None,
     "merge": "touch",
-    "min_agreement": 0.3,
+    "min_agreement": 0.4,
     "connectivity": None,
     "merge_axes": None,
     "resume": False,

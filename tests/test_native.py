@@ -162,7 +162,7 @@ def test_a_kept_stage_is_merged_by_another_rule_as_a_run_with_that_rule_would(tm
     expected = soup_labels(
         tmp_path / "run.zarr",
         merge=again.get("merge", "agree"),
-        min_agreement=again.get("min_agreement", 0.3),
+        min_agreement=again.get("min_agreement", 0.4),
         connectivity=first.get("connectivity"),
         sequential_labels=again.get("sequential", False),
     )

@@ -165,7 +165,7 @@ def suggest_overlap(
     channel: int | None = 0,
     level: int = 0,
     axes: str | None = None,
-    min_agreement: float = 0.3,
+    min_agreement: float = 0.4,
     connectivity: int | None = None,
     progress: bool = False,
 ) -> OverlapAdvice:

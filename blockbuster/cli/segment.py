@@ -112,7 +112,12 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument_group("labels").add_argument
     rules = ", ".join(f"{rule} (in the margin too)" if rule == Agree.name else rule for rule in RULES)
     add("--merge", metavar="HOW", help=f"what is one object: {rules} (touch; watershed: agree)")
-    add("--min-agreement", type=read_real, metavar="IOU", help="for agree: least intersection over union (0.3)")
+    add(
+        "--min-agreement",
+        type=read_real,
+        metavar="SHARE",
+        help="for agree: least share of a piece in the other (0.4)",
+    )
     add("--connectivity", type=int, metavar="N", help="1 = faces ... ndim = corners too (1; ndim for agree)")
     add("--merge-axes", metavar="AXES", help="axes along which labels are joined, e.g. yx (all but t and c)")
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,6 +15,8 @@ from blockbuster.kernels.pairs import neighbour_shifts
 from blockbuster.kernels.stretches import TileStretches, row_numbers
 
 Face = tuple[tuple[int, int], ...]
+# Per axis, whether the low and the high end of a box are where a tile's sight ends beyond the seam.
+Ends = tuple[tuple[bool, bool], ...]
 
 
 @dataclass(frozen=True)
@@ -27,12 +29,15 @@ class Agreements:
         Ids of the two labels.
     values : (n,) ndarray of float64
         Agreement, 0 to 1.
+    ranks : (n,) ndarray of float32
+        Intersection over union of the pieces, 0 to 1: which pairs are the better ones.
     voxels : (n,) ndarray of int64
         A voxel of the first label where they touch, as its position in the image in C order.
     """
 
     pairs: np.ndarray
     values: np.ndarray
+    ranks: np.ndarray
     voxels: np.ndarray
 
     @classmethod
@@ -41,20 +46,21 @@ class Agreements:
 
         Parameters
         ----------
-        found : sequence of (n, 5) int64 arrays
+        found : sequence of (n, 6) int64 arrays
             As `compare_pieces` gives them.
         """
         pieces = np.concatenate([NO_PIECES, *found])
         values = pieces[:, 2] / pieces[:, 3]
-        order = np.lexsort((-values, pieces[:, 1], pieces[:, 0]))
+        ranks = (pieces[:, 2] / pieces[:, 4]).astype(np.float32)
+        order = np.lexsort((-ranks, -values, pieces[:, 1], pieces[:, 0]))
         pairs = pieces[order, :2]
         is_first = np.ones(len(order), bool)
         is_first[1:] = np.any(pairs[1:] != pairs[:-1], axis=1)
         best = order[is_first]
-        return cls(pieces[best, :2], values[best], pieces[best, 4])
+        return cls(pieces[best, :2], values[best], ranks[best], pieces[best, 5])
 
 
-NO_PIECES = np.empty((0, 5), np.int64)
+NO_PIECES = np.empty((0, 6), np.int64)
 
 
 def neighbour_steps(ndim: int, axes: Sequence[int], connectivity: int) -> list[Index]:
@@ -79,6 +85,8 @@ class TilePair(NamedTuple):
         each.
     faces : pair of tuple of (start, stop)
         The voxels of each tile's core that lie at the seam, from the origin of its box.
+    ends : pair of tuple of (low, high)
+        Where along each axis the box ends because the tile saw no further beyond the seam.
     free : tuple of int
         Axes along which a neighbour may be one voxel aside.
     n_aside : int
@@ -91,6 +99,7 @@ class TilePair(NamedTuple):
 
     boxes: tuple[Box, Box]
     faces: tuple[Face, Face]
+    ends: tuple[Ends, Ends]
     free: Index
     n_aside: int
     connectivity: int
@@ -128,22 +137,24 @@ class TilePairs:
         self.steps = neighbour_steps(grid.ndim, axes, connectivity)
         self.strides = tuple([int(np.prod(grid.shape[axis + 1 :], dtype=np.int64)) for axis in range(grid.ndim)])
         # Both are asked for again and again.
-        self._parts: dict[tuple[int, int, int], tuple[slice, slice, tuple[int, int], tuple[int, int]]] = {}
+        self._parts: dict[tuple[int, int, int], tuple[Any, ...]] = {}
         self._of_steps: dict[Index, tuple[Index, int, int, bool]] = {}
 
     def of(self, tile: Index, step: Index) -> TilePair:
         """Describe what a tile and the neighbour at `step` from it see of each other."""
         keys = zip(range(len(step)), tile, step, strict=True)
         parts = [self._parts.get(key) or self._along(*key) for key in keys]
-        mine, theirs, face, other_face = zip(*parts, strict=True)
+        mine, theirs, face, other_face, ends, other_ends = zip(*parts, strict=True)
         if step not in self._of_steps:
             n_bare = sum([d != 0 and not depth for d, depth in zip(step, self.grid.halo, strict=True)])
             free = tuple([axis for axis in self.axes if not step[axis]])
             self._of_steps[step] = free, self.connectivity - sum(map(abs, step)), self.connectivity, n_bare < 2
-        return TilePair((mine, theirs), (face, other_face), *self._of_steps[step])
+        return TilePair((mine, theirs), (face, other_face), (ends, other_ends), *self._of_steps[step])
 
-    def _along(self, axis: int, i: int, d: int) -> tuple[slice, slice, tuple[int, int], tuple[int, int]]:
-        """Along one axis: what the tiles show to each other, and their faces in it."""
+    def _along(self, axis: int, i: int, d: int) -> tuple[Any, ...]:
+        """Along one axis: what the tiles show to each other, their faces in it, and where their
+        sight ends.
+        """
         halo, edges = self.grid.halo[axis], self.grid.edges[axis]
         cores = [slice(int(edges[k]), int(edges[k + 1])) for k in (i, i + d)]
         ends = [_end(core, toward) for core, toward in zip(cores, (d, -d), strict=True)]
@@ -151,7 +162,9 @@ class TilePairs:
         seen = slice(max(0, low), min(self.grid.shape[axis], high))
         boxes = ends if d and not halo else [seen, seen]
         faces = [(e.start - box.start, e.stop - box.start) for e, box in zip(ends, boxes, strict=True)]
-        self._parts[axis, i, d] = (boxes[0], boxes[1], faces[0], faces[1])
+        sees_beyond = d != 0 and halo > 0
+        stops = (sees_beyond and low > 0, False), (False, sees_beyond and high < self.grid.shape[axis])
+        self._parts[axis, i, d] = (*boxes, *faces, *(stops if d < 0 else stops[::-1]))
         return self._parts[axis, i, d]
 
 
@@ -180,20 +193,23 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
 
     Returns
     -------
-    (n, 5) ndarray of int64
+    (n, 6) ndarray of int64
         For each two pieces that touch: the ids in the stretches of `a` and `b`, voxels in common,
-        voxels in either, and a voxel of `a` where they touch. A piece is a connected component of a
-        label in what both tiles see. Nothing is in common where nothing was seen by both.
+        voxels of the piece that agreement is a share of, voxels in either, and a voxel of `a` where
+        they touch. A piece is a connected component of a label in what both tiles see. Agreement is
+        a share of the piece that its tile saw cut off, since where an object ends is known best by
+        a tile that saw it whole; of the smaller piece where both are cut off, or none is. Nothing
+        is in common where nothing was seen by both.
 
     Notes
     -----
     Time and memory grow with the number of stretches in what both tiles see.
     """
-    boxes, faces, free, n_aside, connectivity, is_seen = pair
-    rows = _rows_of_pair(pair.shape, faces, free, n_aside, connectivity, strides)
+    boxes, faces, ends, free, n_aside, connectivity, is_seen = pair
+    rows = _rows_of_pair(pair.shape, faces, ends, free, n_aside, connectivity, strides)
     # A copy: a brick keeps those of all its tiles.
     found: np.ndarray = compare_tiles(a.seen(boxes[0]), b.seen(boxes[1]), *rows).copy()
-    found[:, 4] += sum([part.start * stride for part, stride in zip(boxes[0], strides, strict=True)])
+    found[:, 5] += sum([part.start * stride for part, stride in zip(boxes[0], strides, strict=True)])
     if not is_seen:
         found[:, 2] = 0
     return found
@@ -201,13 +217,30 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
 
 @functools.lru_cache(maxsize=64)
 def _rows_of_pair(
-    shape: Index, faces: tuple[Face, Face], free: Index, n_aside: int, connectivity: int, strides: Index
-) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray]:
+    shape: Index,
+    faces: tuple[Face, Face],
+    ends: tuple[Ends, Ends],
+    free: Index,
+    n_aside: int,
+    connectivity: int,
+    strides: Index,
+) -> tuple[Any, ...]:
     """Return what `compare_tiles` takes of the rows that two tiles both see; most pairs of a grid
     have the same.
     """
     facing = _facing_rows(shape, faces, free, n_aside)
-    return facing, rows_before(shape, connectivity), row_positions(shape, strides)
+    end_rows = _end_rows(shape, ends[0]), _end_rows(shape, ends[1])
+    return facing, rows_before(shape, connectivity), end_rows, row_positions(shape, strides)
+
+
+def _end_rows(shape: Index, ends: Ends) -> np.ndarray:
+    """Return which rows of a box lie at an end, and behind them whether the ends of all rows do."""
+    is_end = np.zeros(shape[:-1], bool)
+    for axis, sides in enumerate(ends[:-1]):
+        for side, is_there in zip((0, -1), sides, strict=True):
+            if is_there:
+                is_end[(slice(None),) * axis + (side,)] = True
+    return np.append(is_end, ends[-1])
 
 
 def _facing_rows(

@@ -344,7 +344,7 @@ def note_pairs(contacts, roots, heads, pairs):
         The piece of each stretch of `a` and of `b`.
     heads : (len(stretches of a),) int64 array
         Takes the last pair of each piece of `a`, or -1.
-    pairs : (n, 5) int64 array
+    pairs : (n, 6) int64 array
         Takes piece of `a`, piece of `b`, the pair before it of the same piece of `a` or -1, 0, and
         the contact.
 
@@ -385,7 +385,7 @@ def measure_overlaps(a, b, roots, heads, pairs):
         The piece of each stretch of `a` and of `b`.
     heads : (len(stretches of a),) int64 array
         As `note_pairs` left it.
-    pairs : (n, 5) int64 array
+    pairs : (n, 6) int64 array
         As `note_pairs` left it; column 3 takes the voxels in common.
     """
     rows_a, stretches_a = a
@@ -418,8 +418,45 @@ def measure_overlaps(a, b, roots, heads, pairs):
                     pairs[k, 3] += other_stop - other_start
 
 
+@kernel_part
+def find_cut_off(whole, roots, ends, length):
+    """Return which pieces reach the end of what their tile saw beyond the seam.
+
+    Parameters
+    ----------
+    whole : pair of arrays
+        The stretches.
+    roots : (n,) int64 array
+        The piece of each stretch, as `find_pieces` gives it.
+    ends : (n_rows + 2,) bool array
+        Whether each row lies at an end, and whether the first and the last voxel of every row do.
+    length : int
+        Voxels of a row.
+
+    Returns
+    -------
+    (n,) bool array
+        At the first stretch of each piece.
+    """
+    rows, stretches = whole
+    n_rows = len(rows) - 1
+    is_cut = np.zeros(len(roots), np.bool_)
+    for row in range(n_rows):
+        first = rows[row]
+        last = rows[row + 1]
+        if ends[row]:
+            for i in range(first, last):
+                is_cut[roots[i]] = True
+        elif first < last:
+            if ends[n_rows] and stretches[first, 0] == 0:
+                is_cut[roots[first]] = True
+            if ends[n_rows + 1] and stretches[last - 1, 1] == length:
+                is_cut[roots[last - 1]] = True
+    return is_cut
+
+
 @kernel
-def compare_tiles(a, b, facing, beside, positions):
+def compare_tiles(a, b, facing, beside, ends, positions):
     """Compare the pieces of two tiles that touch across their seam.
 
     Parameters
@@ -431,14 +468,17 @@ def compare_tiles(a, b, facing, beside, positions):
         Rows that face each other, and windows, as `collect_contacts` takes them.
     beside : pair of arrays
         Rows beside each row, and slack, as `find_pieces` takes them.
+    ends : pair of bool arrays
+        Of each tile, as `find_cut_off` takes them.
     positions : (n_rows,) int64 array
         Position in the image, in C order, of the first voxel of each row that both see.
 
     Returns
     -------
-    (n, 5) int64 array
-        Id in `a`, id in `b`, voxels in common, voxels in either, and a voxel of `a` where they
-        touch, for each pair of pieces that touch.
+    (n, 6) int64 array
+        For each pair of pieces that touch: id in `a`, id in `b`, voxels in common, voxels of the
+        piece that is cut off, or of the smaller one where both are or none is, voxels in either,
+        and a voxel of `a` where they touch.
     """
     rows_a, stretches_a, taken_a, window_a = a
     rows_b, stretches_b, taken_b, window_b = b
@@ -452,7 +492,7 @@ def compare_tiles(a, b, facing, beside, positions):
         n = collect_contacts(mine, theirs, facing[0], facing[1], contacts)
         if n <= len(contacts):
             break
-    pairs = np.empty((n, 5), np.int64)
+    pairs = np.empty((n, 6), np.int64)
     if n == 0:
         return pairs
     roots = (np.empty(n_mine, np.int64), np.empty(n_theirs, np.int64))
@@ -463,13 +503,20 @@ def compare_tiles(a, b, facing, beside, positions):
     heads = np.empty(n_mine, np.int64)
     n = note_pairs(contacts[:n], roots, heads, pairs)
     measure_overlaps(mine, theirs, roots, heads, pairs)
+    length = window_a[1] - window_a[0]
+    is_cut = find_cut_off(mine, roots[0], ends[0], length)
+    is_other_cut = find_cut_off(theirs, roots[1], ends[1], length)
     for k in range(n):
         p = pairs[k, 0]
         q = pairs[k, 1]
         contact = pairs[k, 4]
+        size = sizes[0][p]
+        other_size = sizes[1][q]
+        is_first = is_cut[p] if is_cut[p] != is_other_cut[q] else size < other_size
         pairs[k, 0] = mine[1][p, 2]
         pairs[k, 1] = theirs[1][q, 2]
         pairs[k, 2] = pairs[k, 3]
-        pairs[k, 3] = sizes[0][p] + sizes[1][q] - pairs[k, 3]
-        pairs[k, 4] = positions[contacts[contact, 2]] + contacts[contact, 3]
+        pairs[k, 4] = size + other_size - pairs[k, 3]
+        pairs[k, 3] = size if is_first else other_size
+        pairs[k, 5] = positions[contacts[contact, 2]] + contacts[contact, 3]
     return pairs[:n]

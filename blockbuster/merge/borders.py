@@ -233,6 +233,7 @@ class StripCollector(BorderCollector):
         found = Agreements.of_pieces(self.found)
         sections.add("pairs", found.pairs)
         sections.add("agreement", found.values)
+        sections.add("ranks", found.ranks)
         sections.add("voxels", found.voxels)
         for (axis, side), strips in self.strips.items():
             numbers = np.array(list(strips))
@@ -275,7 +276,7 @@ class Strips(Borders):
 
     def inside(self, brick: OpenBrick) -> TouchingPairs:
         pairs = brick.provisional[brick.file.read("pairs") - 1]
-        return TouchingPairs(pairs, brick.file.read("agreement"), brick.file.read("voxels"))
+        return TouchingPairs(pairs, *map(brick.file.read, ("agreement", "ranks", "voxels")))
 
     def between(self, brick: OpenBrick, other: OpenBrick, step: Index) -> TouchingPairs:
         """Compare the tiles that meet where two bricks do."""
@@ -291,7 +292,7 @@ class Strips(Borders):
                 pieces[:, :2] += [offsets[tile], offsets[neighbour]]
                 found.append(pieces)
         best = Agreements.of_pieces(found)
-        return TouchingPairs(best.pairs, best.values, best.voxels)
+        return TouchingPairs(best.pairs, best.values, best.ranks, best.voxels)
 
     def _strips(self, file: BrickFile, axis: int, side: int) -> dict[Index, TileStretches]:
         grid, name = self.staged.bricks.grid, f"border-{axis}-{side}"

@@ -22,6 +22,7 @@ TASKS_PER_WORKER = 16
 MAX_BRICKS = 64
 # Files whose beginnings a task keeps, since a brick is the neighbour of several.
 FILES_KEPT = 64
+NO_RANKS = np.empty(0, np.float32)
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class MatchResult:
     ----------
     pairs : (n, 2) ndarray of int32 or int64
         Pairs of provisional ids to join.
+    ranks : (n,) ndarray of float32
+        Which pairs are the better ones; empty where nothing counts against a join.
     tally : SeamTally
         Summary of the seams of its bricks.
     n_tiles : int
@@ -75,6 +78,7 @@ class MatchResult:
     """
 
     pairs: np.ndarray
+    ranks: np.ndarray
     tally: SeamTally
     n_tiles: int
 
@@ -90,7 +94,10 @@ def match_bricks(job: MatchJob, number: int) -> MatchResult:
     is_joined = job.rule.joins(found)
     tally = SeamTally.of(found, is_joined, ids, job.rule.threshold)
     pairs = found.pairs[is_joined].astype(ids.dtype, copy=False)
-    return MatchResult(pairs, tally, sum(map(bricks.n_tiles, indices)))
+    ranks = NO_RANKS
+    if job.rule.heeds_contradictions and found.ranks is not None:
+        ranks = found.ranks[is_joined]
+    return MatchResult(pairs, ranks, tally, sum(map(bricks.n_tiles, indices)))
 
 
 def _parts(job: MatchJob, indices: Sequence[Index]) -> Iterator[TouchingPairs]:

@@ -12,7 +12,8 @@ from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.components import join_pairs
 from blockbuster.kernels.pairs import NO_PAIRS
-from blockbuster.merge.matching import MatchJob, MatchResult, match_bricks
+from blockbuster.merge.contradictions import cut_contradictions, find_apart
+from blockbuster.merge.matching import NO_RANKS, MatchJob, MatchResult, match_bricks
 from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
 from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
@@ -69,6 +70,7 @@ class SeamMatch:
             _median_and_largest(self.sizes.n_tiles),
             worst,
             describe_runaway(self.sizes, self.table.n_objects, self.rule.runaway_cure),
+            self.tally.contradictions,
             self.rule.joins_any,
         )
 
@@ -115,10 +117,12 @@ def match_seams(
     """
     ids = BrickIds.from_counts(staged.bricks, arrays.load("counts"))
     arrays.save("offsets", ids.offsets)
-    found, tally = [NO_PAIRS.astype(ids.dtype)], SeamTally.empty(staged.bricks.grid.ndim)
+    tally = SeamTally.empty(staged.bricks.grid.ndim)
+    found, ranked = [NO_PAIRS.astype(ids.dtype)], [NO_RANKS]
 
     def collect(matched: MatchResult) -> None:
         found.append(matched.pairs)
+        ranked.append(matched.ranks)
         tally.add(matched.tally)
         on_done(matched.n_tiles)
 
@@ -128,15 +132,25 @@ def match_seams(
         run_tasks(execution, match_bricks, job, range(job.n_tasks), directory=arrays.path, on_result=collect)
     else:
         on_done(staged.bricks.grid.n_tiles)
-    pairs = np.concatenate(found)
+    pairs, ranks = np.concatenate(found), np.concatenate(ranked)
     found.clear()
+    ranked.clear()
     border, roots = join_pairs(pairs)
-    del pairs
+    sizes = object_sizes(border, roots, ids)
+    mixed = sizes.ids[sizes.n_labels > sizes.n_tiles]
+    if rule.heeds_contradictions and len(mixed):
+        chosen = np.isin(roots, mixed)
+        apart = find_apart(staged, ids, arrays, execution, border[chosen], roots[chosen])
+        if len(apart):
+            roots, refused = cut_contradictions(border, roots, pairs, ranks, apart)
+            tally.refuse(refused, ids)
+            sizes = object_sizes(border, roots, ids)
+    del pairs, ranks
     # One that keeps its id need not be looked up.
     is_absorbed = border != roots
     table = RemapTable(border[is_absorbed], roots[is_absorbed], int(ids.counts.sum()), sequential)
     table.save(arrays)
-    return SeamMatch(rule, table, tally, object_sizes(border, roots, ids))
+    return SeamMatch(rule, table, tally, sizes)
 
 
 def write_final_labels(

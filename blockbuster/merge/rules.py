@@ -57,6 +57,11 @@ class MergeRule:
         return dataclasses.asdict(self)
 
     @property
+    def heeds_contradictions(self) -> bool:
+        """Whether labels that touch each other inside tiles count against a join."""
+        return False
+
+    @property
     def threshold(self) -> float | None:
         """The least agreement of two labels that are joined; None where it is not asked for."""
         return None
@@ -85,17 +90,24 @@ class Touch(MergeRule):
 
 @dataclass(frozen=True)
 class Agree(MergeRule):
-    """Labels that touch and of which two tiles predict the same in the halo that both have seen."""
+    """Labels that touch and of which two tiles predict the same in the halo that both have seen,
+    unless other tiles tell them apart.
+    """
 
     name = "agree"
     reads = ("strips",)
     runaway_cure = "raise min_agreement or overlap"
 
-    min_agreement: float = 0.3
+    min_agreement: float = 0.4
 
     @property
     def threshold(self) -> float:
         return self.min_agreement
+
+    @property
+    def heeds_contradictions(self) -> bool:
+        """All that touches is joined where no agreement is asked for."""
+        return self.min_agreement > 0
 
     def default_connectivity(self, ndim: int) -> int:
         """Return that corners touch too: agreement guards against joining too much."""

@@ -28,25 +28,23 @@ class TouchingPairs:
         Every pair once.
     agreement : (n,) ndarray of float64 or None
         How far the two tiles agree, where that was measured.
+    ranks : (n,) ndarray of float32 or None
+        Which pairs are the better ones, likewise.
     voxels : (n,) ndarray of int64 or None
         Where they touch, as a position in the image in C order.
     """
 
     pairs: np.ndarray
     agreement: np.ndarray | None = None
+    ranks: np.ndarray | None = None
     voxels: np.ndarray | None = None
 
     @classmethod
     def joined(cls, parts: Iterable[TouchingPairs]) -> TouchingPairs:
         """Put some after another, all with agreement or all without."""
-        parts = list(parts)
-        if not parts:
-            return cls(np.empty((0, 2), np.int64))
-        pairs = np.concatenate([part.pairs for part in parts])
-        if parts[0].agreement is None:
-            return cls(pairs)
-        agreement = np.concatenate([part.agreement for part in parts if part.agreement is not None])
-        return cls(pairs, agreement, np.concatenate([part.voxels for part in parts if part.voxels is not None]))
+        columns = zip(*([*vars(part).values()] for part in parts), strict=True)
+        found = [None if column[0] is None else np.concatenate(column) for column in columns]
+        return cls(*found) if found else cls(np.empty((0, 2), np.int64))  # type: ignore[arg-type]
 
     def agreeing(self, threshold: float | None) -> np.ndarray:
         """Return on which pairs the tiles agree so far; all of them without a threshold."""
@@ -68,12 +66,15 @@ class SeamTally:
         Pairs per bin of agreement; all zero where it was not measured.
     worst : list of WorstSeam
         Seams to look at, the first ones first; ``name`` is the number of their kind.
+    contradictions : int
+        Pairs that were refused although they agree.
     """
 
     touching: np.ndarray
     joined: np.ndarray
     histogram: np.ndarray
     worst: list[WorstSeam] = field(default_factory=list)
+    contradictions: int = 0
 
     @classmethod
     def empty(cls, ndim: int) -> SeamTally:
@@ -93,10 +94,7 @@ class SeamTally:
         if not len(found.pairs):
             return tally
         tiles = ids.tile_numbers(found.pairs)
-        indices = np.stack(np.unravel_index(tiles, grid.grid_shape))
-        apart = indices[:, :, 0] != indices[:, :, 1]
-        # The axis across which two tiles meet; the number of axes for edges and corners.
-        kinds = np.where(apart.sum(axis=0) == 1, np.argmax(apart, axis=0), grid.ndim)
+        kinds = _kinds_of_seams(tiles, grid)
         tally.touching += np.bincount(kinds, minlength=grid.ndim + 1)
         tally.joined += np.bincount(kinds[is_joined], minlength=grid.ndim + 1)
         if found.agreement is not None:
@@ -104,6 +102,12 @@ class SeamTally:
             np.add.at(tally.histogram, (kinds, bins), 1)
         tally.worst = _worst_seams(found, tiles, kinds, is_joined, grid, threshold or 0.0)
         return tally
+
+    def refuse(self, pairs: np.ndarray, ids: BrickIds) -> None:
+        """Count pairs as refused that were counted as joined."""
+        grid = ids.bricks.grid
+        self.joined -= np.bincount(_kinds_of_seams(ids.tile_numbers(pairs), grid), minlength=len(self.joined))
+        self.contradictions += len(pairs)
 
     def add(self, other: SeamTally) -> None:
         """Count what another task found."""
@@ -126,6 +130,15 @@ class SeamTally:
             if n
         ]
         return axes, [dataclasses.replace(seam, name=kinds[int(seam.name)]) for seam in self.worst]
+
+
+def _kinds_of_seams(tiles: np.ndarray, grid: TileGrid) -> np.ndarray:
+    """Return the axis across which each two tiles meet; the number of axes for edges and
+    corners.
+    """
+    indices = np.stack(np.unravel_index(tiles, grid.grid_shape))
+    apart = indices[:, :, 0] != indices[:, :, 1]
+    return np.where(apart.sum(axis=0) == 1, np.argmax(apart, axis=0), grid.ndim)
 
 
 def _worst_seams(

@@ -110,6 +110,8 @@ class SeamReport:
         pairs.
     runaway : str
         The warning about runaway merging; empty where there is none.
+    contradictions : int
+        Joins that were refused although two tiles agree, since more tiles tell the objects apart.
     matched : bool
         Whether labels were matched across seams, which is not done where none are to be joined.
 
@@ -135,6 +137,7 @@ class SeamReport:
     tiles_per_object: list[float] = field(default_factory=list)
     worst: list[WorstSeam] = field(default_factory=list)
     runaway: str = ""
+    contradictions: int = 0
     matched: bool = False
 
     @property
@@ -210,6 +213,9 @@ class SeamReport:
                 f"{self.rule}: no labels {'touch across a seam' if self.matched else 'were joined across seams'}"
             )
         parts = [self.rule, _aligned(self.table()), *self._histogram_lines(), self.sizes]
+        if self.contradictions:
+            joins = "join was" if self.contradictions == 1 else "joins were"
+            parts.append(f"{self.contradictions} {joins} refused where other tiles tell the objects apart")
         if self.worst:
             parts += ["seams to look at", _aligned(self.worst_table())]
         return "\n".join([*parts, *([f"warning: {self.runaway}"] if self.runaway else [])])

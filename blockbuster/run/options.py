@@ -82,7 +82,7 @@ class RunOptions:
     verbose: bool = False
     axes: str | None = None
     merge: str = "touch"
-    min_agreement: float = 0.3
+    min_agreement: float = 0.4
     connectivity: Any = None
     merge_axes: Any = None
     resume: bool = False

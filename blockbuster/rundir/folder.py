@@ -38,7 +38,7 @@ from blockbuster.rundir.journal import JOURNAL, read_journal
 
 MANIFEST = "manifest.json"
 MARK = "blockbuster-stage"
-FORMAT = 6
+FORMAT = 7
 PRIVATE = 0o700
 TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is ours until

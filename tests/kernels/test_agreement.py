@@ -100,12 +100,12 @@ def check_pieces(found, met, tiles, grid, connectivity):
         assert {tuple(pair) for pair in found[:, :2].tolist()} == touching
         assert not found[:, 2].any()
         return
-    expected = naive.run_pieces(*tiles, met, grid.halo, connectivity)
-    assert sorted(map(tuple, found[:, :4].tolist())) == sorted(entry[:4] for entry in expected)
+    expected = naive.run_pieces(*tiles, met, grid.shape, grid.halo, connectivity)
+    assert sorted(map(tuple, found[:, :5].tolist())) == sorted(entry[:5] for entry in expected)
     places = {}
     for *entry, voxels in expected:
         places.setdefault(tuple(entry), set()).update(int(np.ravel_multi_index(p, grid.shape)) for p in voxels)
-    assert all(row[4] in places[tuple(row[:4])] for row in found.tolist())
+    assert all(row[5] in places[tuple(row[:5])] for row in found.tolist())
 
 
 @pytest.mark.parametrize("n", [1, 63, 300, 3000])
@@ -118,7 +118,7 @@ def test_all_pieces_are_found_however_many_they_are(n):
     pairs = TilePairs(grid, (0, 1), 1)
     stretches = [stretches_of_tile(image, lambda tile: tile.astype(int), grid, (0, 1), (i, 0)) for i in (0, 1)]
     found = compare_pieces(pairs.of((0, 0), (1, 0)), *stretches, pairs.strides)
-    assert found.tolist() == [[1, 1, 2, 2, 2 * n + 2 * i] for i in range(n)]
+    assert found.tolist() == [[1, 1, 2, 2, 2, 2 * n + 2 * i] for i in range(n)]
 
 
 def test_one_piece_may_touch_many_and_many_one():
@@ -133,7 +133,7 @@ def test_one_piece_may_touch_many_and_many_one():
             for region, labels in zip(regions, (mine, theirs), strict=True)
         ]
         found = compare_pieces(pairs.of((0, 0), (1, 0)), *tiles, pairs.strides)
-        assert found.tolist() == [[mine[0, x], theirs[0, x], 4, 20, 10 + x] for x in (0, 2, 4)]
+        assert found.tolist() == [[mine[0, x], theirs[0, x], 4, 4, 20, 10 + x] for x in (0, 2, 4)]
 
 
 def test_label_that_touches_in_two_pieces_is_compared_piece_by_piece():
@@ -144,7 +144,7 @@ def test_label_that_touches_in_two_pieces_is_compared_piece_by_piece():
     pairs = TilePairs(grid, (0,), 1)
     stretches = [stretches_of_tile(image, naive.label, grid, (0,), (i, 0)) for i in (0, 1)]
     found = compare_pieces(pairs.of((0, 0), (1, 0)), *stretches, pairs.strides)
-    assert found.tolist() == [[1, 1, 4, 4, 10], [1, 2, 4, 4, 14]]
+    assert found.tolist() == [[1, 1, 4, 4, 4, 10], [1, 2, 4, 4, 4, 14]]
 
 
 @pytest.mark.parametrize("axis", [0, 1])
@@ -156,7 +156,7 @@ def test_without_labels_nothing_touches(axis):
     for mine, theirs in (full, empty), (empty, full), (empty, empty):
         labelled = ((0, 0), mine), (step, theirs)
         tiles = [TileStretches(grid.region(tile), *stretches_of(labels)) for tile, labels in labelled]
-        assert compare_pieces(pairs.of((0, 0), step), *tiles, pairs.strides).shape == (0, 5)
+        assert compare_pieces(pairs.of((0, 0), step), *tiles, pairs.strides).shape == (0, 6)
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4])
@@ -239,7 +239,8 @@ def test_rows_have_their_positions_in_an_image_of_any_number_of_axes(axes, data)
 
 
 ids = st.sampled_from([1, 2, 3, 2**40])
-sizes = st.integers(1, 6).flatmap(lambda either: st.tuples(st.integers(0, either), st.just(either)))
+# In common, of one piece, in either.
+sizes = st.tuples(*[st.integers(1, 4)] * 3).map(lambda n: (n[0] - 1, n[0] + n[1] - 2 or 1, sum(n) - 2))
 pieces = st.lists(
     st.tuples(ids, ids, sizes, st.integers(0, 2**50)).map(lambda p: (*p[:2], *p[2], p[3])), max_size=12
 )
@@ -249,14 +250,15 @@ pieces = st.lists(
 @given(st.lists(pieces, max_size=3))
 def test_labels_agree_as_far_as_their_best_pieces(parts):
     best = {}
-    for a, b, common, either, voxel in itertools.chain(*parts):
-        best.setdefault((a, b), []).append((Fraction(common, either), voxel))
-    found = Agreements.of_pieces([np.array(part, np.int64).reshape(-1, 5) for part in parts])
+    for a, b, common, size, either, voxel in itertools.chain(*parts):
+        best.setdefault((a, b), []).append((Fraction(common, size), np.float32(common / either), voxel))
+    found = Agreements.of_pieces([np.array(part, np.int64).reshape(-1, 6) for part in parts])
     assert [tuple(pair) for pair in found.pairs.tolist()] == sorted(best)
-    for pair, value, voxel in zip(found.pairs.tolist(), found.values, found.voxels.tolist(), strict=True):
-        highest = max(agreement for agreement, _ in best[tuple(pair)])
-        assert value == highest.numerator / highest.denominator
-        assert (highest, voxel) in best[tuple(pair)]
+    columns = found.pairs.tolist(), found.values, found.ranks, found.voxels.tolist()
+    for pair, value, rank, voxel in zip(*columns, strict=True):
+        highest = max(ends[:2] for ends in best[tuple(pair)])
+        assert (value, rank) == (highest[0].numerator / highest[0].denominator, highest[1])
+        assert (*highest, voxel) in best[tuple(pair)]
     assert (found.pairs.shape, found.voxels.dtype, found.values.dtype) == ((len(best), 2), np.int64, np.float64)
 
 

@@ -4,6 +4,7 @@ import itertools
 
 import naive
 import numpy as np
+import pytest
 from examples import examples
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -236,7 +237,31 @@ def test_two_tiles_are_compared_in_one_call(as_run):
     rows = np.arange(2), np.array([0, 5])
     sides = [np.array([[0, 0, 0], [1, 1, 0]]), np.array([[0, 5], [0, 5]])]
     positions = np.array([1020, 1120])
-    tiles = ((*stretches_of(labels), *rows) for labels in (a, b))
-    found = as_run(compare_tiles)(*tiles, tuple(sides), rows_before((2, 5), 1), positions)
+    tiles = [(*stretches_of(labels), *rows) for labels in (a, b)]
+    nowhere = np.zeros(4, bool)
+    whole = as_run(compare_tiles)(*tiles, tuple(sides), rows_before((2, 5), 1), (nowhere, nowhere), positions)
     # Of the five voxels of label 1, three are those of label 4 and one is that of label 6.
-    assert found.tolist() == [[1, 4, 3, 5, 1020], [2, 5, 2, 2, 1024], [1, 6, 1, 5, 1122]]
+    assert whole.tolist() == [[1, 4, 3, 3, 5, 1020], [2, 5, 2, 2, 2, 1024], [1, 6, 1, 1, 5, 1122]]
+
+
+@pytest.mark.parametrize(
+    ("ends", "sizes"),
+    [
+        # No end, the first row, the second row, the first and the last voxel of every row.
+        ([[0, 0, 0, 0], [0, 0, 0, 0]], [3, 1]),
+        ([[1, 0, 0, 0], [0, 0, 0, 0]], [5, 5]),
+        ([[0, 0, 0, 1], [0, 0, 0, 0]], [3, 1]),
+        ([[0, 0, 1, 0], [0, 0, 0, 0]], [5, 5]),
+        ([[0, 0, 1, 0], [1, 0, 0, 0]], [3, 5]),
+        ([[1, 0, 0, 0], [0, 1, 0, 0]], [3, 1]),
+    ],
+)
+def test_a_piece_that_its_tile_saw_cut_off_is_what_agreement_is_a_share_of(as_run, ends, sizes):
+    """Label 1 has five voxels, label 4 three of them and label 6 one."""
+    a = np.array([[1, 1, 1, 0, 0], [1, 0, 1, 0, 0]])
+    b = np.array([[4, 4, 0, 0, 0], [4, 0, 6, 0, 0]])
+    tiles = [(*stretches_of(labels), np.arange(2), np.array([0, 5])) for labels in (a, b)]
+    facing = np.array([[0, 0, 0], [1, 1, 0]]), np.array([[0, 5], [0, 5]])
+    at_ends = tuple(np.array(ends, bool))
+    found = as_run(compare_tiles)(*tiles, facing, rows_before((2, 5), 1), at_ends, np.array([0, 5]))
+    assert found[:, 3].tolist() == sizes

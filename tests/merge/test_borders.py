@@ -197,4 +197,4 @@ def test_pieces_that_touch_in_many_places_are_listed_once():
         for i, depths in enumerate(([(0, 1), (0, 0)], [(1, 0), (0, 0)]))
     ]
     found = compare_pieces(pairs.of((0, 0), (1, 0)), *tiles, pairs.strides)
-    assert found.tolist() == [[i + 1, i + 1, 2, 2, 2 * i] for i in range(n)]
+    assert found.tolist() == [[i + 1, i + 1, 2, 2, 2, 2 * i] for i in range(n)]

@@ -32,7 +32,7 @@ def pairs(draw):
 
 def tally(chosen, values, min_agreement):
     voxels = np.array([a * 40 + b for a, b in chosen], np.int64)
-    found = TouchingPairs(np.array(chosen, np.int64).reshape(-1, 2), np.array(values, float), voxels)
+    found = TouchingPairs(np.array(chosen, np.int64).reshape(-1, 2), np.array(values, float), None, voxels)
     return SeamTally.of(found, found.agreement >= min_agreement, IDS, min_agreement)
 
 
@@ -90,7 +90,7 @@ def test_bins_are_closed_below_and_the_last_one_above(pieces):
     found = TouchingPairs(
         np.full((len(pieces), 2), (1, 4)),
         np.array([common / either for common, either in pieces], float),
-        np.zeros(len(pieces), np.int64),
+        voxels=np.zeros(len(pieces), np.int64),
     )
     tally = SeamTally.of(found, found.agreement >= 0.3, IDS, 0.3)
     bins = [min(19, 20 * common // either) for common, either in pieces]
