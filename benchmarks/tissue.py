@@ -10,7 +10,7 @@ from scipy import ndimage, spatial
 from skimage.measure import label
 from skimage.segmentation import find_boundaries
 
-__all__ = ["dense_image", "sparse_image", "voronoi_labels"]
+__all__ = ["dense_image", "sparse_image", "voronoi_labels", "warped_positions"]
 
 JITTER = 0.3
 WARP = 0.12
@@ -37,7 +37,7 @@ def voronoi_labels(shape: tuple[int, ...], diameter: float, seed: int) -> np.nda
     """
     rng = np.random.default_rng(seed)
     sites = _jittered_sites(shape, diameter, rng)
-    nearest = spatial.cKDTree(sites).query(_warped_positions(shape, diameter, rng))[1]
+    nearest = spatial.cKDTree(sites).query(warped_positions(shape, diameter, rng))[1]
     return label(nearest.reshape(shape) + 1, connectivity=1).astype(np.int32)
 
 
@@ -48,8 +48,8 @@ def _jittered_sites(shape: tuple[int, ...], spacing: float, rng: np.random.Gener
     return (grid + rng.uniform(-JITTER, JITTER, grid.shape)) * spacing
 
 
-def _warped_positions(shape: tuple[int, ...], diameter: float, rng: np.random.Generator) -> np.ndarray:
-    """Move every voxel a little, neighbours alike, so that the cells' walls are curved."""
+def warped_positions(shape: tuple[int, ...], diameter: float, rng: np.random.Generator) -> np.ndarray:
+    """Move every voxel a little, neighbours alike, so that the walls of cells of that diameter are curved."""
     positions = np.stack(np.indices(shape), axis=-1).astype(np.float64)
     for axis in range(len(shape)):
         field = ndimage.gaussian_filter(rng.standard_normal(shape), diameter / 3)

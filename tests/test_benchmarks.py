@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -226,10 +227,10 @@ def test_seam_accuracy_shows_agree_equal_to_the_whole_image_where_touch_fuses_ce
 def test_laboratory_of_seams_compares_all_rules_with_what_joins_could_reach():
     rows = table_rows(run("benchmarks.judged.seams", "--small"))
     rules = rows.pop("case")[0]
-    assert rules[-4:] == ["pieces", "mutual", "agree", "oracle"]
+    assert rules[-5:] == ["pieces", "mutual", "agree", "seam oracle", "oracle"]
     # The first table has F1 at 0.5.
     f1 = {case: dict(zip(rules, map(float, found[0]), strict=True)) for case, found in rows.items()}
-    assert len(f1) == 7
+    assert len(f1) == 19
     assert all(max(scores.values()) == scores["oracle"] for scores in f1.values())
     assert f1["columns p 0.05"]["pieces"] + 0.2 < f1["columns p 0.05"]["agree"]
     stable = [scores for case, scores in f1.items() if " stable" in case]
@@ -245,6 +246,89 @@ def test_laboratory_of_seams_merges_as_the_package_does(load, rule, merge):
         with warnings.catch_warnings(record=True):
             expected, _ = tile_image(case.image, case.fn, case.tile, case.halo, merge=merge)
         assert naive.partition_fault(labels, np.asarray(expected)) == "", case.name
+
+
+def test_no_image_of_the_laboratory_is_in_both_halves(load):
+    cases = load("judged.seams.cases")
+    halves = [
+        {(case.name, case.image.tobytes()) for case in cases.cases(small=True, half=half)}
+        for half in cases.HALVES
+    ]
+    assert {name for name, _ in halves[0]} == {name for name, _ in halves[1]}
+    # Without fusions the columns are the same ones.
+    assert {name for name, _ in halves[0] & halves[1]} == {"columns p 0"}
+
+
+def test_functions_of_the_laboratory_see_the_same_voxels_the_same(load):
+    for case in load("judged.seams.cases").cases(small=True, half="tuned"):
+        np.testing.assert_array_equal(case.fn(case.image), case.fn(case.image.copy(order="F")))
+
+
+def test_no_joins_find_more_objects_than_those_of_the_seam_oracle(load):
+    """In small images, over all subsets; it may leave more pieces, which glued to anything cost F1 less."""
+    oracle, score = load("judged.seams.oracle"), load("judged.seams.comparison").score_labels
+    gaps = []
+    for found, truth in small_predictions(load, 50):
+        merge = partial(load("judged.seams.rules").merge, found)
+        subsets = itertools.product((False, True), repeat=len(found.contacts))
+        scores = [score(truth, merge(itertools.compress(sorted(found.contacts), chosen))) for chosen in subsets]
+        by_seams, by_any = (
+            score(truth, merge(kind(truth).joins(found))) for kind in (oracle.SeamOracle, oracle.Oracle)
+        )
+        assert max(one.matched[0.5] for one in scores) == by_seams.matched[0.5] <= by_any.matched[0.5]
+        gaps.append([max(one.f1() for one in scores) - given.f1() for given in (by_seams, by_any)])
+    mean, most = np.mean(gaps, axis=0), np.max(gaps, axis=0)
+    assert 0.01 < mean[0] < 0.02 < 0.08 < most[0] < 0.1
+    assert mean[1] < -0.05 < 0 < most[1] < 0.05
+
+
+def small_predictions(load, n):
+    """The first images of two tiles and up to ten contacts, and what is right there."""
+    watersheds, dense_image = load("watersheds"), load("tissue").dense_image
+    fn = watersheds.DenseWatershed(10)
+    for seed in itertools.count(1):
+        image = dense_image((24, 26), 10, seed)
+        unstable = watersheds.Unstable(fn, 0.3)
+        found = load("judged.seams.predictions").Predictions(image, unstable, (14, 26), (4, 4))
+        if 2 <= len(found.contacts) <= 10:
+            yield found, fn(image)
+            n -= 1
+        if not n:
+            return
+
+
+def test_straight_cuts_are_faces_at_seams_less_those_inside_of_tiles(load):
+    straight_cuts = load("judged.seams.scores").straight_cuts
+    labels = np.zeros((8, 16), int)
+    labels[2:6, 4:8] = 1
+    grid = TileGrid.regular(labels.shape, (8, 8), (8, 8))
+    # 4 of 16 faces at the seam, and as many at voxel 4, where 3 of the 9 places inside of the tile are.
+    assert straight_cuts(labels, grid) == pytest.approx(100 * 4 / 16 * (1 - 3 / 9))
+    labels[2:6, 12:16] = 2
+    # Another one beyond reach of the planes does not count; within reach it has no face there.
+    near = TileGrid.regular(labels.shape, (8, 8), (3, 3))
+    assert straight_cuts(labels, near) == pytest.approx(100 * 4 / 16 * (1 - 3 / 9))
+    wide = TileGrid.regular(labels.shape, (8, 8), (12, 12))
+    assert straight_cuts(labels, wide) == pytest.approx(100 * 4 / 16 * (1 - 3 / 9) / 2)
+    assert np.isnan(straight_cuts(labels, TileGrid.regular(labels.shape, (1, 16), (0, 0))))
+
+
+def test_objects_are_the_same_up_to_a_voxel_in_a_hundred(load):
+    scores = load("judged.seams.scores")
+    one = np.repeat([[1, 2, 3, 4]], 300, axis=0).repeat([100, 1, 1, 1], axis=1)
+    other = np.where(one == 1, 7, one)
+    other[:99, 100] = 7
+    other[:99, 101] = 0
+    other[:, 102] = 9
+    assert scores.same_objects(one, one[::-1]) == 1
+    assert scores.same_objects(one, other) == pytest.approx(2 * 2 / 8)
+
+
+def test_shifted_grid_begins_with_half_a_tile_where_there_are_seams(load):
+    shifted = load("judged.seams.scores").shifted
+    grid = shifted(TileGrid.regular((10, 9), (4, 9), (1, 1)))
+    assert (grid.lengths, grid.halo) == (((2, 4, 4), (9,)), (1, 1))
+    assert shifted(TileGrid.regular((5, 9), (1, 9), (0, 0))) is None
 
 
 def test_interior_score_leaves_objects_at_the_border_out(load):

@@ -99,6 +99,8 @@ class Predictions:
         Shape of a tile.
     halo : tuple of int
         Depth of the halo along each axis.
+    grid : TileGrid, optional
+        Other tiles than those of that shape, which begin at the origin.
 
     Attributes
     ----------
@@ -109,9 +111,14 @@ class Predictions:
     """
 
     def __init__(
-        self, image: np.ndarray, fn: Callable[[np.ndarray], np.ndarray], tile_shape: Index, halo: Index
+        self,
+        image: np.ndarray,
+        fn: Callable[[np.ndarray], np.ndarray],
+        tile_shape: Index,
+        halo: Index,
+        grid: TileGrid | None = None,
     ) -> None:
-        self.grid = TileGrid.regular(image.shape, tile_shape, halo)
+        self.grid = grid or TileGrid.regular(image.shape, tile_shape, halo)
         self.core = np.zeros(image.shape, np.int64)
         self.seen: dict[Index, np.ndarray] = {}
         self.n_nodes = 1
