@@ -24,6 +24,8 @@ N_PLANES = 24
 FIBRE = 4
 SHADE = 0.15
 MAX_REAL_LENGTH = 1024
+# None is a whole number of cells long, so that walls lie at seams as often as elsewhere.
+TILES = {2: (61, 75), 3: (32, 35, 38)}
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def _tissues(seed: int, small: bool) -> Iterator[Case]:
     for ndim in (2,) if small else (2, 3):
         tissue = random_tissue(ndim, seed, small=small)
         image, stable = tissue.load(), cast(DenseWatershed, tissue.fn)
+        tile = tissue.tiles[0] if small else TILES[ndim]
         unstable, stretched = Unstable(stable, NOISE), Unstable(NucleusWatershed(stable.diameter, 0.3), 0)
         shaded = (image * np.linspace(1 - SHADE, 1 + SHADE, image.shape[-1])).astype(image.dtype)
         truth = stable(image)
@@ -100,7 +103,7 @@ def _tissues(seed: int, small: bool) -> Iterator[Case]:
             ("noise", image, Noisy(stable, NOISE / 2), truth),
             ("markers", image, RandomMarkers(stable.diameter), truth),
         ]:
-            yield from _at_halos(f"dense {ndim}-D {kind}", seen, fn, tissue.tiles[0], right)
+            yield from _at_halos(f"dense {ndim}-D {kind}", seen, fn, tile, right)
 
 
 def _fibres(seed: int, small: bool) -> Iterator[Case]:
@@ -120,10 +123,8 @@ def _mixed_sizes(seed: int, small: bool) -> Iterator[Case]:
 
 def _whole_objects(seed: int, small: bool) -> Iterator[Case]:
     """Nuclei that lie apart, and a function that drops what touches the border of its tile."""
-    for shape, tile in (
-        [((90, 100), (40, 56))] if small else [((300, 310), (56, 72)), ((64, 70, 76), (32, 35, 38))]
-    ):
-        image = sparse_image(shape, 12, seed)
+    for shape in ((90, 100),) if small else ((300, 310), (64, 70, 76)):
+        image, tile = sparse_image(shape, 12, seed), (40, 56) if small else TILES[len(shape)]
         name = f"whole objects {len(shape)}-D"
         yield from _at_halos(name, image, whole_components, tile, whole_components(image))
 

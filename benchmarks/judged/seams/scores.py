@@ -21,8 +21,8 @@ def straight_cuts(labels: np.ndarray, grid: TileGrid) -> float:
     An outline is made of faces between a voxel of the object and one of another object or background. The share
     of its faces that lie exactly in a seam is averaged over the objects that have a voxel within one halo of a
     seam: they have a face there too. Taken away is what comes out when every seam is moved to a place in the
-    middle half of the tile before it, mean over nine such places. Not a number where no tile before a seam has
-    four voxels.
+    middle half of the tile before it, mean over nine such places. Labels are 1..N. Not a number where no tile
+    before a seam has four voxels.
     """
     tiles = [[pair for pair in itertools.pairwise(cuts[:-1]) if pair[1] - pair[0] > 3] for cuts in grid.cuts]
     if not any(tiles):
