@@ -253,6 +253,11 @@ class BrickGrid(_Grid):
             found.append([(part.start, part.stop) for part in parts])
         return found
 
+    def number_of_tile(self, tile: int) -> int:
+        """Return the number of the brick that holds the tile with this number."""
+        index = zip(self.grid.index(tile), self.tiles_per_brick, strict=True)
+        return self.number(tuple([i // step for i, step in index]))
+
     def tile_indices(self, index: Index) -> Iterator[Index]:
         """Iterate over the brick's tiles in C order."""
         return itertools.product(*(range(part.start, part.stop) for part in self.tiles(index)))

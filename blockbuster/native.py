@@ -115,7 +115,7 @@ def zarr_native_merge(
         given["min_agreement"] = resolve_fraction(min_agreement, "min_agreement")
     with with_workers(None if n_workers is None else resolve_count(n_workers, "n_workers", 1)):
         if is_stage(stage_path):
-            staged, counts = open_kept(stage_path)
+            staged, counts, failed = open_kept(stage_path)
             if connectivity not in (None, staged.connectivity):
                 raise ValueError(
                     f"connectivity is {connectivity}; {staged.path} was staged for {staged.connectivity}, pass "
@@ -125,7 +125,9 @@ def zarr_native_merge(
             place = resolve_output(out_path, out_component, None, overwrite=overwrite)
             if lies_in(place.path, staged.path) or lies_in(staged.path, place.path):
                 raise ValueError(f"out_path: {place.path} and the stage lie one in the other; give another path.")
-            return _merge_own_stage(staged, counts, rule, place, show_progress, sequential)
+            return _merge_own_stage(
+                staged, {"counts": counts, "failed": failed}, rule, place, show_progress, sequential
+            )
         labels = _open_labels(stage_path, stage_component, "stage")
         given |= {"connectivity": connectivity, "merge": merge}
         _, report = tile_process(
@@ -241,7 +243,7 @@ def _open_labels(path: Path, component: str, what: str) -> zarr.Array[Any]:
 
 def _merge_own_stage(
     staged: StagedLabels,
-    counts: np.ndarray,
+    kept: dict[str, np.ndarray],
     rule: MergeRule,
     place: OutputPlace,
     progress: bool,
@@ -256,7 +258,8 @@ def _merge_own_stage(
         find_execution().opened() as execution,
     ):
         arrays = ArrayFolder(folder)
-        arrays.save("counts", counts)
+        for name, array in kept.items():
+            arrays.save(name, array)
         finished = FinishedStage(staged, arrays, execution, RunReport(), progress, rule=rule)
         dtype = finished.match(sequential=sequential)
         finished.publish(dtype, place, None, geometry)

@@ -137,15 +137,23 @@ def stitch(
     sequential=False,
     merge="touch",
     min_agreement=0.4,
+    is_failed=None,
 ):
-    """Ids of the merged labels: the whole contract, on arrays small enough to hold everything at once."""
+    """Ids of the merged labels: the whole contract, on arrays small enough to hold everything at once.
+
+    `is_failed` says of a tile's pixels whether it failed, for which fn gives background.
+    """
     seen = look(image, fn, lengths, halo, merge_axes)
     ids, tile_of_voxel = assemble(seen, image.shape)
     if merge == "touch":
         joined = join_neighbours(ids, tile_of_voxel, connectivity, merge_axes)
     else:
         found = compare(seen, image.shape, halo, connectivity, merge_axes) if merge == "agree" else {}
-        joined = join_ids(ids, joins(found, min_agreement, ids, tile_of_voxel))
+        pairs = joins(found, min_agreement, ids, tile_of_voxel)
+        if merge == "agree" and min_agreement:
+            failed = {tile.index for tile in seen if is_failed and is_failed(image[tile.region])}
+            ids = completed(ids, seen, failed, halo, connectivity, merge_axes)
+        joined = join_ids(ids, pairs)
     return rank(joined) if sequential else joined
 
 
@@ -172,6 +180,49 @@ def compare(seen, shape, halo, connectivity, merge_axes=None):
         tile, other = (seen[tile_of_voxel[voxel]] for voxel in voxels[0])
         found[pair] = agree(pair, tile, other, voxels, shape, halo, connectivity)
     return found
+
+
+def completed(ids, seen, failed, halo, connectivity, merge_axes=None):
+    """Provisional ids, with what one of two tiles saw, beyond their seam, where the other found background."""
+    wanted = []
+    by_index = {tile.index: tile for tile in seen}
+    for one in seen:
+        for step in steps(ids.ndim, connectivity, merge_axes):
+            for way in (1, -1):
+                other = by_index.get(tuple(i + way * d for i, d in zip(one.index, step, strict=True)))
+                if other is not None and other.index not in failed:
+                    wanted += ends_unseen(ids, one, other, halo)
+    filled = ids.copy()
+    for _, label_id, core, missing in sorted(wanted, key=lambda end: (-end[0], end[1])):
+        within = filled[core]
+        within[missing & (within == 0)] = label_id
+    return filled
+
+
+def ends_unseen(ids, tile, other, halo):
+    """What a tile saw whole in the core of another one, which found background in at least half of it."""
+    apart = [axis for axis, (i, j) in enumerate(zip(tile.index, other.index, strict=True)) if i != j]
+    if not all(halo[axis] for axis in apart):
+        return
+    both, _ = boxes_seen_by_both(tile, other, halo)
+    touching = []
+    for axis in apart:
+        face = [overlap(*parts) for parts in zip(tile.core, both, strict=True)]
+        part = face[axis]
+        at = part.stop - 1 if other.index[axis] > tile.index[axis] else part.start
+        face[axis] = slice(at, at + 1)
+        touching.append(set(np.unique(tile.within(face)).tolist()) - {0})
+    core = [overlap(*parts) for parts in zip(tile.region, other.core, strict=True)]
+    ends = sight_ends(tile, other, both, ids.shape, halo)
+    for label_id in set.intersection(*touching):
+        end = tile.within(core) == label_id
+        missing = end & (ids[tuple(core)] == 0)
+        if (
+            missing.any()
+            and 2 * missing.sum() >= end.sum()
+            and not (ends & (tile.within(both) == label_id)).any()
+        ):
+            yield int(missing.sum()), label_id, tuple(core), missing
 
 
 def touching_inside_tiles(ids, tile_of_voxel):

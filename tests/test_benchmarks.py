@@ -243,7 +243,8 @@ def test_laboratory_of_seams_merges_as_the_package_does(load, rule, merge):
     tile_image, laboratory = load("seam_accuracy").tile_image, load("judged.seams.rules")
     for case in load("judged.seams.cases").cases(small=True):
         found = load("judged.seams.predictions").Predictions(case.image, case.fn, case.tile, case.halo)
-        labels = laboratory.merge(found, getattr(laboratory, rule)().joins(found))
+        chosen = getattr(laboratory, rule)()
+        labels = laboratory.merge(found, chosen.joins(found), chosen.completes(found))
         with warnings.catch_warnings(record=True):
             expected, _ = tile_image(case.image, case.fn, case.tile, case.halo, merge=merge)
         assert naive.partition_fault(labels, np.asarray(expected)) == "", case.name

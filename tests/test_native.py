@@ -208,7 +208,7 @@ def test_a_stage_of_another_version_is_refused(tmp_path, opens):
     kept, _ = kept_stage(tmp_path)
     manifest = json.loads((kept / "manifest.json").read_text())
     (kept / "manifest.json").write_text(json.dumps(manifest | {"format": 5}))
-    with pytest.raises(ValueError, match=r"another version of blockbuster \(format 5; this one reads 6\)"):
+    with pytest.raises(ValueError, match=r"another version of blockbuster \(format 5; this one reads 7\)"):
         opens(kept)
 
 

@@ -17,6 +17,8 @@ from blockbuster.kernels.stretches import TileStretches, row_numbers
 Face = tuple[tuple[int, int], ...]
 # Per axis, whether the low and the high end of a box are where a tile's sight ends beyond the seam.
 Ends = tuple[tuple[bool, bool], ...]
+# Pieces that touch, and labels of either tile whose ends the other one did not see.
+Comparison = tuple[np.ndarray, Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,9 @@ class TilePair(NamedTuple):
         The voxels of each tile's core that lie at the seam, from the origin of its box.
     ends : pair of tuple of (low, high)
         Where along each axis the box ends because the tile saw no further beyond the seam.
+    beyond : pair of tuple of (start, stop)
+        The voxels of the other tile's core in the box; none where they lie beyond a seam without
+        halo.
     free : tuple of int
         Axes along which a neighbour may be one voxel aside.
     n_aside : int
@@ -100,6 +105,7 @@ class TilePair(NamedTuple):
     boxes: tuple[Box, Box]
     faces: tuple[Face, Face]
     ends: tuple[Ends, Ends]
+    beyond: tuple[Face, Face]
     free: Index
     n_aside: int
     connectivity: int
@@ -144,16 +150,17 @@ class TilePairs:
         """Describe what a tile and the neighbour at `step` from it see of each other."""
         keys = zip(range(len(step)), tile, step, strict=True)
         parts = [self._parts.get(key) or self._along(*key) for key in keys]
-        mine, theirs, face, other_face, ends, other_ends = zip(*parts, strict=True)
+        of_both: list[Any] = [tuple(zip(*pairs, strict=True)) for pairs in zip(*parts, strict=True)]
         if step not in self._of_steps:
             n_bare = sum([d != 0 and not depth for d, depth in zip(step, self.grid.halo, strict=True)])
             free = tuple([axis for axis in self.axes if not step[axis]])
             self._of_steps[step] = free, self.connectivity - sum(map(abs, step)), self.connectivity, n_bare < 2
-        return TilePair((mine, theirs), (face, other_face), (ends, other_ends), *self._of_steps[step])
+        boxes, faces, ends, beyond = of_both
+        return TilePair(boxes, faces, ends, beyond, *self._of_steps[step])
 
     def _along(self, axis: int, i: int, d: int) -> tuple[Any, ...]:
-        """Along one axis: what the tiles show to each other, their faces in it, and where their
-        sight ends.
+        """Along one axis, for both tiles: the box, the face, where its sight ends, and the other
+        core.
         """
         halo, edges = self.grid.halo[axis], self.grid.edges[axis]
         cores = [slice(int(edges[k]), int(edges[k + 1])) for k in (i, i + d)]
@@ -162,9 +169,16 @@ class TilePairs:
         seen = slice(max(0, low), min(self.grid.shape[axis], high))
         boxes = ends if d and not halo else [seen, seen]
         faces = [(e.start - box.start, e.stop - box.start) for e, box in zip(ends, boxes, strict=True)]
-        sees_beyond = d != 0 and halo > 0
-        stops = (sees_beyond and low > 0, False), (False, sees_beyond and high < self.grid.shape[axis])
-        self._parts[axis, i, d] = (*boxes, *faces, *(stops if d < 0 else stops[::-1]))
+        is_seen = not d or halo > 0
+        stops = (
+            (d != 0 and is_seen and low > 0, False),
+            (False, d != 0 and is_seen and high < self.grid.shape[axis]),
+        )
+        beyond = [
+            (max(c.start, seen.start) - seen.start, min(c.stop, seen.stop) - seen.start) if is_seen else (0, 0)
+            for c in reversed(cores)
+        ]
+        self._parts[axis, i, d] = boxes, faces, stops if d < 0 else stops[::-1], beyond
         return self._parts[axis, i, d]
 
 
@@ -177,7 +191,7 @@ def _end(core: slice, toward: int) -> slice:
     return slice(core.stop - 1, core.stop) if toward > 0 else slice(core.start, core.start + 1)
 
 
-def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: Index) -> np.ndarray:
+def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: Index) -> Comparison:
     """Find the labels of two tiles that touch across their seam, and measure how far they agree,
     piece by piece.
 
@@ -193,26 +207,30 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
 
     Returns
     -------
-    (n, 6) ndarray of int64
+    pieces : (n, 6) ndarray of int64
         For each two pieces that touch: the ids in the stretches of `a` and `b`, voxels in common,
         voxels of the piece that agreement is a share of, voxels in either, and a voxel of `a` where
         they touch. A piece is a connected component of a label in what both tiles see. Agreement is
         a share of the piece that its tile saw cut off, since where an object ends is known best by
         a tile that saw it whole; of the smaller piece where both are cut off, or none is. Nothing
         is in common where nothing was seen by both.
+    unseen : pair of ndarray of int64
+        Labels of `a`, and of `b`, that end in the core of the other tile, which found background in
+        at least half of what lies there.
 
     Notes
     -----
     Time and memory grow with the number of stretches in what both tiles see.
     """
-    boxes, faces, ends, free, n_aside, connectivity, is_seen = pair
-    rows = _rows_of_pair(pair.shape, faces, ends, free, n_aside, connectivity, strides)
+    boxes, *others, is_seen = pair
+    rows = _rows_of_pair(pair.shape, *others, strides)
+    pieces, *unseen = compare_tiles(a.seen(boxes[0]), b.seen(boxes[1]), *rows)
     # A copy: a brick keeps those of all its tiles.
-    found: np.ndarray = compare_tiles(a.seen(boxes[0]), b.seen(boxes[1]), *rows).copy()
+    found = pieces.copy()
     found[:, 5] += sum([part.start * stride for part, stride in zip(boxes[0], strides, strict=True)])
     if not is_seen:
         found[:, 2] = 0
-    return found
+    return found, unseen
 
 
 @functools.lru_cache(maxsize=64)
@@ -220,6 +238,7 @@ def _rows_of_pair(
     shape: Index,
     faces: tuple[Face, Face],
     ends: tuple[Ends, Ends],
+    beyond: tuple[Face, Face],
     free: Index,
     n_aside: int,
     connectivity: int,
@@ -229,8 +248,19 @@ def _rows_of_pair(
     have the same.
     """
     facing = _facing_rows(shape, faces, free, n_aside)
-    end_rows = _end_rows(shape, ends[0]), _end_rows(shape, ends[1])
-    return facing, rows_before(shape, connectivity), end_rows, row_positions(shape, strides)
+    ends_of_each = _end_rows(shape, ends[0]), _end_rows(shape, ends[1])
+    rows_beyond = _rows_beyond(shape, beyond[0]), _rows_beyond(shape, beyond[1])
+    before, positions = rows_before(shape, connectivity), row_positions(shape, strides)
+    return facing, before, ends_of_each, rows_beyond, positions
+
+
+def _rows_beyond(shape: Index, beyond: Face) -> np.ndarray:
+    """Return which rows lie in a part of a box, and behind them its start and stop along the last
+    axis.
+    """
+    is_there = np.zeros(shape[:-1], np.int64)
+    is_there[tuple(slice(*part) for part in beyond[:-1])] = 1
+    return np.append(is_there, beyond[-1])
 
 
 def _end_rows(shape: Index, ends: Ends) -> np.ndarray:

@@ -455,8 +455,79 @@ def find_cut_off(whole, roots, ends, length):
     return is_cut
 
 
+@kernel_part
+def find_unseen(whole, other, beyond, ends, length):
+    """Find labels of a tile that end in the core of another tile, which found nothing there.
+
+    Parameters
+    ----------
+    whole, other : pairs of arrays
+        The stretches of the two tiles.
+    beyond : (n_rows + 2,) int64 array
+        Whether each row lies in the core of the other tile; and the start and stop of that core
+        along the last axis.
+    ends : (n_rows + 2,) bool array
+        As `find_cut_off` takes them.
+    length : int
+        Voxels of a row.
+
+    Returns
+    -------
+    (n,) int64 array
+        Their ids: of what lies in the other core, at least half is background there, and the tile
+        saw no more of the label beyond the seam.
+    """
+    rows, stretches = whole
+    other_rows, others = other
+    n_rows = len(rows) - 1
+    low = beyond[n_rows]
+    high = beyond[n_rows + 1]
+    n_ids = 1
+    for i in range(len(stretches)):
+        if stretches[i, 2] >= n_ids:
+            n_ids = stretches[i, 2] + 1
+    # Voxels beyond the seam, those of them that the other tile found too, and whether it is cut.
+    counts = np.zeros((n_ids, 3), np.int64)
+    n_missing = 0
+    for row in range(n_rows):
+        first = other_rows[row]
+        last = other_rows[row + 1]
+        for i in range(rows[row], rows[row + 1]):
+            number = stretches[i, 2]
+            start = stretches[i, 0]
+            stop = stretches[i, 1]
+            if ends[row] or (ends[n_rows] and start == 0) or (ends[n_rows + 1] and stop == length):
+                counts[number, 2] = 1
+            if start < low:
+                start = low
+            if stop > high:
+                stop = high
+            if not beyond[row] or start >= stop:
+                continue
+            while first < last and others[first, 1] <= start:
+                first += 1
+            n_seen = 0
+            for j in range(first, last):
+                if others[j, 0] >= stop:
+                    break
+                other_start = others[j, 0] if others[j, 0] > start else start
+                other_stop = others[j, 1] if others[j, 1] < stop else stop
+                n_seen += other_stop - other_start
+            counts[number, 0] += stop - start
+            counts[number, 1] += n_seen
+            n_missing += stop - start - n_seen
+    found = np.empty(n_ids if n_missing else 0, np.int64)
+    n = 0
+    for number in range(len(found)):
+        n_voxels = counts[number, 0]
+        if n_voxels > counts[number, 1] and n_voxels >= 2 * counts[number, 1] and counts[number, 2] == 0:
+            found[n] = number
+            n += 1
+    return found[:n]
+
+
 @kernel
-def compare_tiles(a, b, facing, beside, ends, positions):
+def compare_tiles(a, b, facing, beside, ends, beyond, positions):
     """Compare the pieces of two tiles that touch across their seam.
 
     Parameters
@@ -470,15 +541,19 @@ def compare_tiles(a, b, facing, beside, ends, positions):
         Rows beside each row, and slack, as `find_pieces` takes them.
     ends : pair of bool arrays
         Of each tile, as `find_cut_off` takes them.
+    beyond : pair of int64 arrays
+        Of each tile, as `find_unseen` takes them.
     positions : (n_rows,) int64 array
         Position in the image, in C order, of the first voxel of each row that both see.
 
     Returns
     -------
-    (n, 6) int64 array
+    pairs : (n, 6) int64 array
         For each pair of pieces that touch: id in `a`, id in `b`, voxels in common, voxels of the
         piece that is cut off, or of the smaller one where both are or none is, voxels in either,
         and a voxel of `a` where they touch.
+    unseen, other_unseen : int64 arrays
+        Labels of `a` and of `b`, as `find_unseen` gives them.
     """
     rows_a, stretches_a, taken_a, window_a = a
     rows_b, stretches_b, taken_b, window_b = b
@@ -486,6 +561,11 @@ def compare_tiles(a, b, facing, beside, ends, positions):
     theirs = (np.empty(len(taken_b) + 1, np.int64), np.empty((len(stretches_b), 3), np.int32))
     n_mine = clip_stretches((rows_a, stretches_a), taken_a, window_a, mine[0], mine[1])
     n_theirs = clip_stretches((rows_b, stretches_b), taken_b, window_b, theirs[0], theirs[1])
+    mine = (mine[0], mine[1][:n_mine])
+    theirs = (theirs[0], theirs[1][:n_theirs])
+    length = window_a[1] - window_a[0]
+    unseen = find_unseen(mine, theirs, beyond[0], ends[0], length)
+    other_unseen = find_unseen(theirs, mine, beyond[1], ends[1], length)
     n = len(facing[0]) + 64
     while True:
         contacts = np.empty((n, 4), np.int64)
@@ -494,7 +574,7 @@ def compare_tiles(a, b, facing, beside, ends, positions):
             break
     pairs = np.empty((n, 6), np.int64)
     if n == 0:
-        return pairs
+        return pairs, unseen, other_unseen
     roots = (np.empty(n_mine, np.int64), np.empty(n_theirs, np.int64))
     sizes = (np.empty(n_mine, np.int64), np.empty(n_theirs, np.int64))
     clipped = (mine, theirs)
@@ -503,7 +583,6 @@ def compare_tiles(a, b, facing, beside, ends, positions):
     heads = np.empty(n_mine, np.int64)
     n = note_pairs(contacts[:n], roots, heads, pairs)
     measure_overlaps(mine, theirs, roots, heads, pairs)
-    length = window_a[1] - window_a[0]
     is_cut = find_cut_off(mine, roots[0], ends[0], length)
     is_other_cut = find_cut_off(theirs, roots[1], ends[1], length)
     for k in range(n):
@@ -519,4 +598,4 @@ def compare_tiles(a, b, facing, beside, ends, positions):
         pairs[k, 4] = size + other_size - pairs[k, 3]
         pairs[k, 3] = size if is_first else other_size
         pairs[k, 5] = positions[contacts[contact, 2]] + contacts[contact, 3]
-    return pairs[:n]
+    return pairs[:n], unseen, other_unseen

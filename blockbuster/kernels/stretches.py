@@ -51,6 +51,12 @@ class TileStretches:
     rows: np.ndarray
     stretches: np.ndarray
 
+    @classmethod
+    def empty(cls, box: Box) -> TileStretches:
+        """Return a box without labels."""
+        n_rows = math.prod([part.stop - part.start for part in box[:-1]])
+        return cls(box, np.zeros(n_rows + 1, np.int64), np.empty((0, 3), np.int32))
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Voxels per axis."""

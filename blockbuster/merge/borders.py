@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -14,6 +16,7 @@ from blockbuster.grid import Box, Index, TileGrid, relative_box
 from blockbuster.kernels.agreement import Agreements, TilePairs, compare_pieces
 from blockbuster.kernels.pairs import NO_PAIRS, collect_touching_pairs, unique_pairs
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches, border_stretches
+from blockbuster.merge.completion import Ends, add_ends, cut_ends, read_ends
 from blockbuster.merge.table import BrickIds
 from blockbuster.merge.tally import TouchingPairs
 from blockbuster.rundir.sections import SectionWriter
@@ -63,15 +66,20 @@ class OpenBrick:
     ----------
     index : tuple of int
         Its place in the label image.
-    file : BrickFile
-        What its task left.
+    open_file : callable
+        Opens what its task left, by the index.
     ids : BrickIds
         From ids within a brick to provisional ids.
     """
 
     index: Index
-    file: BrickFile
+    open_file: Callable[[Index], BrickFile]
     ids: BrickIds
+
+    @cached_property
+    def file(self) -> BrickFile:
+        """What its task left."""
+        return self.open_file(self.index)
 
     @cached_property
     def provisional(self) -> np.ndarray:
@@ -89,6 +97,8 @@ class Borders:
     """
 
     kept: ClassVar[str] = "nothing of the seams"
+    # Whether bricks without labels are matched too, with those that have some.
+    heeds_background: ClassVar[bool] = False
     collector: ClassVar[type[BorderCollector]] = BorderCollector
 
     def __init__(self, staged: StagedLabels) -> None:
@@ -180,6 +190,7 @@ class StripCollector(BorderCollector):
         self.waiting: dict[Index, tuple[TileStretches, int]] = {}
         self.leaving: dict[Index, list[Index]] = {}
         self.found: list[np.ndarray] = []
+        self.ends: list[Ends] = []
         self.strips: dict[tuple[int, int], dict[int, TileStretches]] = {}
 
     @cached_property
@@ -194,40 +205,51 @@ class StripCollector(BorderCollector):
         own = whole.clipped(core)
         lookup, count = own.numbered(n_whole)
         if count:
-            border = border_stretches(whole, lookup, core, self._depths(tile))
-            self._add(tile, border, first)
+            self._add(tile, border_stretches(whole, lookup, core, self._depths(tile)), first)
         else:
             self.pass_over(tile)
         return own, count
 
+    def pass_over(self, tile: Index) -> None:
+        if self.waiting:
+            self._add(tile, TileStretches.empty(self.grid.region(tile)), 0)
+
     def _add(self, tile: Index, border: TileStretches, first: int) -> None:
+        tiles, is_empty = self.staged.bricks.tiles(self.brick), not len(border.stretches)
         for step in self.tile_pairs.steps:
             before = tuple([i - d for i, d in zip(tile, step, strict=True)])
             if before in self.waiting:
-                stretches, first_before = self.waiting[before]
-                pair = self.tile_pairs.of(before, step)
-                found = compare_pieces(pair, stretches, border, self.tile_pairs.strides)
-                if len(found):
-                    found[:, 0] += first_before
-                    found[:, 1] += first
-                    self.found.append(found)
-        tiles = self.staged.bricks.tiles(self.brick)
+                self._compare(before, step, (*self.waiting[before], border, first))
+            elif not is_empty and _is_within(before, tiles):
+                nothing = TileStretches.empty(self.grid.region(before))
+                self._compare(before, step, (nothing, 0, border, first))
         for axis, side in itertools.product(self.staged.merge_axes, (0, 1)):
             is_outer = tile[axis] == (tiles[axis].stop - 1 if side else tiles[axis].start)
-            if is_outer and self.grid.has_neighbour(tile, axis, side):
+            if not is_empty and is_outer and self.grid.has_neighbour(tile, axis, side):
                 strip = cut_strip(border, self.grid, tile, axis, side)
                 if len(strip.stretches):
                     self.strips.setdefault((axis, side), {})[self.grid.number(tile)] = strip
-        self.pass_over(tile)
+        # Of those whose last neighbour in the brick this one is, nothing more is asked.
+        for before in self.leaving.pop(tile, ()):
+            del self.waiting[before]
         last = self._last_neighbour(tile)
-        if last > tile:
+        if last > tile and not is_empty:
             self.waiting[tile] = border, first
             self.leaving.setdefault(last, []).append(tile)
 
-    def pass_over(self, tile: Index) -> None:
-        """Forget the tiles whose last neighbour in the brick this one is."""
-        for before in self.leaving.pop(tile, ()):
-            del self.waiting[before]
+    def _compare(self, before: Index, step: Index, tiles: tuple[TileStretches, int, TileStretches, int]) -> None:
+        """Compare a tile with the one at `step` from it: the labels of both, and what is added to
+        their ids.
+        """
+        one, first, other, other_first = tiles
+        tile = tuple([i + d for i, d in zip(before, step, strict=True)])
+        found, unseen = compare_pieces(self.tile_pairs.of(before, step), one, other, self.tile_pairs.strides)
+        if len(found):
+            found[:, 0] += first
+            found[:, 1] += other_first
+            self.found.append(found)
+        self.ends += cut_ends(self.grid, (before, tile), one, unseen[0], first)
+        self.ends += cut_ends(self.grid, (tile, before), other, unseen[1], other_first)
 
     def write(self, sections: SectionWriter) -> None:
         found = Agreements.of_pieces(self.found)
@@ -235,6 +257,7 @@ class StripCollector(BorderCollector):
         sections.add("agreement", found.values)
         sections.add("ranks", found.ranks)
         sections.add("voxels", found.voxels)
+        add_ends(sections, self.ends)
         for (axis, side), strips in self.strips.items():
             numbers = np.array(list(strips))
             group = StretchGroup.of(list(strips.values()), strip_boxes(self.grid, numbers, axis, side))
@@ -255,15 +278,20 @@ class StripCollector(BorderCollector):
         tiles = self.staged.bricks.tiles(self.brick)
         for step in reversed(self.tile_pairs.steps):
             other = tuple([i + d for i, d in zip(tile, step, strict=True)])
-            if all(part.start <= i < part.stop for i, part in zip(other, tiles, strict=True)):
+            if _is_within(other, tiles):
                 return other
         return tile
+
+
+def _is_within(tile: Index, tiles: Box) -> bool:
+    return all(part.start <= i < part.stop for i, part in zip(tile, tiles, strict=True))
 
 
 class Strips(Borders):
     """The halo strips of bricks, and how far tiles agree on the pairs that touch inside them."""
 
     kept = "which labels touch, and how far two tiles agree"
+    heeds_background = True
     collector = StripCollector
 
     @staticmethod
@@ -276,29 +304,48 @@ class Strips(Borders):
 
     def inside(self, brick: OpenBrick) -> TouchingPairs:
         pairs = brick.provisional[brick.file.read("pairs") - 1]
-        return TouchingPairs(pairs, *map(brick.file.read, ("agreement", "ranks", "voxels")))
+        ends = [dataclasses.replace(end, ids=brick.provisional[end.ids - 1]) for end in read_ends(brick.file)]
+        agreement, ranks, voxels = map(brick.file.read, ("agreement", "ranks", "voxels"))
+        return TouchingPairs(pairs, agreement, ranks, voxels, ends)
 
     def between(self, brick: OpenBrick, other: OpenBrick, step: Index) -> TouchingPairs:
         """Compare the tiles that meet where two bricks do."""
-        offsets = brick.ids.offsets
+        offsets, grid = brick.ids.offsets, self.staged.bricks.grid
         across = _axis_across(step)
-        mine, theirs = self._strips(brick.file, across, 1), self._strips(other.file, across, 0)
+        mine, theirs = self._strips(brick, across, 1), self._strips(other, across, 0)
         strips, found = mine | theirs, []
-        for tile, apart in itertools.product(strips, self.tile_pairs.steps):
+        ends: list[Ends] = []
+        for tile, apart in {**self._pairs(mine, other), **self._pairs(theirs, brick)}:
             neighbour = tuple([i + d for i, d in zip(tile, apart, strict=True)])
-            if neighbour in strips and (tile in mine) != (neighbour in mine):
-                pair = self.tile_pairs.of(tile, apart)
-                pieces = compare_pieces(pair, strips[tile], strips[neighbour], self.tile_pairs.strides)
-                pieces[:, :2] += [offsets[tile], offsets[neighbour]]
-                found.append(pieces)
+            one, two = (strips.get(t) or TileStretches.empty(grid.region(t)) for t in (tile, neighbour))
+            pieces, unseen = compare_pieces(self.tile_pairs.of(tile, apart), one, two, self.tile_pairs.strides)
+            pieces[:, :2] += [offsets[tile], offsets[neighbour]]
+            found.append(pieces)
+            ends += cut_ends(grid, (tile, neighbour), one, unseen[0], int(offsets[tile]))
+            ends += cut_ends(grid, (neighbour, tile), two, unseen[1], int(offsets[neighbour]))
         best = Agreements.of_pieces(found)
-        return TouchingPairs(best.pairs, best.values, best.ranks, best.voxels)
+        return TouchingPairs(best.pairs, best.values, best.ranks, best.voxels, ends)
 
-    def _strips(self, file: BrickFile, axis: int, side: int) -> dict[Index, TileStretches]:
+    def _pairs(self, strips: Mapping[Index, TileStretches], other: OpenBrick) -> dict[tuple[Index, Index], None]:
+        """Return the pairs of tiles with strips and their neighbours in another brick: the first of
+        each pair, and the step to the second.
+        """
+        tiles = self.staged.bricks.tiles(other.index)
+        pairs: dict[tuple[Index, Index], None] = {}
+        for tile, apart in itertools.product(strips, self.tile_pairs.steps):
+            behind, before = (tuple([i + sign * d for i, d in zip(tile, apart, strict=True)]) for sign in (1, -1))
+            if _is_within(behind, tiles):
+                pairs[tile, apart] = None
+            if _is_within(before, tiles):
+                pairs[before, apart] = None
+        return pairs
+
+    def _strips(self, brick: OpenBrick, axis: int, side: int) -> dict[Index, TileStretches]:
         grid, name = self.staged.bricks.grid, f"border-{axis}-{side}"
-        if f"{name}-tiles" not in file:
+        # A brick without labels has no file.
+        if not brick.ids.n_labels(brick.index) or f"{name}-tiles" not in brick.file:
             return {}
-        numbers, group = file.read_group(name, lambda numbers: strip_boxes(grid, numbers, axis, side))
+        numbers, group = brick.file.read_group(name, lambda numbers: strip_boxes(grid, numbers, axis, side))
         return dict(zip(map(grid.index, numbers.tolist()), group.tiles(), strict=True))
 
 

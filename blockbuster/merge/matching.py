@@ -10,10 +10,13 @@ import numpy as np
 
 from blockbuster.grid import Index
 from blockbuster.kernels.agreement import neighbour_steps
+from blockbuster.kernels.pairs import NO_PAIRS
 from blockbuster.merge.borders import Borders, OpenBrick
+from blockbuster.merge.completion import write_ends
 from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.table import BrickIds
 from blockbuster.merge.tally import SeamTally, TouchingPairs
+from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 
 # For each worker, so that all end at about the same time; and bricks at most, so that it is seen
@@ -35,6 +38,8 @@ class MatchJob:
         The stage.
     ids : BrickIds
         From ids within a brick to provisional ids.
+    arrays : ArrayFolder
+        Takes the ends that complete objects.
     rule : MergeRule
         When a pair is joined.
     borders : type of Borders
@@ -45,15 +50,18 @@ class MatchJob:
 
     staged: StagedLabels
     ids: BrickIds
+    arrays: ArrayFolder
     rule: MergeRule
     borders: type[Borders]
     n_bricks: int
 
     @classmethod
-    def for_workers(cls, staged: StagedLabels, ids: BrickIds, rule: MergeRule, n_workers: int) -> MatchJob:
+    def for_workers(
+        cls, staged: StagedLabels, ids: BrickIds, arrays: ArrayFolder, rule: MergeRule, n_workers: int
+    ) -> MatchJob:
         """Have a task match many bricks where there are many, since most have little to match."""
         n_bricks = 1 + staged.bricks.n_bricks // (TASKS_PER_WORKER * n_workers)
-        return cls(staged, ids, rule, rule_of(staged).borders, min(MAX_BRICKS, n_bricks))
+        return cls(staged, ids, arrays, rule, rule_of(staged).borders, min(MAX_BRICKS, n_bricks))
 
     @property
     def n_tasks(self) -> int:
@@ -75,12 +83,18 @@ class MatchResult:
         Summary of the seams of its bricks.
     n_tiles : int
         How many tiles these have.
+    number : int
+        Of the task.
+    reached : list of int
+        Bricks in which ends lie that it has kept.
     """
 
     pairs: np.ndarray
     ranks: np.ndarray
     tally: SeamTally
     n_tiles: int
+    number: int
+    reached: list[int]
 
 
 def match_bricks(job: MatchJob, number: int) -> MatchResult:
@@ -90,14 +104,22 @@ def match_bricks(job: MatchJob, number: int) -> MatchResult:
     ids, bricks = job.ids, job.staged.bricks
     first = number * job.n_bricks
     indices = [bricks.index(brick) for brick in range(first, min(first + job.n_bricks, bricks.n_bricks))]
-    found = TouchingPairs.joined(_parts(job, [index for index in indices if ids.n_labels(index)]))
+    n_tiles = sum(map(bricks.n_tiles, indices))
+    parts = list(_parts(job, indices))
+    if not parts:
+        return MatchResult(
+            NO_PAIRS.astype(ids.dtype), NO_RANKS, SeamTally.empty(bricks.grid.ndim), n_tiles, number, []
+        )
+    found = TouchingPairs.joined(parts)
     is_joined = job.rule.joins(found)
     tally = SeamTally.of(found, is_joined, ids, job.rule.threshold)
-    pairs = found.pairs[is_joined].astype(ids.dtype, copy=False)
-    ranks = NO_RANKS
-    if job.rule.heeds_contradictions and found.ranks is not None:
+    pairs, ranks, reached = found.pairs[is_joined].astype(ids.dtype, copy=False), NO_RANKS, []
+    if job.rule.looks_beyond_pairs and found.ranks is not None:
         ranks = found.ranks[is_joined]
-    return MatchResult(pairs, ranks, tally, sum(map(bricks.n_tiles, indices)))
+        if found.ends:
+            write_ends(job.arrays, number, found.ends)
+            reached = sorted({bricks.number_of_tile(end.tile) for end in found.ends})
+    return MatchResult(pairs, ranks, tally, n_tiles, number, reached)
 
 
 def _parts(job: MatchJob, indices: Sequence[Index]) -> Iterator[TouchingPairs]:
@@ -108,10 +130,12 @@ def _parts(job: MatchJob, indices: Sequence[Index]) -> Iterator[TouchingPairs]:
     grid_shape = staged.bricks.grid_shape
     steps = neighbour_steps(len(grid_shape), staged.merge_axes, staged.connectivity)
     for index in indices:
-        brick = OpenBrick(index, open_file(index), ids)
-        yield borders.inside(brick)
+        brick = OpenBrick(index, open_file, ids)
+        if ids.n_labels(index):
+            yield borders.inside(brick)
         for step in steps:
             other = tuple([i + d for i, d in zip(index, step, strict=True)])
-            is_there = all(0 <= i < n for i, n in zip(other, grid_shape, strict=True))
-            if is_there and ids.n_labels(other):
-                yield borders.between(brick, OpenBrick(other, open_file(other), ids), step)
+            if all(0 <= i < n for i, n in zip(other, grid_shape, strict=True)):
+                with_labels = [bool(ids.n_labels(one)) for one in (index, other)]
+                if all(with_labels) or (any(with_labels) and borders.heeds_background):
+                    yield borders.between(brick, OpenBrick(other, open_file, ids), step)

@@ -12,6 +12,7 @@ from blockbuster.execution import Execution, run_tasks
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.components import join_pairs
 from blockbuster.kernels.pairs import NO_PAIRS
+from blockbuster.merge.completion import complete_objects
 from blockbuster.merge.contradictions import cut_contradictions, find_apart
 from blockbuster.merge.matching import NO_RANKS, MatchJob, MatchResult, match_bricks
 from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
@@ -71,6 +72,7 @@ class SeamMatch:
             worst,
             describe_runaway(self.sizes, self.table.n_objects, self.rule.runaway_cure),
             self.tally.contradictions,
+            self.tally.completed,
             self.rule.joins_any,
         )
 
@@ -119,16 +121,19 @@ def match_seams(
     arrays.save("offsets", ids.offsets)
     tally = SeamTally.empty(staged.bricks.grid.ndim)
     found, ranked = [NO_PAIRS.astype(ids.dtype)], [NO_RANKS]
+    reached: dict[int, list[int]] = {}
 
     def collect(matched: MatchResult) -> None:
         found.append(matched.pairs)
         ranked.append(matched.ranks)
         tally.add(matched.tally)
+        for brick in matched.reached:
+            reached.setdefault(brick, []).append(matched.number)
         on_done(matched.n_tiles)
 
     rule = rule or rule_of(staged)
     if rule.joins_any and staged.merge_axes:
-        job = MatchJob.for_workers(staged, ids, rule, execution.n_workers)
+        job = MatchJob.for_workers(staged, ids, arrays, rule, execution.n_workers)
         run_tasks(execution, match_bricks, job, range(job.n_tasks), directory=arrays.path, on_result=collect)
     else:
         on_done(staged.bricks.grid.n_tiles)
@@ -138,7 +143,7 @@ def match_seams(
     border, roots = join_pairs(pairs)
     sizes = object_sizes(border, roots, ids)
     mixed = sizes.ids[sizes.n_labels > sizes.n_tiles]
-    if rule.heeds_contradictions and len(mixed):
+    if rule.looks_beyond_pairs and len(mixed):
         chosen = np.isin(roots, mixed)
         apart = find_apart(staged, ids, arrays, execution, border[chosen], roots[chosen])
         if len(apart):
@@ -146,6 +151,7 @@ def match_seams(
             tally.refuse(refused, ids)
             sizes = object_sizes(border, roots, ids)
     del pairs, ranks
+    tally.completed = complete_objects(staged, ids, arrays, execution, reached)
     # One that keeps its id need not be looked up.
     is_absorbed = border != roots
     table = RemapTable(border[is_absorbed], roots[is_absorbed], int(ids.counts.sum()), sequential)

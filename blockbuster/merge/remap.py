@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid
+from blockbuster.merge.completion import completed_bricks, open_completed
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import BrickFile, StagedLabels
@@ -70,6 +72,11 @@ class RemapJob:
         """The remap table, mapped into memory."""
         return RemapTable.load(self.arrays)
 
+    @cached_property
+    def completed(self) -> frozenset[int]:
+        """Numbers of the bricks in which something completes an object."""
+        return completed_bricks(self.arrays)
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 
@@ -116,15 +123,14 @@ def remap_box(job: RemapJob, number: int) -> tuple[int, str]:
     """
     box = job.boxes.core(job.boxes.index(number))
     bricks = job.staged.bricks
-    there = [index for index in _bricks_within(bricks, box) if job.ids.n_labels(index)]
-    if not there:
+    layers = {index: _layers(job, index) for index in _bricks_within(bricks, box)}
+    if not any(layers.values()):
         return number, ""
-    files = {index: (job.staged.open_brick(index), _table(job, index)) for index in there}
     for strip in cut_box(box, job.shard):
         labels = np.zeros([part.stop - part.start for part in strip], job.dtype)
         for index in _bricks_within(bricks, strip):
-            if index in files:
-                _fill(job, index, *files[index], strip, labels)
+            for layer in layers[index]:
+                layer.fill(bricks.grid, strip, labels)
         job.target.write(strip, labels)
     return number, job.target.checksum(box)
 
@@ -150,17 +156,36 @@ def verify_box(job: tuple[TileGrid, LabelTarget, dict[int, str]], number: int) -
     return number, not crc or target.checksum(boxes.core(boxes.index(number))) == crc
 
 
-def _table(job: RemapJob, index: Index) -> np.ndarray:
-    """Return the final id of each label of a brick."""
-    table = np.zeros(job.ids.n_labels(index) + 1, job.dtype)
-    table[1:] = job.table.final_ids(job.ids.all_of(index))
-    return table
+@dataclass(frozen=True)
+class _Layer:
+    """Labels of a brick, and what becomes of them."""
+
+    file: BrickFile
+    firsts: Callable[[np.ndarray], np.ndarray]
+    table: np.ndarray
+
+    def fill(self, grid: TileGrid, box: Box, labels: np.ndarray) -> None:
+        """Fill the part of a box that the brick covers."""
+        for numbers, group in self.file.read_groups(grid.cores, box):
+            group.fill(self.firsts(numbers), box, self.table, labels)
 
 
-def _fill(job: RemapJob, index: Index, file: BrickFile, table: np.ndarray, box: Box, labels: np.ndarray) -> None:
-    """Fill the part of a box that a brick covers."""
-    for numbers, group in file.read_groups(job.staged.bricks.grid.cores, box):
-        group.fill(job.ids.firsts(index, numbers), box, table, labels)
+def _layers(job: RemapJob, index: Index) -> list[_Layer]:
+    """Return the labels that tiles of a brick have, and those that complete objects."""
+    layers, number = [], job.staged.bricks.number(index)
+    if job.ids.n_labels(index):
+        firsts = functools.partial(job.ids.firsts, index)
+        layers.append(_Layer(job.staged.open_brick(index), firsts, _table(job, job.ids.all_of(index))))
+    if number in job.completed:
+        file = open_completed(job.arrays, number)
+        # All tiles that were completed are in one group.
+        layers.append(_Layer(file, lambda _: file.read("firsts"), _table(job, file.read("ids"))))
+    return layers
+
+
+def _table(job: RemapJob, provisional: np.ndarray) -> np.ndarray:
+    """Return the final ids of labels 1..n, by their provisional ids."""
+    return np.append(0, job.table.final_ids(provisional)).astype(job.dtype)
 
 
 def _bricks_within(bricks: BrickGrid, box: Box) -> Iterator[Index]:

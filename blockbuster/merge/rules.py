@@ -57,8 +57,8 @@ class MergeRule:
         return dataclasses.asdict(self)
 
     @property
-    def heeds_contradictions(self) -> bool:
-        """Whether labels that touch each other inside tiles count against a join."""
+    def looks_beyond_pairs(self) -> bool:
+        """Whether it asks what tiles tell apart, and what one of two tiles did not see."""
         return False
 
     @property
@@ -91,7 +91,7 @@ class Touch(MergeRule):
 @dataclass(frozen=True)
 class Agree(MergeRule):
     """Labels that touch and of which two tiles predict the same in the halo that both have seen,
-    unless other tiles tell them apart.
+    unless other tiles tell them apart; completed by what only one of the tiles saw.
     """
 
     name = "agree"
@@ -105,7 +105,7 @@ class Agree(MergeRule):
         return self.min_agreement
 
     @property
-    def heeds_contradictions(self) -> bool:
+    def looks_beyond_pairs(self) -> bool:
         """All that touches is joined where no agreement is asked for."""
         return self.min_agreement > 0
 

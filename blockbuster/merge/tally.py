@@ -5,12 +5,14 @@ at.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from blockbuster.grid import Index, TileGrid
+from blockbuster.merge.completion import Ends
 from blockbuster.merge.table import BrickIds
 from blockbuster.report import MAX_DOUBTFUL, MIN_DOUBTFUL, N_BINS, AxisSeams, WorstSeam
 
@@ -32,19 +34,24 @@ class TouchingPairs:
         Which pairs are the better ones, likewise.
     voxels : (n,) ndarray of int64 or None
         Where they touch, as a position in the image in C order.
+    ends : sequence of Ends
+        Ends of labels beyond these seams that the other tile did not see.
     """
 
     pairs: np.ndarray
     agreement: np.ndarray | None = None
     ranks: np.ndarray | None = None
     voxels: np.ndarray | None = None
+    ends: Sequence[Ends] = ()
 
     @classmethod
-    def joined(cls, parts: Iterable[TouchingPairs]) -> TouchingPairs:
+    def joined(cls, parts: Sequence[TouchingPairs]) -> TouchingPairs:
         """Put some after another, all with agreement or all without."""
-        columns = zip(*([*vars(part).values()] for part in parts), strict=True)
-        found = [None if column[0] is None else np.concatenate(column) for column in columns]
-        return cls(*found) if found else cls(np.empty((0, 2), np.int64))  # type: ignore[arg-type]
+        columns: dict[str, Any] = {}
+        for name in ("pairs", "agreement", "ranks", "voxels"):
+            column = [getattr(part, name) for part in parts]
+            columns[name] = None if column[0] is None else np.concatenate(column)
+        return cls(**columns, ends=[end for part in parts for end in part.ends])
 
     def agreeing(self, threshold: float | None) -> np.ndarray:
         """Return on which pairs the tiles agree so far; all of them without a threshold."""
@@ -68,6 +75,8 @@ class SeamTally:
         Seams to look at, the first ones first; ``name`` is the number of their kind.
     contradictions : int
         Pairs that were refused although they agree.
+    completed : int
+        Ends of objects that were filled in.
     """
 
     touching: np.ndarray
@@ -75,6 +84,7 @@ class SeamTally:
     histogram: np.ndarray
     worst: list[WorstSeam] = field(default_factory=list)
     contradictions: int = 0
+    completed: int = 0
 
     @classmethod
     def empty(cls, ndim: int) -> SeamTally:

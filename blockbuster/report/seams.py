@@ -112,6 +112,8 @@ class SeamReport:
         The warning about runaway merging; empty where there is none.
     contradictions : int
         Joins that were refused although two tiles agree, since more tiles tell the objects apart.
+    completed : int
+        Ends of objects that one tile saw, and that were filled in where the other found background.
     matched : bool
         Whether labels were matched across seams, which is not done where none are to be joined.
 
@@ -138,6 +140,7 @@ class SeamReport:
     worst: list[WorstSeam] = field(default_factory=list)
     runaway: str = ""
     contradictions: int = 0
+    completed: int = 0
     matched: bool = False
 
     @property
@@ -208,14 +211,17 @@ class SeamReport:
         return [["tiles", "seam", "at", *COUNTED, "agreement"], *rows] if rows else []
 
     def __str__(self) -> str:
-        if not self.axes:
-            return (
-                f"{self.rule}: no labels {'touch across a seam' if self.matched else 'were joined across seams'}"
-            )
-        parts = [self.rule, _aligned(self.table()), *self._histogram_lines(), self.sizes]
+        if self.axes:
+            parts = [self.rule, _aligned(self.table()), *self._histogram_lines(), self.sizes]
+        else:
+            nothing = "no labels touch across a seam" if self.matched else "no labels were joined across seams"
+            parts = [f"{self.rule}: {nothing}"]
         if self.contradictions:
             joins = "join was" if self.contradictions == 1 else "joins were"
             parts.append(f"{self.contradictions} {joins} refused where other tiles tell the objects apart")
+        if self.completed:
+            ends = "end of an object was" if self.completed == 1 else "ends of objects were"
+            parts.append(f"{self.completed} {ends} completed where one of two tiles saw nothing")
         if self.worst:
             parts += ["seams to look at", _aligned(self.worst_table())]
         return "\n".join([*parts, *([f"warning: {self.runaway}"] if self.runaway else [])])

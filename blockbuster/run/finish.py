@@ -17,6 +17,7 @@ from blockbuster.compat import told_of_compiling
 from blockbuster.errors import muted, warn_user
 from blockbuster.execution import Execution
 from blockbuster.execution.memory import give_back_freed_memory
+from blockbuster.merge.completion import is_kept
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
 from blockbuster.merge.rules import MergeRule
 from blockbuster.merge.table import RemapTable
@@ -37,7 +38,7 @@ logger = logging.getLogger("blockbuster")
 
 COMPILING = "compiling, once on this machine"
 # What the remap table is kept in.
-TABLE = ("counts", "offsets", "border", "roots", "numbers")
+TABLE = ("counts", "offsets", "border", "roots", "numbers", "completed")
 
 
 @dataclass
@@ -121,7 +122,7 @@ class FinishedStage:
     def match(self, *, sequential: bool, axes: str | None = None) -> np.dtype:
         """Join labels across seams; return the dtype of the final ones. `axes` names their axes."""
         with self.report.timed("seams"), self._bar("match seams") as advance:
-            if self.done.seams and self.arrays.checksum(*TABLE) == self.done.seams["crc"]:
+            if self.done.seams and self._is_matched(self.done.seams["crc"]):
                 table, seams = RemapTable.load(self.arrays), SeamReport.from_dict(self.done.seams["report"])
                 advance(self.staged.bricks.grid.n_tiles)
             else:
@@ -142,6 +143,9 @@ class FinishedStage:
         if seams.runaway:
             warn_user(seams.runaway)
         return table.dtype
+
+    def _is_matched(self, crc: str) -> bool:
+        return self.arrays.checksum(*TABLE) == crc and is_kept(self.arrays)
 
     def publish(
         self, dtype: np.dtype, place: OutputPlace, axes: str | None, geometry: Geometry | None = None

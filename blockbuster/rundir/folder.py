@@ -12,8 +12,10 @@ removed.
             N.tiles       the brick with this number (`sections`): stretches of its tiles, ids 1..n
                           in each, pairs that touch inside it, and border planes, or halo strips,
                           for its neighbours
-        counts.npy, offsets.npy, border.npy, roots.npy, numbers.npy
-                          labels per tile and the remap table
+        counts.npy, failed.npy, offsets.npy, border.npy, roots.npy, numbers.npy, completed.npy
+                          labels per tile, which failed, the remap table, and bricks with a file of
+        completed-N.tiles what completes objects in the brick with this number
+        ends-N.tiles      ends of objects that may do so, until that is decided
         tasks-ID/         what tasks on other processes share, and their results until they are
                           journalled
         attempts/         which tile each process is at
@@ -43,7 +45,18 @@ PRIVATE = 0o700
 TIMES_TO_REMOVE = 5
 # In the order of removal: a stage that is removed in part has no finished work, and is ours until
 # it is empty.
-OWN = (JOURNAL, "*.npy", "tasks-*", "attempts", "stop", "part-*", "layout.json", f"{WRITING}*", MANIFEST)
+OWN = (
+    JOURNAL,
+    "*.npy",
+    "*.tiles",
+    "tasks-*",
+    "attempts",
+    "stop",
+    "part-*",
+    "layout.json",
+    f"{WRITING}*",
+    MANIFEST,
+)
 # What a folder may hold that a process was killed in as it marked it.
 UNFINISHED = re.compile(re.escape(WRITING) + "[0-9a-f]{32}")
 # Files of tasks, earlier versions' sidecars; metadata and chunks of zarr arrays, reports, and what

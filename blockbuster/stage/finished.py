@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,24 @@ def read_task_records(directory: str) -> dict[int, Record]:
             record |= {"counts": np.array(record["counts"], np.int64), "maxima": tuple(record["maxima"])}
             records[record["task"]] = record
     return records
+
+
+def failed_tiles(failed: Iterable[Sequence[Any]], grid: TileGrid, dropped_axis: int | None) -> np.ndarray:
+    """Return the numbers of tiles that failed, in the grid of the labels.
+
+    Parameters
+    ----------
+    failed : iterable of (tile, text)
+        As records have them, tiles by their indices in the image.
+    grid : TileGrid
+        Of the labels.
+    dropped_axis : int or None
+        The axis of the image that the labels do not have.
+    """
+    tiles = [tile for tile, _ in failed]
+    if dropped_axis is not None:
+        tiles = [tile[:dropped_axis] + tile[dropped_axis + 1 :] for tile in tiles]
+    return np.array(sorted({grid.number(tuple(tile)) for tile in tiles}), np.int64)
 
 
 def verify_brick(job: tuple[StagedLabels, dict[int, str]], number: int) -> tuple[int, bool]:

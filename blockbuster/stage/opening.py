@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from blockbuster.rundir.folder import FORMAT, is_stage, read_manifest
 from blockbuster.rundir.staged import StagedLabels, read_layout
-from blockbuster.stage.finished import read_task_records
+from blockbuster.stage.finished import failed_tiles, read_task_records
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -56,7 +57,7 @@ def open_stage(path: Path) -> da.Array:
     """
     import dask.array as da
 
-    staged, counts = open_kept(path)
+    staged, counts, _ = open_kept(path)
     options: dict[str, Any] = {"chunks": staged.bricks.grid.lengths, "dtype": np.int32}
     meta = np.empty((0,) * counts.ndim, np.int32)
     labels: da.Array = da.map_blocks(_read_tile, staged=staged, counts=counts, meta=meta, **options)
@@ -76,9 +77,9 @@ def _read_tile(*, staged: StagedLabels, counts: np.ndarray, block_info: Any = No
     return labels
 
 
-def open_kept(path: Path) -> tuple[StagedLabels, np.ndarray]:
+def open_kept(path: Path) -> tuple[StagedLabels, np.ndarray, np.ndarray]:
     """Open the stage of a run that finished, and give how many labels its tiles have, in the shape
-    of their grid.
+    of their grid, and the numbers of those that failed.
 
     Raises
     ------
@@ -94,7 +95,8 @@ def open_kept(path: Path) -> tuple[StagedLabels, np.ndarray]:
             f"{name} is a stage of another version of blockbuster (format {version}; this one reads {FORMAT}); "
             "segment again."
         )
-    staged = StagedLabels.open(path) if read_layout(path) else None
+    layout = read_layout(path)
+    staged = StagedLabels.open(path) if layout else None
     records = read_task_records(name)
     if staged is None or len(records) < staged.bricks.n_bricks:
         raise ValueError(
@@ -105,4 +107,5 @@ def open_kept(path: Path) -> tuple[StagedLabels, np.ndarray]:
     for number, record in records.items():
         tiles = staged.bricks.tiles(staged.bricks.index(number))
         counts[tiles] = record["counts"].reshape(counts[tiles].shape)
-    return staged, counts
+    failed = itertools.chain.from_iterable(record.get("failed", []) for record in records.values())
+    return staged, counts, failed_tiles(failed, staged.bricks.grid, layout["image"]["dropped_axis"])

@@ -27,7 +27,7 @@ from blockbuster.source import NpyFileSource, Source
 from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.deaths import StageWatch
 from blockbuster.stage.empty_threshold import Background
-from blockbuster.stage.finished import find_finished_tasks
+from blockbuster.stage.finished import failed_tiles, find_finished_tasks
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile
 from blockbuster.stage.tally import Tally
@@ -118,7 +118,7 @@ def stage_labels(
         stage.run_bricks(job, [n for n in range(stage.bricks.n_bricks) if n not in finished], tally.add)
         if tally.n_finished < stage.bricks.n_bricks:
             raise RuntimeError(f"The run was stopped from outside: its stage {directory} was removed.")
-        stage.save_counts(tally.counts)
+        stage.save_counts(tally.counts, tally.failed)
     return job, tally
 
 
@@ -167,6 +167,7 @@ class _Stage:
             "tile_lengths": self.bricks.grid.lengths,
             "tiles_per_brick": self.bricks.tiles_per_brick,
             "drops_channels": drops,
+            "dropped_axis": axis,
             "empty_threshold": self.call.empty_threshold,
             "background": self.call.background,
         }
@@ -209,10 +210,15 @@ class _Stage:
             marked=not self.execution.in_process,
         )
 
-    def save_counts(self, counts: np.ndarray) -> None:
-        """Keep how many labels tiles have, in the shape of the grid of the labels."""
-        is_dropped = self.call.drops_channels and self.call.channel_axis is not None
-        ArrayFolder(self.directory).save("counts", counts.sum(self.call.channel_axis) if is_dropped else counts)
+    def save_counts(self, counts: np.ndarray, failed: list[list[Any]]) -> None:
+        """Keep how many labels tiles have, in the shape of the grid of the labels, and which
+        failed.
+        """
+        axis, grid = self.call.channel_axis if self.call.drops_channels else None, self.bricks.grid
+        arrays = ArrayFolder(self.directory)
+        arrays.save("counts", counts if axis is None else counts.sum(axis))
+        label_grid = grid if axis is None else grid.without_axis(axis)
+        arrays.save("failed", failed_tiles(failed, label_grid, axis))
         reach("stage finished")
 
     def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:

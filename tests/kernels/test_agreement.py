@@ -10,7 +10,7 @@ from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strategies import Unsteady
-from stretches import near_borders, stretches_of
+from stretches import dense_of, near_borders, stretches_of
 
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.agreement import (
@@ -87,7 +87,7 @@ def test_pieces_that_touch_are_found_and_measured_as_voxel_by_voxel(tissue):
     for tile, other, step in neighbours(grid, pairs):
         i, j = grid.number(tile), grid.number(other)
         stretches = [stretches_of_tile(image, fn, grid, axes, t) for t in (tile, other)]
-        found = compare_pieces(pairs.of(tile, step), *stretches, pairs.strides)
+        found, _ = compare_pieces(pairs.of(tile, step), *stretches, pairs.strides)
         found[:, :2] += offsets[[i, j]]
         check_pieces(found, contacts.pop((i, j), []), (seen[i], seen[j]), grid, connectivity)
     assert not contacts, "tiles touch that are no neighbours"
@@ -108,6 +108,37 @@ def check_pieces(found, met, tiles, grid, connectivity):
     assert all(row[5] in places[tuple(row[:5])] for row in found.tolist())
 
 
+@settings(max_examples=examples(80))
+@given(tissues())
+def test_labels_whose_ends_the_other_tile_did_not_see_are_found_as_voxel_by_voxel(tissue):
+    image, fn, grid, axes, connectivity = tissue
+    pairs = TilePairs(grid, axes, connectivity)
+    for tile, other, step in neighbours(grid, pairs):
+        pair = pairs.of(tile, step)
+        both = [stretches_of_tile(image, fn, grid, axes, t) for t in (tile, other)]
+        _, unseen = compare_pieces(pair, *both, pairs.strides)
+        if not all(halo for halo, d in zip(grid.halo, step, strict=True) if d):
+            assert [labels.tolist() for labels in unseen] == [[], []]
+            continue
+        boxes = [stretches.clipped(box) for stretches, box in zip(both, pair.boxes, strict=True)]
+        dense = [dense_of(cut.rows, cut.stretches, (len(cut.rows) - 1, cut.shape[-1])) for cut in boxes]
+        dense = [labels.reshape(pair.shape) for labels in dense]
+        seen = [naive.Seen(t, grid.core(t), grid.region(t), None) for t in (tile, other)]
+        for k, labels in enumerate(unseen):
+            mine, its, here, there = dense[k], dense[1 - k], seen[k], seen[1 - k]
+            core = naive.move(
+                [naive.overlap(*p) for p in zip(pair.boxes[0], there.core, strict=True)], pair.boxes[0]
+            )
+            ends = naive.sight_ends(here, there, pair.boxes[0], grid.shape, grid.halo)
+            expected = []
+            for number in np.unique(mine[core][mine[core] > 0]).tolist():
+                n_voxels, n_missing = ((mine[core] == number) & part for part in (True, its[core] == 0))
+                is_missed = n_missing.any() and 2 * n_missing.sum() >= n_voxels.sum()
+                if is_missed and not (mine[ends] == number).any():
+                    expected.append(number)
+            assert labels.tolist() == expected
+
+
 @pytest.mark.parametrize("n", [1, 63, 300, 3000])
 def test_all_pieces_are_found_however_many_they_are(n):
     """A comb: one label of the first tile is in as many pieces as it has teeth."""
@@ -117,7 +148,7 @@ def test_all_pieces_are_found_however_many_they_are(n):
     grid = TileGrid.regular(image.shape, (2, 2 * n), (1, 0))
     pairs = TilePairs(grid, (0, 1), 1)
     stretches = [stretches_of_tile(image, lambda tile: tile.astype(int), grid, (0, 1), (i, 0)) for i in (0, 1)]
-    found = compare_pieces(pairs.of((0, 0), (1, 0)), *stretches, pairs.strides)
+    found, _ = compare_pieces(pairs.of((0, 0), (1, 0)), *stretches, pairs.strides)
     assert found.tolist() == [[1, 1, 2, 2, 2, 2 * n + 2 * i] for i in range(n)]
 
 
@@ -132,7 +163,7 @@ def test_one_piece_may_touch_many_and_many_one():
             TileStretches(region, *stretches_of(labels))
             for region, labels in zip(regions, (mine, theirs), strict=True)
         ]
-        found = compare_pieces(pairs.of((0, 0), (1, 0)), *tiles, pairs.strides)
+        found, _ = compare_pieces(pairs.of((0, 0), (1, 0)), *tiles, pairs.strides)
         assert found.tolist() == [[mine[0, x], theirs[0, x], 4, 4, 20, 10 + x] for x in (0, 2, 4)]
 
 
@@ -143,7 +174,7 @@ def test_label_that_touches_in_two_pieces_is_compared_piece_by_piece():
     grid = TileGrid.regular((6, 5), (3, 5), (2, 0))
     pairs = TilePairs(grid, (0,), 1)
     stretches = [stretches_of_tile(image, naive.label, grid, (0,), (i, 0)) for i in (0, 1)]
-    found = compare_pieces(pairs.of((0, 0), (1, 0)), *stretches, pairs.strides)
+    found, _ = compare_pieces(pairs.of((0, 0), (1, 0)), *stretches, pairs.strides)
     assert found.tolist() == [[1, 1, 4, 4, 4, 10], [1, 2, 4, 4, 4, 14]]
 
 
@@ -156,7 +187,7 @@ def test_without_labels_nothing_touches(axis):
     for mine, theirs in (full, empty), (empty, full), (empty, empty):
         labelled = ((0, 0), mine), (step, theirs)
         tiles = [TileStretches(grid.region(tile), *stretches_of(labels)) for tile, labels in labelled]
-        assert compare_pieces(pairs.of((0, 0), step), *tiles, pairs.strides).shape == (0, 6)
+        assert compare_pieces(pairs.of((0, 0), step), *tiles, pairs.strides)[0].shape == (0, 6)
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4])

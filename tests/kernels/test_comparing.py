@@ -239,7 +239,11 @@ def test_two_tiles_are_compared_in_one_call(as_run):
     positions = np.array([1020, 1120])
     tiles = [(*stretches_of(labels), *rows) for labels in (a, b)]
     nowhere = np.zeros(4, bool)
-    whole = as_run(compare_tiles)(*tiles, tuple(sides), rows_before((2, 5), 1), (nowhere, nowhere), positions)
+    beyond = np.zeros(4, np.int64)
+    whole, *unseen = as_run(compare_tiles)(
+        *tiles, tuple(sides), rows_before((2, 5), 1), (nowhere, nowhere), (beyond, beyond), positions
+    )
+    assert [labels.tolist() for labels in unseen] == [[], []]
     # Of the five voxels of label 1, three are those of label 4 and one is that of label 6.
     assert whole.tolist() == [[1, 4, 3, 3, 5, 1020], [2, 5, 2, 2, 2, 1024], [1, 6, 1, 1, 5, 1122]]
 
@@ -262,6 +266,7 @@ def test_a_piece_that_its_tile_saw_cut_off_is_what_agreement_is_a_share_of(as_ru
     b = np.array([[4, 4, 0, 0, 0], [4, 0, 6, 0, 0]])
     tiles = [(*stretches_of(labels), np.arange(2), np.array([0, 5])) for labels in (a, b)]
     facing = np.array([[0, 0, 0], [1, 1, 0]]), np.array([[0, 5], [0, 5]])
-    at_ends = tuple(np.array(ends, bool))
-    found = as_run(compare_tiles)(*tiles, facing, rows_before((2, 5), 1), at_ends, np.array([0, 5]))
+    at_ends, beyond = tuple(np.array(ends, bool)), np.zeros(4, np.int64)
+    rest = rows_before((2, 5), 1), at_ends, (beyond, beyond), np.array([0, 5])
+    found, *_ = as_run(compare_tiles)(*tiles, facing, *rest)
     assert found[:, 3].tolist() == sizes

@@ -54,7 +54,8 @@ def test_pairs_beyond_int32_are_those_of_small_ids(rule, tmp_path):
     ids = BrickIds.from_counts(staged.bricks, ArrayFolder(staged.path).load("counts"))
     far = dataclasses.replace(ids, offsets=ids.offsets + np.int64(2**40))
     near, shifted = (
-        match_bricks(MatchJob(staged, found, rule, rule.borders, 2), 0).pairs for found in (ids, far)
+        match_bricks(MatchJob(staged, found, ArrayFolder(tmp_path), rule, rule.borders, 2), 0).pairs
+        for found in (ids, far)
     )
     assert len(near) == 1
     assert (near.dtype, shifted.dtype) == (np.int32, np.int64)

@@ -161,7 +161,7 @@ def test_failed_tiles_have_nothing_to_agree_on(case, seed):
     def skipping(tile):
         return np.zeros(tile.shape, np.int64) if fails(tile) else case.fn(tile)
 
-    assert np.array_equal(case.run(failing, on_error="skip"), case.expected(fn=skipping))
+    assert np.array_equal(case.run(failing, on_error="skip"), case.expected(fn=skipping, is_failed=fails))
 
 
 def test_tiles_that_were_tried_again_agree_as_others_do():
@@ -242,6 +242,22 @@ def test_resumed_runs_write_the_same_bytes(point, tiles_per_task, tmp_path, monk
     interrupt_at(point[0], CELLS.fn, point[1], write_to=tmp_path / "out.zarr", **options)
     segment(CELLS.fn, resume=True, write_to=tmp_path / "out.zarr", **options)
     assert contents(tmp_path / "out.zarr") == contents(tmp_path / "clean.zarr")
+
+
+@pytest.mark.parametrize("name", ["completed.npy", "completed-*.tiles"])
+@pytest.mark.parametrize("damaged", [b"", None])
+def test_F9_F11_what_completes_objects_is_found_again_where_it_is_damaged(name, damaged, clean, tmp_path):
+    interrupt_at("seams matched", CELLS.fn, 1, write_to=tmp_path / "out.zarr", **STORED)
+    (stage,) = tmp_path.glob("out.zarr.*-stage")
+    paths = sorted(stage.glob(name))
+    assert paths
+    for path in paths:
+        if damaged is None:
+            path.unlink()
+        else:
+            path.write_bytes(damaged)
+    segment(CELLS.fn, resume=True, write_to=tmp_path / "out.zarr", **STORED)
+    assert contents(tmp_path / "out.zarr") == clean
 
 
 # -- drawn by hand: what is defined where there is little to agree on
@@ -338,6 +354,102 @@ def test_an_object_that_one_tile_alone_sees_ends_at_the_seam():
         ......""",
     )
     assert join_drawn((2, 8), (2, 4), (0, 2), *tiles, min_agreement=0) == [[0, 0, 1, 1, 0, 0, 0, 0]] * 2
+
+
+def test_an_object_that_one_tile_alone_saw_whole_is_completed():
+    tiles = (
+        """
+        ..aaa.
+        ..aaa.""",
+        """
+        ......
+        ......""",
+    )
+    run = functools.partial(join_drawn, (2, 8), (2, 4), (0, 2), *tiles)
+    assert run() == run(min_agreement=1) == [[0, 0, 1, 1, 1, 0, 0, 0]] * 2
+    assert run(min_agreement=0) == run(merge="touch") == [[0, 0, 1, 1, 0, 0, 0, 0]] * 2
+    flipped = [tile.replace("..aaa.", ".aaa..") for tile in reversed(tiles)]
+    assert join_drawn((2, 8), (2, 4), (0, 2), *flipped) == [[0, 0, 0, 1, 1, 1, 0, 0]] * 2
+
+
+def test_an_object_that_its_tile_saw_cut_off_is_not_completed():
+    tiles = "..aaaa", "......"
+    assert join_drawn((1, 8), (1, 4), (0, 2), *tiles) == [[0, 0, 1, 1, 0, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("found", "row"),
+    [
+        (".........", [0, 0, 0, 1, 1, 1, 1, 1, 0, 0]),
+        ("......b..", [0, 0, 0, 1, 1, 1, 1, 2, 0, 0]),
+        (".....bb..", [0, 0, 0, 1, 1, 0, 2, 2, 0, 0]),
+    ],
+)
+def test_an_object_is_completed_over_background_in_at_least_half_of_its_end(found, row):
+    """The end has three voxels in the other tile, which found none, one or two of them to be another object."""
+    assert join_drawn((1, 10), (1, 5), (0, 4), "...aaaaa.", found) == [row]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "row"),
+    [
+        ("...aaaa.", ".cccc...", [0, 0, 0, 1, 1, 1, 1, 2, 2, 0, 0, 0]),
+        ("...aaa..", ".cccc...", [0, 0, 0, 1, 1, 2, 2, 2, 2, 0, 0, 0]),
+    ],
+)
+def test_of_two_ends_the_larger_one_is_completed_and_of_equal_ones_that_in_front(first, last, row):
+    """The tile between them found nothing."""
+    assert join_drawn((1, 12), (1, 4), (0, 4), first, "." * 12, last) == [row]
+
+
+SEEN_WHOLE = np.arange(8)[None], {0: [0, 0, 1, 1, 1, 0], 2: [0] * 6}
+
+
+def complete_drawn(fn=None, **options):
+    """Labels of two tiles of which the first sees an object whole that the second does not see."""
+    image, known = SEEN_WHOLE
+    fn = fn or (lambda tile: np.array([known[tile.flat[0]]]))
+    return tile_process(image, fn, tile_shape=(1, 4), overlap=(0, 2), merge="agree", **options).tolist()
+
+
+def test_nothing_is_completed_in_a_tile_that_failed():
+    def fn(tile):
+        if tile.flat[0]:
+            raise ArithmeticError("no luck")
+        return np.array([SEEN_WHOLE[1][0]])
+
+    with pytest.warns(UserWarning, match="1 tiles failed"):
+        assert complete_drawn(fn, on_error="skip") == [[0, 0, 1, 1, 0, 0, 0, 0]]
+    assert complete_drawn() == [[0, 0, 1, 1, 1, 0, 0, 0]]
+
+
+def test_a_tile_that_was_skipped_as_empty_is_background():
+    """What its neighbour saw of it is more than nothing."""
+    image = np.array([[9, 9, 1, 1, 1, 1, 1, 1]])
+    labels, report = tile_process(
+        image,
+        lambda tile: np.array([SEEN_WHOLE[1][0]]),
+        tile_shape=(1, 4),
+        overlap=(0, 2),
+        merge="agree",
+        skip_empty=True,
+        empty_threshold=8,
+        return_report=True,
+    )
+    assert (labels.tolist(), report.n_skipped) == ([[0, 0, 1, 1, 1, 0, 0, 0]], 1)
+
+
+def test_nothing_is_completed_along_axes_that_are_not_merged():
+    assert complete_drawn(axes="yx", merge_axes="y") == [[0, 0, 1, 2, 0, 0, 0, 0]]
+
+
+def test_the_report_counts_ends_that_were_completed(tmp_path):
+    tile = {"tile_shape": (1, 4), "overlap": (0, 2), "merge": "agree"}
+    _, report = tile_process(
+        SEEN_WHOLE[0], lambda tile: np.array([SEEN_WHOLE[1][tile.flat[0]]]), return_report=True, **tile
+    )
+    assert report.seams.completed == 1
+    assert "1 end of an object was completed" in str(report.seams)
 
 
 def test_an_object_of_which_a_tile_sees_its_own_half_alone_agrees_by_half():

@@ -174,20 +174,24 @@ class Predictions:
     def _ends_unseen(self, tile: Index, other: Index) -> Iterator[Unseen]:
         """Iterate over what a tile saw whole in the core of another, which found background in most of it."""
         region = self.grid.region(tile)
-        box = common_box(region, self.grid.core(other))
+        both = common_box(region, self.grid.region(other))
+        box, own = common_box(region, self.grid.core(other)), common_box(self.grid.core(tile), both)
         if any(part.stop <= part.start for part in box):
             return
-        seen, within = self.seen[tile], self.seen[tile][relative_box(box, region)]
-        background = self.core[box] == 0
-        own = set(np.unique(self.core[self.grid.core(tile)]).tolist())
-        cut = set(self._at_the_end(seen, tile, other).tolist())
-        for node in own.intersection(np.unique(within).tolist()) - cut - {0}:
+        within, background = self.seen[tile][relative_box(box, region)], self.core[box] == 0
+        nodes = set(np.unique(within).tolist()) - {0}
+        nodes -= set(self._at_the_end(self.seen[tile][relative_box(both, region)], tile, other).tolist())
+        for axis, (i, j) in enumerate(zip(tile, other, strict=True)):
+            if i != j:
+                nodes &= set(np.unique(self.core[own].take(-1 if j > i else 0, axis)).tolist())
+        for node in nodes:
             end = within == node
-            if 2 * np.count_nonzero(end & background) >= np.count_nonzero(end):
-                yield Unseen(node, box, end & background)
+            missing = end & background
+            if missing.any() and 2 * np.count_nonzero(missing) >= np.count_nonzero(end):
+                yield Unseen(node, box, missing)
 
     def _at_the_end(self, values: np.ndarray, tile: Index, other: Index) -> np.ndarray:
-        """Return the values at the end of what a tile saw beyond its seam to another one."""
+        """Return the values, of what both tiles saw, where one saw no further beyond the seam to the other."""
         found = [np.zeros(0, values.dtype)]
         for axis, (i, j) in enumerate(zip(tile, other, strict=True)):
             region, n, halo = self.grid.region(tile)[axis], self.grid.shape[axis], self.grid.halo[axis]

@@ -1,0 +1,313 @@
+"""Completion: ends of objects beyond a seam that one tile saw, where the other found background."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from blockbuster.execution import Execution, run_tasks
+from blockbuster.grid import Box, Index, TileGrid, common_box
+from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches
+from blockbuster.merge.table import BrickIds
+from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.rundir.durable import checksum_files, write_atomically
+from blockbuster.rundir.sections import SectionWriter
+from blockbuster.rundir.staged import SUFFIX, BrickFile, StagedLabels
+
+COMPLETED = "completed"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Ends of labels of a tile that lie in the core of another one.
+
+    Parameters
+    ----------
+    tile : int
+        Number of the other tile.
+    stretches : TileStretches
+        What lies there.
+    ids : (n + 1,) ndarray of int64
+        Ids of the labels for those in the stretches.
+    """
+
+    tile: int
+    stretches: TileStretches
+    ids: np.ndarray
+
+
+def cut_ends(
+    grid: TileGrid, tiles: tuple[Index, Index], stretches: TileStretches, unseen: np.ndarray, first: int
+) -> Iterator[Ends]:
+    """Cut the ends of labels that another tile did not see out of a tile's stretches.
+
+    Parameters
+    ----------
+    grid : TileGrid
+        The tiles.
+    tiles : pair of tuple of int
+        Index of the tile, and of the other one.
+    stretches : TileStretches
+        Labels of the tile with its halo, at least those that touch the seam.
+    unseen : (n,) ndarray of int64
+        As `compare_pieces` gives them.
+    first : int
+        What is added to ids.
+
+    Yields
+    ------
+    Ends
+        None for labels that do not touch the other tile's seam, both seams where two tiles meet at
+        an edge, in what both tiles see.
+    """
+    tile, other = tiles
+    core = common_box(grid.core(tile), grid.region(other))
+    for axis, (i, j) in enumerate(zip(tile, other, strict=True)):
+        if i != j and len(unseen):
+            at = core[axis].stop - 1 if j > i else core[axis].start
+            face = (*core[:axis], slice(at, at + 1), *core[axis + 1 :])
+            unseen = np.intersect1d(unseen, stretches.clipped(face).stretches[:, 2])
+    if len(unseen):
+        within = stretches.clipped(common_box(grid.core(other), grid.region(tile)))
+        is_kept = np.zeros(int(within.stretches[:, 2].max()) + 1, bool)
+        is_kept[unseen] = True
+        yield Ends(grid.number(other), within.filtered(is_kept), np.arange(len(is_kept)) + first)
+
+
+def add_ends(sections: SectionWriter, ends: Sequence[Ends]) -> None:
+    """Add ends to a file, if there are any, all ids in one table."""
+    if not ends:
+        return
+    counts = np.array([len(end.ids) for end in ends])
+    firsts = np.cumsum(counts) - counts
+    boxes = np.concatenate([_bounds(end.stretches.box) for end in ends])
+    sections.add_group(
+        "ends", np.array([end.tile for end in ends]), StretchGroup.of([end.stretches for end in ends], boxes)
+    )
+    sections.add("ends-boxes", boxes)
+    sections.add("ends-firsts", firsts)
+    sections.add("ends-labels", np.concatenate([end.ids for end in ends]))
+
+
+def read_ends(file: BrickFile) -> Iterator[Ends]:
+    """Iterate over the ends of a file."""
+    if "ends-tiles" not in file:
+        return
+    numbers, group = file.read_group("ends", lambda _: file.read("ends-boxes"))
+    ids = np.split(file.read("ends-labels"), file.read("ends-firsts")[1:])
+    yield from map(Ends, numbers.tolist(), group.tiles(), ids)
+
+
+@dataclass(frozen=True)
+class CompletionJob:
+    """What the tasks share that decide which ends complete an object.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        The stage.
+    ids : BrickIds
+        From ids within a brick to provisional ids.
+    arrays : ArrayFolder
+        Holds the ends, and takes what completes objects.
+    sources : mapping of int to list of int
+        Per brick, the files with ends that lie in it.
+    """
+
+    staged: StagedLabels
+    ids: BrickIds
+    arrays: ArrayFolder
+    sources: Mapping[int, Sequence[int]]
+
+    @cached_property
+    def failed(self) -> frozenset[int]:
+        """Numbers of the tiles that failed."""
+        return frozenset(self.arrays.load("failed").tolist())
+
+
+def ends_path(arrays: ArrayFolder, source: int) -> str:
+    """Return the path of the ends that a task found."""
+    return os.path.join(arrays.path, f"ends-{source}{SUFFIX}")
+
+
+def open_completed(arrays: ArrayFolder, number: int) -> BrickFile:
+    """Open what completes objects in a brick: stretches as in the file of a task, and their ids."""
+    return BrickFile(_completed_path(arrays, number), f"{COMPLETED} objects of brick {number}")
+
+
+def _completed_path(arrays: ArrayFolder, number: int) -> str:
+    return os.path.join(arrays.path, f"{COMPLETED}-{number}{SUFFIX}")
+
+
+def write_ends(arrays: ArrayFolder, source: int, ends: Sequence[Ends]) -> None:
+    """Keep the ends that a task found, where every worker sees them."""
+    sections = SectionWriter()
+    add_ends(sections, ends)
+    write_atomically(ends_path(arrays, source), sections.to_bytes())
+
+
+def complete_objects(
+    staged: StagedLabels,
+    ids: BrickIds,
+    arrays: ArrayFolder,
+    execution: Execution,
+    reached: Mapping[int, Sequence[int]],
+) -> int:
+    """Decide which ends complete an object, and keep them brick by brick.
+
+    Parameters
+    ----------
+    staged : StagedLabels
+        The stage.
+    ids : BrickIds
+        From ids within a brick to provisional ids.
+    arrays : ArrayFolder
+        Holds the ends, which are removed, and takes what completes objects.
+    execution : Execution
+        Where to run.
+    reached : mapping of int to sequence of int
+        Per brick in which ends lie, the tasks that found them.
+
+    Returns
+    -------
+    int
+        How many ends there are that complete an object.
+    """
+    kept, n_completed = [np.empty((0, 2), np.int64)], 0
+
+    def take(completed: tuple[int, int, int]) -> None:
+        nonlocal n_completed
+        number, n_ends, crc = completed
+        n_completed += n_ends
+        if n_ends:
+            kept.append(np.array([[number, crc]]))
+
+    job = CompletionJob(staged, ids, arrays, reached)
+    run_tasks(execution, complete_brick, job, sorted(reached), directory=arrays.path, on_result=take)
+    for source in set(itertools.chain(*reached.values())):
+        Path(ends_path(arrays, source)).unlink(missing_ok=True)
+    found = np.concatenate(kept)
+    arrays.save(COMPLETED, found[np.argsort(found[:, 0])])
+    return n_completed
+
+
+def completed_bricks(arrays: ArrayFolder) -> frozenset[int]:
+    """Return the numbers of the bricks in which something completes an object."""
+    return frozenset(arrays.load(COMPLETED)[:, 0].tolist())
+
+
+def is_kept(arrays: ArrayFolder) -> bool:
+    """Return whether all that `complete_objects` kept is still whole."""
+    return all(_checksum(arrays, number) == crc for number, crc in arrays.load(COMPLETED).tolist())
+
+
+def _checksum(arrays: ArrayFolder, number: int) -> int:
+    return int(checksum_files([_completed_path(arrays, number)]) or "-1", 16)
+
+
+def complete_brick(job: CompletionJob, number: int) -> tuple[int, int, int]:
+    """Decide which ends complete an object, of those that lie in a brick, and keep them in a file.
+
+    Returns
+    -------
+    number : int
+        The brick.
+    n_ends : int
+        How many complete an object.
+    checksum : int
+        Of the file; 0 where there is none.
+    """
+    bricks, grid = job.staged.bricks, job.staged.bricks.grid
+    tiles = {grid.number(tile) for tile in bricks.tile_indices(bricks.index(number))} - job.failed
+    ends: defaultdict[int, list[Ends]] = defaultdict(list)
+    for source in job.sources[number]:
+        for end in read_ends(BrickFile(ends_path(job.arrays, source), f"ends of task {source}")):
+            if end.tile in tiles:
+                ends[end.tile].append(end)
+    finder, found = StretchFinder(), []
+    for tile in sorted(ends):
+        core = grid.core(grid.index(tile))
+        filled, ids = fill_background(_background(job, number, core), core, ends[tile])
+        if len(ids):
+            found.append((tile, finder.find(filled, core)[0], ids))
+    if not found:
+        return number, 0, 0
+    numbers, stretches, ids_of_tiles = zip(*found, strict=True)
+    counts = np.array(list(map(len, ids_of_tiles)))
+    sections = SectionWriter()
+    sections.add("groups", np.array(1))
+    sections.add_group("group-0", np.array(numbers), StretchGroup.of(stretches, grid.cores(np.array(numbers))))
+    sections.add("firsts", np.cumsum(counts) - counts)
+    sections.add("ids", np.concatenate(ids_of_tiles))
+    write_atomically(_completed_path(job.arrays, number), sections.to_bytes())
+    return number, int(counts.sum()), _checksum(job.arrays, number)
+
+
+def _background(job: CompletionJob, number: int, core: Box) -> np.ndarray:
+    """Return where a tile of a brick found background."""
+    labels = np.zeros([part.stop - part.start for part in core], np.int32)
+    index = job.staged.bricks.index(number)
+    if n_labels := job.ids.n_labels(index):
+        table = np.ones(n_labels + 1, np.int32)
+        for numbers, group in job.staged.open_brick(index).read_groups(job.staged.bricks.grid.cores, core):
+            group.fill(job.ids.firsts(index, numbers), core, table, labels)
+    return np.asarray(labels == 0)
+
+
+def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> tuple[np.ndarray, np.ndarray]:
+    """Fill the background of a tile with the ends of objects.
+
+    Parameters
+    ----------
+    background : ndarray of bool
+        Of the tile's core.
+    core : tuple of slice
+        Where it lies, in voxels of the image.
+    ends : sequence of Ends
+        In this tile; of each label one at most.
+
+    Returns
+    -------
+    filled : ndarray of int32
+        Which end is filled in, from 1 in the order in which they are met; 0 for none.
+    ids : (n,) ndarray of int64
+        Their ids.
+
+    Notes
+    -----
+    An end is filled in where the tile found background in at least half of it, and only there.
+    Where two want a voxel, the one that misses more voxels has it; of equal ones, that of the
+    smaller id.
+    """
+    ids = np.concatenate([end.ids for end in ends])
+    firsts = np.cumsum([0, *(len(end.ids) for end in ends)])[:-1]
+    seen = np.zeros((len(ends), *background.shape), np.int32)
+    for end, first, labels in zip(ends, firsts, seen, strict=True):
+        group = StretchGroup.of([end.stretches], _bounds(end.stretches.box))
+        group.fill(np.zeros(1, np.int64), core, np.arange(first, len(ids), dtype=np.int32), labels)
+    n_voxels = np.bincount(seen.ravel(), minlength=len(ids))
+    n_missing = np.bincount(seen[:, background].ravel(), minlength=len(ids))
+    is_filled = (n_missing > 0) & (2 * n_missing >= n_voxels)
+    is_filled[0] = False
+    order = np.lexsort((ids, -n_missing))
+    order = order[is_filled[order]]
+    ranks = np.full(len(ids), len(ids), np.int64)
+    ranks[order] = np.arange(len(order))
+    best = ranks[seen].min(axis=0)
+    chosen = background & (best < len(order))
+    met, first_met = np.unique(best[chosen], return_index=True)
+    met = met[np.argsort(first_met)]
+    place = np.zeros(len(ids) + 1, np.int32)
+    place[met] = np.arange(1, len(met) + 1)
+    return np.where(chosen, place[best], 0), ids[order[met]]
+
+
+def _bounds(box: Box) -> np.ndarray:
+    return np.array([[(part.start, part.stop) for part in box]], np.int64)
