@@ -200,21 +200,29 @@ def completed(ids, seen, failed, halo, connectivity, merge_axes=None):
 
 
 def ends_unseen(ids, tile, other, halo):
-    """What a tile saw whole in the core of another one, which found background in at least half of it."""
+    """What a tile saw whole in the core of another one, which found background in at least half of it.
+
+    And in at least half of the label's voxels that are right beyond the seam.
+    """
     apart = [axis for axis, (i, j) in enumerate(zip(tile.index, other.index, strict=True)) if i != j]
     if not all(halo[axis] for axis in apart):
         return
     both, _ = boxes_seen_by_both(tile, other, halo)
-    touching = []
+    touching, beyond = [], [overlap(*parts) for parts in zip(other.core, both, strict=True)]
     for axis in apart:
         face = [overlap(*parts) for parts in zip(tile.core, both, strict=True)]
-        part = face[axis]
-        at = part.stop - 1 if other.index[axis] > tile.index[axis] else part.start
+        is_behind = other.index[axis] > tile.index[axis]
+        at = face[axis].stop - 1 if is_behind else face[axis].start
         face[axis] = slice(at, at + 1)
+        beyond[axis] = slice(at + 1, at + 2) if is_behind else slice(at - 1, at)
         touching.append(set(np.unique(tile.within(face)).tolist()) - {0})
     core = [overlap(*parts) for parts in zip(tile.region, other.core, strict=True)]
     ends = sight_ends(tile, other, both, ids.shape, halo)
     for label_id in set.intersection(*touching):
+        met = tile.within(beyond) == label_id
+        unseen = met & (ids[tuple(beyond)] == 0)
+        if not unseen.any() or 2 * unseen.sum() < met.sum():
+            continue
         end = tile.within(core) == label_id
         missing = end & (ids[tuple(core)] == 0)
         if (

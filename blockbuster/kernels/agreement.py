@@ -89,27 +89,24 @@ class TilePair(NamedTuple):
         The voxels of each tile's core that lie at the seam, from the origin of its box.
     ends : pair of tuple of (low, high)
         Where along each axis the box ends because the tile saw no further beyond the seam.
-    beyond : pair of tuple of (start, stop)
-        The voxels of the other tile's core in the box; none where they lie beyond a seam without
-        halo.
     free : tuple of int
         Axes along which a neighbour may be one voxel aside.
     n_aside : int
         Along how many of them at once.
     connectivity : int
         Which voxels of a piece are neighbours.
-    is_seen : bool
-        Whether there is something that both predicted, or two faces to compare.
+    n_bare : int
+        Along how many axes the tiles are apart without a halo to see across: without any, both have
+        predicted the box; along one, there are two faces to compare; else nothing.
     """
 
     boxes: tuple[Box, Box]
     faces: tuple[Face, Face]
     ends: tuple[Ends, Ends]
-    beyond: tuple[Face, Face]
     free: Index
     n_aside: int
     connectivity: int
-    is_seen: bool
+    n_bare: int
 
     @property
     def shape(self) -> Index:
@@ -144,7 +141,7 @@ class TilePairs:
         self.strides = tuple([int(np.prod(grid.shape[axis + 1 :], dtype=np.int64)) for axis in range(grid.ndim)])
         # Both are asked for again and again.
         self._parts: dict[tuple[int, int, int], tuple[Any, ...]] = {}
-        self._of_steps: dict[Index, tuple[Index, int, int, bool]] = {}
+        self._of_steps: dict[Index, tuple[Index, int, int, int]] = {}
 
     def of(self, tile: Index, step: Index) -> TilePair:
         """Describe what a tile and the neighbour at `step` from it see of each other."""
@@ -154,14 +151,12 @@ class TilePairs:
         if step not in self._of_steps:
             n_bare = sum([d != 0 and not depth for d, depth in zip(step, self.grid.halo, strict=True)])
             free = tuple([axis for axis in self.axes if not step[axis]])
-            self._of_steps[step] = free, self.connectivity - sum(map(abs, step)), self.connectivity, n_bare < 2
-        boxes, faces, ends, beyond = of_both
-        return TilePair(boxes, faces, ends, beyond, *self._of_steps[step])
+            self._of_steps[step] = free, self.connectivity - sum(map(abs, step)), self.connectivity, n_bare
+        boxes, faces, ends = of_both
+        return TilePair(boxes, faces, ends, *self._of_steps[step])
 
     def _along(self, axis: int, i: int, d: int) -> tuple[Any, ...]:
-        """Along one axis, for both tiles: the box, the face, where its sight ends, and the other
-        core.
-        """
+        """Along one axis, for both tiles: the box, the face, and where its sight ends."""
         halo, edges = self.grid.halo[axis], self.grid.edges[axis]
         cores = [slice(int(edges[k]), int(edges[k + 1])) for k in (i, i + d)]
         ends = [_end(core, toward) for core, toward in zip(cores, (d, -d), strict=True)]
@@ -169,16 +164,9 @@ class TilePairs:
         seen = slice(max(0, low), min(self.grid.shape[axis], high))
         boxes = ends if d and not halo else [seen, seen]
         faces = [(e.start - box.start, e.stop - box.start) for e, box in zip(ends, boxes, strict=True)]
-        is_seen = not d or halo > 0
-        stops = (
-            (d != 0 and is_seen and low > 0, False),
-            (False, d != 0 and is_seen and high < self.grid.shape[axis]),
-        )
-        beyond = [
-            (max(c.start, seen.start) - seen.start, min(c.stop, seen.stop) - seen.start) if is_seen else (0, 0)
-            for c in reversed(cores)
-        ]
-        self._parts[axis, i, d] = boxes, faces, stops if d < 0 else stops[::-1], beyond
+        sees_beyond = d != 0 and halo > 0
+        stops = (sees_beyond and low > 0, False), (False, sees_beyond and high < self.grid.shape[axis])
+        self._parts[axis, i, d] = boxes, faces, stops if d < 0 else stops[::-1]
         return self._parts[axis, i, d]
 
 
@@ -215,20 +203,20 @@ def compare_pieces(pair: TilePair, a: TileStretches, b: TileStretches, strides: 
         a tile that saw it whole; of the smaller piece where both are cut off, or none is. Nothing
         is in common where nothing was seen by both.
     unseen : pair of ndarray of int64
-        Labels of `a`, and of `b`, that end in the core of the other tile, which found background in
-        at least half of what lies there.
+        Labels of `a`, and of `b`, that go on beyond the seam, where the other tile found background
+        in at least half of the voxels at its face, and end in what their own tile saw.
 
     Notes
     -----
     Time and memory grow with the number of stretches in what both tiles see.
     """
-    boxes, *others, is_seen = pair
+    boxes, *others = pair
     rows = _rows_of_pair(pair.shape, *others, strides)
     pieces, *unseen = compare_tiles(a.seen(boxes[0]), b.seen(boxes[1]), *rows)
     # A copy: a brick keeps those of all its tiles.
     found = pieces.copy()
     found[:, 5] += sum([part.start * stride for part, stride in zip(boxes[0], strides, strict=True)])
-    if not is_seen:
+    if pair.n_bare > 1:
         found[:, 2] = 0
     return found, unseen
 
@@ -238,10 +226,10 @@ def _rows_of_pair(
     shape: Index,
     faces: tuple[Face, Face],
     ends: tuple[Ends, Ends],
-    beyond: tuple[Face, Face],
     free: Index,
     n_aside: int,
     connectivity: int,
+    n_bare: int,
     strides: Index,
 ) -> tuple[Any, ...]:
     """Return what `compare_tiles` takes of the rows that two tiles both see; most pairs of a grid
@@ -249,18 +237,18 @@ def _rows_of_pair(
     """
     facing = _facing_rows(shape, faces, free, n_aside)
     ends_of_each = _end_rows(shape, ends[0]), _end_rows(shape, ends[1])
-    rows_beyond = _rows_beyond(shape, beyond[0]), _rows_beyond(shape, beyond[1])
+    # What lies right beyond the seam is the face of the other tile.
+    beyond = _rows_beyond(shape, faces[1], not n_bare), _rows_beyond(shape, faces[0], not n_bare)
     before, positions = rows_before(shape, connectivity), row_positions(shape, strides)
-    return facing, before, ends_of_each, rows_beyond, positions
+    return facing, before, ends_of_each, beyond, positions
 
 
-def _rows_beyond(shape: Index, beyond: Face) -> np.ndarray:
-    """Return which rows lie in a part of a box, and behind them its start and stop along the last
-    axis.
+def _rows_beyond(shape: Index, face: Face, can_see: bool) -> np.ndarray:
+    """Return the rows of a face, and behind them its start and stop along the last axis; no rows
+    where neither tile sees beyond the seam.
     """
-    is_there = np.zeros(shape[:-1], np.int64)
-    is_there[tuple(slice(*part) for part in beyond[:-1])] = 1
-    return np.append(is_there, beyond[-1])
+    rows = row_numbers(shape, [slice(*part) for part in face])
+    return np.append(rows if can_see else rows[:0], face[-1])
 
 
 def _end_rows(shape: Index, ends: Ends) -> np.ndarray:

@@ -456,16 +456,63 @@ def find_cut_off(whole, roots, ends, length):
 
 
 @kernel_part
-def find_unseen(whole, other, beyond, ends, length):
-    """Find labels of a tile that end in the core of another tile, which found nothing there.
+def count_unseen(whole, other, beyond, counts):
+    """Count voxels right beyond a seam that a tile has a label for, and that the other found to be
+    background.
 
     Parameters
     ----------
     whole, other : pairs of arrays
         The stretches of the two tiles.
-    beyond : (n_rows + 2,) int64 array
-        Whether each row lies in the core of the other tile; and the start and stop of that core
-        along the last axis.
+    beyond : (n + 2,) int64 array
+        Rows with voxels of the other tile's face, and the start and stop of that face along the
+        last axis.
+    counts : (n_ids, 3) int64 array
+        Takes of each label all such voxels, and those that are background; of as many as it has
+        room for.
+
+    Returns
+    -------
+    int
+        How many are background, of all labels.
+    """
+    rows, stretches = whole
+    other_rows, others = other
+    n = len(beyond) - 2
+    n_all = 0
+    for k in range(n):
+        row = beyond[k]
+        first = other_rows[row]
+        last = other_rows[row + 1]
+        for i in range(rows[row], rows[row + 1]):
+            start = stretches[i, 0] if stretches[i, 0] > beyond[n] else beyond[n]
+            stop = stretches[i, 1] if stretches[i, 1] < beyond[n + 1] else beyond[n + 1]
+            if start >= stop:
+                continue
+            while first < last and others[first, 1] <= start:
+                first += 1
+            n_unseen = stop - start
+            for j in range(first, last):
+                if others[j, 0] >= stop:
+                    break
+                other_start = others[j, 0] if others[j, 0] > start else start
+                other_stop = others[j, 1] if others[j, 1] < stop else stop
+                n_unseen -= other_stop - other_start
+            n_all += n_unseen
+            if stretches[i, 2] < len(counts):
+                counts[stretches[i, 2], 0] += stop - start
+                counts[stretches[i, 2], 1] += n_unseen
+    return n_all
+
+
+@kernel_part
+def find_unseen(whole, other, beyond, ends, length):
+    """Find labels of a tile that go on beyond its seam, where the other tile found background.
+
+    Parameters
+    ----------
+    whole, other, beyond
+        As `count_unseen` takes them.
     ends : (n_rows + 2,) bool array
         As `find_cut_off` takes them.
     length : int
@@ -474,53 +521,34 @@ def find_unseen(whole, other, beyond, ends, length):
     Returns
     -------
     (n,) int64 array
-        Their ids: of what lies in the other core, at least half is background there, and the tile
-        saw no more of the label beyond the seam.
+        Ids: right beyond the seam, at least half of the voxels are background to the other tile,
+        and the label does not reach the end of what its tile saw there.
     """
     rows, stretches = whole
-    other_rows, others = other
-    n_rows = len(rows) - 1
-    low = beyond[n_rows]
-    high = beyond[n_rows + 1]
+    counts = np.zeros((0, 3), np.int64)
+    # Nearly always the other tile found something wherever this one did.
+    if count_unseen(whole, other, beyond, counts) == 0:
+        return np.empty(0, np.int64)
     n_ids = 1
     for i in range(len(stretches)):
         if stretches[i, 2] >= n_ids:
             n_ids = stretches[i, 2] + 1
-    # Voxels beyond the seam, those of them that the other tile found too, and whether it is cut.
     counts = np.zeros((n_ids, 3), np.int64)
-    n_missing = 0
+    count_unseen(whole, other, beyond, counts)
+    n_rows = len(rows) - 1
     for row in range(n_rows):
-        first = other_rows[row]
-        last = other_rows[row + 1]
         for i in range(rows[row], rows[row + 1]):
-            number = stretches[i, 2]
-            start = stretches[i, 0]
-            stop = stretches[i, 1]
-            if ends[row] or (ends[n_rows] and start == 0) or (ends[n_rows + 1] and stop == length):
-                counts[number, 2] = 1
-            if start < low:
-                start = low
-            if stop > high:
-                stop = high
-            if not beyond[row] or start >= stop:
-                continue
-            while first < last and others[first, 1] <= start:
-                first += 1
-            n_seen = 0
-            for j in range(first, last):
-                if others[j, 0] >= stop:
-                    break
-                other_start = others[j, 0] if others[j, 0] > start else start
-                other_stop = others[j, 1] if others[j, 1] < stop else stop
-                n_seen += other_stop - other_start
-            counts[number, 0] += stop - start
-            counts[number, 1] += n_seen
-            n_missing += stop - start - n_seen
-    found = np.empty(n_ids if n_missing else 0, np.int64)
+            if (
+                ends[row]
+                or (ends[n_rows] and stretches[i, 0] == 0)
+                or (ends[n_rows + 1] and stretches[i, 1] == length)
+            ):
+                counts[stretches[i, 2], 2] = 1
+    found = np.empty(n_ids, np.int64)
     n = 0
-    for number in range(len(found)):
-        n_voxels = counts[number, 0]
-        if n_voxels > counts[number, 1] and n_voxels >= 2 * counts[number, 1] and counts[number, 2] == 0:
+    for number in range(n_ids):
+        n_unseen = counts[number, 1]
+        if n_unseen > 0 and 2 * n_unseen >= counts[number, 0] and counts[number, 2] == 0:
             found[n] = number
             n += 1
     return found[:n]
@@ -542,7 +570,7 @@ def compare_tiles(a, b, facing, beside, ends, beyond, positions):
     ends : pair of bool arrays
         Of each tile, as `find_cut_off` takes them.
     beyond : pair of int64 arrays
-        Of each tile, as `find_unseen` takes them.
+        Of each tile, as `count_unseen` takes them.
     positions : (n_rows,) int64 array
         Position in the image, in C order, of the first voxel of each row that both see.
 

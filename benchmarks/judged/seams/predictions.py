@@ -181,14 +181,20 @@ class Predictions:
         within, background = self.seen[tile][relative_box(box, region)], self.core[box] == 0
         nodes = set(np.unique(within).tolist()) - {0}
         nodes -= set(self._at_the_end(self.seen[tile][relative_box(both, region)], tile, other).tolist())
+        beyond: list[slice | int] = [slice(None)] * within.ndim
         for axis, (i, j) in enumerate(zip(tile, other, strict=True)):
             if i != j:
                 nodes &= set(np.unique(self.core[own].take(-1 if j > i else 0, axis)).tolist())
+                beyond[axis] = 0 if j > i else -1
         for node in nodes:
             end = within == node
-            missing = end & background
-            if missing.any() and 2 * np.count_nonzero(missing) >= np.count_nonzero(end):
-                yield Unseen(node, box, missing)
+            unseen = end & background
+            # Of what lies right beyond the seam, and of all.
+            parts = [
+                (lost[where], seen[where]) for where in (tuple(beyond), ...) for lost, seen in ((unseen, end),)
+            ]
+            if all(np.any(lost) and 2 * np.sum(lost) >= np.sum(seen) for lost, seen in parts):
+                yield Unseen(node, box, unseen)
 
     def _at_the_end(self, values: np.ndarray, tile: Index, other: Index) -> np.ndarray:
         """Return the values, of what both tiles saw, where one saw no further beyond the seam to the other."""
