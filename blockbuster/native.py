@@ -205,11 +205,11 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
         new = zarr.open_array(pathlib.Path(new_path), mode="r+")
         for box in map(boxes.core, boxes.indices()):
             new[box] = _ranked(in_native_order(np.asarray(labels[box])), ids)
-        _keep_report(place, new_path, len(ids))
+        _keep_report(place, new_path, ids)
     return len(ids)
 
 
-def _keep_report(place: OutputPlace, new_path: str, n_objects: int) -> None:
+def _keep_report(place: OutputPlace, new_path: str, ids: np.ndarray) -> None:
     """Keep the report with labels that are now what the run gives with
     ``sequential_labels=True``.
     """
@@ -218,7 +218,9 @@ def _keep_report(place: OutputPlace, new_path: str, n_objects: int) -> None:
     except (OSError, ValueError):
         # Not from `tile_process`, or damaged: nothing can be said of how the labels were made.
         return
-    identity = report.fingerprint.get("settings")
+    n_objects, identity = len(ids), report.fingerprint.get("settings")
+    for pair in report.seams.doubtful_pairs:
+        pair.labels = [int(n) + 1 for n in np.searchsorted(ids, pair.labels)]
     if identity and n_objects != report.n_objects:
         identity["edited"] = f"{n_objects} objects of {report.n_objects}"
     for settings in filter(None, (report.settings, identity)):

@@ -17,10 +17,10 @@ from blockbuster.merge.contradictions import cut_contradictions, find_apart
 from blockbuster.merge.matching import NO_RANKS, MatchJob, MatchResult, match_bricks
 from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
 from blockbuster.merge.rules import MergeRule, rule_of
-from blockbuster.merge.runaway import ObjectSizes, describe_runaway, object_sizes
+from blockbuster.merge.runaway import ObjectSizes, describe_runaway, may_run_away, object_sizes
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.merge.tally import SeamTally
-from blockbuster.report import SeamReport
+from blockbuster.report import DoubtfulPair, SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 
@@ -51,12 +51,23 @@ class SeamMatch:
         Pairs that touch, are joined and are refused.
     sizes : ObjectSizes
         What the objects that cross a seam are made of.
+    weakest : float
+        How good the weakest join is of the object of most labels; 0 where that is not known.
     """
 
     rule: MergeRule
     table: RemapTable
     tally: SeamTally
     sizes: ObjectSizes
+    weakest: float = 0.0
+
+    def _doubtful(self, shape: tuple[int, ...]) -> list[DoubtfulPair]:
+        found = []
+        for _, voxel, one, other, agreement in self.tally.doubtful:
+            labels = self.table.final_ids(np.array([one, other])).tolist()
+            at = [int(i) for i in np.unravel_index(voxel, shape)]
+            found.append(DoubtfulPair(labels, at, agreement))
+        return found
 
     def report(self, staged: StagedLabels, axes: str | None) -> SeamReport:
         """Say it in the names of the axes, for those who read the labels."""
@@ -70,11 +81,24 @@ class SeamMatch:
             _median_and_largest(self.sizes.n_labels),
             _median_and_largest(self.sizes.n_tiles),
             worst,
-            describe_runaway(self.sizes, self.table.n_objects, self.rule.runaway_cure),
+            self._doubtful(staged.bricks.grid.shape),
+            describe_runaway(self.sizes, self.table.n_objects, self.rule.runaway_cure, self.weakest),
             self.tally.contradictions,
             self.tally.completed,
             self.rule.joins_any,
         )
+
+
+def _weakest_join(
+    border: np.ndarray, roots: np.ndarray, pairs: np.ndarray, ranks: np.ndarray, sizes: ObjectSizes
+) -> float:
+    """Return the least rank of a join of the object of most labels; 0 where that is not known."""
+    if not len(ranks):
+        return 0.0
+    largest = sizes.ids[np.argmax(sizes.n_labels)]
+    members = border[roots == largest]
+    inside = np.isin(pairs[:, 0], members) & np.isin(pairs[:, 1], members)
+    return float(ranks[inside].min())
 
 
 def _median_and_largest(counts: np.ndarray) -> list[float]:
@@ -150,13 +174,14 @@ def match_seams(
             roots, refused = cut_contradictions(border, roots, pairs, ranks, apart)
             tally.refuse(refused, ids)
             sizes = object_sizes(border, roots, ids)
+    weakest = _weakest_join(border, roots, pairs, ranks, sizes) if may_run_away(sizes) else 0.0
     del pairs, ranks
     tally.completed = complete_objects(staged, ids, arrays, execution, reached)
     # One that keeps its id need not be looked up.
     is_absorbed = border != roots
     table = RemapTable(border[is_absorbed], roots[is_absorbed], int(ids.counts.sum()), sequential)
     table.save(arrays)
-    return SeamMatch(rule, table, tally, sizes)
+    return SeamMatch(rule, table, tally, sizes, weakest)
 
 
 def write_final_labels(

@@ -42,7 +42,9 @@ class MergeRule:
     reads: ClassVar[tuple[str, ...]] = ("planes", "strips")
     joins_any: ClassVar[bool] = True
     joins_all: ClassVar[bool] = False
-    runaway_cure: ClassVar[str] = 'use merge="agree", with an overlap of about one object diameter'
+    runaway_cure: ClassVar[str] = (
+        'use merge="agree", with an overlap of about one object diameter, unless it is one connected thing'
+    )
 
     @property
     def borders(self) -> type[Borders]:

@@ -13,6 +13,8 @@ MIN_LABELS = 50
 # A long object is one label, or a few branches, in each of the tiles that it crosses.
 MIN_LABELS_PER_TILE = 3.0
 MIN_TIMES_MEDIAN = 10.0
+# Intersection over union from which on two tiles saw the same.
+MIN_SAME = 0.95
 # Border labels are counted in so many parts: counting takes a few times the memory of a part.
 N_PARTS = 64
 
@@ -57,7 +59,12 @@ def object_sizes(border: np.ndarray, roots: np.ndarray, ids: BrickIds) -> Object
     return ObjectSizes(n_labels, n_tiles, objects)
 
 
-def describe_runaway(sizes: ObjectSizes, n_objects: int, cure: str) -> str:
+def may_run_away(sizes: ObjectSizes) -> bool:
+    """Return whether there is an object of so many labels that merging may have run away."""
+    return len(sizes.ids) > 0 and int(sizes.n_labels.max()) >= MIN_LABELS
+
+
+def describe_runaway(sizes: ObjectSizes, n_objects: int, cure: str, weakest: float = 0.0) -> str:
     """Describe an object that looks like many that were fused, and what to do; empty where none
     does.
 
@@ -69,8 +76,11 @@ def describe_runaway(sizes: ObjectSizes, n_objects: int, cure: str) -> str:
         All objects.
     cure : str
         What the merge rule advises.
+    weakest : float
+        How good the weakest join of the object of most labels is; 0 where that is not known. Near 1
+        two tiles saw the same wherever it crosses a seam: it is one connected thing.
     """
-    if not len(sizes.ids):
+    if not may_run_away(sizes) or weakest >= MIN_SAME:
         return ""
     largest = int(np.argmax(sizes.n_labels))
     n_labels, n_tiles = int(sizes.n_labels[largest]), int(sizes.n_tiles[largest])

@@ -17,6 +17,7 @@ from blockbuster.merge.table import BrickIds
 from blockbuster.report import MAX_DOUBTFUL, MIN_DOUBTFUL, N_BINS, AxisSeams, WorstSeam
 
 MAX_WORST = 4
+MAX_PAIRS = 100
 CORNERS = "edges and corners"
 
 
@@ -73,6 +74,9 @@ class SeamTally:
         Pairs per bin of agreement; all zero where it was not measured.
     worst : list of WorstSeam
         Seams to look at, the first ones first; ``name`` is the number of their kind.
+    doubtful : list of (doubt, voxel, one, other, agreement)
+        Pairs of provisional ids that are neither clearly one object nor clearly two, the most
+        doubtful first: how far they are from the threshold, where, and how far tiles agree.
     contradictions : int
         Pairs that were refused although they agree.
     completed : int
@@ -83,6 +87,7 @@ class SeamTally:
     joined: np.ndarray
     histogram: np.ndarray
     worst: list[WorstSeam] = field(default_factory=list)
+    doubtful: list[tuple[float, int, int, int, float]] = field(default_factory=list)
     contradictions: int = 0
     completed: int = 0
 
@@ -111,6 +116,7 @@ class SeamTally:
             bins = np.minimum((found.agreement * N_BINS).astype(np.int64), N_BINS - 1)
             np.add.at(tally.histogram, (kinds, bins), 1)
         tally.worst = _worst_seams(found, tiles, kinds, is_joined, grid, threshold or 0.0)
+        tally.doubtful = _doubtful_pairs(found, threshold or 0.0)
         return tally
 
     def refuse(self, pairs: np.ndarray, ids: BrickIds) -> None:
@@ -127,6 +133,7 @@ class SeamTally:
         # The most doubtful first, then those with the most pairs, then those in front.
         worst = sorted([*self.worst, *other.worst], key=lambda seam: (-seam.doubtful, -seam.joined, seam.tiles))
         self.worst = worst[:MAX_WORST]
+        self.doubtful = sorted([*self.doubtful, *other.doubtful])[:MAX_PAIRS]
 
     def named(self, names: Sequence[str]) -> tuple[list[AxisSeams], list[WorstSeam]]:
         """Return the counts with the names of the axes; kinds of seams at which nothing touches are
@@ -191,6 +198,18 @@ def _worst_seams(
             )
         )
     return worst
+
+
+def _doubtful_pairs(found: TouchingPairs, threshold: float) -> list[tuple[float, int, int, int, float]]:
+    """Choose the pairs that are most worth a look."""
+    if found.agreement is None or found.voxels is None:
+        return []
+    chosen = np.flatnonzero((found.agreement >= MIN_DOUBTFUL) & (found.agreement < MAX_DOUBTFUL))
+    doubt = np.abs(found.agreement[chosen] - threshold)
+    chosen = chosen[np.lexsort((found.voxels[chosen], doubt))][:MAX_PAIRS]
+    agreement = found.agreement[chosen]
+    columns = (np.abs(agreement - threshold), found.voxels[chosen], *found.pairs[chosen].T, agreement)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
 
 def _seam_middle(pair: list[Index], grid: TileGrid) -> list[int]:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from blockbuster.report.run import REPORT, RunReport, installed_versions, read_report
-from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL, N_BINS, AxisSeams, SeamReport, WorstSeam
+from blockbuster.report.seams import (
+    MAX_DOUBTFUL,
+    MIN_DOUBTFUL,
+    N_BINS,
+    AxisSeams,
+    DoubtfulPair,
+    SeamReport,
+    WorstSeam,
+)
 
 __all__ = [
     "MIN_DOUBTFUL",
@@ -11,6 +19,7 @@ __all__ = [
     "N_BINS",
     "REPORT",
     "AxisSeams",
+    "DoubtfulPair",
     "RunReport",
     "SeamReport",
     "WorstSeam",

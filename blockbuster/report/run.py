@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from blockbuster.errors import show_url
 from blockbuster.identity.sealed import seal, unseal
-from blockbuster.report.seams import AxisSeams, SeamReport
+from blockbuster.report.seams import AxisSeams, DoubtfulPair, SeamReport
 
 if TYPE_CHECKING:
     from blockbuster.grid import TileGrid
@@ -105,6 +105,22 @@ class RunReport:
     def n_pairs(self) -> int:
         """Pairs of labels that touch across a seam."""
         return self.seams.touching
+
+    def doubtful(self, n: int = 20) -> list[DoubtfulPair]:
+        """Return the pairs of labels that are worth a look, the most doubtful first.
+
+        Parameters
+        ----------
+        n : int
+            How many at most; the report keeps 100.
+
+        Returns
+        -------
+        list of DoubtfulPair
+            Ids, a voxel where the labels touch, and how far the two tiles agree; empty where
+            agreement was not measured, or leaves no doubt.
+        """
+        return self.seams.doubtful_pairs[:n]
 
     def labels_at(self, path: str | os.PathLike[str]) -> None:
         """Set the folder of the array of labels, for the pictures of its seams."""

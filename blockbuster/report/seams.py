@@ -89,6 +89,35 @@ class WorstSeam:
 
 
 @dataclass
+class DoubtfulPair:
+    """Two labels that touch across a seam, and are neither clearly one object nor clearly two.
+
+    Parameters
+    ----------
+    labels : list of int
+        Their ids in the label image: twice the same if they were joined.
+    at : list of int
+        A voxel where they touch.
+    agreement : float
+        How far the two tiles agree.
+    """
+
+    labels: list[int]
+    at: list[int]
+    agreement: float
+
+    @property
+    def joined(self) -> bool:
+        """Whether they are one object."""
+        return self.labels[0] == self.labels[1]
+
+    def __str__(self) -> str:
+        one, other = self.labels
+        what = f"{one} was joined" if self.joined else f"{one} and {other} were kept apart"
+        return f"{what} at {tuple(self.at)}, agreement {self.agreement:.2f}"
+
+
+@dataclass
 class SeamReport:
     """Summary of all seams.
 
@@ -108,6 +137,8 @@ class SeamReport:
     worst : list of WorstSeam
         The most doubtful seams first, or where agreement was not measured, those with the most
         pairs.
+    doubtful_pairs : list of DoubtfulPair
+        Those nearest to the threshold, the nearest first, as far as agreement was measured.
     runaway : str
         The warning about runaway merging; empty where there is none.
     contradictions : int
@@ -138,6 +169,7 @@ class SeamReport:
     labels_per_object: list[float] = field(default_factory=list)
     tiles_per_object: list[float] = field(default_factory=list)
     worst: list[WorstSeam] = field(default_factory=list)
+    doubtful_pairs: list[DoubtfulPair] = field(default_factory=list)
     runaway: str = ""
     contradictions: int = 0
     completed: int = 0
@@ -247,6 +279,7 @@ class SeamReport:
         report: SeamReport = _known(cls, found)
         report.axes = [_known(AxisSeams, axis) for axis in report.axes]
         report.worst = [_known(WorstSeam, seam) for seam in report.worst]
+        report.doubtful_pairs = [_known(DoubtfulPair, pair) for pair in report.doubtful_pairs]
         return report
 
 

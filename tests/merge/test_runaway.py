@@ -1,12 +1,16 @@
 """When a merge is said to run away."""
 
 import tracemalloc
+import warnings
+import zlib
 
+import naive
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from blockbuster import tile_process
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.kernels.components import join_pairs
 from blockbuster.merge import runaway
@@ -93,6 +97,29 @@ def test_one_object_of_many_labels_in_few_tiles_is_named(n_labels, n_tiles, n_ob
 )
 def test_objects_that_may_be_as_they_are_are_not_named(n_labels, n_tiles, n_objects):
     assert said(n_labels, n_tiles, n_objects) == ""
+
+
+@pytest.mark.parametrize(("weakest", "is_named"), [(0, True), (0.94, True), (0.95, False), (1, False)])
+def test_an_object_that_two_tiles_saw_the_same_wherever_they_meet_is_not_named(weakest, is_named):
+    sizes = ObjectSizes(np.array([300, 2]), np.array([27, 2]), np.array([1, 4]))
+    assert bool(describe_runaway(sizes, 50, Agree.runaway_cure, weakest)) == is_named
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_a_network_that_a_threshold_finds_is_no_runaway_merging(shift):
+    """A rake of thirty teeth, found by a local function; or by one that sees it a voxel aside in some tiles."""
+    rake = np.zeros((120, 120), np.uint8)
+    rake[::4] = rake[1::4] = rake[:, 0] = 1
+
+    def fn(tile):
+        return naive.label(np.roll(tile, shift * (zlib.crc32(tile.tobytes()) % 2), axis=0))
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        labels = tile_process(rake, fn, tile_shape=(30, 30), overlap=6, merge="agree", connectivity=1)
+    found = [str(warning.message) for warning in caught if "runaway" in str(warning.message)]
+    assert len(found) == shift
+    assert shift or np.array_equal(labels, rake)
 
 
 def test_memory_of_joining_and_counting_is_24_bytes_for_each_label_at_a_seam():

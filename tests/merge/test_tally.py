@@ -3,6 +3,7 @@
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -136,3 +137,20 @@ def test_names_are_those_of_the_axes():
         ("edges and corners", 1, 1, 0),
     ]
     assert [(seam.name, seam.at) for seam in worst] == [("y", [1, 4])]
+
+
+@given(pairs())
+def test_the_most_doubtful_pairs_are_those_nearest_to_the_threshold(drawn):
+    chosen, values = drawn
+    doubt = sorted(
+        (abs(value - 0.3), a * 40 + b, a, b, value)
+        for (a, b), value in zip(chosen, values, strict=True)
+        if 0.1 <= value < 0.6
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("blockbuster.merge.tally.MAX_PAIRS", 3)
+        assert tally(chosen, values, 0.3).doubtful == doubt[:3]
+        total = SeamTally.empty(2)
+        for pair, value in zip(chosen, values, strict=True):
+            total.add(tally([pair], [value], 0.3))
+    assert total.doubtful == doubt[:3]

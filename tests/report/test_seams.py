@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from blockbuster import RunReport
 from blockbuster.identity.sealed import seal
-from blockbuster.report import N_BINS, AxisSeams, SeamReport, WorstSeam
+from blockbuster.report import N_BINS, AxisSeams, DoubtfulPair, SeamReport, WorstSeam
 
 counts = st.integers(0, 10**12)
 fractions = st.floats(0, 1)
@@ -22,6 +22,7 @@ worst_seams = st.builds(
     WorstSeam, st.lists(indices, min_size=2, max_size=2), st.text(), counts, counts, counts, indices,
     st.none() | fractions,
 )  # fmt: skip
+doubtful_pairs = st.builds(DoubtfulPair, st.lists(counts, min_size=2, max_size=2), indices, fractions)
 two_numbers = st.just([]) | st.lists(st.floats(0, 1e9), min_size=2, max_size=2)
 seam_reports = st.builds(
     SeamReport,
@@ -32,7 +33,10 @@ seam_reports = st.builds(
     two_numbers,
     two_numbers,
     st.lists(worst_seams, max_size=4),
+    st.lists(doubtful_pairs, max_size=4),
     st.text(),
+    counts,
+    counts,
 )
 
 
@@ -62,7 +66,8 @@ def test_a_report_reads_back_what_it_wrote(seams):
 def test_what_a_later_version_adds_is_left_out(seams):
     report = RunReport(seams=seams)
     found = json.loads(report.to_json())
-    for part in (found, found["seams"], *found["seams"]["axes"], *found["seams"]["worst"]):
+    seams = found["seams"]
+    for part in (found, seams, *seams["axes"], *seams["worst"], *seams["doubtful_pairs"]):
         part["unheard_of"] = [1]
     del found["crc"]
     assert RunReport.from_json(json.dumps(seal(found))) == report
