@@ -27,8 +27,8 @@ def add_command(commands: Any) -> None:
     add(
         "--min-agreement",
         type=read_real,
-        metavar="IOU",
-        help="for agree: least intersection over union (the run's)",
+        metavar="SHARE",
+        help="for agree: least share of a piece in the other (the run's)",
     )
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")
     add("--overwrite", action="store_true", help="replace existing labels once the new ones are complete")

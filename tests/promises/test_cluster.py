@@ -24,6 +24,7 @@ from distributed import Client, LocalCluster, SchedulerPlugin
 from distributed.core import Status
 from fatal import Gated, HoldingTheGil, Killing, components, marked, wait_until
 from outcomes import assert_same_objects, snapshot, write_image
+from strategies import TissueCase, Unsteady
 
 from blockbuster import TileError, make_local_cluster, tile_process
 from blockbuster.execution import client_run, find_execution, run_tasks
@@ -526,3 +527,11 @@ def test_agreement_on_a_cluster_gives_the_same_bytes(image, threads_bytes):
     assert array_bytes("out.zarr") == threads_bytes(merge="agree")
     labels = np.asarray(zarr.open_array("out.zarr/labels", mode="r")[...])
     assert_same_objects(labels > 0, IMAGE > 0)
+
+
+@pytest.mark.usefixtures("workers")
+def test_contradictions_and_ends_on_a_cluster_give_the_same_labels():
+    case = TissueCase((41, 37), (7, 9), 3, fn=Unsteady(2, 0.2, 1, cuts=True), tissue="cells", tiles_per_task=3)
+    labels, report = case.run(return_report=True)
+    assert min(report.seams.contradictions, report.seams.completed) > 0
+    assert np.array_equal(labels, case.expected())
