@@ -238,6 +238,16 @@ def test_laboratory_of_seams_compares_all_rules_with_what_joins_could_reach():
     assert all(scores["pieces"] == scores["agree"] == 1 > scores["touch"] for scores in stable)
 
 
+def test_self_error_judges_every_second_run_and_says_what_it_cannot_know():
+    rows = table_rows(run("benchmarks.judged.seams.self_error", "--small"))
+    assert rows["all"][0][0] == "3"
+    assert int(rows["sure"][0][0]) + int(rows["not sure"][0][0]) == 3
+    assert rows["columns p 0.05"][0][0] == rows["stack of nuclei"][0][0] == "none"
+    predicted, true = rows["wrong alike"][0]
+    assert float(predicted.split()[0]) > 0.99
+    assert float(true) < 0.1
+
+
 @pytest.mark.parametrize(("rule", "merge"), [("Touch", "touch"), ("Agree", "agree")])
 def test_laboratory_of_seams_merges_as_the_package_does(load, rule, merge):
     tile_image, laboratory = load("seam_accuracy").tile_image, load("judged.seams.rules")
