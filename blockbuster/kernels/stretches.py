@@ -333,6 +333,13 @@ class StretchGroup:
         np.minimum(self.boxes[:, :, 1], stops, out=cut[:, :, 1])
         self.place(firsts, np.arange(len(cut)), cut, cut[:, :, 0] - starts, table, out)
 
+    def dense(self, k: int, firsts: np.ndarray, table: np.ndarray) -> np.ndarray:
+        """Return what the table has for the labels of one of the tiles, voxel by voxel."""
+        box = self.boxes[k]
+        out = np.zeros(box[:, 1] - box[:, 0], table.dtype)
+        self.place(firsts, np.array([k]), box[None], np.zeros_like(box[None, :, 0]), table, out)
+        return out
+
     def place(
         self,
         firsts: np.ndarray,

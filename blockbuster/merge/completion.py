@@ -8,12 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 import numpy as np
 
 from blockbuster.execution import Execution, run_tasks
-from blockbuster.grid import Box, Index, TileGrid, common_box
+from blockbuster.grid import Box, Index, TileGrid, common_box, relative_box
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches
 from blockbuster.merge.table import BrickIds
 from blockbuster.rundir.arrays import ArrayFolder
@@ -232,14 +233,14 @@ def complete_brick(job: CompletionJob, number: int) -> tuple[int, int, int]:
             if end.tile in tiles:
                 ends[end.tile].append(end)
     finder, found = StretchFinder(), []
-    for tile in sorted(ends):
+    for tile, background in _backgrounds(job, number, set(ends)):
         core = grid.core(grid.index(tile))
-        filled, ids = fill_background(_background(job, number, core), core, ends[tile])
+        filled, ids = fill_background(background, core, ends[tile])
         if len(ids):
             found.append((tile, finder.find(filled, core)[0], ids))
     if not found:
         return number, 0, 0
-    numbers, stretches, ids_of_tiles = zip(*found, strict=True)
+    numbers, stretches, ids_of_tiles = zip(*sorted(found, key=itemgetter(0)), strict=True)
     counts = np.array(list(map(len, ids_of_tiles)))
     sections = SectionWriter()
     sections.add("groups", np.array(1))
@@ -250,15 +251,19 @@ def complete_brick(job: CompletionJob, number: int) -> tuple[int, int, int]:
     return number, int(counts.sum()), _checksum(job.arrays, number)
 
 
-def _background(job: CompletionJob, number: int, core: Box) -> np.ndarray:
-    """Return where a tile of a brick found background."""
-    labels = np.zeros([part.stop - part.start for part in core], np.int32)
-    index = job.staged.bricks.index(number)
+def _backgrounds(job: CompletionJob, number: int, tiles: set[int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Iterate over some tiles of a brick, and where each of them found background."""
+    staged, grid, index = job.staged, job.staged.bricks.grid, job.staged.bricks.index(number)
+    left = set(tiles)
     if n_labels := job.ids.n_labels(index):
         table = np.ones(n_labels + 1, np.int32)
-        for numbers, group in job.staged.open_brick(index).read_groups(job.staged.bricks.grid.cores, core):
-            group.fill(job.ids.firsts(index, numbers), core, table, labels)
-    return np.asarray(labels == 0)
+        for numbers, group in staged.open_brick(index).read_groups(grid.cores, staged.bricks.core(index)):
+            firsts = job.ids.firsts(index, numbers)
+            for k in np.flatnonzero(np.isin(numbers, list(tiles))).tolist():
+                yield int(numbers[k]), group.dense(k, firsts, table) == 0
+                left.remove(int(numbers[k]))
+    for tile in left:
+        yield tile, np.ones([part.stop - part.start for part in grid.core(grid.index(tile))], bool)
 
 
 def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> tuple[np.ndarray, np.ndarray]:
@@ -287,26 +292,35 @@ def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> 
     smaller id.
     """
     ids = np.concatenate([end.ids for end in ends])
-    firsts = np.cumsum([0, *(len(end.ids) for end in ends)])[:-1]
-    seen = np.zeros((len(ends), *background.shape), np.int32)
-    for end, first, labels in zip(ends, firsts, seen, strict=True):
-        group = StretchGroup.of([end.stretches], _bounds(end.stretches.box))
-        group.fill(np.zeros(1, np.int64), core, np.arange(first, len(ids), dtype=np.int32), labels)
-    n_voxels = np.bincount(seen.ravel(), minlength=len(ids))
-    n_missing = np.bincount(seen[:, background].ravel(), minlength=len(ids))
+    firsts = np.cumsum([0, *(len(end.ids) for end in ends[:-1])])
+    n_voxels, n_missing = np.zeros((2, len(ids)), np.int64)
+    for labels, within in _dense_ends(ends, firsts, core):
+        n_voxels += np.bincount(labels.ravel(), minlength=len(ids))
+        n_missing += np.bincount(labels[background[within]], minlength=len(ids))
     is_filled = (n_missing > 0) & (2 * n_missing >= n_voxels)
     is_filled[0] = False
     order = np.lexsort((ids, -n_missing))
     order = order[is_filled[order]]
-    ranks = np.full(len(ids), len(ids), np.int64)
-    ranks[order] = np.arange(len(order))
-    best = ranks[seen].min(axis=0)
-    chosen = background & (best < len(order))
-    met, first_met = np.unique(best[chosen], return_index=True)
+    none = np.int32(len(order))
+    ranks = np.full(len(ids), none, np.int32)
+    ranks[order] = np.arange(none)
+    best = np.full(background.shape, none)
+    for labels, within in _dense_ends(ends, firsts, core):
+        best[within] = np.minimum(best[within], np.where(background[within], ranks[labels], none))
+    met, first_met = np.unique(best, return_index=True)
     met = met[np.argsort(first_met)]
-    place = np.zeros(len(ids) + 1, np.int32)
+    met = met[met < none]
+    place = np.zeros(none + 1, np.int32)
     place[met] = np.arange(1, len(met) + 1)
-    return np.where(chosen, place[best], 0), ids[order[met]]
+    return place[best], ids[order[met]]
+
+
+def _dense_ends(ends: Sequence[Ends], firsts: np.ndarray, core: Box) -> Iterator[tuple[np.ndarray, Box]]:
+    """Iterate over ends as places among all ids, voxel by voxel, and where in the core they lie."""
+    for end, first in zip(ends, firsts.tolist(), strict=True):
+        group = StretchGroup.of([end.stretches], _bounds(end.stretches.box))
+        table = np.arange(first, first + len(end.ids), dtype=np.int32)
+        yield group.dense(0, np.zeros(1, np.int64), table), relative_box(end.stretches.box, core)
 
 
 def _bounds(box: Box) -> np.ndarray:

@@ -114,10 +114,7 @@ def apart_in_brick(job: ApartJob, number: int) -> np.ndarray:
 
 def _touching_in_tile(group: StretchGroup, k: int, firsts: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Return the pairs of suspects of a tile that touch, each pair once, by their places from 0."""
-    box = group.boxes[k]
-    labels = np.zeros(box[:, 1] - box[:, 0], table.dtype)
-    group.place(firsts, np.array([k]), box[None], np.zeros_like(box[None, :, 0]), table, labels)
-    found = []
+    labels, found = group.dense(k, firsts, table), []
     for axis in range(labels.ndim):
         before, behind = (labels[(slice(None),) * axis + (part,)] for part in (slice(-1), slice(1, None)))
         found.append(collect_touching_pairs(before, behind))
