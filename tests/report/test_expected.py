@@ -29,7 +29,7 @@ def test_bounds_lie_around_the_estimate_and_never_beyond_all_objects(seams):
     assert found.f1.mid == pytest.approx(1 - found.wrong.mid / seams.n_objects)
 
 
-@given(counts, st.sampled_from(["doubtful", "missed"]))
+@given(counts, st.sampled_from(["doubtful", "completed"]))
 def test_more_disagreement_is_never_fewer_errors(seams, what):
     assume(seams.seen_twice)
     more = expect_errors(changed(seams, **{what: getattr(seams, what) + 1}))
@@ -39,7 +39,7 @@ def test_more_disagreement_is_never_fewer_errors(seams, what):
 
 @given(counts)
 def test_tiles_that_agree_everywhere_expect_no_error(seams):
-    seams = changed(seams, same=seams.same + 1, doubtful=0, missed=0)
+    seams = changed(seams, same=seams.same + 1, doubtful=0, completed=0)
     found = expect_errors(seams)
     assert found.wrong.low == found.wrong.mid == found.wrong_at_seams.mid == 0
     assert found.f1.mid == found.f1.high == 1
@@ -86,16 +86,18 @@ def test_shares_are_those_of_the_means():
 # Runs of benchmarks.judged.seams.self_error that nothing was fitted on: what their seams came to, how many
 # objects were wrong at seams and in all, and F1.
 MEASURED = {
-    "sparse, stable": (SeamCounts(1024, 151, 180, 0, 0, 11), 0, 0, 1.0),
+    "sparse, stable": (SeamCounts(1024, 147, 187, 0, 0, 4), 0, 0, 1.0),
+    "sparse, a little noise": (SeamCounts(1024, 151, 180, 0, 4, 11), 0, 0, 1.0),
     "dense, a few lost": (SeamCounts(1366, 514, 697, 0, 2, 16), 0, 1.5, 0.999),
-    "volume, a few lost": (SeamCounts(422, 164, 280, 0, 2, 8), 0.5, 1.5, 0.996),
+    "sparse, a few lost": (SeamCounts(1023, 142, 157, 0, 1, 22), 0.5, 3, 0.997),
     "dense, markers": (SeamCounts(1338, 330, 404, 5, 0, 13), 3, 15, 0.989),
-    "dense, some lost": (SeamCounts(1305, 428, 552, 0, 37, 22), 18, 50.5, 0.961),
+    "dense, some lost": (SeamCounts(1305, 428, 552, 0, 48, 22), 18, 50.5, 0.961),
     "dense, noise": (SeamCounts(1386, 305, 349, 23, 0, 9), 8.5, 39, 0.972),
     "volume, fused": (SeamCounts(352, 196, 319, 87, 0, 8), 32, 43, 0.880),
-    "sparse, much noise": (SeamCounts(1276, 250, 202, 107, 72, 12), 76, 388.5, 0.694),
+    "sparse, much noise": (SeamCounts(1276, 250, 202, 107, 108, 12), 73, 385.5, 0.697),
     "stable, halo of a voxel": (SeamCounts(1261, 395, 525, 115, 0, 1), 62.5, 63, 0.952),
 }
+SURE = ["sparse, stable", "dense, a few lost", "sparse, a few lost", "dense, markers"]
 
 
 @pytest.mark.parametrize("name", MEASURED)
@@ -105,5 +107,5 @@ def test_measured_runs_lie_within_their_bounds(name):
     assert found.wrong_at_seams.low <= wrong_at_seams <= found.wrong_at_seams.high
     assert found.wrong.low <= wrong <= found.wrong.high
     assert found.f1.low <= f1 <= found.f1.high
-    assert found.is_sure == (f1 >= 0.989)
+    assert found.is_sure == (name in SURE)
     assert not found.is_sure or abs(found.f1.mid - f1) <= 0.01

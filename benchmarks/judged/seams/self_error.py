@@ -14,13 +14,12 @@ from __future__ import annotations
 import itertools
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from benchmarks.command_line import begin, plain_parser
 from benchmarks.judged.seams.cases import Case, cases
@@ -33,7 +32,6 @@ from benchmarks.table import format_table
 from benchmarks.tissue import dense_image, sparse_image
 from benchmarks.watersheds import DenseWatershed, NucleusWatershed, Unstable
 from blockbuster.advise.scoring import ObjectOverlaps
-from blockbuster.grid import common_box, relative_box
 from blockbuster.report.expected import FITTED, Coefficients, ExpectedErrors, Range, SeamCounts, expect_errors
 from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL
 
@@ -51,8 +49,6 @@ HALOS = (0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 NOISES = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 PROBABILITIES = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
 SPREADS = tuple(n / 20 for n in range(41))
-# A label that was filled in by this share of what its tile saw of it is one that the other tile missed.
-MIN_FILLED = 0.1
 BANDS = (0.999, 0.99, 0.98, 0.95, 0.9, 0.8, 0.0)
 
 
@@ -187,7 +183,7 @@ def measure(case: Case) -> Measured:
         wrong += len(unmatched)
         wrong_at_seams += len(np.intersect1d(unmatched, image[planes]))
     n = np.count_nonzero(overlaps.sizes) + np.count_nonzero(overlaps.found_sizes)
-    seams = _seam_counts(found, labels, case)
+    seams = _seam_counts(found, labels, min(case.halo))
     return Measured(seams, wrong_at_seams / 2, wrong / 2, float(2 * np.count_nonzero(good) / n))
 
 
@@ -199,7 +195,7 @@ def _seam_planes(shape: Sequence[int], tile: Sequence[int]) -> np.ndarray:
     return planes
 
 
-def _seam_counts(found: Predictions, labels: np.ndarray, case: Case) -> SeamCounts:
+def _seam_counts(found: Predictions, labels: np.ndarray, halo: int) -> SeamCounts:
     best: dict[tuple[int, ...], tuple[float, float]] = {}
     for one in found.evidence:
         ranks = np.stack([one.agreement, one.iou], axis=1)[one.touching].tolist()
@@ -208,30 +204,14 @@ def _seam_counts(found: Predictions, labels: np.ndarray, case: Case) -> SeamCoun
     iou = np.array([iou for _, iou in best.values()])
     nodes, first = np.unique(found.core, return_index=True)
     n_labels = np.bincount(labels.ravel()[first[nodes > 0]])
-    n_objects = int(np.count_nonzero(n_labels))
     return SeamCounts(
-        n_objects=n_objects,
+        n_objects=int(np.count_nonzero(n_labels)),
         n_crossing=int(np.count_nonzero(n_labels > 1)),
         same=int(np.count_nonzero(iou >= MAX_DOUBTFUL)),
         doubtful=int(np.count_nonzero((iou >= MIN_DOUBTFUL) & (iou < MAX_DOUBTFUL))),
-        missed=len(set(_missed(found, case.tile))),
-        halo=min(case.halo),
+        completed=len(found.unseen),
+        halo=halo,
     )
-
-
-def _missed(found: Predictions, tile: Sequence[int]) -> Iterator[int]:
-    """Iterate over labels that another tile has missed, not only drawn a voxel smaller."""
-    places = ndimage.find_objects(found.core)
-    for end in found.unseen:
-        boxes = places[end.node - 1], end.box
-        regions = [
-            found.grid.region(tuple(part.start // n for part, n in zip(box, tile, strict=True))) for box in boxes
-        ]
-        both = relative_box(common_box(*regions), regions[0])
-        own = tuple(part.start // n for part, n in zip(places[end.node - 1], tile, strict=True))
-        seen = np.count_nonzero(found.seen[own][both] == end.node)
-        if np.count_nonzero(end.voxels) >= MIN_FILLED * seen:
-            yield end.node
 
 
 def fit(runs: Sequence[Measured]) -> Coefficients:
@@ -239,7 +219,7 @@ def fit(runs: Sequence[Measured]) -> Coefficients:
 
     The shares of wrong objects are medians over the runs in which enough was wrong to be measured.
     """
-    many = [one for one in runs if one.seams.doubtful + one.seams.missed >= 5]
+    many = [one for one in runs if one.seams.doubtful + one.seams.completed >= 5]
     everywhere, at_seams = (
         float(np.median([wrong / (n * one.seams.disagreement) for one, wrong, n in of]))
         for of in (
