@@ -2,8 +2,9 @@
 
 Near a seam two tiles see the same objects. As often as they disagree there on an object, a tile and
 the whole image disagree on one anywhere: this is what the estimate rests on. So it knows nothing of
-errors that both tiles make alike, of objects that fn loses wherever it sees the end of a tile, and
-of specks too small to lie at a seam often.
+errors that both tiles make alike, of objects that fn loses wherever it sees the end of a tile, or
+that one tile loses where the halo is shorter than they are, and of specks too small to lie at a
+seam often.
 """
 
 from __future__ import annotations
