@@ -248,6 +248,15 @@ def test_self_error_judges_every_second_run_and_says_what_it_cannot_know():
     assert float(true) < 0.1
 
 
+def test_laboratory_of_seams_counts_at_seams_what_a_run_does(load):
+    tile_image, rule = load("seam_accuracy").tile_image, load("judged.seams.rules").Agree()
+    for case in load("judged.seams.cases").cases(small=True):
+        expected = load("judged.seams.self_error").measure(case).seams
+        with warnings.catch_warnings(record=True):
+            _, report = tile_image(case.image, case.fn, case.tile, case.halo, merge=rule.name)
+        assert report.seams.counts == expected, case.name
+
+
 @pytest.mark.parametrize(("rule", "merge"), [("Touch", "touch"), ("Agree", "agree")])
 def test_laboratory_of_seams_merges_as_the_package_does(load, rule, merge):
     tile_image, laboratory = load("seam_accuracy").tile_image, load("judged.seams.rules")

@@ -23,6 +23,8 @@ from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import SUFFIX, BrickFile, StagedLabels
 
 COMPLETED = "completed"
+# Of what two tiles have looked at: less is an object that is drawn a voxel smaller.
+MIN_MISSED = 0.1
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,14 @@ class Ends:
         What lies there.
     ids : (n + 1,) ndarray of int64
         Ids of the labels for those in the stretches.
+    sizes : (n + 1,) ndarray of int64
+        Voxels of each label where both tiles have looked.
     """
 
     tile: int
     stretches: TileStretches
     ids: np.ndarray
+    sizes: np.ndarray
 
 
 def cut_ends(
@@ -68,18 +73,23 @@ def cut_ends(
         None for labels that do not touch the other tile's seam, both seams where two tiles meet at
         an edge, in what both tiles see.
     """
+    if not len(unseen):
+        return
     tile, other = tiles
-    core = common_box(grid.core(tile), grid.region(other))
+    both = common_box(grid.region(tile), grid.region(other))
+    core = common_box(grid.core(tile), both)
     for axis, (i, j) in enumerate(zip(tile, other, strict=True)):
-        if i != j and len(unseen):
+        if i != j:
             at = core[axis].stop - 1 if j > i else core[axis].start
             face = (*core[:axis], slice(at, at + 1), *core[axis + 1 :])
             unseen = np.intersect1d(unseen, stretches.clipped(face).stretches[:, 2])
     if len(unseen):
-        within = stretches.clipped(common_box(grid.core(other), grid.region(tile)))
-        is_kept = np.zeros(int(within.stretches[:, 2].max()) + 1, bool)
+        starts, stops, numbers = stretches.clipped(both).stretches.T
+        sizes = np.bincount(numbers, stops - starts).astype(np.int64)
+        is_kept = np.zeros(len(sizes), bool)
         is_kept[unseen] = True
-        yield Ends(grid.number(other), within.filtered(is_kept), np.arange(len(is_kept)) + first)
+        within = stretches.clipped(common_box(grid.core(other), both)).filtered(is_kept)
+        yield Ends(grid.number(other), within, np.arange(len(sizes)) + first, sizes)
 
 
 def add_ends(sections: SectionWriter, ends: Sequence[Ends]) -> None:
@@ -95,6 +105,7 @@ def add_ends(sections: SectionWriter, ends: Sequence[Ends]) -> None:
     sections.add("ends-boxes", boxes)
     sections.add("ends-firsts", firsts)
     sections.add("ends-labels", np.concatenate([end.ids for end in ends]))
+    sections.add("ends-sizes", np.concatenate([end.sizes for end in ends]))
 
 
 def read_ends(file: BrickFile) -> Iterator[Ends]:
@@ -102,8 +113,9 @@ def read_ends(file: BrickFile) -> Iterator[Ends]:
     if "ends-tiles" not in file:
         return
     numbers, group = file.read_group("ends", lambda _: file.read("ends-boxes"))
-    ids = np.split(file.read("ends-labels"), file.read("ends-firsts")[1:])
-    yield from map(Ends, numbers.tolist(), group.tiles(), ids)
+    firsts = file.read("ends-firsts")[1:]
+    columns = [np.split(file.read(f"ends-{name}"), firsts) for name in ("labels", "sizes")]
+    yield from map(Ends, numbers.tolist(), group.tiles(), *columns)
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ def complete_objects(
     arrays: ArrayFolder,
     execution: Execution,
     reached: Mapping[int, Sequence[int]],
-) -> int:
+) -> tuple[int, int]:
     """Decide which ends complete an object, and keep them brick by brick.
 
     Parameters
@@ -178,17 +190,18 @@ def complete_objects(
 
     Returns
     -------
-    int
+    n_ends : int
         How many ends there are that complete an object.
+    n_missed : int
+        Of how many labels at least a tenth of what both tiles had looked at was filled in: those
+        were missed, not drawn a voxel smaller.
     """
-    kept, n_completed = [np.empty((0, 2), np.int64)], 0
+    kept, counts = [np.empty((0, 2), np.int64)], np.zeros(2, np.int64)
 
-    def take(completed: tuple[int, int, int]) -> None:
-        nonlocal n_completed
-        number, n_ends, crc = completed
-        n_completed += n_ends
-        if n_ends:
-            kept.append(np.array([[number, crc]]))
+    def take(completed: CompletedBrick) -> None:
+        counts[:] += completed.n_ends, completed.n_missed
+        if completed.n_ends:
+            kept.append(np.array([[completed.number, completed.crc]]))
 
     job = CompletionJob(staged, ids, arrays, reached)
     run_tasks(execution, complete_brick, job, sorted(reached), directory=arrays.path, on_result=take)
@@ -196,7 +209,8 @@ def complete_objects(
         Path(ends_path(arrays, source)).unlink(missing_ok=True)
     found = np.concatenate(kept)
     arrays.save(COMPLETED, found[np.argsort(found[:, 0])])
-    return n_completed
+    n_ends, n_missed = counts.tolist()
+    return n_ends, n_missed
 
 
 def completed_bricks(arrays: ArrayFolder) -> frozenset[int]:
@@ -213,17 +227,29 @@ def _checksum(arrays: ArrayFolder, number: int) -> int:
     return int(checksum_files([_completed_path(arrays, number)]) or "-1", 16)
 
 
-def complete_brick(job: CompletionJob, number: int) -> tuple[int, int, int]:
-    """Decide which ends complete an object, of those that lie in a brick, and keep them in a file.
+@dataclass(frozen=True)
+class CompletedBrick:
+    """What a task found of the ends in a brick.
 
-    Returns
-    -------
+    Parameters
+    ----------
     number : int
         The brick.
-    n_ends : int
-        How many complete an object.
-    checksum : int
-        Of the file; 0 where there is none.
+    n_ends, n_missed : int
+        Ends that complete an object, and labels that a tile has missed.
+    crc : int
+        Checksum of the file with the ends.
+    """
+
+    number: int
+    n_ends: int = 0
+    n_missed: int = 0
+    crc: int = 0
+
+
+def complete_brick(job: CompletionJob, number: int) -> CompletedBrick:
+    """Decide which ends complete an object, of those that lie in a brick, and keep them in a
+    file.
     """
     bricks, grid = job.staged.bricks, job.staged.bricks.grid
     tiles = {grid.number(tile) for tile in bricks.tile_indices(bricks.index(number))} - job.failed
@@ -233,13 +259,15 @@ def complete_brick(job: CompletionJob, number: int) -> tuple[int, int, int]:
             if end.tile in tiles:
                 ends[end.tile].append(end)
     finder, found = StretchFinder(), []
+    missed: set[int] = set()
     for tile, background in _backgrounds(job, number, set(ends)):
         core = grid.core(grid.index(tile))
-        filled, ids = fill_background(background, core, ends[tile])
+        filled, ids, is_missed = fill_background(background, core, ends[tile])
         if len(ids):
             found.append((tile, finder.find(filled, core)[0], ids))
+            missed.update(ids[is_missed].tolist())
     if not found:
-        return number, 0, 0
+        return CompletedBrick(number)
     numbers, stretches, ids_of_tiles = zip(*sorted(found, key=itemgetter(0)), strict=True)
     counts = np.array(list(map(len, ids_of_tiles)))
     sections = SectionWriter()
@@ -248,7 +276,7 @@ def complete_brick(job: CompletionJob, number: int) -> tuple[int, int, int]:
     sections.add("firsts", np.cumsum(counts) - counts)
     sections.add("ids", np.concatenate(ids_of_tiles))
     write_atomically(_completed_path(job.arrays, number), sections.to_bytes())
-    return number, int(counts.sum()), _checksum(job.arrays, number)
+    return CompletedBrick(number, int(counts.sum()), len(missed), _checksum(job.arrays, number))
 
 
 def _backgrounds(job: CompletionJob, number: int, tiles: set[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -266,7 +294,9 @@ def _backgrounds(job: CompletionJob, number: int, tiles: set[int]) -> Iterator[t
         yield tile, np.ones([part.stop - part.start for part in grid.core(grid.index(tile))], bool)
 
 
-def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> tuple[np.ndarray, np.ndarray]:
+def fill_background(
+    background: np.ndarray, core: Box, ends: Sequence[Ends]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Fill the background of a tile with the ends of objects.
 
     Parameters
@@ -284,6 +314,8 @@ def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> 
         Which end is filled in, from 1 in the order in which they are met; 0 for none.
     ids : (n,) ndarray of int64
         Their ids.
+    is_missed : (n,) ndarray of bool
+        Whether the tile missed at least a tenth of what both tiles had looked at.
 
     Notes
     -----
@@ -312,7 +344,9 @@ def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> 
     met = met[met < none]
     place = np.zeros(none + 1, np.int32)
     place[met] = np.arange(1, len(met) + 1)
-    return place[best], ids[order[met]]
+    sizes = np.concatenate([end.sizes for end in ends])
+    chosen = order[met]
+    return place[best], ids[chosen], n_missing[chosen] >= MIN_MISSED * sizes[chosen]
 
 
 def _dense_ends(ends: Sequence[Ends], firsts: np.ndarray, core: Box) -> Iterator[tuple[np.ndarray, Box]]:

@@ -20,7 +20,7 @@ from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.runaway import ObjectSizes, describe_runaway, may_run_away, object_sizes
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.merge.tally import SeamTally
-from blockbuster.report import DoubtfulPair, SeamReport
+from blockbuster.report import DoubtfulPair, SeamCounts, SeamReport
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 
@@ -61,6 +61,14 @@ class SeamMatch:
     sizes: ObjectSizes
     weakest: float = 0.0
 
+    def _counts(self, staged: StagedLabels) -> SeamCounts | None:
+        if not self.rule.looks_beyond_pairs:
+            return None
+        grid, tally = staged.bricks.grid, self.tally
+        halos = [grid.halo[axis] for axis in staged.merge_axes if grid.grid_shape[axis] > 1]
+        numbers = self.table.n_objects, len(self.sizes.ids), tally.alike, tally.unlike, tally.missed
+        return SeamCounts(*numbers, halo=min(halos, default=0))
+
     def _doubtful(self, shape: tuple[int, ...]) -> list[DoubtfulPair]:
         found = []
         for _, voxel, one, other, agreement in self.tally.doubtful:
@@ -85,6 +93,7 @@ class SeamMatch:
             describe_runaway(self.sizes, self.table.n_objects, self.rule.runaway_cure, self.weakest),
             self.tally.contradictions,
             self.tally.completed,
+            self._counts(staged),
             self.rule.joins_any,
         )
 
@@ -176,7 +185,7 @@ def match_seams(
             sizes = object_sizes(border, roots, ids)
     weakest = _weakest_join(border, roots, pairs, ranks, sizes) if may_run_away(sizes) else 0.0
     del pairs, ranks
-    tally.completed = complete_objects(staged, ids, arrays, execution, reached)
+    tally.completed, tally.missed = complete_objects(staged, ids, arrays, execution, reached)
     # One that keeps its id need not be looked up.
     is_absorbed = border != roots
     table = RemapTable(border[is_absorbed], roots[is_absorbed], int(ids.counts.sum()), sequential)

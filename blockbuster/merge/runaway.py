@@ -42,7 +42,7 @@ def object_sizes(border: np.ndarray, roots: np.ndarray, ids: BrickIds) -> Object
     Parameters
     ----------
     border, roots : (m,) ndarray of int32 or int64
-        As `join_pairs` gives them.
+        As `join_pairs` or `cut_contradictions` give them.
     ids : BrickIds
         Knows which tile a provisional id is from.
     """
@@ -56,6 +56,10 @@ def object_sizes(border: np.ndarray, roots: np.ndarray, ids: BrickIds) -> Object
         in_tiles = np.unique(members * n_all + ids.tile_numbers(border[part])) // n_all
         np.add.at(n_labels, members, 1)
         np.add.at(n_tiles, in_tiles, 1)
+    if len(objects) and n_labels.min() == 1:
+        # A label that lost all its joins to contradictions crosses no seam.
+        crosses = n_labels > 1
+        n_labels, n_tiles, objects = n_labels[crosses], n_tiles[crosses], objects[crosses]
     return ObjectSizes(n_labels, n_tiles, objects)
 
 

@@ -79,8 +79,11 @@ class SeamTally:
         doubtful first: how far they are from the threshold, where, and how far tiles agree.
     contradictions : int
         Pairs that were refused although they agree.
-    completed : int
-        Ends of objects that were filled in.
+    completed, missed : int
+        Ends of objects that were filled in, and labels that a tile has missed.
+    alike, unlike : int
+        Pairs by the intersection over union of their pieces: those of which two tiles saw about the
+        same, and those of which they saw something else.
     """
 
     touching: np.ndarray
@@ -90,6 +93,9 @@ class SeamTally:
     doubtful: list[tuple[float, int, int, int, float]] = field(default_factory=list)
     contradictions: int = 0
     completed: int = 0
+    missed: int = 0
+    alike: int = 0
+    unlike: int = 0
 
     @classmethod
     def empty(cls, ndim: int) -> SeamTally:
@@ -115,6 +121,9 @@ class SeamTally:
         if found.agreement is not None:
             bins = np.minimum((found.agreement * N_BINS).astype(np.int64), N_BINS - 1)
             np.add.at(tally.histogram, (kinds, bins), 1)
+        if found.ranks is not None:
+            tally.alike = int(np.count_nonzero(found.ranks >= MAX_DOUBTFUL))
+            tally.unlike = int(np.count_nonzero(found.ranks >= MIN_DOUBTFUL)) - tally.alike
         tally.worst = _worst_seams(found, tiles, kinds, is_joined, grid, threshold or 0.0)
         tally.doubtful = _doubtful_pairs(found, threshold or 0.0)
         return tally
@@ -130,6 +139,8 @@ class SeamTally:
         self.touching += other.touching
         self.joined += other.joined
         self.histogram += other.histogram
+        self.alike += other.alike
+        self.unlike += other.unlike
         # The most doubtful first, then those with the most pairs, then those in front.
         worst = sorted([*self.worst, *other.worst], key=lambda seam: (-seam.doubtful, -seam.joined, seam.tiles))
         self.worst = worst[:MAX_WORST]

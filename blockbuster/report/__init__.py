@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from blockbuster.report.expected import ExpectedErrors, SeamCounts
 from blockbuster.report.run import REPORT, RunReport, installed_versions, read_report
 from blockbuster.report.seams import (
     MAX_DOUBTFUL,
@@ -20,7 +21,9 @@ __all__ = [
     "REPORT",
     "AxisSeams",
     "DoubtfulPair",
+    "ExpectedErrors",
     "RunReport",
+    "SeamCounts",
     "SeamReport",
     "WorstSeam",
     "installed_versions",

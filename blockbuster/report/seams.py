@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from blockbuster.report.expected import ExpectedErrors, SeamCounts, expect_errors
+
 # Bins of agreement from 0 to 1, the last one closed.
 N_BINS = 20
 # Neither clearly two objects nor clearly one.
@@ -145,6 +147,9 @@ class SeamReport:
         Joins that were refused although two tiles agree, since more tiles tell the objects apart.
     completed : int
         Ends of objects that one tile saw, and that were filled in where the other found background.
+    counts : SeamCounts or None
+        From which it is told how many objects are wrong; ``None`` where agreement was not asked
+        for.
     matched : bool
         Whether labels were matched across seams, which is not done where none are to be joined.
 
@@ -173,6 +178,7 @@ class SeamReport:
     runaway: str = ""
     contradictions: int = 0
     completed: int = 0
+    counts: SeamCounts | None = None
     matched: bool = False
 
     @property
@@ -194,6 +200,25 @@ class SeamReport:
     def may_refuse(self) -> bool:
         """Whether pairs that touch need not be joined."""
         return self.min_agreement is not None or self.refused > 0
+
+    @property
+    def expected(self) -> ExpectedErrors | None:
+        """How many objects are probably wrong; ``None`` where the seams say nothing of it."""
+        return None if self.counts is None else expect_errors(self.counts)
+
+    @property
+    def errors(self) -> str:
+        """How many objects are probably wrong, in words; empty where the seams say nothing of
+        it.
+        """
+        if self.expected is None:
+            return ""
+        low, mid, high = self.expected.wrong_at_seams
+        text = f"about {mid:.0f} of {self.n_crossing:,} objects at seams are wrong ({low:.0f} to {high:.0f})"
+        low, mid, high = self.expected.f1
+        if self.expected.is_sure:
+            return f"{text}; F1 of all {mid:.3f} ({low:.3f} to {high:.3f})"
+        return f"{text}; F1 of all from {low:.2f} to {high:.2f}: suggest_overlap tells what overlap is better"
 
     @property
     def histogram(self) -> list[int]:
@@ -254,6 +279,8 @@ class SeamReport:
         if self.completed:
             ends = "end of an object was" if self.completed == 1 else "ends of objects were"
             parts.append(f"{self.completed} {ends} completed where one of two tiles saw nothing")
+        if self.errors:
+            parts.append(f"as far as seams can tell, {self.errors}")
         if self.worst:
             parts += ["seams to look at", _aligned(self.worst_table())]
         return "\n".join([*parts, *([f"warning: {self.runaway}"] if self.runaway else [])])
@@ -279,6 +306,7 @@ class SeamReport:
         report: SeamReport = _known(cls, found)
         report.axes = [_known(AxisSeams, axis) for axis in report.axes]
         report.worst = [_known(WorstSeam, seam) for seam in report.worst]
+        report.counts = _known(SeamCounts, report.counts) if report.counts else None
         report.doubtful_pairs = [_known(DoubtfulPair, pair) for pair in report.doubtful_pairs]
         return report
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from blockbuster import RunReport
 from blockbuster.identity.sealed import seal
-from blockbuster.report import N_BINS, AxisSeams, DoubtfulPair, SeamReport, WorstSeam
+from blockbuster.report import N_BINS, AxisSeams, DoubtfulPair, SeamCounts, SeamReport, WorstSeam
 
 counts = st.integers(0, 10**12)
 fractions = st.floats(0, 1)
@@ -37,6 +37,7 @@ seam_reports = st.builds(
     st.text(),
     counts,
     counts,
+    st.none() | st.builds(SeamCounts, *[st.integers(0, 10**6)] * 6),
 )
 
 
@@ -67,7 +68,7 @@ def test_what_a_later_version_adds_is_left_out(seams):
     report = RunReport(seams=seams)
     found = json.loads(report.to_json())
     seams = found["seams"]
-    for part in (found, seams, *seams["axes"], *seams["worst"], *seams["doubtful_pairs"]):
+    for part in (found, seams, *seams["axes"], *seams["worst"], *seams["doubtful_pairs"], seams["counts"] or {}):
         part["unheard_of"] = [1]
     del found["crc"]
     assert RunReport.from_json(json.dumps(seal(found))) == report
