@@ -8,7 +8,7 @@ from setuptools.command.sdist import sdist
 ROOT = Path(__file__).parent
 FILES = ["*.md", "CITATION.cff", ".gitignore", ".ruff.toml", ".ci/*", ".github/workflows/*.yml"]
 FOLDERS = ["blockbuster", "tests", "benchmarks", "docs", "notebooks"]
-KINDS = ["py", "md", "json", "ipynb"]
+KINDS = ["py", "md", "json", "ipynb", "png"]
 
 
 def _is_hidden(folder):

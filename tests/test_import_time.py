@@ -62,6 +62,7 @@ def test_name_loads_its_own_module_alone():
     assert {name for name in loaded if name.startswith("blockbuster.")} == {
         "blockbuster.errors",
         "blockbuster.report",
+        "blockbuster.report.expected",
         "blockbuster.report.run",
         "blockbuster.report.seams",
         "blockbuster.identity.sealed",

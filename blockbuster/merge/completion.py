@@ -23,8 +23,6 @@ from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import SUFFIX, BrickFile, StagedLabels
 
 COMPLETED = "completed"
-# Of what two tiles have looked at: less is an object that is drawn a voxel smaller.
-MIN_MISSED = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,11 @@ class Ends:
         What lies there.
     ids : (n + 1,) ndarray of int64
         Ids of the labels for those in the stretches.
-    sizes : (n + 1,) ndarray of int64
-        Voxels of each label where both tiles have looked.
     """
 
     tile: int
     stretches: TileStretches
     ids: np.ndarray
-    sizes: np.ndarray
 
 
 def cut_ends(
@@ -84,12 +79,10 @@ def cut_ends(
             face = (*core[:axis], slice(at, at + 1), *core[axis + 1 :])
             unseen = np.intersect1d(unseen, stretches.clipped(face).stretches[:, 2])
     if len(unseen):
-        starts, stops, numbers = stretches.clipped(both).stretches.T
-        sizes = np.bincount(numbers, stops - starts).astype(np.int64)
-        is_kept = np.zeros(len(sizes), bool)
+        within = stretches.clipped(common_box(grid.core(other), both))
+        is_kept = np.zeros(int(within.stretches[:, 2].max()) + 1, bool)
         is_kept[unseen] = True
-        within = stretches.clipped(common_box(grid.core(other), both)).filtered(is_kept)
-        yield Ends(grid.number(other), within, np.arange(len(sizes)) + first, sizes)
+        yield Ends(grid.number(other), within.filtered(is_kept), np.arange(len(is_kept)) + first)
 
 
 def add_ends(sections: SectionWriter, ends: Sequence[Ends]) -> None:
@@ -105,7 +98,6 @@ def add_ends(sections: SectionWriter, ends: Sequence[Ends]) -> None:
     sections.add("ends-boxes", boxes)
     sections.add("ends-firsts", firsts)
     sections.add("ends-labels", np.concatenate([end.ids for end in ends]))
-    sections.add("ends-sizes", np.concatenate([end.sizes for end in ends]))
 
 
 def read_ends(file: BrickFile) -> Iterator[Ends]:
@@ -113,9 +105,8 @@ def read_ends(file: BrickFile) -> Iterator[Ends]:
     if "ends-tiles" not in file:
         return
     numbers, group = file.read_group("ends", lambda _: file.read("ends-boxes"))
-    firsts = file.read("ends-firsts")[1:]
-    columns = [np.split(file.read(f"ends-{name}"), firsts) for name in ("labels", "sizes")]
-    yield from map(Ends, numbers.tolist(), group.tiles(), *columns)
+    ids = np.split(file.read("ends-labels"), file.read("ends-firsts")[1:])
+    yield from map(Ends, numbers.tolist(), group.tiles(), ids)
 
 
 @dataclass(frozen=True)
@@ -172,7 +163,7 @@ def complete_objects(
     arrays: ArrayFolder,
     execution: Execution,
     reached: Mapping[int, Sequence[int]],
-) -> tuple[int, int]:
+) -> int:
     """Decide which ends complete an object, and keep them brick by brick.
 
     Parameters
@@ -190,18 +181,14 @@ def complete_objects(
 
     Returns
     -------
-    n_ends : int
+    int
         How many ends there are that complete an object.
-    n_missed : int
-        Of how many labels at least a tenth of what both tiles had looked at was filled in: those
-        were missed, not drawn a voxel smaller.
     """
-    kept, counts = [np.empty((0, 2), np.int64)], np.zeros(2, np.int64)
+    kept = [np.empty((0, 3), np.int64)]
 
-    def take(completed: CompletedBrick) -> None:
-        counts[:] += completed.n_ends, completed.n_missed
-        if completed.n_ends:
-            kept.append(np.array([[completed.number, completed.crc]]))
+    def take(completed: tuple[int, int, int]) -> None:
+        if completed[1]:
+            kept.append(np.array([completed]))
 
     job = CompletionJob(staged, ids, arrays, reached)
     run_tasks(execution, complete_brick, job, sorted(reached), directory=arrays.path, on_result=take)
@@ -209,8 +196,7 @@ def complete_objects(
         Path(ends_path(arrays, source)).unlink(missing_ok=True)
     found = np.concatenate(kept)
     arrays.save(COMPLETED, found[np.argsort(found[:, 0])])
-    n_ends, n_missed = counts.tolist()
-    return n_ends, n_missed
+    return int(found[:, 1].sum())
 
 
 def completed_bricks(arrays: ArrayFolder) -> frozenset[int]:
@@ -220,36 +206,20 @@ def completed_bricks(arrays: ArrayFolder) -> frozenset[int]:
 
 def is_kept(arrays: ArrayFolder) -> bool:
     """Return whether all that `complete_objects` kept is still whole."""
-    return all(_checksum(arrays, number) == crc for number, crc in arrays.load(COMPLETED).tolist())
+    return all(_checksum(arrays, number) == crc for number, _, crc in arrays.load(COMPLETED).tolist())
 
 
 def _checksum(arrays: ArrayFolder, number: int) -> int:
     return int(checksum_files([_completed_path(arrays, number)]) or "-1", 16)
 
 
-@dataclass(frozen=True)
-class CompletedBrick:
-    """What a task found of the ends in a brick.
+def complete_brick(job: CompletionJob, number: int) -> tuple[int, int, int]:
+    """Decide which ends complete an object, of those that lie in a brick, and keep them in a file.
 
-    Parameters
-    ----------
-    number : int
-        The brick.
-    n_ends, n_missed : int
-        Ends that complete an object, and labels that a tile has missed.
-    crc : int
-        Checksum of the file with the ends.
-    """
-
-    number: int
-    n_ends: int = 0
-    n_missed: int = 0
-    crc: int = 0
-
-
-def complete_brick(job: CompletionJob, number: int) -> CompletedBrick:
-    """Decide which ends complete an object, of those that lie in a brick, and keep them in a
-    file.
+    Returns
+    -------
+    number, n_ends, checksum : int
+        The brick, how many complete an object, and the checksum of the file, if there is one.
     """
     bricks, grid = job.staged.bricks, job.staged.bricks.grid
     tiles = {grid.number(tile) for tile in bricks.tile_indices(bricks.index(number))} - job.failed
@@ -259,15 +229,13 @@ def complete_brick(job: CompletionJob, number: int) -> CompletedBrick:
             if end.tile in tiles:
                 ends[end.tile].append(end)
     finder, found = StretchFinder(), []
-    missed: set[int] = set()
     for tile, background in _backgrounds(job, number, set(ends)):
         core = grid.core(grid.index(tile))
-        filled, ids, is_missed = fill_background(background, core, ends[tile])
+        filled, ids = fill_background(background, core, ends[tile])
         if len(ids):
             found.append((tile, finder.find(filled, core)[0], ids))
-            missed.update(ids[is_missed].tolist())
     if not found:
-        return CompletedBrick(number)
+        return number, 0, 0
     numbers, stretches, ids_of_tiles = zip(*sorted(found, key=itemgetter(0)), strict=True)
     counts = np.array(list(map(len, ids_of_tiles)))
     sections = SectionWriter()
@@ -276,7 +244,7 @@ def complete_brick(job: CompletionJob, number: int) -> CompletedBrick:
     sections.add("firsts", np.cumsum(counts) - counts)
     sections.add("ids", np.concatenate(ids_of_tiles))
     write_atomically(_completed_path(job.arrays, number), sections.to_bytes())
-    return CompletedBrick(number, int(counts.sum()), len(missed), _checksum(job.arrays, number))
+    return number, int(counts.sum()), _checksum(job.arrays, number)
 
 
 def _backgrounds(job: CompletionJob, number: int, tiles: set[int]) -> Iterator[tuple[int, np.ndarray]]:
@@ -294,9 +262,7 @@ def _backgrounds(job: CompletionJob, number: int, tiles: set[int]) -> Iterator[t
         yield tile, np.ones([part.stop - part.start for part in grid.core(grid.index(tile))], bool)
 
 
-def fill_background(
-    background: np.ndarray, core: Box, ends: Sequence[Ends]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> tuple[np.ndarray, np.ndarray]:
     """Fill the background of a tile with the ends of objects.
 
     Parameters
@@ -314,8 +280,6 @@ def fill_background(
         Which end is filled in, from 1 in the order in which they are met; 0 for none.
     ids : (n,) ndarray of int64
         Their ids.
-    is_missed : (n,) ndarray of bool
-        Whether the tile missed at least a tenth of what both tiles had looked at.
 
     Notes
     -----
@@ -344,9 +308,7 @@ def fill_background(
     met = met[met < none]
     place = np.zeros(none + 1, np.int32)
     place[met] = np.arange(1, len(met) + 1)
-    sizes = np.concatenate([end.sizes for end in ends])
-    chosen = order[met]
-    return place[best], ids[chosen], n_missing[chosen] >= MIN_MISSED * sizes[chosen]
+    return place[best], ids[order[met]]
 
 
 def _dense_ends(ends: Sequence[Ends], firsts: np.ndarray, core: Box) -> Iterator[tuple[np.ndarray, Box]]:

@@ -66,7 +66,7 @@ class SeamMatch:
             return None
         grid, tally = staged.bricks.grid, self.tally
         halos = [grid.halo[axis] for axis in staged.merge_axes if grid.grid_shape[axis] > 1]
-        numbers = self.table.n_objects, len(self.sizes.ids), tally.alike, tally.unlike, tally.missed
+        numbers = self.table.n_objects, len(self.sizes.ids), tally.alike, tally.unlike, tally.completed
         return SeamCounts(*numbers, halo=min(halos, default=0))
 
     def _doubtful(self, shape: tuple[int, ...]) -> list[DoubtfulPair]:
@@ -185,7 +185,7 @@ def match_seams(
             sizes = object_sizes(border, roots, ids)
     weakest = _weakest_join(border, roots, pairs, ranks, sizes) if may_run_away(sizes) else 0.0
     del pairs, ranks
-    tally.completed, tally.missed = complete_objects(staged, ids, arrays, execution, reached)
+    tally.completed = complete_objects(staged, ids, arrays, execution, reached)
     # One that keeps its id need not be looked up.
     is_absorbed = border != roots
     table = RemapTable(border[is_absorbed], roots[is_absorbed], int(ids.counts.sum()), sequential)

@@ -79,8 +79,8 @@ class SeamTally:
         doubtful first: how far they are from the threshold, where, and how far tiles agree.
     contradictions : int
         Pairs that were refused although they agree.
-    completed, missed : int
-        Ends of objects that were filled in, and labels that a tile has missed.
+    completed : int
+        Ends of objects that were filled in.
     alike, unlike : int
         Pairs by the intersection over union of their pieces: those of which two tiles saw about the
         same, and those of which they saw something else.
@@ -93,7 +93,6 @@ class SeamTally:
     doubtful: list[tuple[float, int, int, int, float]] = field(default_factory=list)
     contradictions: int = 0
     completed: int = 0
-    missed: int = 0
     alike: int = 0
     unlike: int = 0
 
