@@ -7,14 +7,14 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from blockbuster.cli.messages import DONE, WRONG_ARGUMENTS, complain, print_json, say, write_new
-from blockbuster.cli.parsing import make_parser
+from blockbuster.cli.parsing import make_parser, read_at_least_one
 
 if TYPE_CHECKING:
     from blockbuster.report import RunReport
 
 EXAMPLES = (
     "blockbuster seams labels.zarr",
-    "blockbuster seams labels.zarr --picture seams.png",
+    "blockbuster seams labels.zarr --picture seams.png --doubtful 10",
     "blockbuster seams image.zarr --component labels/nuclei --json",
 )
 
@@ -25,6 +25,13 @@ def add_command(commands: Any) -> None:
     add = make_parser(commands, "seams", summary, _run, EXAMPLES).add_argument
     add("path", metavar="PATH", help="zarr group that holds the labels")
     add("--component", default="labels", metavar="NAME", help="labels in it, e.g. labels/cells (%(default)s)")
+    add(
+        "--doubtful",
+        type=read_at_least_one,
+        default=0,
+        metavar="N",
+        help="also list N pairs of labels to look at first",
+    )
     add("--picture", metavar="FILE", help="also draw the worst seams to a new PNG file")
     add("--json", action="store_true", help="print the seams as JSON")
 
@@ -39,9 +46,10 @@ def _run(args: argparse.Namespace) -> int:
     except (OSError, ValueError) as error:
         return complain(error, WRONG_ARGUMENTS)
     if args.json:
-        print_json(dataclasses.asdict(report.seams))
+        expected = report.seams.expected
+        print_json({**dataclasses.asdict(report.seams), "expected": expected and dataclasses.asdict(expected)})
     else:
-        say(report, report.seams)
+        say(report, report.seams, *report.doubtful(args.doubtful))
     return DONE
 
 

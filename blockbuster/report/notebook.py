@@ -69,7 +69,7 @@ def _table_of_names(rows: Sequence[tuple[str, str]]) -> str:
 def seams_as_html(seams: SeamReport, labels_path: str, most_letters: int) -> str:
     """Show seams as a table, a histogram and as many pictures of the worst as there is room for."""
     table = html_table(seams.table()) if seams.axes else ""
-    notes = [seams.rule, seams.sizes] if seams.axes else [str(seams)]
+    notes = [seams.rule, *seams.notes] if seams.axes else [str(seams)]
     text = f"<p>{'<br/>'.join(map(html.escape, notes))}</p>{table}{draw_histogram(seams)}"
     figures = ""
     for crop in read_crops(seams, labels_path):

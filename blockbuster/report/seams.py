@@ -267,20 +267,27 @@ class SeamReport:
         ]
         return [["tiles", "seam", "at", *COUNTED, "agreement"], *rows] if rows else []
 
+    @property
+    def notes(self) -> list[str]:
+        """What there is to say besides the counts, a sentence each."""
+        found = [self.sizes] if self.axes else []
+        if self.contradictions:
+            joins = "join was" if self.contradictions == 1 else "joins were"
+            found.append(f"{self.contradictions} {joins} refused where other tiles tell the objects apart")
+        if self.completed:
+            ends = "end of an object was" if self.completed == 1 else "ends of objects were"
+            found.append(f"{self.completed} {ends} completed where one of two tiles saw nothing")
+        if self.errors:
+            found.append(f"as far as seams can tell, {self.errors}")
+        return found
+
     def __str__(self) -> str:
         if self.axes:
-            parts = [self.rule, _aligned(self.table()), *self._histogram_lines(), self.sizes]
+            parts = [self.rule, _aligned(self.table()), *self._histogram_lines()]
         else:
             nothing = "no labels touch across a seam" if self.matched else "no labels were joined across seams"
             parts = [f"{self.rule}: {nothing}"]
-        if self.contradictions:
-            joins = "join was" if self.contradictions == 1 else "joins were"
-            parts.append(f"{self.contradictions} {joins} refused where other tiles tell the objects apart")
-        if self.completed:
-            ends = "end of an object was" if self.completed == 1 else "ends of objects were"
-            parts.append(f"{self.completed} {ends} completed where one of two tiles saw nothing")
-        if self.errors:
-            parts.append(f"as far as seams can tell, {self.errors}")
+        parts += self.notes
         if self.worst:
             parts += ["seams to look at", _aligned(self.worst_table())]
         return "\n".join([*parts, *([f"warning: {self.runaway}"] if self.runaway else [])])

@@ -194,7 +194,9 @@ OUTCOMES = {
     "seams labels.zarr": lambda out, before: shown(str(blockbuster.read_report("labels.zarr").seams))(
         out, before
     ),
-    "seams labels.zarr --picture seams.png": lambda out, before: Path("seams.png").read_bytes().index(b"PNG"),
+    "seams labels.zarr --picture seams.png --doubtful 10": lambda out, before: (
+        Path("seams.png").read_bytes().index(b"PNG")
+    ),
     "seams image.zarr --component labels/nuclei --json": lambda out, before: json.loads(out)["axes"][0][
         "touching"
     ],

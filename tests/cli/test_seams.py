@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,9 +30,37 @@ def test_seams_prints_the_run_and_what_its_seams_came_to(segmented, capsys):
     assert segmented.n_pairs > 10
 
 
+SHAKY = """
+import zlib
+from scipy import ndimage
+
+def fn(tile):
+    return ndimage.label(tile > 90 + 15 * (zlib.crc32(tile.tobytes()) % 3))[0]
+"""
+
+
+def test_doubtful_pairs_are_listed(image, capsys, monkeypatch):
+    Path("shaky.py").write_text(SHAKY)
+    monkeypatch.syspath_prepend(".")
+    tiles = "--merge agree --overlap 3 --tile-shape 12,12 --write-to thin.zarr"
+    assert run(f"segment image.zarr --fn shaky:fn {tiles}") == 0
+    report = blockbuster.read_report("thin.zarr")
+    assert len(report.doubtful()) > 2
+    capsys.readouterr()
+    assert run("seams thin.zarr --doubtful 2") == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == list(map(str, report.doubtful(2)))
+    assert run("seams thin.zarr --doubtful 0") == 2
+
+
 def test_seams_as_json_are_what_the_report_holds(segmented, capsys):
     assert run("seams out.zarr --component labels --json") == 0
-    assert json.loads(capsys.readouterr().out) == dataclasses.asdict(segmented.seams)
+    found = json.loads(capsys.readouterr().out)
+    expected = found.pop("expected")
+    assert found == dataclasses.asdict(segmented.seams)
+    # A threshold sees the same in every tile.
+    assert expected["f1"][1:] == [1.0, 1.0]
+    assert expected["wrong"][:2] == [0.0, 0.0]
+    assert f"as far as seams can tell, about 0 of {segmented.seams.n_crossing} objects" in str(segmented.seams)
 
 
 def test_seams_are_drawn_to_a_new_file_and_never_over_another(here, capsys):
