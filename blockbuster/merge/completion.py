@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from blockbuster.execution import Execution, run_tasks
-from blockbuster.grid import Box, Index, TileGrid, common_box, relative_box
+from blockbuster.grid import Box, BrickGrid, Index, TileGrid, common_box, relative_box
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches
 from blockbuster.merge.table import BrickIds
 from blockbuster.rundir.arrays import ArrayFolder
@@ -23,6 +25,8 @@ from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import SUFFIX, BrickFile, StagedLabels
 
 COMPLETED = "completed"
+# Files of ends whose beginnings a task keeps.
+FILES_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -82,30 +86,37 @@ def cut_ends(
         within = stretches.clipped(common_box(grid.core(other), both))
         is_kept = np.zeros(int(within.stretches[:, 2].max()) + 1, bool)
         is_kept[unseen] = True
-        yield Ends(grid.number(other), within.filtered(is_kept), np.arange(len(is_kept)) + first)
+        ends = within.filtered(is_kept)
+        # A tile may have many labels, of which few are unseen.
+        lookup, n_ends = ends.numbered(len(is_kept))
+        ids = np.zeros(n_ends + 1, np.int64)
+        ids[lookup[unseen]] = unseen + first
+        yield Ends(grid.number(other), ends, ids)
 
 
-def add_ends(sections: SectionWriter, ends: Sequence[Ends]) -> None:
-    """Add ends to a file, if there are any, all ids in one table."""
+def add_ends(sections: SectionWriter, ends: Sequence[Ends], name: str = "ends") -> None:
+    """Add ends to a file, if there are any, all ids in one table; names of sections begin with
+    `name`.
+    """
     if not ends:
         return
     counts = np.array([len(end.ids) for end in ends])
     firsts = np.cumsum(counts) - counts
     boxes = np.concatenate([_bounds(end.stretches.box) for end in ends])
     sections.add_group(
-        "ends", np.array([end.tile for end in ends]), StretchGroup.of([end.stretches for end in ends], boxes)
+        name, np.array([end.tile for end in ends]), StretchGroup.of([end.stretches for end in ends], boxes)
     )
-    sections.add("ends-boxes", boxes)
-    sections.add("ends-firsts", firsts)
-    sections.add("ends-labels", np.concatenate([end.ids for end in ends]))
+    sections.add(f"{name}-boxes", boxes)
+    sections.add(f"{name}-firsts", firsts)
+    sections.add(f"{name}-labels", np.concatenate([end.ids for end in ends]))
 
 
-def read_ends(file: BrickFile) -> Iterator[Ends]:
-    """Iterate over the ends of a file."""
-    if "ends-tiles" not in file:
+def read_ends(file: BrickFile, name: str = "ends") -> Iterator[Ends]:
+    """Iterate over the ends of a file that were added by that name."""
+    if f"{name}-tiles" not in file:
         return
-    numbers, group = file.read_group("ends", lambda _: file.read("ends-boxes"))
-    ids = np.split(file.read("ends-labels"), file.read("ends-firsts")[1:])
+    numbers, group = file.read_group(name, lambda _: file.read(f"{name}-boxes"))
+    ids = np.split(file.read(f"{name}-labels"), file.read(f"{name}-firsts")[1:])
     yield from map(Ends, numbers.tolist(), group.tiles(), ids)
 
 
@@ -135,6 +146,18 @@ class CompletionJob:
         """Numbers of the tiles that failed."""
         return frozenset(self.arrays.load("failed").tolist())
 
+    @cached_property
+    def open_ends(self) -> Callable[[int], BrickFile]:
+        """Open the ends that a task found: they lie in many bricks, which are completed in turn."""
+        return functools.lru_cache(FILES_KEPT)(functools.partial(_open_ends, self.arrays))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+
+def _open_ends(arrays: ArrayFolder, source: int) -> BrickFile:
+    return BrickFile(ends_path(arrays, source), f"ends of task {source}")
+
 
 def ends_path(arrays: ArrayFolder, source: int) -> str:
     """Return the path of the ends that a task found."""
@@ -150,11 +173,24 @@ def _completed_path(arrays: ArrayFolder, number: int) -> str:
     return os.path.join(arrays.path, f"{COMPLETED}-{number}{SUFFIX}")
 
 
-def write_ends(arrays: ArrayFolder, source: int, ends: Sequence[Ends]) -> None:
-    """Keep the ends that a task found, where every worker sees them."""
+def write_ends(arrays: ArrayFolder, source: int, ends: Sequence[Ends], bricks: BrickGrid) -> list[int]:
+    """Keep the ends that a task found, where every worker sees them; return the bricks they lie
+    in.
+    """
+    by_brick: defaultdict[int, list[Ends]] = defaultdict(list)
+    for end in ends:
+        by_brick[bricks.number_of_tile(end.tile)].append(end)
     sections = SectionWriter()
-    add_ends(sections, ends)
-    write_atomically(ends_path(arrays, source), sections.to_bytes())
+    for number, within in by_brick.items():
+        add_ends(sections, within, _ends_name(number))
+    if by_brick:
+        write_atomically(ends_path(arrays, source), sections.to_bytes())
+    return sorted(by_brick)
+
+
+def _ends_name(number: int) -> str:
+    """Name the ends that lie in a brick: no task reads those of others."""
+    return f"ends-{number}"
 
 
 def complete_objects(
@@ -221,19 +257,18 @@ def complete_brick(job: CompletionJob, number: int) -> tuple[int, int, int]:
     number, n_ends, checksum : int
         The brick, how many complete an object, and the checksum of the file, if there is one.
     """
-    bricks, grid = job.staged.bricks, job.staged.bricks.grid
-    tiles = {grid.number(tile) for tile in bricks.tile_indices(bricks.index(number))} - job.failed
+    grid = job.staged.bricks.grid
     ends: defaultdict[int, list[Ends]] = defaultdict(list)
     for source in job.sources[number]:
-        for end in read_ends(BrickFile(ends_path(job.arrays, source), f"ends of task {source}")):
-            if end.tile in tiles:
+        for end in read_ends(job.open_ends(source), _ends_name(number)):
+            if end.tile not in job.failed:
                 ends[end.tile].append(end)
     finder, found = StretchFinder(), []
     for tile, background in _backgrounds(job, number, set(ends)):
         core = grid.core(grid.index(tile))
-        filled, ids = fill_background(background, core, ends[tile])
+        filled, ids = fill_background(background, core, ends[tile], finder)
         if len(ids):
-            found.append((tile, finder.find(filled, core)[0], ids))
+            found.append((tile, filled, ids))
     if not found:
         return number, 0, 0
     numbers, stretches, ids_of_tiles = zip(*sorted(found, key=itemgetter(0)), strict=True)
@@ -262,7 +297,9 @@ def _backgrounds(job: CompletionJob, number: int, tiles: set[int]) -> Iterator[t
         yield tile, np.ones([part.stop - part.start for part in grid.core(grid.index(tile))], bool)
 
 
-def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> tuple[np.ndarray, np.ndarray]:
+def fill_background(
+    background: np.ndarray, core: Box, ends: Sequence[Ends], finder: StretchFinder
+) -> tuple[TileStretches, np.ndarray]:
     """Fill the background of a tile with the ends of objects.
 
     Parameters
@@ -273,11 +310,13 @@ def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> 
         Where it lies, in voxels of the image.
     ends : sequence of Ends
         In this tile; of each label one at most.
+    finder : StretchFinder
+        Finds the stretches of what is filled in.
 
     Returns
     -------
-    filled : ndarray of int32
-        Which end is filled in, from 1 in the order in which they are met; 0 for none.
+    filled : TileStretches
+        What is filled in, with the numbers of ends from 1 in the order in which they are met.
     ids : (n,) ndarray of int64
         Their ids.
 
@@ -297,18 +336,18 @@ def fill_background(background: np.ndarray, core: Box, ends: Sequence[Ends]) -> 
     is_filled[0] = False
     order = np.lexsort((ids, -n_missing))
     order = order[is_filled[order]]
-    none = np.int32(len(order))
-    ranks = np.full(len(ids), none, np.int32)
-    ranks[order] = np.arange(none)
-    best = np.full(background.shape, none)
+    # The larger, the rather it has a voxel; 0 where there is no end.
+    ranks = np.zeros(len(ids), np.int32)
+    ranks[order] = np.arange(len(order), 0, -1)
+    best = np.zeros(background.shape, np.int32)
     for labels, within in _dense_ends(ends, firsts, core):
-        best[within] = np.minimum(best[within], np.where(background[within], ranks[labels], none))
-    met, first_met = np.unique(best, return_index=True)
-    met = met[np.argsort(first_met)]
-    met = met[met < none]
-    place = np.zeros(none + 1, np.int32)
-    place[met] = np.arange(1, len(met) + 1)
-    return place[best], ids[order[met]]
+        part = best[within]
+        np.maximum(part, ranks[labels], out=part, where=background[within])
+    filled, _ = finder.find(best, core)
+    met = np.unique(filled.stretches[:, 2], return_index=True)[1]
+    rows = np.searchsorted(filled.rows, met, side="right") - 1
+    ranks_met = best.reshape(len(filled.rows) - 1, -1)[rows, filled.stretches[met, 0]]
+    return filled, ids[order[len(order) - ranks_met]]
 
 
 def _dense_ends(ends: Sequence[Ends], firsts: np.ndarray, core: Box) -> Iterator[tuple[np.ndarray, Box]]:

@@ -116,9 +116,7 @@ def match_bricks(job: MatchJob, number: int) -> MatchResult:
     pairs, ranks, reached = found.pairs[is_joined].astype(ids.dtype, copy=False), NO_RANKS, []
     if job.rule.looks_beyond_pairs and found.ranks is not None:
         ranks = found.ranks[is_joined]
-        if found.ends:
-            write_ends(job.arrays, number, found.ends)
-            reached = sorted({bricks.number_of_tile(end.tile) for end in found.ends})
+        reached = write_ends(job.arrays, number, found.ends, bricks)
     return MatchResult(pairs, ranks, tally, n_tiles, number, reached)
 
 
