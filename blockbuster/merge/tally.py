@@ -129,9 +129,13 @@ class SeamTally:
 
     def refuse(self, pairs: np.ndarray, ids: BrickIds) -> None:
         """Count pairs as refused that were counted as joined."""
-        grid = ids.bricks.grid
-        self.joined -= np.bincount(_kinds_of_seams(ids.tile_numbers(pairs), grid), minlength=len(self.joined))
+        grid, tiles = ids.bricks.grid, ids.tile_numbers(pairs)
+        self.joined -= np.bincount(_kinds_of_seams(tiles, grid), minlength=len(self.joined))
         self.contradictions += len(pairs)
+        tiles = np.sort(tiles, axis=1)
+        for seam in self.worst:
+            own = [grid.number(tuple(tile)) for tile in seam.tiles]
+            seam.joined -= int(np.count_nonzero(np.all(tiles == own, axis=1)))
 
     def add(self, other: SeamTally) -> None:
         """Count what another task found."""

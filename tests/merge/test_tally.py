@@ -139,6 +139,15 @@ def test_names_are_those_of_the_axes():
     assert [(seam.name, seam.at) for seam in worst] == [("y", [1, 4])]
 
 
+def test_joins_that_are_refused_later_are_not_joined_at_the_seams_to_look_at():
+    found = tally([(1, 4), (2, 4), (4, 6)], [0.5, 0.5, 0.5], 0.3)
+    found.refuse(np.array([[2, 4]]), IDS)
+    counted, worst = found.named("yx")
+    assert [(axis.name, axis.joined, axis.refused) for axis in counted] == [("y", 1, 1), ("x", 1, 0)]
+    assert [(seam.name, seam.joined, seam.refused) for seam in worst] == [("y", 1, 1), ("x", 1, 0)]
+    assert found.contradictions == 1
+
+
 @given(pairs())
 def test_the_most_doubtful_pairs_are_those_nearest_to_the_threshold(drawn):
     chosen, values = drawn
