@@ -17,6 +17,8 @@ from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.staged import StagedLabels
 
 SUSPECTS = ("suspects", "suspect-objects")
+# A tile is looked at in slabs of so many: looking takes several times the memory of labels.
+SLAB_VOXELS = 2**18
 
 
 @dataclass(frozen=True)
@@ -106,18 +108,22 @@ def apart_in_brick(job: ApartJob, number: int) -> np.ndarray:
         lasts = firsts + job.ids.counts.ravel()[numbers]
         for k, (first, last) in enumerate(zip(firsts.tolist(), lasts.tolist(), strict=True)):
             if np.count_nonzero(table[first + 1 : last + 1]) > 1:
-                found.append(_touching_in_tile(group, k, firsts, table))
+                found.append(touching_in_tile(group, k, firsts, table))
     pairs = np.concatenate(found)
     pairs = pairs[objects[pairs[:, 0]] == objects[pairs[:, 1]]]
     return np.asarray(labels[pairs], np.int64)
 
 
-def _touching_in_tile(group: StretchGroup, k: int, firsts: np.ndarray, table: np.ndarray) -> np.ndarray:
+def touching_in_tile(group: StretchGroup, k: int, firsts: np.ndarray, table: np.ndarray) -> np.ndarray:
     """Return the pairs of suspects of a tile that touch, each pair once, by their places from 0."""
     labels, found = group.dense(k, firsts, table), []
-    for axis in range(labels.ndim):
-        before, behind = (labels[(slice(None),) * axis + (part,)] for part in (slice(-1), slice(1, None)))
-        found.append(collect_touching_pairs(before, behind))
+    n_planes = 1 + SLAB_VOXELS // (1 + labels[:1].size)
+    for start in range(0, len(labels), n_planes):
+        slab = labels[start : start + n_planes]
+        found.append(collect_touching_pairs(slab[: len(labels) - start - 1], labels[start + 1 :][: len(slab)]))
+        for axis in range(1, labels.ndim):
+            before, behind = (slab[(slice(None),) * axis + (part,)] for part in (slice(-1), slice(1, None)))
+            found.append(collect_touching_pairs(before, behind))
     pairs = np.sort(np.concatenate(found), axis=1)
     return np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0) - 1
 

@@ -1,6 +1,7 @@
 """Joins that tiles speak against: which are made, and which tiles do."""
 
 import functools
+import tracemalloc
 
 import dask
 import naive
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockbuster import tile_process
-from blockbuster.merge.contradictions import cut_contradictions, settle
+from blockbuster.kernels.stretches import StretchFinder, StretchGroup
+from blockbuster.merge.contradictions import cut_contradictions, settle, touching_in_tile
 
 labels = st.integers(1, 9)
 links = st.lists(st.tuples(labels, labels).filter(lambda pair: pair[0] < pair[1]), unique=True, max_size=14)
@@ -50,6 +52,36 @@ def test_objects_without_contradictions_are_left_as_they_are():
     anew, refused = cut_contradictions(border, roots, pairs, ranks, np.array([[1, 2], [1, 2]]))
     assert anew.tolist() == [1, 2, 1, 5, 5, 5]
     assert refused.tolist() == [[2, 4]]
+
+
+@pytest.mark.parametrize("slab", [1, 40, 10**6])
+@pytest.mark.parametrize("shape", [(17,), (9, 8), (6, 5, 4)])
+def test_a_tile_is_looked_at_in_slabs_of_any_thickness(shape, slab, monkeypatch):
+    monkeypatch.setattr("blockbuster.merge.contradictions.SLAB_VOXELS", slab)
+    labels = np.random.default_rng(slab).integers(0, 4, shape) * (np.indices(shape).sum(axis=0) // 3 + 1)
+    group, n_labels, ids = stretches_of(labels)
+    found = touching_in_tile(group, 0, np.array([0]), np.arange(n_labels + 1, dtype=np.int32))
+    assert set(map(tuple, (found + 1).tolist())) == naive.touching_inside_tiles(ids, np.zeros(shape, int))
+
+
+def test_looking_at_a_tile_takes_little_more_memory_than_its_labels():
+    group, n_labels, ids = stretches_of(np.indices((2000, 2000)).sum(axis=0) // 8 + 1)
+    tracemalloc.start()
+    try:
+        found = touching_in_tile(group, 0, np.array([0]), np.arange(n_labels + 1, dtype=np.int32))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert len(found) == n_labels - 1
+    assert peak < 9 * ids.size
+
+
+def stretches_of(labels):
+    """A tile in a group of its own, and how many labels it has, and their ids."""
+    box = tuple(slice(0, n) for n in labels.shape)
+    tile, n_labels = StretchFinder().find(labels, box)
+    group = StretchGroup.of([tile], np.array([[(0, n) for n in labels.shape]]))
+    return group, n_labels, naive.number_by_appearance(labels)[0]
 
 
 # Two cells side by side, and what each tile of 4 x 4 takes them for.
