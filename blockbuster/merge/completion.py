@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import os
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import SUFFIX, BrickFile, StagedLabels
 
 COMPLETED = "completed"
+OWN = re.compile(rf"(ends|{COMPLETED})-[0-9]+{re.escape(SUFFIX)}")
 # Files of ends whose beginnings a task keeps.
 FILES_KEPT = 8
 
@@ -228,11 +229,20 @@ def complete_objects(
 
     job = CompletionJob(staged, ids, arrays, reached)
     run_tasks(execution, complete_brick, job, sorted(reached), directory=arrays.path, on_result=take)
-    for source in set(itertools.chain(*reached.values())):
-        Path(ends_path(arrays, source)).unlink(missing_ok=True)
     found = np.concatenate(kept)
     arrays.save(COMPLETED, found[np.argsort(found[:, 0])])
+    _remove_others(arrays, found[:, 0].tolist())
     return int(found[:, 1].sum())
+
+
+def _remove_others(arrays: ArrayFolder, numbers: Sequence[int]) -> None:
+    """Remove all ends, and what completes objects in other bricks than these: an earlier run that
+    was stopped may have left some.
+    """
+    own = {os.path.basename(_completed_path(arrays, number)) for number in numbers}
+    for path in Path(arrays.path).iterdir():
+        if OWN.fullmatch(path.name) and path.name not in own:
+            path.unlink(missing_ok=True)
 
 
 def completed_bricks(arrays: ArrayFolder) -> frozenset[int]:

@@ -260,6 +260,27 @@ def test_F9_F11_what_completes_objects_is_found_again_where_it_is_damaged(name, 
     assert contents(tmp_path / "out.zarr") == clean
 
 
+def test_a_kept_stage_has_nothing_of_a_match_that_was_interrupted(tmp_path, monkeypatch):
+    """More workers have more and smaller tasks: what those of the first run left has other names."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    options = STORED | {"tiles_per_task": 1, "keep_stage": True}
+    with monkeypatch.context() as patch:
+        patch.setattr("blockbuster.merge.completion.complete_brick", stop)
+        with dask.config.set(scheduler="threads", num_workers=40), pytest.raises(KeyboardInterrupt):
+            segment(CELLS.fn, write_to=tmp_path / "out.zarr", **options)
+    (stage,) = tmp_path.glob("out.zarr.*-stage")
+    assert len(list(stage.glob("ends-*.tiles"))) > 1
+    (stage / "completed-99.tiles").touch()
+    segment(CELLS.fn, resume=True, write_to=tmp_path / "out.zarr", **options)
+    segment(CELLS.fn, write_to=tmp_path / "clean.zarr", **options)
+    (clean_stage,) = tmp_path.glob("clean.zarr.*-stage")
+    left, expected = ({path.name for path in folder.glob("*.tiles")} for folder in (stage, clean_stage))
+    assert left == expected
+
+
 # -- drawn by hand: what is defined where there is little to agree on
 
 
