@@ -181,7 +181,8 @@ def tile_process(
         Which labels are one object: ``"touch"``: those that touch across a seam, right for
         separated objects and for thresholds. ``"agree"``: those that touch and of which the two
         tiles predict the same in the halo that both have seen, unless more tiles tell the two
-        objects apart, right for dense tissue. ``"none"``: no two, every tile keeps its own.
+        objects apart, right for dense tissue; an object that one tile saw whole and the other not
+        at all is completed beyond the seam. ``"none"``: no two, every tile keeps its own.
     min_agreement : float
         For ``merge="agree"``: least share, 0 to 1, of one piece that lies in the other, where
         pieces are the connected parts of two labels, inside the region that both tiles predicted,
