@@ -48,7 +48,8 @@ TIMES_TO_REMOVE = 5
 OWN = (
     JOURNAL,
     "*.npy",
-    "*.tiles",
+    "ends-*.tiles",
+    "completed-*.tiles",
     "tasks-*",
     "attempts",
     "stop",
