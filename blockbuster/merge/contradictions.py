@@ -149,8 +149,8 @@ def cut_contradictions(
     -------
     roots : (m,) ndarray of the same dtype
         The smallest label of each one's object.
-    refused : (j, 2) ndarray of the same dtype
-        The joins that are not made.
+    is_refused : (n,) ndarray of bool
+        Which joins are not made.
     """
     objects = np.unique(roots[np.searchsorted(border, apart[:, 0])])
     is_affected = np.isin(roots, objects)
@@ -159,16 +159,18 @@ def cut_contradictions(
     anew = np.where(is_affected, border, roots)
     labels, own = join_pairs(pairs[chosen[is_made]])
     anew[np.searchsorted(border, labels)] = own
-    return anew, pairs[chosen[~is_made]]
+    is_refused = np.zeros(len(pairs), bool)
+    is_refused[chosen[~is_made]] = True
+    return anew, is_refused
 
 
 def settle(pairs: np.ndarray, ranks: np.ndarray, apart: np.ndarray) -> np.ndarray:
     """Return which joins are made, of objects that a contradiction is in.
 
     Joins are made one by one, the best first. One that would make an object of labels which touch
-    each other inside tiles is made if at least as many joins speak for it as such tiles against it:
-    between the two objects as they are by then. Where there are as many, it is not made if one of
-    its labels has a join that is as good.
+    each other inside tiles is made if at least as many joins speak for it as pairs of such labels
+    against it: between the two objects as they are by then. Where there are as many, it is not made
+    if one of its labels has a join that is as good.
 
     Parameters
     ----------
@@ -186,8 +188,8 @@ def settle(pairs: np.ndarray, ranks: np.ndarray, apart: np.ndarray) -> np.ndarra
 
     Notes
     -----
-    Time ``O(n log n)``, in Python: contradictions are few. Of joins that are equally good, that of
-    the smaller ids is made first.
+    Time ``O(n log n)`` and about a kilobyte for each label, in Python: contradictions are few. Of
+    joins that are equally good, that of the smaller ids is made first.
 
     Examples
     --------

@@ -180,8 +180,9 @@ def match_seams(
         chosen = np.isin(roots, mixed)
         apart = find_apart(staged, ids, arrays, execution, border[chosen], roots[chosen])
         if len(apart):
-            roots, refused = cut_contradictions(border, roots, pairs, ranks, apart)
-            tally.refuse(refused, ids)
+            roots, is_refused = cut_contradictions(border, roots, pairs, ranks, apart)
+            tally.refuse(pairs[is_refused], ids)
+            pairs, ranks = pairs[~is_refused], ranks[~is_refused]
             sizes = object_sizes(border, roots, ids)
     weakest = _weakest_join(border, roots, pairs, ranks, sizes) if may_run_away(sizes) else 0.0
     del pairs, ranks

@@ -18,6 +18,8 @@ N_DEVIATIONS = 2
 # Variance of the number of disagreements over that of independent ones: an object lies at several
 # seams, and one that is wrong makes its neighbour wrong.
 DISPERSION = 3
+# Of fewer there is nothing to tell.
+MIN_SEEN_TWICE = 20
 # Of an interval of F1; where it is wider, the estimate in its middle says little.
 MAX_SURE_WIDTH = 0.02
 
@@ -117,7 +119,7 @@ class ExpectedErrors:
 
 
 def expect_errors(seams: SeamCounts, fitted: Coefficients = FITTED) -> ExpectedErrors | None:
-    """Return how many objects are probably wrong; ``None`` where nothing was seen twice.
+    """Return how many objects are probably wrong; ``None`` where next to nothing was seen twice.
 
     Parameters
     ----------
@@ -132,7 +134,7 @@ def expect_errors(seams: SeamCounts, fitted: Coefficients = FITTED) -> ExpectedE
     >>> round(expected.wrong.mid, 1), round(expected.f1.mid, 3)
     (8.4, 0.992)
     """
-    if seams.halo <= 0 or not seams.seen_twice or not seams.n_objects:
+    if seams.halo <= 0 or seams.seen_twice < MIN_SEEN_TWICE or not seams.n_objects:
         return None
     wrong_at_seams, wrong = (
         _range(seams, share, n, fitted)

@@ -49,9 +49,9 @@ def test_the_order_in_which_joins_are_found_does_not_matter(pairs, apart, random
 def test_objects_without_contradictions_are_left_as_they_are():
     border, roots = np.array([1, 2, 4, 5, 7, 8]), np.array([1, 1, 1, 5, 5, 5])
     pairs, ranks = np.array([[1, 4], [2, 4], [5, 7], [7, 8]]), np.array([0.9, 0.5, 0.1, 0.1], np.float32)
-    anew, refused = cut_contradictions(border, roots, pairs, ranks, np.array([[1, 2], [1, 2]]))
+    anew, is_refused = cut_contradictions(border, roots, pairs, ranks, np.array([[1, 2], [1, 2]]))
     assert anew.tolist() == [1, 2, 1, 5, 5, 5]
-    assert refused.tolist() == [[2, 4]]
+    assert is_refused.tolist() == [False, True, False, False]
 
 
 @pytest.mark.parametrize("slab", [1, 40, 10**6])
