@@ -147,13 +147,12 @@ class TilePairs:
         """Describe what a tile and the neighbour at `step` from it see of each other."""
         keys = zip(range(len(step)), tile, step, strict=True)
         parts = [self._parts.get(key) or self._along(*key) for key in keys]
-        of_both: list[Any] = [tuple(zip(*pairs, strict=True)) for pairs in zip(*parts, strict=True)]
+        mine, theirs, face, other_face, ends, other_ends = zip(*parts, strict=True)
         if step not in self._of_steps:
             n_bare = sum([d != 0 and not depth for d, depth in zip(step, self.grid.halo, strict=True)])
             free = tuple([axis for axis in self.axes if not step[axis]])
             self._of_steps[step] = free, self.connectivity - sum(map(abs, step)), self.connectivity, n_bare
-        boxes, faces, ends = of_both
-        return TilePair(boxes, faces, ends, *self._of_steps[step])
+        return TilePair((mine, theirs), (face, other_face), (ends, other_ends), *self._of_steps[step])
 
     def _along(self, axis: int, i: int, d: int) -> tuple[Any, ...]:
         """Along one axis, for both tiles: the box, the face, and where its sight ends."""
@@ -166,7 +165,7 @@ class TilePairs:
         faces = [(e.start - box.start, e.stop - box.start) for e, box in zip(ends, boxes, strict=True)]
         sees_beyond = d != 0 and halo > 0
         stops = (sees_beyond and low > 0, False), (False, sees_beyond and high < self.grid.shape[axis])
-        self._parts[axis, i, d] = boxes, faces, stops if d < 0 else stops[::-1]
+        self._parts[axis, i, d] = (*boxes, *faces, *(stops if d < 0 else stops[::-1]))
         return self._parts[axis, i, d]
 
 

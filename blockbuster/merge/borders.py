@@ -219,10 +219,10 @@ class StripCollector(BorderCollector):
         for step in self.tile_pairs.steps:
             before = tuple([i - d for i, d in zip(tile, step, strict=True)])
             if before in self.waiting:
-                self._compare(before, step, (*self.waiting[before], border, first))
+                self._compare((before, tile), step, (*self.waiting[before], border, first))
             elif not is_empty and _is_within(before, tiles):
                 nothing = TileStretches.empty(self.grid.region(before))
-                self._compare(before, step, (nothing, 0, border, first))
+                self._compare((before, tile), step, (nothing, 0, border, first))
         for axis, side in itertools.product(self.staged.merge_axes, (0, 1)):
             is_outer = tile[axis] == (tiles[axis].stop - 1 if side else tiles[axis].start)
             if not is_empty and is_outer and self.grid.has_neighbour(tile, axis, side):
@@ -237,19 +237,20 @@ class StripCollector(BorderCollector):
             self.waiting[tile] = border, first
             self.leaving.setdefault(last, []).append(tile)
 
-    def _compare(self, before: Index, step: Index, tiles: tuple[TileStretches, int, TileStretches, int]) -> None:
-        """Compare a tile with the one at `step` from it: the labels of both, and what is added to
-        their ids.
+    def _compare(
+        self, pair: tuple[Index, Index], step: Index, labels: tuple[TileStretches, int, TileStretches, int]
+    ) -> None:
+        """Compare two tiles, the second at `step` from the first: the labels of both, and what is
+        added to their ids.
         """
-        one, first, other, other_first = tiles
-        tile = tuple([i + d for i, d in zip(before, step, strict=True)])
-        found, unseen = compare_pieces(self.tile_pairs.of(before, step), one, other, self.tile_pairs.strides)
+        one, first, other, other_first = labels
+        found, unseen = compare_pieces(self.tile_pairs.of(pair[0], step), one, other, self.tile_pairs.strides)
         if len(found):
             found[:, 0] += first
             found[:, 1] += other_first
             self.found.append(found)
-        self.ends += cut_ends(self.grid, (before, tile), one, unseen[0], first)
-        self.ends += cut_ends(self.grid, (tile, before), other, unseen[1], other_first)
+        self.ends += cut_ends(self.grid, pair, one, unseen[0], first)
+        self.ends += cut_ends(self.grid, pair[::-1], other, unseen[1], other_first)
 
     def write(self, sections: SectionWriter) -> None:
         found = Agreements.of_pieces(self.found)
