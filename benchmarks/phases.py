@@ -48,8 +48,8 @@ PARTS = {
     "match seams": ["blockbuster.merge.merging.match_bricks", "blockbuster.merge.merging.join_pairs"],
     "fill": [
         "blockbuster.rundir.staged.StagedLabels.open_brick",
-        "blockbuster.merge.remap._table",
-        "blockbuster.merge.remap._fill",
+        "blockbuster.merge.remap._layers",
+        "blockbuster.merge.remap._Layer.fill",
     ],
     "encode and write": ["blockbuster.output.targets.ZarrTarget.write"],
     "checksum": ["blockbuster.output.targets.ZarrTarget.checksum"],
