@@ -200,7 +200,7 @@ def completed(ids, seen, failed, halo, connectivity, merge_axes=None):
 
 
 def ends_unseen(ids, tile, other, halo):
-    """What a tile saw whole in the core of another one, which found background in at least half of it.
+    """What a tile saw whole in the core of another one, which found background in nine tenths of it.
 
     And in at least half of the label's voxels that are right beyond the seam.
     """
@@ -227,7 +227,7 @@ def ends_unseen(ids, tile, other, halo):
         missing = end & (ids[tuple(core)] == 0)
         if (
             missing.any()
-            and 2 * missing.sum() >= end.sum()
+            and 10 * missing.sum() >= 9 * end.sum()
             and not (ends & (tile.within(both) == label_id)).any()
         ):
             yield int(missing.sum()), label_id, tuple(core), missing

@@ -25,6 +25,8 @@ from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import SUFFIX, BrickFile, StagedLabels
 
 COMPLETED = "completed"
+# One part in so many of an end, at most, is something else to the tile in which it lies.
+MAX_SEEN = 10
 OWN = re.compile(rf"(ends|{COMPLETED})-[0-9]+{re.escape(SUFFIX)}")
 # Files of ends whose beginnings a task keeps.
 FILES_KEPT = 8
@@ -332,7 +334,8 @@ def fill_background(
 
     Notes
     -----
-    An end is filled in where the tile found background in at least half of it, and only there.
+    An end is filled in where the tile found background, if that is nearly all of it: around an
+    object that the tile sees as a smaller one it would be a ring.
     Where two want a voxel, the one that misses more voxels has it; of equal ones, that of the
     smaller id.
     """
@@ -342,7 +345,7 @@ def fill_background(
     for labels, within in _dense_ends(ends, firsts, core):
         n_voxels += np.bincount(labels.ravel(), minlength=len(ids))
         n_missing += np.bincount(labels[background[within]], minlength=len(ids))
-    is_filled = (n_missing > 0) & (2 * n_missing >= n_voxels)
+    is_filled = (n_missing > 0) & (MAX_SEEN * (n_voxels - n_missing) <= n_voxels)
     is_filled[0] = False
     order = np.lexsort((ids, -n_missing))
     order = order[is_filled[order]]

@@ -189,11 +189,9 @@ class Predictions:
         for node in nodes:
             end = within == node
             unseen = end & background
-            # Of what lies right beyond the seam, and of all.
-            parts = [
-                (lost[where], seen[where]) for where in (tuple(beyond), ...) for lost, seen in ((unseen, end),)
-            ]
-            if all(np.any(lost) and 2 * np.sum(lost) >= np.sum(seen) for lost, seen in parts):
+            # Half of what lies right beyond the seam, and nearly all of the end.
+            first_seen, first_lost = np.sum(end[tuple(beyond)]), np.sum(unseen[tuple(beyond)])
+            if 2 * first_lost >= max(2, first_seen) and 10 * np.sum(unseen) >= 9 * np.sum(end):
                 yield Unseen(node, box, unseen)
 
     def _at_the_end(self, values: np.ndarray, tile: Index, other: Index) -> np.ndarray:
