@@ -335,9 +335,8 @@ def fill_background(
     Notes
     -----
     An end is filled in where the tile found background, if that is nearly all of it: around an
-    object that the tile sees as a smaller one it would be a ring.
-    Where two want a voxel, the one that misses more voxels has it; of equal ones, that of the
-    smaller id.
+    object that the tile sees as a smaller one it would be a ring. Where two want a voxel, the one
+    that misses more voxels has it; of equal ones, that of the smaller id.
     """
     ids = np.concatenate([end.ids for end in ends])
     firsts = np.cumsum([0, *(len(end.ids) for end in ends[:-1])])

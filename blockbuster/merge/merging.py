@@ -174,6 +174,9 @@ def match_seams(
     found.clear()
     ranked.clear()
     border, roots = join_pairs(pairs)
+    if not rule.looks_beyond_pairs:
+        # Counting takes as much memory again, and nothing more is asked of them.
+        pairs = NO_PAIRS
     sizes = object_sizes(border, roots, ids)
     mixed = sizes.ids[sizes.n_labels > sizes.n_tiles]
     if rule.looks_beyond_pairs and len(mixed):
