@@ -1,0 +1,1 @@
+"""What is measured of objects: sums in every tile, folded through the merge, and their table."""

@@ -1,0 +1,1 @@
+"""Objects of labels that are complete: their table and their outlines."""
