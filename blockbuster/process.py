@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -50,6 +50,7 @@ class _Others(TypedDict, total=False):
     retries: int
     on_error: str
     tiles_per_task: int | None
+    measure: bool | Sequence[str] | None
 
 
 No = Literal[False]
@@ -124,6 +125,7 @@ def tile_process(
     on_error: str = "raise",
     tiles_per_task: int | None = None,
     return_report: bool = False,
+    measure: bool | Sequence[str] | None = None,
 ) -> Any:
     """Apply a segmentation function to every tile of an image and merge the labels.
 
@@ -218,6 +220,15 @@ def tile_process(
         never changes the result.
     return_report : bool
         Return ``(labels, RunReport)``.
+    measure : True or list of str, optional
+        Measure every object while its tiles are in memory, and write a table of them beside the
+        labels, for `read_objects`: label, voxels, bounding box, centroid, second moments, whether
+        it touches the image's border, tiles it spans, and how far tiles agree at its weakest seam,
+        by the names of `skimage.measure.regionprops_table`, besides in micrometres where the scale
+        is known. A list adds ``"extent"``, ``"eccentricity"``, ``"orientation"``, and of the values
+        of every channel ``"intensity_mean"``, ``_min``, ``_max``, ``_sum``, ``_std``, or of one:
+        ``"intensity_mean-DAPI"``. Without `write_to` the table is ``report.objects``, a DataFrame.
+        Needs the extra ``table``.
 
     Returns
     -------
@@ -287,6 +298,7 @@ def tile_process(
         on_error=on_error,
         tiles_per_task=tiles_per_task,
         return_report=return_report,
+        measure=measure,
     )
     plan = make_plan(image, fn, options)
     with open_run(plan, fn) as run:

@@ -41,6 +41,7 @@ DEFAULTS = {
     "on_error": "raise",
     "tiles_per_task": None,
     "return_report": False,
+    "measure": None,
 }
 
 

@@ -59,6 +59,11 @@ def read_channel(text: str) -> int | None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor none.") from None
 
 
+def read_names(text: str) -> list[str]:
+    """Read names with commas between them."""
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
 def read_tile_shape(text: str) -> str | tuple[int, ...] | int:
     """Read voxels per axis, or ``auto``."""
     return text if text == "auto" else read_voxels(text, "voxels per axis, e.g. 256,256, or auto")

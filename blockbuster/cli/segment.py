@@ -29,6 +29,7 @@ from blockbuster.cli.parsing import (
     make_parser,
     read_at_least_one,
     read_channel,
+    read_names,
     read_real,
     read_tile_shape,
     read_voxels,
@@ -121,6 +122,14 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
     add("--connectivity", type=int, metavar="N", help="1 = faces ... ndim = corners too (1; ndim for agree)")
     add("--merge-axes", metavar="AXES", help="axes along which labels are joined, e.g. yx (all but t and c)")
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")
+    add(
+        "--measure",
+        nargs="?",
+        const=True,
+        type=read_names,
+        metavar="NAMES",
+        help="write a table of the objects; NAMES add to it: intensity_mean,intensity_max-DAPI",
+    )
     add = parser.add_argument_group("the run").add_argument
     kinds = ("threads", "processes", "synchronous")
     add("--scheduler", choices=kinds, default=None, metavar="NAME", help=f"{', '.join(kinds)} (threads)")
@@ -244,6 +253,10 @@ class _Job:
         else:
             say(report)
             say(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
+            if plan.measures is not None:
+                from blockbuster.measure.names import OBJECTS
+
+                say(f"objects   {os.path.join(plan.place.array_path, OBJECTS)}")
         return DONE
 
     def _segment(self, plan: RunPlan, fn: Callable[..., Any] | None) -> tuple[Any, RunReport]:

@@ -77,8 +77,9 @@ class MatchResult:
     ----------
     pairs : (n, 2) ndarray of int32 or int64
         Pairs of provisional ids to join.
-    ranks : (n,) ndarray of float32
-        Which pairs are the better ones; empty where nothing counts against a join.
+    ranks, agreement : (n,) ndarray of float32
+        Which pairs are the better ones, and how far tiles agree on them; empty where nothing counts
+        against a join.
     tally : SeamTally
         Summary of the seams of its bricks.
     n_tiles : int
@@ -91,6 +92,7 @@ class MatchResult:
 
     pairs: np.ndarray
     ranks: np.ndarray
+    agreement: np.ndarray
     tally: SeamTally
     n_tiles: int
     number: int
@@ -107,17 +109,17 @@ def match_bricks(job: MatchJob, number: int) -> MatchResult:
     n_tiles = sum(map(bricks.n_tiles, indices))
     parts = list(_parts(job, indices))
     if not parts:
-        return MatchResult(
-            NO_PAIRS.astype(ids.dtype), NO_RANKS, SeamTally.empty(bricks.grid.ndim), n_tiles, number, []
-        )
+        nothing = NO_PAIRS.astype(ids.dtype), NO_RANKS, NO_RANKS
+        return MatchResult(*nothing, SeamTally.empty(bricks.grid.ndim), n_tiles, number, [])
     found = TouchingPairs.joined(parts)
     is_joined = job.rule.joins(found)
     tally = SeamTally.of(found, is_joined, ids, job.rule.threshold)
-    pairs, ranks, reached = found.pairs[is_joined].astype(ids.dtype, copy=False), NO_RANKS, []
-    if job.rule.looks_beyond_pairs and found.ranks is not None:
-        ranks = found.ranks[is_joined]
+    pairs, ranks, agreement = found.pairs[is_joined].astype(ids.dtype, copy=False), NO_RANKS, NO_RANKS
+    reached: list[int] = []
+    if job.rule.looks_beyond_pairs and found.ranks is not None and found.agreement is not None:
+        ranks, agreement = found.ranks[is_joined], found.agreement[is_joined].astype(np.float32)
         reached = write_ends(job.arrays, number, found.ends, bricks)
-    return MatchResult(pairs, ranks, tally, n_tiles, number, reached)
+    return MatchResult(pairs, ranks, agreement, tally, n_tiles, number, reached)
 
 
 def _parts(job: MatchJob, indices: Sequence[Index]) -> Iterator[TouchingPairs]:

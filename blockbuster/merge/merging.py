@@ -110,6 +110,18 @@ def _weakest_join(
     return float(ranks[inside].min())
 
 
+def _save_weakest(
+    arrays: ArrayFolder, border: np.ndarray, roots: np.ndarray, pairs: np.ndarray, agreement: np.ndarray
+) -> None:
+    """Keep, for each object that was joined, how far tiles agree where they agree least."""
+    found = roots[np.searchsorted(border, pairs[:, 0])]
+    ids, places = np.unique(found, return_inverse=True)
+    weakest = np.full(len(ids), np.inf, np.float32)
+    np.minimum.at(weakest, places, agreement)
+    arrays.save("weakest_ids", ids)
+    arrays.save("weakest", weakest)
+
+
 def _median_and_largest(counts: np.ndarray) -> list[float]:
     return [float(np.median(counts)), float(counts.max())] if len(counts) else []
 
@@ -153,12 +165,13 @@ def match_seams(
     ids = BrickIds.from_counts(staged.bricks, arrays.load("counts"))
     arrays.save("offsets", ids.offsets)
     tally = SeamTally.empty(staged.bricks.grid.ndim)
-    found, ranked = [NO_PAIRS.astype(ids.dtype)], [NO_RANKS]
+    found, ranked, agreed = [NO_PAIRS.astype(ids.dtype)], [NO_RANKS], [NO_RANKS]
     reached: dict[int, list[int]] = {}
 
     def collect(matched: MatchResult) -> None:
         found.append(matched.pairs)
         ranked.append(matched.ranks)
+        agreed.append(matched.agreement)
         tally.add(matched.tally)
         for brick in matched.reached:
             reached.setdefault(brick, []).append(matched.number)
@@ -170,9 +183,9 @@ def match_seams(
         run_tasks(execution, match_bricks, job, range(job.n_tasks), directory=arrays.path, on_result=collect)
     else:
         on_done(staged.bricks.grid.n_tiles)
-    pairs, ranks = np.concatenate(found), np.concatenate(ranked)
-    found.clear()
-    ranked.clear()
+    pairs, ranks, agreement = (np.concatenate(held) for held in (found, ranked, agreed))
+    for held in (found, ranked, agreed):
+        held.clear()
     border, roots = join_pairs(pairs)
     if not rule.looks_beyond_pairs:
         # Counting takes as much memory again, and nothing more is asked of them.
@@ -185,10 +198,11 @@ def match_seams(
         if len(apart):
             roots, is_refused = cut_contradictions(border, roots, pairs, ranks, apart)
             tally.refuse(pairs[is_refused], ids)
-            pairs, ranks = pairs[~is_refused], ranks[~is_refused]
+            pairs, ranks, agreement = pairs[~is_refused], ranks[~is_refused], agreement[~is_refused]
             sizes = object_sizes(border, roots, ids)
     weakest = _weakest_join(border, roots, pairs, ranks, sizes) if may_run_away(sizes) else 0.0
-    del pairs, ranks
+    _save_weakest(arrays, border, roots, pairs, agreement)
+    del pairs, ranks, agreement
     tally.completed = complete_objects(staged, ids, arrays, execution, reached)
     # One that keeps its id need not be looked up.
     is_absorbed = border != roots

@@ -72,15 +72,20 @@ class RemapTable:
         """Ranks are also what keeps ids in int32 when only the provisional ones exceed it."""
         return self.sequential or (self.n_provisional > INT32_MAX and self.n_objects <= INT32_MAX)
 
-    def final_ids(self, provisional: np.ndarray) -> np.ndarray:
-        """Look up the final ids of sorted or unsorted provisional ids, int64."""
-        final = np.array(provisional, np.int64)
+    def roots_of(self, provisional: np.ndarray) -> np.ndarray:
+        """Return the smallest provisional id of the object of each of some, int64."""
+        found = np.array(provisional, np.int64)
         if len(self.border):
             # One of another dtype would have the whole table copied.
-            place = np.searchsorted(self.border, final.astype(self.border.dtype, copy=False))
+            place = np.searchsorted(self.border, found.astype(self.border.dtype, copy=False))
             place[place == len(self.border)] = 0
-            hit = self.border[place] == final
-            final[hit] = self.roots[place[hit]]
+            hit = self.border[place] == found
+            found[hit] = self.roots[place[hit]]
+        return found
+
+    def final_ids(self, provisional: np.ndarray) -> np.ndarray:
+        """Look up the final ids of sorted or unsorted provisional ids, int64."""
+        final = self.roots_of(provisional)
         if self._by_rank:
             final -= np.searchsorted(self.absorbed, final.astype(self.border.dtype, copy=False))
         return final

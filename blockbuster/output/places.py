@@ -20,7 +20,7 @@ from blockbuster.output.partial import PartialFolder
 from blockbuster.output.pyramid import PyramidTarget
 from blockbuster.output.targets import Target
 from blockbuster.rundir.durable import METADATA_BYTES, full_disk_explained
-from blockbuster.source.geometry import Geometry, read_geometry
+from blockbuster.source.geometry import Geometry, geometry_of_level, read_geometry
 
 # Of OME-NGFF, that label images are written in, and the format of zarr that each goes with.
 LABEL_VERSIONS = {"0.4": 2, "0.5": 3}
@@ -139,8 +139,7 @@ class OutputPlace(ABC):
         ValueError
             If the image's metadata are broken, or labels of this kind cannot be written for it.
         """
-        found = read_geometry(image)
-        return None if found is None or level >= len(found.levels) else found.from_level(level)
+        return geometry_of_level(image, level)
 
     def create(self, store: str, layout: OutputLayout) -> None:
         """Create a store with the labels, all background."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from blockbuster.errors import show_url
 from blockbuster.identity.sealed import seal, unseal
@@ -80,6 +80,8 @@ class RunReport:
     # Folder of the array of labels, empty where it is not known. Not a field: it is not kept with
     # the report.
     labels_path = ""
+    # The table of objects of a run that wrote no labels, a DataFrame of pandas.
+    objects = cast(Any, None)
 
     settings: dict[str, Any] = field(default_factory=dict)
     tiles: list[list[list[int]]] = field(default_factory=list)

@@ -17,9 +17,12 @@ from blockbuster.compat import told_of_compiling
 from blockbuster.errors import muted, warn_user
 from blockbuster.execution import Execution
 from blockbuster.execution.memory import give_back_freed_memory
+from blockbuster.measure.columns import Columns, ObjectColumns
+from blockbuster.measure.names import OBJECTS
+from blockbuster.measure.table import write_table
 from blockbuster.merge.completion import is_kept
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
-from blockbuster.merge.rules import MergeRule
+from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.table import RemapTable
 from blockbuster.output.layout import ArrayLayout, label_chunks
 from blockbuster.output.places import OutputPlace
@@ -27,6 +30,7 @@ from blockbuster.output.publishing import partial_output
 from blockbuster.output.pyramid import LevelJob, fill_level_box, level_jobs
 from blockbuster.output.targets import ArrayTarget, NpyTarget, Target
 from blockbuster.report import REPORT, RunReport, SeamReport
+from blockbuster.run.objects import ObjectTable
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.failpoints import reach
@@ -38,7 +42,7 @@ logger = logging.getLogger("blockbuster")
 
 COMPILING = "compiling, once on this machine"
 # What the remap table is kept in.
-TABLE = ("counts", "offsets", "border", "roots", "numbers", "completed")
+TABLE = ("counts", "offsets", "border", "roots", "numbers", "completed", "weakest_ids", "weakest")
 
 
 @dataclass
@@ -96,6 +100,8 @@ class FinishedStage:
         Called before the output is published; raises if this run may not do so any more.
     rule : MergeRule or None
         How labels are joined; ``None``: as the stage was made for.
+    objects : ObjectTable or None
+        What is measured of objects.
     """
 
     staged: StagedLabels
@@ -108,6 +114,7 @@ class FinishedStage:
     run: str = ""
     check: Callable[[], Any] = bool
     rule: MergeRule | None = None
+    objects: ObjectTable | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -157,6 +164,7 @@ class FinishedStage:
         with partial_output(place, create, run=self.run, continues=bool(self.done.boxes)) as path:
             self._write(place.target(path, layout), dtype, self._keep_boxes(0))
             self._write_levels(level_jobs(path, layout, place.partial.path))
+            self._write_objects(os.path.join(path, place.finest, OBJECTS), dtype)
             write_atomically(os.path.join(path, place.finest, REPORT), self.report.to_json().encode())
             reach("output complete")
             if self.journal is not None:
@@ -208,6 +216,42 @@ class FinishedStage:
                     on_box=self._keep_boxes(number),
                     on_done=lambda _: advance(1),
                 )
+
+    def _write_objects(self, path: str, dtype: np.dtype) -> None:
+        """Write the table of objects, where they are measured."""
+        if self.objects is None:
+            return
+        columns = self._columns(dtype)
+        with self.report.timed("table"):
+            write_table(path, columns.dtypes, self._batches(columns), about=self.objects.about(self.run))
+
+    def objects_in_memory(self, dtype: np.dtype) -> Any:
+        """Return the table of objects, where they are measured, as a DataFrame of pandas."""
+        if self.objects is None:
+            return None
+        import pandas as pd
+
+        columns = self._columns(dtype)
+        with self.report.timed("table"):
+            batches = list(self._batches(columns))
+        found = {
+            name: np.concatenate([np.zeros(0, dtype), *(batch[name] for batch in batches)])
+            for name, dtype in columns.dtypes.items()
+        }
+        return pd.DataFrame(found)
+
+    def _columns(self, dtype: np.dtype) -> ObjectColumns:
+        assert self.objects is not None
+        rule = self.rule or rule_of(self.staged)
+        return self.objects.columns(dtype, agrees=rule.looks_beyond_pairs)
+
+    def _batches(self, columns: ObjectColumns) -> Iterator[Columns]:
+        """Iterate over the objects, and show how far it is."""
+        assert self.objects is not None
+        with progress_bar(self.progress, "measure objects", self.report.n_objects, "object") as advance:
+            for batch in self.objects.batches(self.arrays, self.execution, columns):
+                yield batch
+                advance(len(batch["label"]))
 
     def _keep_boxes(self, level: int) -> Callable[[int, str], None]:
         """Keep a record of each box of a level that is written."""

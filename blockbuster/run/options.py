@@ -16,6 +16,7 @@ import numpy as np
 
 from blockbuster.errors import ends_process, error_text
 from blockbuster.grid import TileGrid
+from blockbuster.measure.names import parse_measure
 from blockbuster.merge.rules import RULES, MergeRule, make_rule
 
 UNJOINED_AXES = "tc"
@@ -92,6 +93,7 @@ class RunOptions:
     on_error: str = "raise"
     tiles_per_task: int | None = None
     return_report: bool = False
+    measure: Any = None
 
     @property
     def rule(self) -> MergeRule:
@@ -324,4 +326,5 @@ PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "retries": partial(resolve_count, least=0),
     "tiles_per_task": lambda value, name: None if value is None else resolve_count(value, name, 1),
     "fn_version": _resolve_fn_version,
+    "measure": parse_measure,
 }

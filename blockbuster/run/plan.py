@@ -20,6 +20,8 @@ from blockbuster.errors import ends_process, error_text, unsaid, warn_user
 from blockbuster.execution import Execution, find_execution
 from blockbuster.execution.memory import vram_bytes_or_warn
 from blockbuster.grid import BrickGrid, TileGrid
+from blockbuster.measure.names import Measures, resolve_measures
+from blockbuster.measure.table import check_extra
 from blockbuster.output.layout import ArrayLayout, label_chunks
 from blockbuster.output.paths import (
     check_stage_dir,
@@ -40,7 +42,7 @@ from blockbuster.run.options import (
 from blockbuster.run.resources import format_bytes, memory_bytes, warn_of_repeated_chunks
 from blockbuster.source import Source, open_source
 from blockbuster.source.base import open_as_others
-from blockbuster.source.geometry import Geometry
+from blockbuster.source.geometry import Geometry, geometry_of_level
 from blockbuster.stage.bricks import bricks_of, choose_bricks
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.heuristics import worker_tile_bytes
@@ -78,7 +80,9 @@ class RunPlan:
         Where tasks run.
     geometry : Geometry or None
         Axes, units and scales of the labels, and of the levels of a label image; ``None`` where
-        they are not known, or nothing is written.
+        they are not known, or nothing is written or measured.
+    measures : Measures or None
+        What is measured of objects; axes are those of the image.
 
     Examples
     --------
@@ -102,6 +106,7 @@ class RunPlan:
     stage_parent: str
     execution: Execution
     geometry: Geometry | None = None
+    measures: Measures | None = None
 
     @property
     def grid(self) -> TileGrid:
@@ -180,6 +185,8 @@ class RunPlan:
             "merge_axes": self.merge_axes,
             "sequential_labels": options.sequential_labels,
             **options.rule.parameters,
+            # Of a run that measures nothing, as of one from before, nothing is said.
+            **({} if self.measures is None else {"measure": list(self.measures.names)}),
         }
 
     @property
@@ -292,6 +299,10 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
         place: OutputPlace | None = parts["place"]
         # Of labels that are written nowhere no metadata are read.
         parts["geometry"] = place and place.find_geometry(image, options.level, source.shape, path=source.path)
+        if place is None and options.measure is not None:
+            parts["geometry"] = geometry_of_level(image, options.level)
+    with faults.caught():
+        parts["measures"] = _resolve_measures(source, options, parts)
     faults.raise_all()
     plan = RunPlan(source=source, options=options, execution=execution, **parts)
     _check_picklable(fn, execution)
@@ -392,6 +403,20 @@ def _resolve_tasks(source: Source, options: RunOptions, execution: Execution, fa
                 raise TypeError(f"skip_empty needs an image of real numbers; this one is {source.dtype}.")
             parts["empty_threshold"] = resolve_threshold(options.empty_threshold)
     return parts
+
+
+def _resolve_measures(source: Source, options: RunOptions, parts: dict[str, Any]) -> Measures | None:
+    """Find out what is measured of the image, and that there is somewhere to put it."""
+    names: tuple[str, ...] | None = options.measure
+    if names is None or "merge_axes" not in parts:
+        return None
+    check_extra()
+    if parts["place"] is None and not options.return_report:
+        raise ValueError(
+            "measure needs write_to, beside whose labels the table is written, or return_report=True: the report "
+            "then has it as report.objects."
+        )
+    return resolve_measures(names, source, parts["merge_axes"], parts["channel_axis"])
 
 
 def _tile_lengths(

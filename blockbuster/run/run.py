@@ -16,22 +16,23 @@ import numpy as np
 from blockbuster.compat import is_starting_worker
 from blockbuster.errors import escape_controls, warn_user
 from blockbuster.execution import Execution
+from blockbuster.measure.columns import find_scale
 from blockbuster.output.places import warn_of_transformations_left_out
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.run.claim import Claim, claimed
 from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar
+from blockbuster.run.objects import ObjectTable
 from blockbuster.run.plan import RunPlan, warn_of_missing_halo
 from blockbuster.run.resources import warn_of_little_room, warn_of_repeated_chunks, warn_of_small_workers
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import folders_made
 from blockbuster.rundir.journal import Journal
-from blockbuster.rundir.staged import StagedLabels
 from blockbuster.stage.empty_threshold import choose_empty_threshold, describe_high_skipped
 from blockbuster.stage.finished import read_samples
 from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import stage_labels
 from blockbuster.stage.tally import Tally
-from blockbuster.stage.task import TileCall
+from blockbuster.stage.task import StageJob, TileCall
 
 logger = logging.getLogger("blockbuster")
 
@@ -96,8 +97,8 @@ class Run:
         Where tasks run, its workers started.
     report : RunReport
         Takes the results of the phases.
-    staged : StagedLabels or None
-        The finished stage.
+    job : StageJob or None
+        What the tasks of the finished stage shared.
     labels : ndarray or None
         The merged labels, where they are not written to a place.
     """
@@ -106,7 +107,7 @@ class Run:
     fn: Callable[[np.ndarray], Any]
     execution: Execution
     report: RunReport
-    staged: StagedLabels | None = None
+    job: StageJob | None = None
     labels: np.ndarray | None = None
 
     @property
@@ -136,8 +137,9 @@ class Run:
                 verbose=options.verbose,
                 on_tiles=advance,
                 growth=self.claim.growth,
+                measures=plan.measures,
             )
-        self.staged = job.staged
+        self.job = job
         self._report_stage(tally, job.call)
 
     def _tile_call(self) -> TileCall:
@@ -198,18 +200,18 @@ class Run:
 
     def merge(self) -> None:
         """Join labels across seams and write the final ones."""
-        assert self.staged is not None
-        plan, directory = self.plan, self.claim.directory
+        assert self.job is not None
+        staged, plan, directory = self.job.staged, self.plan, self.claim.directory
         options, place = plan.options, plan.place
         axes = plan.source.axes
-        if axes is not None and len(axes) != self.staged.bricks.grid.ndim:
+        if axes is not None and len(axes) != staged.bricks.grid.ndim:
             axes = axes.replace("c", "")  # fn took it away
         done = MergeProgress.read(directory) if self.claim.resumes else MergeProgress()
         if done.seams:
             self.report.resumed_from = "write"
         with Journal(directory) as journal:
             finished = FinishedStage(
-                self.staged,
+                staged,
                 ArrayFolder(directory),
                 self.execution,
                 self.report,
@@ -218,13 +220,27 @@ class Run:
                 done,
                 self.claim.run,
                 self.claim.check_locks,
+                objects=self._objects(),
             )
             dtype = finished.match(sequential=options.sequential_labels, axes=axes)
             if place is None:
                 self.labels = finished.to_numpy(dtype)
+                self.report.objects = finished.objects_in_memory(dtype)
                 return
             finished.publish(dtype, place, axes, plan.geometry)
             self.report.labels_at(place.array_path)
+
+    def _objects(self) -> ObjectTable | None:
+        """Return what is measured of objects, where anything is."""
+        assert self.job is not None
+        if self.job.measures is None:
+            return None
+        geometry, ndim = self.plan.geometry, self.job.staged.bricks.grid.ndim
+        found = None if geometry is None else geometry.for_labels(ndim)
+        scale = None
+        if found is not None and len(found.axes) == ndim:
+            scale = find_scale(found.axes, [*found.levels[0].transformations, *found.transformations])
+        return ObjectTable(self.job, self.plan.source, scale)
 
     def result(self) -> Any:
         """Return what `tile_process` does: the labels, and the report where it was asked for."""

@@ -12,7 +12,8 @@ removed.
             N.tiles       the brick with this number (`sections`): stretches of its tiles, ids 1..n
                           in each, pairs that touch inside it, and border planes, or halo strips,
                           for its neighbours
-        counts.npy, failed.npy, offsets.npy, border.npy, roots.npy, numbers.npy, completed.npy
+        counts.npy, failed.npy, offsets.npy, border.npy, roots.npy, numbers.npy, completed.npy,
+        weakest_ids.npy, weakest.npy
                           labels per tile, which failed, the remap table, and bricks with a file of
         completed-N.tiles what completes objects in the brick with this number
         ends-N.tiles      ends of objects that may do so, until that is decided

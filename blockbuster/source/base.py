@@ -69,6 +69,10 @@ class Source:
         Otherwise that task reads it.
     max_chunks_per_task : int or None
         How many chunks a task may read.
+    channel : int or None
+        Which channel was selected of an image that has several.
+    channel_names : tuple of str
+        Names of the channels, as far as they are given.
 
     Raises
     ------
@@ -92,6 +96,8 @@ class Source:
     held_bytes: int = 0
     through_graph: bool = False
     max_chunks_per_task: int | None = None
+    channel: int | None = None
+    channel_names: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -222,7 +228,9 @@ class Source:
         return 1.0
 
     def open_channels(self) -> list[Source]:
-        """Open every channel by itself; none where the channels cannot be told apart."""
+        """Open every channel by itself, also those that were not selected; none where channels
+        cannot be told apart.
+        """
         return []
 
     def sent(self, box: Box) -> Any:

@@ -170,6 +170,12 @@ def read_geometry(image: Any) -> Geometry | None:
     return Geometry(described.version, axes, tuple(levels), parts[0], tuple(dict.fromkeys(left_out)))
 
 
+def geometry_of_level(image: Any, level: int) -> Geometry | None:
+    """Read the geometry of an image from a level on; None where that is not known."""
+    found = read_geometry(image)
+    return None if found is None or level >= len(found.levels) else found.from_level(level)
+
+
 def open_level(group: zarr.Group, path: str) -> zarr.Array[Any]:
     """Open the array of a level of an image.
 

@@ -154,7 +154,14 @@ def open_zarr_path(
         location, array, stated, channels = root, node, _dimension_letters(node), ()
     letters = _reconcile_axes(axes, stated, array, str(root))
     selected = _select_channel(array, letters, channel, channels, str(root))
-    return ZarrSource(array, location=location, path=root.local_path, axes=letters, channel=selected)
+    return ZarrSource(
+        array,
+        location=location,
+        path=root.local_path,
+        axes=letters,
+        channel=selected,
+        channel_names=channels,
+    )
 
 
 def _open_level(

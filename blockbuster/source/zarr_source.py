@@ -57,6 +57,8 @@ class ZarrSource(Source):
         One letter per axis of `array`; None: unknown.
     channel : tuple of (int, int), optional
         The axis of `array` that is dropped, and the index on it. None: every axis is kept.
+    channel_names : tuple of str, optional
+        Names of the channels, as far as they are given.
 
     Raises
     ------
@@ -93,11 +95,15 @@ class ZarrSource(Source):
         path: str | None = None,
         axes: str | None = None,
         channel: tuple[int, int] | None = None,
+        channel_names: tuple[str, ...] = (),
     ) -> None:
         check_form(array, str(location or show_url(str(array.store_path))))
         self._array: zarr.Array[Any] | None = array
         self._location = location
         self._channel = channel
+        self._stored_axes = axes
+        self.channel = None if channel is None else channel[1]
+        self.channel_names = channel_names
         self._stored = (array.shape, array.dtype)
         self._kept: KeptChunks | None = None
         self.path = path
@@ -192,10 +198,11 @@ class ZarrSource(Source):
 
     def open_channels(self) -> list[Source]:
         """Open every channel by itself; none where it is not known which axis they lie along."""
-        axis, array = (self.axes or "").find("c"), self._opened()
+        axes, array = self._stored_axes, self._opened()
+        axis = (axes or "").find("c")
         return [
-            ZarrSource(array, location=self._location, path=self.path, axes=self.axes, channel=(axis, index))
-            for index in range(self.shape[axis] if axis >= 0 else 0)
+            ZarrSource(array, location=self._location, path=self.path, axes=axes, channel=(axis, index))
+            for index in range(array.shape[axis] if axis >= 0 else 0)
         ]
 
     def to_dask(self, chunks: Any = None) -> da.Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from blockbuster.grid import Index
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup, TileStretches
+from blockbuster.measure.sums import SumsCollector
 from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import StagedLabels
@@ -30,14 +31,19 @@ class BrickLabels:
         Index of the brick in the label image.
     rule : MergeRule
         The rule that the stage is made for.
+    sums : SumsCollector, optional
+        Takes what is measured of objects.
     """
 
-    def __init__(self, staged: StagedLabels, brick: Index, rule: MergeRule) -> None:
+    def __init__(
+        self, staged: StagedLabels, brick: Index, rule: MergeRule, sums: SumsCollector | None = None
+    ) -> None:
         self.n_labels = 0
         self._grid = staged.bricks.grid
         self._sections = SectionWriter()
         self._finder = StretchFinder()
         self._seams = rule.borders.collector(staged, brick)
+        self._sums = sums
         self._held: list[tuple[TileStretches, Index, int]] = []
         self._n_groups = self._n_voxels = 0
 
@@ -62,6 +68,8 @@ class BrickLabels:
             self._close_group()
         self._sections.add("groups", np.array(self._n_groups))
         self._seams.write(self._sections)
+        if self._sums is not None:
+            self._sums.write(self._sections)
         return self._sections
 
     def _close_group(self) -> None:
@@ -70,6 +78,8 @@ class BrickLabels:
         group = StretchGroup.of(tiles, self._grid.cores(numbers))
         self._sections.add_group(f"group-{self._n_groups}", numbers, group)
         self._seams.draw(numbers, group, np.array(firsts), self.n_labels)
+        if self._sums is not None:
+            self._sums.draw(group, np.array(firsts), self.n_labels)
         self._n_groups += 1
         self._n_voxels = 0
         self._held = []

@@ -17,6 +17,7 @@ from blockbuster.errors import TileError
 from blockbuster.execution import Execution, clear_attempts, run_tasks
 from blockbuster.grid import BrickGrid, Index
 from blockbuster.identity.growth import Growth
+from blockbuster.measure.names import Measures
 from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import replaced_file
@@ -52,6 +53,7 @@ def stage_labels(
     verbose: bool = False,
     on_tiles: Callable[[int], Any] = bool,
     growth: Growth | None = None,
+    measures: Measures | None = None,
 ) -> tuple[StageJob, Tally]:
     """Run fn on every tile and keep its labels in a stage directory.
 
@@ -82,6 +84,8 @@ def stage_labels(
         Called with a number of tiles as they are finished.
     growth : Growth, optional
         What fn may append to: what has grown is journalled with the task after which it was seen.
+    measures : Measures, optional
+        What is measured of objects; axes are those of the image.
 
     Returns
     -------
@@ -99,7 +103,7 @@ def stage_labels(
     source = share_source(source, execution, directory)
     clear_attempts(directory)
     with Journal(directory) as journal:
-        stage = _Stage(source, call, bricks, execution, directory, journal, rule)
+        stage = _Stage(source, call, bricks, execution, directory, journal, rule, measures=measures)
         probes = stage.resume()
         if probes is None:
             reach("stage begun")
@@ -134,6 +138,7 @@ class _Stage:
     journal: Journal
     rule: MergeRule
     saved: SavedRegions = field(default_factory=SavedRegions)
+    measures: Measures | None = None
 
     @property
     def reader(self) -> RegionReader:
@@ -156,7 +161,7 @@ class _Stage:
         labels = [probe.outcome.labels for probe in probes if probe.outcome.labels is not None]
         drops = self.call.channel_axis is not None and all(found.ndim < self.bricks.grid.ndim for found in labels)
         self.call = dataclasses.replace(self.call, drops_channels=drops)
-        axis = self.call.channel_axis if drops else None
+        axis = self._dropped_axis
         joined_axes, label_bricks = label_axes(merge_axes, axis), self.bricks
         if axis is not None:
             counts = self.bricks.tiles_per_brick
@@ -175,6 +180,11 @@ class _Stage:
         for probe in probes:
             keep_probe(probe, self.directory, self.journal)
         reach("stage laid out")
+
+    @property
+    def _dropped_axis(self) -> int | None:
+        """The axis of the image that the labels do not have."""
+        return self.call.channel_axis if self.call.drops_channels else None
 
     def resume(self) -> list[Probe] | None:
         """Take over how an earlier run laid the stage out; None where there was none."""
@@ -208,13 +218,14 @@ class _Stage:
             {tile: TileOutcome(outcome.labels, error=outcome.error) for tile, outcome in found.items()},
             self.source.sampled,
             marked=not self.execution.in_process,
+            measures=self.measures and self.measures.without_axis(self._dropped_axis),
         )
 
     def save_counts(self, counts: np.ndarray, failed: list[list[Any]]) -> None:
         """Keep how many labels tiles have, in the shape of the grid of the labels, and which
         failed.
         """
-        axis, grid = self.call.channel_axis if self.call.drops_channels else None, self.bricks.grid
+        axis, grid = self._dropped_axis, self.bricks.grid
         arrays = ArrayFolder(self.directory)
         arrays.save("counts", counts if axis is None else counts.sum(axis))
         label_grid = grid if axis is None else grid.without_axis(axis)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import time
@@ -17,6 +18,8 @@ from blockbuster.errors import TileError, ends_process, error_text
 from blockbuster.execution import Attempt, RunStoppedError, StopCheck, take_turns
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid, relative_box
 from blockbuster.kernels.positions import keep_positions_apart
+from blockbuster.measure.names import Measures
+from blockbuster.measure.sums import SumsCollector
 from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import pixel_digest
@@ -26,6 +29,7 @@ from blockbuster.stage.empty_threshold import Background
 from blockbuster.stage.masks import MaskWatch
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader, read_tile
+from blockbuster.stage.values import BrickValues, Seen
 
 logger = logging.getLogger("blockbuster")
 
@@ -213,6 +217,8 @@ class StageJob:
         Report a digest of the pixels that were read.
     marked : bool
         Mark on disk which tile is under way, for the case that the process dies.
+    measures : Measures or None
+        What is measured of objects.
     """
 
     call: TileCall
@@ -223,6 +229,14 @@ class StageJob:
     kept: dict[Index, TileOutcome] = field(default_factory=dict)
     sampled: bool = False
     marked: bool = False
+    measures: Measures | None = None
+
+    @property
+    def seen(self) -> Seen:
+        """Where values are read from."""
+        assert self.measures is not None
+        call = self.call
+        return Seen(self.measures, self.source, call.channel_axis, bool(call.drops_channels))
 
     @cached_property
     def stop_check(self) -> StopCheck:
@@ -321,10 +335,10 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = N
     try:
         with attempt:
             check_deaths(attempt, OUTSIDE, job.bricks)
-            pixels = task.read() if pixels is None else np.asarray(pixels)
-            if pixels is not None and job.sampled:
-                result.pixels = pixel_digest(pixels)
-            task.label_tiles(pixels, result)
+            task.pixels = task.read() if pixels is None else np.asarray(pixels)
+            if task.pixels is not None and job.sampled:
+                result.pixels = pixel_digest(task.pixels)
+            task.label_tiles(result)
             attempt.at(OUTSIDE)
             task.write(result)
     except TileError as error:
@@ -338,13 +352,16 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = N
     return result
 
 
-@dataclass(frozen=True)
+@dataclass
 class _BrickTask:
-    """A brick on its way through the stage."""
+    """A brick on its way through the stage; its pixels are None where they cannot be read as a
+    whole.
+    """
 
     job: StageJob
     index: Index
     attempt: Attempt
+    pixels: np.ndarray | None = None
 
     @cached_property
     def region(self) -> Box:
@@ -358,7 +375,7 @@ class _BrickTask:
             logger.info(NOT_WHOLE, error_text(error))
             return None
 
-    def label_tiles(self, pixels: np.ndarray | None, result: BrickResult) -> None:
+    def label_tiles(self, result: BrickResult) -> None:
         """Label one tile after the other; those that fail are background where such are skipped."""
         job, call = self.job, self.job.call
         watch = MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))
@@ -369,9 +386,14 @@ class _BrickTask:
                 with take_turns(call.one_at_a_time):
                     # The run may have ended, also while this tile waited.
                     job.stop_check.pass_on()
-                    outcome = try_tile(call, tile, self._reader(i, pixels, result))
+                    outcome = try_tile(call, tile, self._reader(i, result))
             result.fn_seconds += outcome.seconds
             result.n_retried += outcome.n_retried
+            if outcome.labels is not None and self.values is not None:
+                try:
+                    self.values.complete(tile)
+                except TileError as error:
+                    outcome = dataclasses.replace(outcome, labels=None, error=error)
             if outcome.error is not None:
                 if not call.skip_errors:
                     raise outcome.error
@@ -394,8 +416,9 @@ class _BrickTask:
             return TileOutcome(error=error)
         return self.job.kept.get(tile)
 
-    def _reader(self, i: int, pixels: np.ndarray | None, result: BrickResult) -> Callable[[Box], np.ndarray]:
+    def _reader(self, i: int, result: BrickResult) -> Callable[[Box], np.ndarray]:
         """How to get at the pixels of a tile: from the brick's, or from the source."""
+        pixels = self.pixels
         if pixels is not None:
             return lambda region: pixels[relative_box(region, self.region)]
 
@@ -408,8 +431,19 @@ class _BrickTask:
         return read
 
     @cached_property
+    def values(self) -> BrickValues | None:
+        """The values that are measured, if any are."""
+        job = self.job
+        if job.measures is None or not job.measures.channels:
+            return None
+        return BrickValues(job.seen, job.bricks, self.index, self.pixels, job.call.retries)
+
+    @cached_property
     def labels(self) -> BrickLabels:
-        return BrickLabels(self.job.staged, self.job.label_index(self.index), self.job.rule)
+        job, sums = self.job, None
+        if job.measures is not None:
+            sums = SumsCollector(job.measures, lambda: self.values.channels if self.values else [])
+        return BrickLabels(job.staged, job.label_index(self.index), job.rule, sums)
 
     def write(self, result: BrickResult) -> None:
         """Leave the labels in the stage, where there are any."""

@@ -40,7 +40,7 @@ def opened(fn=naive.label, **options):
 def test_a_run_is_staged_and_merged_and_then_has_a_result():
     with opened() as run:
         run.stage()
-        assert run.staged.bricks.grid.shape == IMAGE.shape
+        assert run.job.staged.bricks.grid.shape == IMAGE.shape
         run.merge()
         assert_same_objects(run.result(), EXPECTED)
     assert not os.path.exists(run.claim.directory)

@@ -1,0 +1,110 @@
+"""The table of objects of a run: what tasks summed, folded through the merge."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from blockbuster.execution import Execution, run_tasks
+from blockbuster.measure.columns import Columns, ObjectColumns, Scale
+from blockbuster.measure.folding import Folding, LabelledParts
+from blockbuster.measure.names import Measures
+from blockbuster.measure.sums import Parts
+from blockbuster.merge.completion import completed_bricks
+from blockbuster.merge.table import BrickIds, RemapTable
+from blockbuster.rundir.arrays import ArrayFolder
+from blockbuster.source import Source
+from blockbuster.stage.task import StageJob
+from blockbuster.stage.values import CompletedJob, sum_completed
+
+
+@dataclass(frozen=True)
+class ObjectTable:
+    """What is measured of the objects of a stage.
+
+    Parameters
+    ----------
+    job : StageJob
+        What the tasks of the stage shared.
+    source : Source
+        The image that fn saw.
+    scale : Scale or None
+        What a voxel of the labels is in micrometres.
+    """
+
+    job: StageJob
+    source: Source
+    scale: Scale | None = None
+
+    def columns(self, dtype: np.dtype, *, agrees: bool) -> ObjectColumns:
+        """Return what derives the columns, for labels of a dtype, with the agreement of tiles if it
+        was measured.
+        """
+        assert self.job.measures is not None
+        shape = self.job.staged.bricks.grid.shape
+        return ObjectColumns(self.job.measures, shape, dtype, self.scale, agrees)
+
+    def about(self, run: str) -> dict[str, Any]:
+        """Say what the table is of: the run, the shape of the labels, and how they are scaled."""
+        grid = self.job.staged.bricks.grid
+        scale = None if self.scale is None else dataclasses.asdict(self.scale)
+        return {"run": run, "shape": list(grid.shape), "micrometres": scale}
+
+    def batches(self, arrays: ArrayFolder, execution: Execution, columns: ObjectColumns) -> Iterator[Columns]:
+        """Iterate over the objects, some at a time, with their columns; labels ascend.
+
+        Parameters
+        ----------
+        arrays : ArrayFolder
+            What the merge kept.
+        execution : Execution
+            Where to run.
+        columns : ObjectColumns
+            What derives the columns.
+        """
+        staged, measures = self.job.staged, columns.measures
+        ids = BrickIds(staged.bricks, arrays.load("counts"), arrays.load("offsets"))
+        table = RemapTable.load(arrays)
+        completed = self._completed(arrays, execution, measures)
+        weak_ids, weakest = arrays.load("weakest_ids"), arrays.load("weakest")
+        for firsts, n_tiles, objects in Folding(staged, ids, table, measures, completed).objects():
+            agreement = np.full(len(firsts), np.nan, np.float32)
+            low, high = (
+                np.searchsorted(weak_ids, firsts[[0, -1]].astype(weak_ids.dtype)) if len(firsts) else (0, 0)
+            )
+            inside = slice(low, high + 1)
+            places = np.searchsorted(firsts, weak_ids[inside])
+            places[places == len(firsts)] = 0
+            hit = firsts[places] == weak_ids[inside] if len(firsts) else places > 0
+            agreement[places[hit]] = weakest[inside][hit]
+            yield columns.of(table.final_ids(firsts), n_tiles, agreement, objects)
+
+    def _completed(self, arrays: ArrayFolder, execution: Execution, measures: Measures) -> LabelledParts:
+        """Sum what completes objects; values of an image that only the driver can read, there."""
+        source, axis = self.source, self.job.call.channel_axis
+        seen = dataclasses.replace(self.job.seen, reader=source if measures.channels else None)
+        job = CompletedJob(self.job.staged, arrays, seen, 1 if axis is None else source.shape[axis])
+        numbers, found = sorted(completed_bricks(arrays)), {}
+        nothing = np.zeros(0, np.int64)
+        parts = Parts.zeros(0, self.job.staged.bricks.grid.ndim, measures)
+        if measures.channels and (source.through_graph or (source.in_memory and not execution.in_process)):
+            found = {number: sum_completed(job, number) for number in numbers}
+        else:
+            run_tasks(
+                execution,
+                _numbered,
+                job,
+                numbers,
+                directory=arrays.path,
+                on_result=lambda result: found.update([result]),
+            )
+        ordered = [LabelledParts(nothing, nothing, parts), *(found[number] for number in numbers)]
+        return LabelledParts.concatenated(ordered).in_order()
+
+
+def _numbered(job: CompletedJob, number: int) -> tuple[int, LabelledParts]:
+    return number, sum_completed(job, number)
