@@ -5,13 +5,14 @@ one way.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextvars import ContextVar
 from types import FrameType
 from urllib.parse import unquote
@@ -29,6 +30,17 @@ MIN_SECRET = 4
 CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
 )
+
+
+def check_installed(extra: str, modules: Iterable[str]) -> None:
+    """Raise ImportError where a module is missing that an extra of blockbuster-tiles installs."""
+    missing = [module for module in modules if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ImportError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
+            f"python -m pip install 'blockbuster-tiles[{extra}]'",
+            name=missing[0],
+        )
 
 
 def show_url(url: str) -> str:

@@ -1,26 +1,156 @@
-"""The table of objects as a file."""
+"""The table of objects as a Parquet file, whose bytes depend on what it holds alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockbuster.errors import check_installed
+from blockbuster.identity.sealed import seal, unseal
+from blockbuster.rundir.durable import flush_path, replaced_file
+from blockbuster.rundir.failpoints import reach
+
+if TYPE_CHECKING:
+    import pyarrow
+
+FORMAT = 1
+# In the metadata of the file.
+ABOUT = b"blockbuster"
+# A reader that asks for a part of the objects reads the row groups that may hold some of them.
+ROW_GROUP_ROWS = 2**16
+Batch = Mapping[str, np.ndarray]
+
 
 def check_extra() -> None:
-    """Refuse to begin without pyarrow."""
+    """Raise ImportError where the packages are missing that tables are written and read with."""
+    check_installed("table", ("pandas", "pyarrow"))
 
 
 def write_table(
-    path: str, columns: Mapping[str, np.dtype], batches: Iterator[dict[str, np.ndarray]], *, about: dict[str, Any]
+    path: str | os.PathLike[str],
+    columns: Mapping[str, np.dtype[Any]],
+    batches: Iterable[Batch],
+    *,
+    about: Mapping[str, Any],
+    n_rows: int = 0,
 ) -> None:
-    """Write a table as Parquet."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """Write a table such that it is complete, and on the disk, or absent.
 
-    found = list(batches)
-    table = {
-        name: np.concatenate([np.zeros(0, dtype), *(b[name] for b in found)]) for name, dtype in columns.items()
-    }
-    pq.write_table(pa.table(table), path)
+    Parameters
+    ----------
+    path : path
+        The file, which is replaced if it is there.
+    columns : mapping of str to dtype
+        Booleans, integers and floats, in the order that they will have. NaN becomes null: unknown.
+    batches : iterable of mapping of str to ndarray
+        One-dimensional arrays of these dtypes, of one length in each batch. How rows are cut into
+        batches does not change a byte.
+    about : mapping
+        What the table is of, ready for JSON; it is kept with the table.
+    n_rows : int
+        How many rows there will be, for the message that the disk is full.
+
+    Notes
+    -----
+    With 25 columns about 4 million rows a second and 120 bytes a row, in 70 MiB of memory. Values
+    are encoded such that they cost least time: differences of integers, and floats with their first
+    bytes side by side, then Snappy. Dictionaries would take five times as long, and are larger.
+    Every page has a checksum.
+    """
+    import pyarrow.parquet as parquet
+
+    schema = _schema(columns)
+    described = json.dumps(seal({"format": FORMAT, **about}))
+    floats = [name for name, dtype in columns.items() if dtype.kind == "f"]
+    integers = [name for name, dtype in columns.items() if dtype.kind in "iu"]
+    encodings = dict.fromkeys(integers, "DELTA_BINARY_PACKED") | dict.fromkeys(floats, "BYTE_STREAM_SPLIT")
+    n_bytes = n_rows * sum(dtype.itemsize for dtype in columns.values())
+    with replaced_file(path, n_bytes) as file:
+        with parquet.ParquetWriter(
+            file,
+            schema,
+            compression="snappy",
+            use_dictionary=False,
+            column_encoding=encodings,
+            write_page_checksum=True,
+            # It would repeat the schema as Arrow has it, which the types of Parquet suffice for.
+            store_schema=False,
+        ) as writer:
+            for group in _row_groups(columns, batches):
+                writer.write_table(_as_table(group, schema), row_group_size=ROW_GROUP_ROWS)
+                reach("rows written")
+            writer.add_key_value_metadata({ABOUT: described})
+        file.flush()
+        os.fsync(file.fileno())
+    flush_path(os.path.dirname(os.path.abspath(path)))
+
+
+def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read what a table is of.
+
+    Raises
+    ------
+    ValueError
+        If the file is damaged, is no table of objects, or is one of a later version.
+    """
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        text = (parquet.read_metadata(path).metadata or {}).get(ABOUT)
+        about = None if text is None else unseal(text)
+    except (pyarrow.ArrowException, ValueError, OSError) as error:
+        if isinstance(error, FileNotFoundError):
+            raise
+        raise ValueError(f"{os.fspath(path)} is damaged and cannot be read: {error}.") from error
+    if about is None:
+        raise ValueError(f"{os.fspath(path)} is not a table of objects that blockbuster wrote.")
+    if about.get("format") != FORMAT:
+        raise ValueError(
+            f"{os.fspath(path)} is a table of format {about.get('format')}, and this version of blockbuster "
+            f"reads format {FORMAT}; install the version that wrote it, or measure again."
+        )
+    return about
+
+
+def _schema(columns: Mapping[str, np.dtype[Any]]) -> pyarrow.Schema:
+    import pyarrow
+
+    return pyarrow.schema(
+        pyarrow.field(name, pyarrow.from_numpy_dtype(dtype), nullable=dtype.kind == "f")
+        for name, dtype in columns.items()
+    )
+
+
+def _as_table(group: Batch, schema: pyarrow.Schema) -> pyarrow.Table:
+    import pyarrow
+
+    arrays = [pyarrow.array(values, from_pandas=True) for values in group.values()]
+    return pyarrow.Table.from_arrays(arrays, schema=schema)
+
+
+def _row_groups(columns: Mapping[str, np.dtype[Any]], batches: Iterable[Batch]) -> Iterator[Batch]:
+    """Cut batches anew into groups of as many rows, of which the last may have fewer.
+
+    A group is valid until the next one is asked for.
+    """
+    group = {name: np.empty(ROW_GROUP_ROWS, dtype) for name, dtype in columns.items()}
+    n_filled = 0
+    for batch in batches:
+        (n,) = {len(batch[name]) for name in columns}
+        begin = 0
+        while begin < n:
+            n_taken = min(n - begin, ROW_GROUP_ROWS - n_filled)
+            for name, values in group.items():
+                part = batch[name][begin : begin + n_taken]
+                np.copyto(values[n_filled : n_filled + n_taken], part, casting="no")
+            begin, n_filled = begin + n_taken, n_filled + n_taken
+            if n_filled == ROW_GROUP_ROWS:
+                yield group
+                n_filled = 0
+    if n_filled:
+        yield {name: values[:n_filled] for name, values in group.items()}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib.metadata
-import importlib.util
 import inspect
 import logging
 import os
@@ -15,6 +14,7 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any
 
+from blockbuster.errors import check_installed
 from blockbuster.execution.memory import give_back_freed_memory
 
 logger = logging.getLogger("blockbuster")
@@ -130,13 +130,7 @@ def installed_version(distribution: str, modules: Iterable[str]) -> str:
     ImportError
         If a module is missing.
     """
-    missing = [module for module in modules if importlib.util.find_spec(module) is None]
-    if missing:
-        raise ImportError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
-            f"python -m pip install 'blockbuster-tiles[{distribution}]'",
-            name=missing[0],
-        )
+    check_installed(distribution, modules)
     return importlib.metadata.version(distribution)
 
 

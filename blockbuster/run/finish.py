@@ -223,7 +223,13 @@ class FinishedStage:
             return
         columns = self._columns(dtype)
         with self.report.timed("table"):
-            write_table(path, columns.dtypes, self._batches(columns), about=self.objects.about(self.run))
+            write_table(
+                path,
+                columns.dtypes,
+                self._batches(columns),
+                about=self.objects.about(self.run),
+                n_rows=self.report.n_objects,
+            )
 
     def objects_in_memory(self, dtype: np.dtype) -> Any:
         """Return the table of objects, where they are measured, as a DataFrame of pandas."""
