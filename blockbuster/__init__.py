@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from blockbuster.errors import BlockbusterWarning, TileError
     from blockbuster.execution.local_cluster import make_local_cluster
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
+    from blockbuster.objects.measuring import measure_labels
     from blockbuster.process import tile_process
     from blockbuster.report import RunReport, read_report
     from blockbuster.run.plan import RunPlan, plan_run
@@ -30,6 +31,7 @@ __all__ = [
     "intensity_percentiles",
     "load_ome_zarr",
     "make_local_cluster",
+    "measure_labels",
     "plan_run",
     "read_report",
     "relabel_sequential_zarr",
@@ -51,6 +53,7 @@ _HOMES = {
     "intensity_percentiles": "advise",
     "load_ome_zarr": "source",
     "make_local_cluster": "execution.local_cluster",
+    "measure_labels": "objects.measuring",
     "plan_run": "run.plan",
     "read_report": "report",
     "relabel_sequential_zarr": "native",

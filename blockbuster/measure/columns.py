@@ -12,6 +12,7 @@ import numpy as np
 
 from blockbuster.measure.names import MICROMETRES, Measures
 from blockbuster.measure.sums import Parts
+from blockbuster.source.geometry import Geometry
 
 Columns = dict[str, np.ndarray]
 
@@ -71,6 +72,14 @@ def find_scale(axes: Sequence[dict[str, Any]], transformations: Sequence[dict[st
     )
 
 
+def scale_of(geometry: Geometry | None, ndim: int) -> Scale | None:
+    """Return the scale of labels with `ndim` axes; None where it is not known."""
+    found = None if geometry is None else geometry.for_labels(ndim)
+    if found is None or len(found.axes) != ndim:
+        return None
+    return find_scale(found.axes, [*found.levels[0].transformations, *found.transformations])
+
+
 @dataclass(frozen=True)
 class ObjectColumns:
     """Derives the columns of a table from the sums of objects.
@@ -87,6 +96,8 @@ class ObjectColumns:
         What a voxel is in micrometres.
     has_agreement : bool
         Whether it is known how far tiles agree.
+    is_of_run : bool
+        Whether it is known which tiles objects lie in.
     """
 
     measures: Measures
@@ -94,6 +105,7 @@ class ObjectColumns:
     dtype: np.dtype
     scale: Scale | None = None
     has_agreement: bool = False
+    is_of_run: bool = True
 
     @cached_property
     def dtypes(self) -> dict[str, np.dtype]:
@@ -132,7 +144,8 @@ class ObjectColumns:
             found["extent"] = objects.counts / sides.prod(axis=1)
         at_border = (objects.starts[:, axes] == 0) | (objects.stops[:, axes] == np.array(self.shape)[axes])
         found["touches_border"] = at_border.any(axis=1)
-        found["n_tiles"] = n_tiles.astype(np.int32)
+        if self.is_of_run:
+            found["n_tiles"] = n_tiles.astype(np.int32)
         if self.has_agreement:
             found["agreement_min"] = agreement
         found |= self._in_micrometres(objects)

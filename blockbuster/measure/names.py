@@ -146,7 +146,7 @@ def parse_measure(value: Any, name: str) -> tuple[str, ...] | None:
     if not isinstance(value, Sequence) or isinstance(value, str) or not all(isinstance(n, str) for n in value):
         raise TypeError(f"{name} is {value!r}; {rule}.")
     known = (*ALWAYS, *SHAPES, *INTENSITIES)
-    unknown = [n for n in value if n not in known and n.partition("-")[0] not in INTENSITIES]
+    unknown = [n for n in value if n not in known and not values_among([n])]
     if unknown:
         raise ValueError(f"{name} names {', '.join(map(repr, unknown))}; {rule}.")
     order = [*SHAPES, *INTENSITIES]
@@ -155,45 +155,39 @@ def parse_measure(value: Any, name: str) -> tuple[str, ...] | None:
 
 
 def resolve_measures(
-    names: tuple[str, ...] | None,
-    source: Source,
-    merge_axes: tuple[int, ...],
-    channel_axis: int | None,
-) -> Measures | None:
+    names: tuple[str, ...], source: Source, merge_axes: tuple[int, ...], channels: Sequence[Channel]
+) -> Measures:
     """Find out of what the image is measured.
 
     Parameters
     ----------
-    names : tuple of str or None
-        As `parse_measure` gives them.
+    names : tuple of str
+        What `measure` adds, as `parse_measure` gives it.
     source : Source
-        The image that fn sees.
+        The image.
     merge_axes : tuple of int
-        Axes of the image along which labels are joined.
-    channel_axis : int or None
-        The axis of channels that fn sees and may drop.
+        Axes along which an object may lie.
+    channels : sequence of Channel
+        Those of the image.
 
     Raises
     ------
     TypeError, ValueError
         If the image has no such channel, or its values cannot be ordered.
     """
-    if names is None:
-        return None
     flat = [name for name in names if name in FLAT]
     if flat and len(merge_axes) != 2:
         raise ValueError(
             f"measure names {', '.join(flat)}, of objects in a plane; labels are joined along {len(merge_axes)} "
             "axes."
         )
-    asked = [name for name in names if name.partition("-")[0] in INTENSITIES]
+    asked = values_among(names)
     if not asked:
         return Measures(names, merge_axes)
     if source.dtype.kind == "c":
         raise TypeError(
             f"measure names {asked[0]}, which needs an image of real numbers; this one is {source.dtype}."
         )
-    channels = find_channels(source, channel_axis)
     found: set[tuple[int, int]] = set()
     for kind, _, suffix in (name.partition("-") for name in asked):
         fits = [i for i, channel in enumerate(channels) if suffix in ("", channel.name, str(i))]
@@ -205,6 +199,11 @@ def resolve_measures(
     kept = sorted({i for _, i in found})
     values = tuple([(INTENSITIES[kind], kept.index(i)) for kind, i in sorted(found)])
     return Measures(names, merge_axes, tuple([channels[i] for i in kept]), values, source.dtype)
+
+
+def values_among(names: Sequence[str]) -> list[str]:
+    """Return those names that are of values."""
+    return [name for name in names if name.partition("-")[0] in INTENSITIES]
 
 
 def find_channels(source: Source, channel_axis: int | None) -> list[Channel]:

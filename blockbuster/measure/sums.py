@@ -127,8 +127,8 @@ class Values:
     origin: tuple[int, ...]
     channel: tuple[int, int] | None = None
 
-    def arguments(self) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
-        """Return what kernels take: values, offset, origin, strides."""
+    def arguments(self, dtype: np.dtype) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
+        """Return what kernels take: values to add up in a dtype, offset, origin, strides."""
         pixels, offset = self.pixels, 0
         strides = [stride // pixels.itemsize for stride in pixels.strides]
         if self.channel is not None:
@@ -138,19 +138,19 @@ class Values:
                 strides = [stride // pixels.itemsize for stride in pixels.strides]
             else:
                 offset = place * strides.pop(axis)
-        flat = _in_known_dtype(pixels).reshape(-1)
+        flat = _in_known_dtype(pixels, dtype).reshape(-1)
         return flat, offset, np.array(self.origin, np.int64), np.array(strides, np.int64)
 
 
-def _in_known_dtype(pixels: np.ndarray) -> np.ndarray:
-    """Return values in a dtype that kernels add up exactly, or as floats."""
+def _in_known_dtype(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return values in a dtype of which kernels make sums of another one."""
     kind, itemsize = pixels.dtype.kind, pixels.dtype.itemsize
     if kind == "b":
         return pixels.view(np.uint8)
     if kind == "f" and itemsize not in (4, 8):
         return pixels.astype(np.float32 if itemsize == 2 else np.float64)
     if kind in "iu" and itemsize == 8:
-        return pixels.astype(np.float64)
+        return pixels.astype(dtype)
     return in_native_order(pixels)
 
 
@@ -188,7 +188,9 @@ def sum_group(
         columns = found.values[:, :, c].T
         counts, pivots = np.zeros(n, np.int64), np.zeros(n, measures.sum_dtype)
         squared[:] = 0
-        sum_values(tiles, shifts, *channel.arguments(), squared[0], counts, *columns, pivots, squared)
+        sum_values(
+            tiles, shifts, *channel.arguments(measures.sum_dtype), squared[0], counts, *columns, pivots, squared
+        )
         # Of values about a pivot, of which none is far from the mean.
         apart = columns[0] - counts * pivots
         found.deviations[:, c] = np.maximum(squared - apart / np.maximum(counts, 1) * apart, 0)

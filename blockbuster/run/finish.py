@@ -30,7 +30,7 @@ from blockbuster.output.publishing import partial_output
 from blockbuster.output.pyramid import LevelJob, fill_level_box, level_jobs
 from blockbuster.output.targets import ArrayTarget, NpyTarget, Target
 from blockbuster.report import REPORT, RunReport, SeamReport
-from blockbuster.run.objects import ObjectTable
+from blockbuster.run.objects import ObjectTable, table_in_memory
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.failpoints import reach
@@ -227,7 +227,7 @@ class FinishedStage:
                 path,
                 columns.dtypes,
                 self._batches(columns),
-                about=self.objects.about(self.run),
+                about=self.objects.about,
                 n_rows=self.report.n_objects,
             )
 
@@ -235,16 +235,9 @@ class FinishedStage:
         """Return the table of objects, where they are measured, as a DataFrame of pandas."""
         if self.objects is None:
             return None
-        import pandas as pd
-
         columns = self._columns(dtype)
         with self.report.timed("table"):
-            batches = list(self._batches(columns))
-        found = {
-            name: np.concatenate([np.zeros(0, dtype), *(batch[name] for batch in batches)])
-            for name, dtype in columns.dtypes.items()
-        }
-        return pd.DataFrame(found)
+            return table_in_memory(columns.dtypes, self._batches(columns))
 
     def _columns(self, dtype: np.dtype) -> ObjectColumns:
         assert self.objects is not None

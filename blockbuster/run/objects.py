@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,11 +48,13 @@ class ObjectTable:
         shape = self.job.staged.bricks.grid.shape
         return ObjectColumns(self.job.measures, shape, dtype, self.scale, agrees)
 
-    def about(self, run: str) -> dict[str, Any]:
-        """Say what the table is of: the run, the shape of the labels, and how they are scaled."""
-        grid = self.job.staged.bricks.grid
+    @property
+    def about(self) -> dict[str, Any]:
+        """What the table is of, which does not differ from run to run: the shape of the labels, and
+        how they are scaled.
+        """
         scale = None if self.scale is None else dataclasses.asdict(self.scale)
-        return {"run": run, "shape": list(grid.shape), "micrometres": scale}
+        return {"shape": list(self.job.staged.bricks.grid.shape), "micrometres": scale}
 
     def batches(self, arrays: ArrayFolder, execution: Execution, columns: ObjectColumns) -> Iterator[Columns]:
         """Iterate over the objects, some at a time, with their columns; labels ascend.
@@ -108,3 +110,15 @@ class ObjectTable:
 
 def _numbered(job: CompletedJob, number: int) -> tuple[int, LabelledParts]:
     return number, sum_completed(job, number)
+
+
+def table_in_memory(dtypes: dict[str, np.dtype], batches: Iterable[Columns]) -> Any:
+    """Return a table as a DataFrame of pandas."""
+    import pandas as pd
+
+    held = list(batches)
+    found = {
+        name: np.concatenate([np.zeros(0, dtype), *(batch[name] for batch in held)])
+        for name, dtype in dtypes.items()
+    }
+    return pd.DataFrame(found)

@@ -20,7 +20,7 @@ from blockbuster.errors import ends_process, error_text, unsaid, warn_user
 from blockbuster.execution import Execution, find_execution
 from blockbuster.execution.memory import vram_bytes_or_warn
 from blockbuster.grid import BrickGrid, TileGrid
-from blockbuster.measure.names import Measures, resolve_measures
+from blockbuster.measure.names import Measures, find_channels, resolve_measures, values_among
 from blockbuster.measure.table import check_extra
 from blockbuster.output.layout import ArrayLayout, label_chunks
 from blockbuster.output.paths import (
@@ -416,7 +416,8 @@ def _resolve_measures(source: Source, options: RunOptions, parts: dict[str, Any]
             "measure needs write_to, beside whose labels the table is written, or return_report=True: the report "
             "then has it as report.objects."
         )
-    return resolve_measures(names, source, parts["merge_axes"], parts["channel_axis"])
+    channels = find_channels(source, parts["channel_axis"]) if values_among(names) else []
+    return resolve_measures(names, source, parts["merge_axes"], channels)
 
 
 def _tile_lengths(

@@ -16,7 +16,7 @@ import numpy as np
 from blockbuster.compat import is_starting_worker
 from blockbuster.errors import escape_controls, warn_user
 from blockbuster.execution import Execution
-from blockbuster.measure.columns import find_scale
+from blockbuster.measure.columns import scale_of
 from blockbuster.output.places import warn_of_transformations_left_out
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.run.claim import Claim, claimed
@@ -120,10 +120,10 @@ class Run:
         """Whether the output of this very call is there already."""
         return self.claim.finished is not None
 
-    def stage(self) -> None:
-        """Run fn on every tile."""
+    def stage(self, name: str = "segment") -> None:
+        """Run fn on every tile; `name` is what the progress bar calls it."""
         plan, options = self.plan, self.plan.options
-        with self.report.timed("stage"), progress_bar(options.progress, "segment", plan.n_tiles) as advance:
+        with self.report.timed("stage"), progress_bar(options.progress, name, plan.n_tiles) as advance:
             job, tally = stage_labels(
                 plan.source,
                 self._tile_call(),
@@ -235,11 +235,7 @@ class Run:
         assert self.job is not None
         if self.job.measures is None:
             return None
-        geometry, ndim = self.plan.geometry, self.job.staged.bricks.grid.ndim
-        found = None if geometry is None else geometry.for_labels(ndim)
-        scale = None
-        if found is not None and len(found.axes) == ndim:
-            scale = find_scale(found.axes, [*found.levels[0].transformations, *found.transformations])
+        scale = scale_of(self.plan.geometry, self.job.staged.bricks.grid.ndim)
         return ObjectTable(self.job, self.plan.source, scale)
 
     def result(self) -> Any:
