@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from blockbuster.execution.local_cluster import make_local_cluster
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
     from blockbuster.objects.measuring import measure_labels
+    from blockbuster.objects.polygons import export_polygons
     from blockbuster.process import tile_process
     from blockbuster.report import RunReport, read_report
     from blockbuster.run.plan import RunPlan, plan_run
@@ -28,6 +29,7 @@ __all__ = [
     "auto_tile_shape",
     "auto_tile_shape_cellpose",
     "estimate_empty_tiles",
+    "export_polygons",
     "intensity_percentiles",
     "load_ome_zarr",
     "make_local_cluster",
@@ -50,6 +52,7 @@ _HOMES = {
     "auto_tile_shape": "tiling",
     "auto_tile_shape_cellpose": "tiling",
     "estimate_empty_tiles": "advise",
+    "export_polygons": "objects.polygons",
     "intensity_percentiles": "advise",
     "load_ome_zarr": "source",
     "make_local_cluster": "execution.local_cluster",

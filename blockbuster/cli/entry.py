@@ -14,14 +14,14 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from blockbuster import __version__
-from blockbuster.cli import demo, empty, info, merge, seams, segment
+from blockbuster.cli import demo, empty, info, merge, polygons, seams, segment
 from blockbuster.cli.messages import Warnings, complain
 from blockbuster.cli.parsing import Parser, add_examples, make_formatter
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Options that the command to continue a run must not have: they would start over, or not run.
 ANEW = ("--resume", "--overwrite", "--dry-run")
-COMMANDS = (demo, info, empty, segment, seams, merge)
+COMMANDS = (demo, info, empty, segment, seams, merge, polygons)
 EXAMPLES = (
     "blockbuster demo",
     "blockbuster info image.zarr",

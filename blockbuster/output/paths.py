@@ -112,6 +112,41 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
     return dataclasses.replace(place, replaces=overwrite)
 
 
+def resolve_file(path: Any, name: str, image: str | None) -> str:
+    """Turn a path into that of a file that can be written; it need not exist.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Of the file; ``~`` is the home folder.
+    name : str
+        Of the argument, for messages.
+    image : str or None
+        Path of the input.
+
+    Returns
+    -------
+    str
+        Absolute.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For what is no path, a URL, a symbolic link, and what lies in the input or in a zarr store.
+    IsADirectoryError, NotADirectoryError, PermissionError
+        If there is a folder, or the file cannot be written.
+    """
+    found = _local_path(path, name)
+    _check_text(found, name)
+    if image is not None:
+        check_apart(found, name, image)
+    _refuse_nodes(os.path.dirname(found), name, found, ("array", "image", "group"))
+    if os.path.isdir(found):
+        raise IsADirectoryError(f"{name}: {found} is a folder; give the path of a file.")
+    _check_writable(os.path.dirname(found), name)
+    return found
+
+
 def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None) -> str:
     """Turn `stage_dir` into a folder that can take a stage; it need not exist.
 
