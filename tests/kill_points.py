@@ -58,6 +58,8 @@ class Case:
         Whether it is an OME-Zarr image with two levels, in which the labels are a label image.
     has_labels : bool
         Whether there are labels of that name already, to be replaced.
+    measure : tuple of str, optional
+        What is measured of objects.
     """
 
     component: str
@@ -66,6 +68,7 @@ class Case:
     is_new: bool = False
     is_image: bool = False
     has_labels: bool = False
+    measure: tuple[str, ...] | None = None
 
     def prepare(self, folder):
         """Make what lies there before the run."""
@@ -100,6 +103,7 @@ class Case:
     def act(self, folder, fn=components, **options):
         """Write the labels; a warning is an error."""
         given = {"tile_shape": (8, 8), "fn_version": "1", "overwrite": self.has_labels, **options}
+        given["measure"] = self.measure
         place = {"write_to": folder / self.store, "output_component": self.component}
         with dask.config.set(scheduler="synchronous"), warnings.catch_warnings():
             warnings.simplefilter("error")

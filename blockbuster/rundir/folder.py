@@ -61,11 +61,11 @@ OWN = (
 )
 # What a folder may hold that a process was killed in as it marked it.
 UNFINISHED = re.compile(re.escape(WRITING) + "[0-9a-f]{32}")
-# Files of tasks, earlier versions' sidecars; metadata and chunks of zarr arrays, reports, and what
-# a process was writing when it was killed.
+# Files of tasks, earlier versions' sidecars; metadata and chunks of zarr arrays, reports, tables,
+# and what a process was writing when it was killed.
 OWN_INSIDE = re.compile(
-    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.(tiles|npz)|blockbuster-report\.json|.*\.partial"
-    r"|batch\.pickle|[0-9]+\.result.*|.*\.attempt|" + re.escape(WRITING) + ".*"
+    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.(tiles|npz)|blockbuster-report\.json"
+    r"|objects\.parquet|.*\.partial|batch\.pickle|[0-9]+\.result.*|.*\.attempt|" + re.escape(WRITING) + ".*"
 )
 
 

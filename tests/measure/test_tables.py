@@ -1,22 +1,33 @@
 """The table of a run against that of the whole label image, by scikit-image."""
 
+import dask
+import dask.array as da
 import numpy as np
+import pyarrow.parquet as parquet
 import pytest
+import tifffile
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from measure.oracle import at_border, fault, tiles_spanned, whole_table
+from outcomes import refused, write_image
+from scipy import ndimage
+from skimage.filters import threshold_otsu
 from strategies import Unsteady, small_tile_shapes, wide_shapes
 
-from blockbuster import tile_process
+from blockbuster import load_ome_zarr, make_local_cluster, measure_labels, tile_process
 from blockbuster.grid import TileGrid
+from blockbuster.measure.names import OBJECTS
 
 VALUES = ["intensity_mean", "intensity_min", "intensity_max", "intensity_sum", "intensity_std"]
 DTYPES = ["bool", "uint8", "int8", "uint16", ">u2", "int16", "uint32", "int32", "float32", "float64"]
+MEASURE = ["extent", *VALUES]
+
+pytestmark = pytest.mark.filterwarnings("ignore::blockbuster.BlockbusterWarning")
 
 
 def values_of(dtype, shape, seed):
-    """Values as images have them, none of them zero or NaN where a mask is taken from them."""
+    """Values as images have them, of the whole range of integers."""
     random = np.random.default_rng(seed)
     if np.dtype(dtype).kind == "f":
         return random.normal(100, 30, shape).astype(dtype)
@@ -28,25 +39,29 @@ def values_of(dtype, shape, seed):
 
 @st.composite
 def cases(draw):
-    """An image with channels, a function of the first, tiles, a halo and a rule."""
+    """A mask or tissue, values of some channels, a function that finds it more or less, tiles, and a rule."""
     shape = draw(wide_shapes((2, 3)))
-    dtype = draw(st.sampled_from(DTYPES))
-    n_channels = draw(st.integers(1, 3))
-    values = values_of(dtype, (n_channels, *shape), draw(st.integers(0, 99)))
-    tile = draw(small_tile_shapes(shape))
+    seed = draw(st.integers(0, 2**32 - 1))
+    random = np.random.default_rng(seed)
+    block = draw(st.integers(1, 5))
+    tissue = random.integers(0, 4, [-(-n // block) for n in shape])
+    for axis in range(len(shape)):
+        tissue = tissue.repeat(block, axis).take(range(shape[axis]), axis)
+    values = values_of(draw(st.sampled_from(DTYPES)), (draw(st.integers(1, 3)), *shape), seed)
+    image = np.concatenate([tissue[None].astype(values.dtype), values])
     options = {
-        "tile_shape": tile,
+        "tile_shape": draw(small_tile_shapes(shape)),
         "overlap": draw(st.integers(0, 4)),
-        "merge": draw(st.sampled_from(["touch", "agree", "none"])),
+        "merge": draw(st.sampled_from(["touch", "agree", "agree", "none"])),
         "tiles_per_task": draw(st.sampled_from([None, 1, 2, 7])),
         "sequential_labels": draw(st.booleans()),
     }
-    seed, noise = draw(st.integers(0, 99)), draw(st.sampled_from([0.0, 0.1, 0.3]))
-    return values, Unsteady(seed, noise, 0, draw(st.booleans())), options
+    noise = draw(st.sampled_from([0.0, 0.02, 0.3]))
+    return image, OfFirst(Unsteady(seed % 100, noise, 0, draw(st.booleans()))), options
 
 
-class OfMask:
-    """A function of a mask that is drawn into the first channel, for what sees all of them."""
+class OfFirst:
+    """A function of the first channel, for what sees all of them."""
 
     def __init__(self, fn):
         self.fn = fn
@@ -55,26 +70,146 @@ class OfMask:
         return self.fn(tile[0])
 
 
-@settings(max_examples=examples(120))
-@given(cases())
-@pytest.mark.filterwarnings("ignore::blockbuster.BlockbusterWarning")
-def test_a_table_is_that_of_the_whole_label_image(case):
-    values, fn, options = case
-    mask = np.random.default_rng(5).random(values.shape[1:]) < 0.6
-    # fn sees the mask as one more channel, and nothing of the others.
-    image = np.concatenate([mask[None].astype(values.dtype), values])
+@settings(max_examples=examples(60))
+@given(cases(), st.booleans())
+def test_a_table_is_that_of_the_whole_label_image(case, is_lazy):
+    image, fn, options = case
+    axes = "cyx" if image.ndim == 3 else "czyx"
+    given_as = da.from_array(image, chunks=(1, *(5,) * (image.ndim - 1))) if is_lazy else image
     labels, report = tile_process(
-        image,
-        OfMask(fn),
-        axes="cyx" if mask.ndim == 2 else "czyx",
-        channel=None,
-        measure=["extent", *VALUES],
-        return_report=True,
-        **options,
+        given_as, fn, axes=axes, channel=None, measure=MEASURE, return_report=True, **options
     )
+    table = report.objects
     channels = [str(i) for i in range(len(image))]
-    table, expected = report.objects, whole_table(labels, np.moveaxis(image, 0, -1), channels)
-    assert not fault(table, expected)
-    grid = TileGrid.regular(mask.shape, options["tile_shape"], (0,) * mask.ndim)
+    assert not fault(table, whole_table(labels, np.moveaxis(image, 0, -1), channels))
+    grid = TileGrid.regular(labels.shape, options["tile_shape"], (0,) * labels.ndim)
     assert np.array_equal(table["n_tiles"], tiles_spanned(labels, grid.lengths))
     assert np.array_equal(table["touches_border"], at_border(labels))
+    again = measure_labels(labels, image, axes=axes, measure=MEASURE)
+    assert not fault(again, whole_table(labels, np.moveaxis(image, 0, -1), channels))
+
+
+def thresholded(tile):
+    return ndimage.label(tile > 127)[0]
+
+
+@pytest.fixture
+def cells(tmp_path):
+    """An OME-Zarr image of three channels, with names and a scale, and its pixels."""
+    noise = np.random.default_rng(2).random((3, 150, 170))
+    pixels = (ndimage.gaussian_filter(noise, (0, 2, 2)) > 0.5) * 200 + noise * 50
+    path = write_image(tmp_path / "image.zarr", pixels.astype("uint8"), "cyx", chunks=(1, 40, 64))
+    return path, pixels.astype("uint8")
+
+
+def table_bytes(image, folder, **options):
+    """The bytes of the table that a run writes."""
+    given = {"tile_shape": (32, 45), "overlap": 6, "merge": "agree", "measure": MEASURE, **options}
+    tile_process(image, thresholded, write_to=folder, overwrite=True, **given)
+    return (folder / "labels" / OBJECTS).read_bytes()
+
+
+def test_channels_that_fn_does_not_see_are_measured_in_the_same_bytes_anywhere(cells, tmp_path, workers):
+    image, pixels = cells
+    found = [
+        table_bytes(image, tmp_path / "out.zarr", **options)
+        for options in ({}, {"tiles_per_task": 1}, {"tiles_per_task": 5})
+    ]
+    for scheduler in ("synchronous", "processes"):
+        with workers(scheduler):
+            found.append(table_bytes(image, tmp_path / "out.zarr", tiles_per_task=2))
+    assert len(set(found)) == 1
+    labels = tile_process(image, thresholded, tile_shape=(32, 45), overlap=6, merge="agree")
+    table = parquet.read_table(tmp_path / "out.zarr" / "labels" / OBJECTS).to_pandas()
+    assert not fault(table, whole_table(labels, np.moveaxis(pixels, 0, -1), ["0", "1", "2"]))
+
+
+def test_a_cluster_measures_in_the_same_bytes(cells, tmp_path):
+    image, _ = cells
+    with dask.config.set(scheduler="synchronous"):
+        expected = table_bytes(image, tmp_path / "out.zarr")
+    client, cluster = make_local_cluster(n_workers=2)
+    with cluster, client:
+        assert table_bytes(image, tmp_path / "out.zarr", tiles_per_task=2) == expected
+
+
+def test_bands_of_few_labels_make_the_same_table(cells, tmp_path, monkeypatch):
+    image, _ = cells
+    expected = table_bytes(image, tmp_path / "out.zarr")
+    monkeypatch.setattr("blockbuster.measure.folding.MAX_LABELS", 3)
+    assert table_bytes(image, tmp_path / "out.zarr", tiles_per_task=4) == expected
+
+
+REAL = {
+    "dsb2018_mosaic/mosaic_image.tif": (500, 700),
+    "stardist_samples/img2d.tif": (100, 131),
+    "stardist_samples/img3d.tif": (10, 60, 19),
+}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_nuclei_are_measured_as_in_the_whole_image(real_images, name):
+    image = tifffile.imread(real_images / name)
+    threshold = threshold_otsu(image)
+    labels, report = tile_process(
+        image,
+        lambda tile: ndimage.label(tile > threshold)[0],
+        tile_shape=REAL[name],
+        measure=MEASURE,
+        return_report=True,
+    )
+    assert report.n_objects > 10
+    assert not fault(report.objects, whole_table(labels, image))
+
+
+STORES = [
+    "ngffzarr_v04_hela_cyx.zarr",
+    "ngffzarr_v05_hela_cyx.zarr",
+    "omezarrpy_v04_hela_cyx.zarr",
+    "ngffzarr_v05_nuclei3d_zyx.zarr",
+    "omezarrpy_v04_nuclei3d_zyx.zarr",
+    "omezarrpy_v05_nuclei3d_zyx.zarr",
+    "tensorstore_zarr2_Forder_nuclei3d.zarr",
+]
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_stores_of_other_programs_are_measured_as_the_whole_image(real_images, store, tmp_path):
+    path = real_images / "ome_zarr_third_party" / store
+    pixels = np.asarray(load_ome_zarr(path, channel=None))
+    seen = np.asarray(load_ome_zarr(path))
+    threshold = threshold_otsu(seen)
+    labels, report = tile_process(
+        path,
+        lambda tile: ndimage.label(tile > threshold)[0],
+        tile_shape=(100, 131) if seen.ndim == 2 else (10, 28, 40),
+        measure=MEASURE,
+        return_report=True,
+        stage_dir=tmp_path,
+    )
+    channels = () if pixels.ndim == seen.ndim else [str(i) for i in range(len(pixels))]
+    values = np.moveaxis(pixels, 0, -1) if channels else pixels
+    table = report.objects
+    if channels:
+        # Named as the metadata name them.
+        channels = [name.partition("-")[2] for name in table.columns if name.startswith("intensity_mean")]
+    assert not fault(table, whole_table(labels, values, channels))
+
+
+@pytest.mark.parametrize(
+    ("measure", "kind", "parts"),
+    [
+        ("area", TypeError, ["'area'", "list of names"]),
+        (["intensity"], ValueError, ["'intensity'", "intensity_mean"]),
+        (["intensity_mean-GFP"], ValueError, ["'GFP'", "its channels are 0, 1, 2"]),
+        ([1], TypeError, ["[1]"]),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_work(cells, measure, kind, parts, tmp_path):
+    with refused(kind, *parts, folder=tmp_path):
+        tile_process(cells[0], thresholded, measure=measure, write_to=tmp_path / "out.zarr")
+
+
+def test_a_table_needs_a_place(cells):
+    with refused(ValueError, "write_to", "return_report=True", "report.objects"):
+        tile_process(cells[0], thresholded, measure=True)

@@ -11,6 +11,8 @@ CASES = {
     "old labels replaced": (Case("a/labels", has_labels=True), PARTIAL),
     "label image": (Case("labels/cells", is_image=True), PARTIAL),
     "label image replaced": (Case("labels/cells", is_image=True, has_labels=True), PARTIAL),
+    "measured": (Case("labels", measure=("intensity_std",)), ""),
+    "measured labels replaced": (Case("labels", has_labels=True, measure=()), PARTIAL),
     "labels renumbered": (Renumbering("labels"), ""),
 }
 
