@@ -15,6 +15,8 @@ from blockbuster.compat import open_labels
 from blockbuster.execution import find_execution, with_workers
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.jit import in_native_order
+from blockbuster.measure.names import OBJECTS
+from blockbuster.measure.table import open_table, write_table
 from blockbuster.merge.rules import RULES, MergeRule, choose_rule
 from blockbuster.output.paths import resolve_output, resolve_place
 from blockbuster.output.places import OutputPlace, check_independent, lies_in, warn_of_transformations_left_out
@@ -206,6 +208,7 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
         for box in map(boxes.core, boxes.indices()):
             new[box] = _ranked(in_native_order(np.asarray(labels[box])), ids)
         _keep_report(place, new_path, ids)
+        _keep_table(place, new_path, ids)
     return len(ids)
 
 
@@ -227,6 +230,21 @@ def _keep_report(place: OutputPlace, new_path: str, ids: np.ndarray) -> None:
         settings["sequential_labels"] = True
     report.n_objects = n_objects
     write_atomically(os.path.join(new_path, REPORT), report.to_json().encode())
+
+
+def _keep_table(place: OutputPlace, new_path: str, ids: np.ndarray) -> None:
+    """Keep the table of objects with their new labels, if it is of these objects."""
+    path = os.path.join(place.array_path, OBJECTS)
+    if not os.path.exists(path):
+        return
+    columns, about, batches = open_table(path)
+    known = np.concatenate([np.zeros(0, np.int64), *(batch["label"] for batch in batches)])
+    if not np.array_equal(known, ids):
+        # Somebody edited the labels, and measures them again.
+        return
+    _, _, batches = open_table(path)
+    ranked = ({**batch, "label": _ranked(batch["label"], ids)} for batch in batches)
+    write_table(os.path.join(new_path, OBJECTS), columns, ranked, about=about, n_rows=len(ids))
 
 
 def _locked(place: OutputPlace) -> contextlib.AbstractContextManager[object]:

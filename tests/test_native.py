@@ -378,3 +378,20 @@ def test_labels_that_were_edited_before_they_were_renumbered_are_not_taken_for_t
         (tmp_path / "x.zarr/labels/blockbuster-report.json").write_text(damage)
         assert relabel_sequential_zarr(tmp_path / "x.zarr") == n_before - 1
         assert not (tmp_path / "x.zarr/labels/blockbuster-report.json").exists()
+
+
+def test_a_table_of_objects_is_renumbered_with_its_labels(tmp_path):
+    options = {"tile_shape": (16, 16), "measure": ["intensity_std"], "tiles_per_task": 1}
+    image = (np.random.default_rng(1).random((64, 64)) < 0.5).astype("uint8")
+    tables = []
+    for name, sequential in (("a", False), ("b", True)):
+        path = tmp_path / f"{name}.zarr"
+        tile_process(image, naive.components, write_to=path, sequential_labels=sequential, **options)
+        relabel_sequential_zarr(path)
+        tables.append((path / "labels" / "objects.parquet").read_bytes())
+    assert tables[0] == tables[1]
+    # One that is not of these labels any more is left out.
+    labels = zarr.open_array(path / "labels")
+    labels[labels[...] == 1] = 0
+    relabel_sequential_zarr(path)
+    assert not (path / "labels" / "objects.parquet").exists()

@@ -117,6 +117,33 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
     return about
 
 
+def open_table(
+    path: str | os.PathLike[str],
+) -> tuple[dict[str, np.dtype[Any]], dict[str, Any], Iterator[dict[str, np.ndarray]]]:
+    """Open a table that `write_table` wrote, to write it again with changes.
+
+    Returns
+    -------
+    columns : dict of str to dtype
+        As they were given; floats that are unknown are NaN.
+    about : dict
+        What the table is of.
+    batches : iterator of dict of str to ndarray
+        Its rows, some at a time.
+    """
+    import pyarrow.parquet as parquet
+
+    about = read_about(path)
+    about.pop("format")
+    file = parquet.ParquetFile(path)
+    columns = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in file.schema_arrow}
+    batches = (
+        {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
+        for batch in file.iter_batches(ROW_GROUP_ROWS)
+    )
+    return columns, about, batches
+
+
 def _schema(columns: Mapping[str, np.dtype[Any]]) -> pyarrow.Schema:
     import pyarrow
 

@@ -56,6 +56,7 @@ OPEN_STAGE = (
     "other users can write to the stage {path}, and what they change there goes into the labels. Close it with "
     "chmod go-w, or, where a group works on it together, set {share}=group in the environment."
 )
+MEASURE_LABELS = "labels that are complete are measured by measure_labels"
 VOUCH = (
     "the code of fn is the same: if fn itself has changed what differs, pass fn_version, any text that stands "
     "for it, to go on"
@@ -225,6 +226,8 @@ class _Claimant:
             differences = self._differences(report.fingerprint, known, report.grown)
             if report.n_failed and self.plan.options.on_error == "raise":
                 differences.append(f"{report.n_failed} tiles failed and were skipped")
+            if any(text.startswith("measure was None") for text in differences):
+                differences.append(MEASURE_LABELS)
             differences = differences or find_changed_pixels(self.plan.source, report.samples)
             if not differences:
                 return report

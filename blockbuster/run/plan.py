@@ -43,11 +43,13 @@ from blockbuster.run.resources import format_bytes, memory_bytes, warn_of_repeat
 from blockbuster.source import Source, open_source
 from blockbuster.source.base import open_as_others
 from blockbuster.source.geometry import Geometry, geometry_of_level
-from blockbuster.stage.bricks import bricks_of, choose_bricks
+from blockbuster.stage.bricks import bricks_of, choose_bricks, limit_bricks
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.heuristics import worker_tile_bytes
 
 MAX_NAME_LETTERS = 60
+# Where more channels are measured that fn does not see, tasks are smaller: all are in memory.
+MAX_OTHERS_AT_ONCE = 4
 NO_GPU = "use_gpu=True, but CuPy"
 
 
@@ -147,6 +149,12 @@ class RunPlan:
         key = repr((image, _plain(options.channel), _plain(options.level), options.output_component))
         name = os.path.basename(source.path or source.kind)[:MAX_NAME_LETTERS]
         return f"{name}.{options.output_component.replace('/', '.')[:MAX_NAME_LETTERS]}.{_short_digest(key)}"
+
+    @property
+    def n_others(self) -> int:
+        """How many channels are measured that fn does not see."""
+        channels = () if self.measures is None else self.measures.channels
+        return sum(channel.source is not None for channel in channels)
 
     @property
     def memory_bytes(self) -> int:
@@ -305,6 +313,9 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
         parts["measures"] = _resolve_measures(source, options, parts)
     faults.raise_all()
     plan = RunPlan(source=source, options=options, execution=execution, **parts)
+    if options.tiles_per_task is None and plan.n_others > MAX_OTHERS_AT_ONCE:
+        n_tiles = math.prod(plan.bricks.tiles_per_brick) * MAX_OTHERS_AT_ONCE // plan.n_others
+        plan = dataclasses.replace(plan, bricks=limit_bricks(plan.bricks, n_tiles))
     _check_picklable(fn, execution)
     _check_sendable(plan)
     return plan

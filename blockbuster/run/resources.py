@@ -76,6 +76,8 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
     lengths = zip(plan.bricks.brick_shape, grid.halo, grid.shape, strict=True)
     stage = itemsize * _product(min(n, brick + 2 * halo) for brick, halo, n in lengths)
     stage += STAGE_BYTES_PER_VOXEL * _product(plan.bricks.brick_shape)
+    # Channels that fn does not see are read of the brick alone.
+    stage += itemsize * plan.n_others * _product(plan.bricks.brick_shape)
     seen = _seen_shape(plan)
     # Tiles that wait in a brick to be compared with their last neighbour.
     n_waiting = plan.options.rule.borders.n_waiting(plan.bricks.tiles_per_brick, plan.merge_axes)

@@ -17,7 +17,7 @@ from blockbuster.errors import TileError
 from blockbuster.execution import Execution, clear_attempts, run_tasks
 from blockbuster.grid import BrickGrid, Index
 from blockbuster.identity.growth import Growth
-from blockbuster.measure.names import Measures
+from blockbuster.measure.names import Channel, Measures
 from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import replaced_file
@@ -101,6 +101,10 @@ def stage_labels(
         At the first tile that fails, unless such tiles are skipped.
     """
     source = share_source(source, execution, directory)
+    if measures is not None:
+        channels = enumerate(measures.channels)
+        shared = [_share_channel(channel, execution, directory, f"channel-{n}") for n, channel in channels]
+        measures = dataclasses.replace(measures, channels=tuple(shared))
     clear_attempts(directory)
     with Journal(directory) as journal:
         stage = _Stage(source, call, bricks, execution, directory, journal, rule, measures=measures)
@@ -316,11 +320,19 @@ class _Stage:
         return saved
 
 
-def share_source(source: Source, execution: Execution, directory: str) -> Source:
-    """Put an image in memory into a file where other processes run, once, not into every task."""
+def _share_channel(channel: Channel, execution: Execution, directory: str, name: str) -> Channel:
+    if channel.source is None:
+        return channel
+    return dataclasses.replace(channel, source=share_source(channel.source, execution, directory, name))
+
+
+def share_source(source: Source, execution: Execution, directory: str, name: str = "image") -> Source:
+    """Put an image in memory into a file of a name, where other processes run, once, not into every
+    task.
+    """
     if execution.in_process or not source.in_memory:
         return source
-    path = os.path.join(directory, "image.npy")
+    path = os.path.join(directory, f"{name}.npy")
     pixels = source.read(tuple(slice(0, n) for n in source.shape))
     with replaced_file(path, pixels.nbytes) as file:
         write_npy(file, pixels)
