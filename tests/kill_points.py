@@ -19,7 +19,7 @@ from naive import partition_fault
 from outcomes import consolidate
 from scipy import ndimage
 
-from blockbuster import read_report, relabel_sequential_zarr, tile_process
+from blockbuster import measure_labels, read_report, relabel_sequential_zarr, tile_process
 
 # What a path in the folder of unfinished labels has in it.
 PARTIAL = "blockbuster-partial"
@@ -58,8 +58,8 @@ class Case:
         Whether it is an OME-Zarr image with two levels, in which the labels are a label image.
     has_labels : bool
         Whether there are labels of that name already, to be replaced.
-    measure : tuple of str, optional
-        What is measured of objects.
+    measure : tuple of str or True, optional
+        What is measured of objects, of the old ones too.
     """
 
     component: str
@@ -68,7 +68,7 @@ class Case:
     is_new: bool = False
     is_image: bool = False
     has_labels: bool = False
-    measure: tuple[str, ...] | None = None
+    measure: tuple[str, ...] | bool | None = None
 
     def prepare(self, folder):
         """Make what lies there before the run."""
@@ -102,8 +102,8 @@ class Case:
 
     def act(self, folder, fn=components, **options):
         """Write the labels; a warning is an error."""
-        given = {"tile_shape": (8, 8), "fn_version": "1", "overwrite": self.has_labels, **options}
-        given["measure"] = self.measure
+        given = {"tile_shape": (8, 8), "fn_version": "1", "overwrite": self.has_labels}
+        given |= {"measure": self.measure, **options}
         place = {"write_to": folder / self.store, "output_component": self.component}
         with dask.config.set(scheduler="synchronous"), warnings.catch_warnings():
             warnings.simplefilter("error")
@@ -113,6 +113,15 @@ class Case:
         """All that lies there, and of the report that it is there."""
         assert read_report(folder / self.store, self.component).n_tiles == 4
         return contents(folder)
+
+    def fault_when_killed(self, folder):
+        """Say which table is there without the labels that it is of."""
+        name = self.component.rpartition("/")[2]
+        shown = folder / self.store / "tables" / name / "table.parquet"
+        of_labels = folder / self.store / self.component / "0" / "objects.parquet"
+        if shown.exists() and not (of_labels.exists() and shown.read_bytes() == of_labels.read_bytes()):
+            return f"{shown} is not of the labels that are there"
+        return ""
 
     def fault(self, folder):
         """Say in what the labels are not those of the whole image."""
@@ -135,6 +144,23 @@ class Renumbering(Case):
 
     def look(self, folder):
         return contents(folder)
+
+
+@dataclass(frozen=True)
+class Measuring(Case):
+    """Labels whose objects are measured anew, with other columns than the table has that lies there."""
+
+    is_image: bool = True
+    has_labels: bool = True
+    measure: bool = True
+
+    def put_labels(self, folder):
+        super().act(folder, overwrite=False)
+
+    def act(self, folder, **options):
+        options = {"resume": options.get("resume", False), "overwrite": True}
+        with dask.config.set(scheduler="synchronous"):
+            measure_labels(folder / self.store, component=self.component, **options)
 
 
 class Calls:
@@ -216,7 +242,8 @@ def assert_no_kill_matters(case, since, zygote, root):
         shutil.copytree(start, folder)
         assert zygote.run(act_watched, case, folder, number).killed, calls[number]
         shutil.copytree(folder, copy)
-        faults = faults_after(case, folder, clean, resume=True) + faults_after(case, copy, clean, overwrite=True)
+        faults = [*filter(None, [case.fault_when_killed(folder)])]
+        faults += faults_after(case, folder, clean, resume=True) + faults_after(case, copy, clean, overwrite=True)
         if faults:
             wrong[calls[number]] = faults
         shutil.rmtree(folder)

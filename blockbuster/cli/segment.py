@@ -254,7 +254,7 @@ class _Job:
             say(report)
             say(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
             if plan.measures is not None:
-                from blockbuster.measure.names import OBJECTS
+                from blockbuster.report import OBJECTS
 
                 say(f"objects   {os.path.join(plan.place.array_path, OBJECTS)}")
         return DONE

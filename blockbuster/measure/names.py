@@ -13,7 +13,6 @@ import numpy as np
 
 from blockbuster.source import Source
 
-OBJECTS = "objects.parquet"
 # What every table has.
 ALWAYS = (
     "label",

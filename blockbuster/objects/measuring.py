@@ -15,7 +15,6 @@ import numpy as np
 from blockbuster.measure.columns import Columns, ObjectColumns, Scale, scale_of
 from blockbuster.measure.folding import MAX_LABELS, Folding, LabelledParts
 from blockbuster.measure.names import (
-    OBJECTS,
     Channel,
     Measures,
     find_channels,
@@ -27,8 +26,10 @@ from blockbuster.measure.sums import PREFIX, Parts
 from blockbuster.measure.table import check_extra, write_table
 from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.output.groups import is_ome_image, is_ome_labels
-from blockbuster.output.paths import default_stage_parent, resolve_place
+from blockbuster.output.paths import check_table, default_stage_parent, resolve_place
 from blockbuster.output.places import OutputPlace
+from blockbuster.output.publishing import replaced_table
+from blockbuster.report import OBJECTS
 from blockbuster.run.objects import table_in_memory
 from blockbuster.run.options import RunOptions
 from blockbuster.run.plan import make_plan
@@ -116,8 +117,8 @@ def measure_labels(
     if names is None:
         raise ValueError(f"measure is {measure!r}; it is True, or a list of names.")
     job = _open(labels, image, component, names, level=level, axes=axes)
-    if job.place is not None and os.path.lexists(job.path) and not overwrite:
-        raise FileExistsError(f"{job.path} exists; pass overwrite=True to replace it.")
+    if job.place is not None:
+        job = dataclasses.replace(job, place=check_table(job.place, overwrite=overwrite))
     options = RunOptions(
         tile_shape=partial(_tile_shape, unit=job.source.read_unit),
         merge="none",
@@ -181,7 +182,8 @@ class _Labels:
         with hold_lock(self.place.sibling("lock"), f"the output {self.place.path}"):
             if self.source.identity() != self.identity:
                 raise RuntimeError(f"{self.place.path} was changed while it was measured; measure it again.")
-            write_table(self.path, columns.dtypes, batches, about={"shape": list(self.source.shape)})
+            with replaced_table(self.place) as path:
+                write_table(path, columns.dtypes, batches, about={"shape": list(self.source.shape)})
         return self.path
 
     @property

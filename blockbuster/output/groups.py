@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import re
-import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,23 +19,14 @@ from zarr.errors import ZarrUserWarning
 from zarr.storage import LocalStore
 
 from blockbuster.errors import muted
+from blockbuster.output.feature_table import FeatureTable
+from blockbuster.output.nodes import names_in, object_in, read_attributes, with_attributes, zarr_node
 from blockbuster.rundir.durable import read_object, sweep_unfinished, write_durably
 
 OME_VERSION = "0.5"
 # What lies beside an output while it is made.
 RUN_FOLDER = re.compile(r"\.blockbuster-[a-z]+/")
 CONSOLIDATED = ("zarr.json", ".zmetadata")
-
-
-def zarr_node(path: Path) -> str:
-    """Describe what lies at a path: ``"array"``, ``"group"``, ``"other"``, or nothing."""
-    if not os.path.lexists(path):
-        return ""
-    if (path / "zarr.json").is_file():
-        return str((read_object(path / "zarr.json") or {}).get("node_type", "other"))
-    if (path / ".zarray").is_file():
-        return "array"
-    return "group" if (path / ".zgroup").is_file() else "other"
 
 
 def is_ome_image(folder: str) -> bool:
@@ -139,37 +129,46 @@ class EnclosingGroups:
         return hashlib.sha256(os.path.relpath(self.store, folder).encode()).hexdigest()[:12]
 
 
+@dataclass(frozen=True)
 class LabelImageGroups(EnclosingGroups):
-    """The groups around a label image, of which the innermost lists it."""
+    """The groups around a label image, of which the innermost lists it, and that of its table.
+
+    Parameters
+    ----------
+    table : FeatureTable
+        The table of its objects, be it there or not.
+    has_table : bool
+        Whether there will be one.
+    """
+
+    table: FeatureTable
+    has_table: bool = False
+
+    @property
+    def folders(self) -> list[str]:
+        """Folders of the groups that are there, the innermost first."""
+        return [*filter(os.path.isdir, [self.table.group]), *super().folders]
 
     def listing(self) -> dict[Path, dict[str, Any]]:
-        """Return the file that lists labels with what it must hold; nothing where it does."""
+        """Return the files that list labels and tables with what they must hold, but for those that
+        do.
+        """
         parent, name = os.path.split(self.path)
-        file = Path(parent, ".zattrs" if self.zarr_format == 2 else "zarr.json")
-        document = read_object(file) if file.exists() else {}
-        if document is None:
-            raise ValueError(f"{file} is not a JSON object; repair or remove it.")
+        file, attributes = read_attributes(parent, self.zarr_format)
         if self.zarr_format == 2:
-            new = _listed(document, name, file)
+            new = _with_label(attributes, name, file)
         else:
-            attributes = _object_in(document, "attributes", file)
-            ome = {"version": OME_VERSION, **_object_in(attributes, "ome", file)}
-            new = {**document, "attributes": {**attributes, "ome": _listed(ome, name, file)}}
-        return {} if new == document else {file: new}
+            ome = {"version": OME_VERSION, **object_in(attributes, "ome", file)}
+            new = {**attributes, "ome": _with_label(ome, name, file)}
+        tables = self.table.listing(wanted=self.has_table)
+        if new == attributes:
+            return tables
+        return {file: with_attributes(parent, self.zarr_format, new), **tables}
 
 
-def _object_in(holder: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
-    found = holder.get(name, {})
-    if not isinstance(found, dict):
-        raise ValueError(f'{file}: "{name}" is {reprlib.repr(found)}; it is a JSON object. Repair the file.')
-    return found
-
-
-def _listed(holder: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
+def _with_label(holder: dict[str, Any], name: str, file: Path) -> dict[str, Any]:
     """Add a name to the labels that are listed."""
-    names = holder.get("labels", [])
-    if not isinstance(names, list) or not all(isinstance(other, str) for other in names):
-        raise ValueError(f'{file}: "labels" is {reprlib.repr(names)}; it is a list of names. Repair the file.')
+    names = names_in(holder, "labels", file)
     return holder if name in names else {**holder, "labels": [*names, name]}
 
 

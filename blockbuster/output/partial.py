@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from blockbuster.identity.owners import is_foreign, private_mode
+from blockbuster.output.feature_table import FeatureTable
 from blockbuster.rundir.durable import WRITING
 from blockbuster.rundir.folder import (
     check_removable,
@@ -22,7 +23,7 @@ MARK = "blockbuster-partial"
 # part.
 REPLACED, DISCARDED = "replaced", "discarded"
 # In the order of removal: what is removed in part is still recognised.
-OWN = ("store-*", f"{WRITING}*", MARK)
+OWN = ("store-*", "table-*", f"{WRITING}*", MARK)
 _IN_THE_WAY = (
     "{} is in the way and not from blockbuster; move it elsewhere, or, where another user made it, choose "
     "another output_component."
@@ -39,10 +40,13 @@ class PartialFolder:
         The folder.
     labels : str
         Folder of the labels when they are visible.
+    table : FeatureTable or None
+        What is shown and replaced together with them.
     """
 
     path: str
     labels: str
+    table: FeatureTable | None = None
 
     @property
     def aside(self) -> str:
@@ -82,6 +86,8 @@ class PartialFolder:
         """Put labels that went aside back where nothing took their place."""
         if self.waits_for_swap:
             os.rename(self.aside, self.labels)
+        if self.table is not None:
+            self.table.put_back()
 
     def clear(self) -> None:
         """Put labels back that went aside, as `put_back`, and remove what an earlier run left.

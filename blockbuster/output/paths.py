@@ -11,8 +11,10 @@ from typing import Any
 
 from blockbuster.errors import show_url
 from blockbuster.output import places
-from blockbuster.output.groups import is_ome_image, zarr_node
+from blockbuster.output.groups import is_ome_image
+from blockbuster.output.nodes import zarr_node
 from blockbuster.output.places import OutputPlace, check_apart, lies_in
+from blockbuster.report import OBJECTS
 from blockbuster.source.location import MAX_NAME_BYTES, MAX_PATH_BYTES, MAX_SHOWN, has_long_name
 
 URL = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
@@ -78,7 +80,9 @@ def resolve_component(component: Any) -> str:
     return component
 
 
-def resolve_output(write_to: Any, output_component: Any, image: str | None, *, overwrite: bool) -> OutputPlace:
+def resolve_output(
+    write_to: Any, output_component: Any, image: str | None, *, overwrite: bool, has_table: bool = False
+) -> OutputPlace:
     """Turn `write_to` into a place that can be written to and holds nothing of anybody else.
 
     Parameters
@@ -89,6 +93,8 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
         Path of the input.
     overwrite : bool
         Whether an array that lies there may be replaced.
+    has_table : bool
+        Whether a table of the objects comes with the labels.
 
     Raises
     ------
@@ -99,7 +105,7 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
     NotADirectoryError, PermissionError
         If the folder cannot be written to.
     """
-    place = resolve_place(write_to, output_component)
+    place = dataclasses.replace(resolve_place(write_to, output_component), has_table=has_table)
     place.check_image(image)
     _refuse_nodes(os.path.dirname(place.store), "write_to", place.store, ("array", "image"))
     _check_writable(os.path.dirname(place.store), "write_to")
@@ -108,6 +114,8 @@ def resolve_output(write_to: Any, output_component: Any, image: str | None, *, o
         raise FileExistsError(fault)
     _check_writable(place.store, "write_to")
     _check_writable(os.path.dirname(place.path), "write_to")
+    if has_table and place.feature_table is not None:
+        _check_writable(place.feature_table.group, "write_to")
     place.groups.check()
     return dataclasses.replace(place, replaces=overwrite)
 
@@ -145,6 +153,35 @@ def resolve_file(path: Any, name: str, image: str | None) -> str:
         raise IsADirectoryError(f"{name}: {found} is a folder; give the path of a file.")
     _check_writable(os.path.dirname(found), name)
     return found
+
+
+def check_table(place: OutputPlace, *, overwrite: bool) -> OutputPlace:
+    """Check that a table can be written of labels that are there; return their place with it.
+
+    Raises
+    ------
+    ValueError
+        If metadata of the image could not tell of it.
+    FileExistsError
+        If there is one already, or something of others.
+    PermissionError
+        If it cannot be written.
+    """
+    place = dataclasses.replace(place, has_table=True)
+    path, table = os.path.join(place.array_path, OBJECTS), place.feature_table
+    fault = place.partial.fault()
+    if os.path.lexists(path) and not overwrite:
+        fault = fault or f"{path} exists; pass overwrite=True to replace it."
+    if table is not None:
+        fault = fault or table.fault(wanted=True, overwrite=overwrite)
+    if fault:
+        raise FileExistsError(fault)
+    _check_writable(place.array_path, "labels")
+    _check_writable(os.path.dirname(place.store), "labels")
+    if table is not None:
+        _check_writable(table.group, "labels")
+        place.groups.check()
+    return place
 
 
 def check_stage_dir(stage_dir: Any, image: str | None, place: OutputPlace | None) -> str:

@@ -14,11 +14,14 @@ import zarr
 from blockbuster.compat import open_labels
 from blockbuster.errors import warn_user
 from blockbuster.output.downsample import Coarsening
-from blockbuster.output.groups import EnclosingGroups, LabelImageGroups, is_ome_image, is_ome_labels, zarr_node
+from blockbuster.output.feature_table import FeatureTable
+from blockbuster.output.groups import EnclosingGroups, LabelImageGroups, is_ome_image, is_ome_labels
 from blockbuster.output.layout import ArrayLayout, OutputLayout, coarse_chunks, image_attributes
+from blockbuster.output.nodes import zarr_node
 from blockbuster.output.partial import PartialFolder
 from blockbuster.output.pyramid import PyramidTarget
 from blockbuster.output.targets import Target
+from blockbuster.report import OBJECTS
 from blockbuster.rundir.durable import METADATA_BYTES, full_disk_explained
 from blockbuster.source.geometry import Geometry, geometry_of_level, read_geometry
 
@@ -39,11 +42,14 @@ class OutputPlace(ABC):
         Name of the labels inside it.
     replaces : bool
         Whether what lies there when the labels are complete may be replaced.
+    has_table : bool
+        Whether a table of the objects comes with the labels.
     """
 
     store: str
     component: str
     replaces: bool = True
+    has_table: bool = False
 
     # What it is called, and where the finest of its levels lies in its folder, with the report.
     noun: ClassVar[str]
@@ -56,8 +62,13 @@ class OutputPlace(ABC):
 
     @property
     def array_path(self) -> str:
-        """Folder of the finest labels, and of the report."""
+        """Folder of the finest labels, of the report, and of the table of objects."""
         return str(Path(self.path, self.finest))
+
+    @property
+    def feature_table(self) -> FeatureTable | None:
+        """The table as readers of images look for one, for places that have it."""
+        return None
 
     @property
     def is_in_new_store(self) -> bool:
@@ -72,7 +83,7 @@ class OutputPlace(ABC):
     @property
     def partial(self) -> PartialFolder:
         """Folder in which the labels are made."""
-        return PartialFolder(self.sibling("partial"), self.path)
+        return PartialFolder(self.sibling("partial"), self.path, self.feature_table)
 
     @property
     def zarr_format(self) -> Literal[2, 3]:
@@ -172,7 +183,9 @@ class OutputPlace(ABC):
             return f"write_to: {store} is a file; give a new path, or an existing zarr group."
         if zarr_node(store) != "group":
             return f"write_to: {store} is not a zarr group and is left alone; give a new path."
-        return self._component_fault(overwrite)
+        table = self.feature_table
+        wrong = "" if table is None else table.fault(wanted=self.has_table, overwrite=overwrite)
+        return self._component_fault(overwrite) or wrong
 
     def _component_fault(self, overwrite: bool) -> str:
         path = Path(self.store)
@@ -253,7 +266,13 @@ class LabelImagePlace(OutputPlace):
     @property
     def groups(self) -> EnclosingGroups:
         """The groups whose metadata are to tell of the labels; the innermost one lists them."""
-        return LabelImageGroups(self.store, self.path, self.zarr_format)
+        return LabelImageGroups(self.store, self.path, self.zarr_format, self.feature_table, self.has_table)
+
+    @property
+    def feature_table(self) -> FeatureTable:
+        """The table of the same name in the image."""
+        name, objects = os.path.basename(self.path), os.path.join(self.array_path, OBJECTS)
+        return FeatureTable(self.store, name, self.zarr_format, objects, self.sibling("partial"))
 
     def check_image(self, image: str | None) -> None:
         """Refuse to replace the image, or what holds it; a label image may lie in it."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from blockbuster.output.groups import EnclosingGroups
 from blockbuster.output.places import OutputPlace
+from blockbuster.report import OBJECTS
 from blockbuster.rundir.durable import WRITING, flush_folder, flush_path
 from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.lock import hold_lock
@@ -66,6 +67,8 @@ def partial_output(
             create(store)
         path = os.path.join(store, *place.component.split("/"))
         yield path
+        if place.feature_table is not None:
+            place.feature_table.prepare(os.path.join(path, place.finest, OBJECTS))
         with publishing_alone(place.groups):
             _publish(place, store, path)
             partial.clear()
@@ -90,6 +93,38 @@ def replaced_output(place: OutputPlace) -> contextlib.AbstractContextManager[str
     return partial_output(place, create)
 
 
+@contextlib.contextmanager
+def replaced_table(place: OutputPlace) -> Iterator[str]:
+    """Yield the path of a table of objects to write, of labels that are there; show it when the
+    block ends well.
+
+    Until then the table is there that it replaces, and never one beside the labels and an older one
+    where readers of images look for it.
+    """
+    partial, objects = place.partial, os.path.join(place.array_path, OBJECTS)
+    partial.clear()
+    partial.make("")
+    try:
+        path = os.path.join(partial.path, f"table-{OBJECTS}")
+        yield path
+        table = place.feature_table
+        if table is not None:
+            table.prepare(path)
+        with publishing_alone(place.groups):
+            if table is not None:
+                table.withdraw()
+            os.replace(path, objects)
+            flush_path(place.array_path)
+            reach("table with labels")
+            if table is not None:
+                table.show()
+                place.groups.update()
+            partial.clear()
+    except BaseException:
+        partial.clear()
+        raise
+
+
 def publishing_alone(groups: EnclosingGroups) -> contextlib.AbstractContextManager[object]:
     """Hold the lock without which no run changes these groups, or what their metadata tell of."""
     group = groups.outermost
@@ -100,7 +135,11 @@ def publishing_alone(groups: EnclosingGroups) -> contextlib.AbstractContextManag
 
 def finish_publishing(place: OutputPlace) -> None:
     """Finish for a process that was killed right after its labels were in place."""
+    table = place.feature_table
     with publishing_alone(place.groups):
+        if table is not None and place.partial.is_ours():
+            table.prepare(table.objects)
+            table.show()
         place.groups.update()
         place.partial.clear()
 
@@ -140,6 +179,9 @@ def _publish(place: OutputPlace, store: str, path: str) -> None:
         missing = (name for name in names if not os.path.lexists(os.path.join(place.store, name)))
         name = next(missing, names[-1])
         source, target = os.path.join(store, name), os.path.join(place.store, name)
+    table = place.feature_table
+    if table is not None:
+        table.withdraw()
     if os.path.lexists(place.path):
         os.rename(place.path, aside)
         # Should the power be cut, it is known where the old array is.
@@ -148,4 +190,6 @@ def _publish(place: OutputPlace, store: str, path: str) -> None:
     os.rename(source, target)
     flush_path(os.path.dirname(target))
     reach("output in place")
+    if table is not None:
+        table.show()
     place.groups.update()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from blockbuster.report.expected import ExpectedErrors, SeamCounts
-from blockbuster.report.run import REPORT, RunReport, installed_versions, read_report
+from blockbuster.report.run import OBJECTS, REPORT, RunReport, installed_versions, read_report
 from blockbuster.report.seams import (
     MAX_DOUBTFUL,
     MIN_DOUBTFUL,
@@ -18,6 +18,7 @@ __all__ = [
     "MIN_DOUBTFUL",
     "MAX_DOUBTFUL",
     "N_BINS",
+    "OBJECTS",
     "REPORT",
     "AxisSeams",
     "DoubtfulPair",

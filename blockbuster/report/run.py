@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from blockbuster.grid import TileGrid
 
 REPORT = "blockbuster-report.json"
+# The table of objects, which lies beside the report.
+OBJECTS = "objects.parquet"
 # Where the finest labels, and the report, lie in the folder of an array, and of a label image.
 FINEST = ("", "0")
 PACKAGES = ("blockbuster-tiles", "numpy", "numba", "dask", "zarr", "scikit-image")

@@ -18,7 +18,6 @@ from blockbuster.errors import muted, warn_user
 from blockbuster.execution import Execution
 from blockbuster.execution.memory import give_back_freed_memory
 from blockbuster.measure.columns import Columns, ObjectColumns
-from blockbuster.measure.names import OBJECTS
 from blockbuster.measure.table import write_table
 from blockbuster.merge.completion import is_kept
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
@@ -29,7 +28,7 @@ from blockbuster.output.places import OutputPlace
 from blockbuster.output.publishing import partial_output
 from blockbuster.output.pyramid import LevelJob, fill_level_box, level_jobs
 from blockbuster.output.targets import ArrayTarget, NpyTarget, Target
-from blockbuster.report import REPORT, RunReport, SeamReport
+from blockbuster.report import OBJECTS, REPORT, RunReport, SeamReport
 from blockbuster.run.objects import ObjectTable, table_in_memory
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically

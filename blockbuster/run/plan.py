@@ -340,7 +340,13 @@ def _resolve_paths(options: RunOptions, may_exist: bool, image: str | None, faul
             resolve_component(options.output_component)
         else:
             # Whether labels that are there already are those of this very run is seen later.
-            place = resolve_output(options.write_to, options.output_component, image, overwrite=may_exist)
+            place = resolve_output(
+                options.write_to,
+                options.output_component,
+                image,
+                overwrite=may_exist,
+                has_table=options.measure is not None,
+            )
             parts["place"] = dataclasses.replace(place, replaces=options.overwrite)
     with faults.caught():
         if options.resume and options.write_to is None and options.stage_dir is None:
@@ -422,7 +428,7 @@ def _resolve_measures(source: Source, options: RunOptions, parts: dict[str, Any]
     if names is None or "merge_axes" not in parts:
         return None
     check_extra()
-    if parts["place"] is None and not options.return_report:
+    if options.write_to is None and not options.return_report:
         raise ValueError(
             "measure needs write_to, beside whose labels the table is written, or return_report=True: the report "
             "then has it as report.objects."

@@ -14,7 +14,8 @@ from outcomes import consolidate, refused, refuses, refuses_labels, snapshot
 
 from blockbuster import relabel_sequential_zarr, tile_process
 from blockbuster.output import publishing
-from blockbuster.output.groups import EnclosingGroups, LabelImageGroups, is_ome_labels
+from blockbuster.output.groups import EnclosingGroups, is_ome_labels
+from blockbuster.output.places import LabelImagePlace
 
 DEEP = "[" * 100_000
 
@@ -168,7 +169,7 @@ def test_B22_labels_are_not_renumbered_in_a_group_that_cannot_be_told_of_them(tm
 def test_metadata_of_groups_are_not_flushed_where_nothing_changes(tmp_path):
     path, file = image_with_labels(tmp_path, 3)
     before = file.stat().st_mtime_ns
-    LabelImageGroups(str(path), str(path / "labels/old"), 3).update()
+    LabelImagePlace(str(path), "labels/old").groups.update()
     assert file.stat().st_mtime_ns == before
     assert not list(Path(path).rglob(".writing-*"))
 

@@ -9,8 +9,8 @@ import pytest
 import zarr
 from outcomes import refused, snapshot
 
-from blockbuster.output.groups import zarr_node
 from blockbuster.output.layout import ArrayLayout
+from blockbuster.output.nodes import zarr_node
 from blockbuster.output.partial import MARK, REPLACED
 from blockbuster.output.places import KINDS, ArrayPlace
 from blockbuster.output.publishing import finish_publishing, partial_output, replaced_output

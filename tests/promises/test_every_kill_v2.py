@@ -10,6 +10,10 @@ CASES = {
     "old labels replaced": (Case("a/labels", 2, has_labels=True), PARTIAL),
     "label image": (Case("labels/cells", 2, is_image=True), PARTIAL),
     "label image replaced": (Case("labels/cells", 2, is_image=True, has_labels=True), PARTIAL),
+    "label image and table replaced": (
+        Case("labels/cells", 2, is_image=True, has_labels=True, measure=True),
+        PARTIAL,
+    ),
     "labels renumbered": (Renumbering("labels", 2), ""),
 }
 

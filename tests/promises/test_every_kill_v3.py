@@ -1,7 +1,7 @@
 """Runs on stores of zarr format 3 that are killed at every call that removes, renames, links or flushes (F30)."""
 
 import pytest
-from kill_points import PARTIAL, Case, Renumbering, assert_no_kill_matters
+from kill_points import PARTIAL, Case, Measuring, Renumbering, assert_no_kill_matters
 
 pytestmark = pytest.mark.slow
 
@@ -13,6 +13,12 @@ CASES = {
     "label image replaced": (Case("labels/cells", is_image=True, has_labels=True), PARTIAL),
     "measured": (Case("labels", measure=("intensity_std",)), ""),
     "measured labels replaced": (Case("labels", has_labels=True, measure=()), PARTIAL),
+    "label image and table": (Case("labels/cells", is_image=True, measure=True), PARTIAL),
+    "label image and table replaced": (
+        Case("labels/cells", is_image=True, has_labels=True, measure=True),
+        PARTIAL,
+    ),
+    "labels measured": (Measuring("labels/cells"), PARTIAL),
     "labels renumbered": (Renumbering("labels"), ""),
 }
 
