@@ -13,8 +13,9 @@ HEX_DIGITS = 32
 BUFFER_VOXELS = 2**20
 # Of an array, in either format.
 METADATA_FILES = ("zarr.json", ".zarray", ".zattrs")
-# Metadata, reports, and what a writer was interrupted at: no chunk, however chunks are named.
-OTHER_SUFFIXES = (".json", ".partial")
+# Metadata, reports, tables of objects, and what a writer was interrupted at: no chunk, however
+# chunks are named.
+OTHER_SUFFIXES = (".json", ".parquet", ".partial")
 
 
 def pixel_digest(pixels: np.ndarray) -> str:
@@ -85,8 +86,8 @@ def digest_chunk_files(folder: str) -> str:
     Parameters
     ----------
     folder : str
-        The array's own. Hidden files, ``*.json`` and ``*.partial`` are not chunks, and do not
-        matter.
+        The array's own. Hidden files, ``*.json``, ``*.parquet`` and ``*.partial`` are not chunks,
+        and do not matter.
 
     Returns
     -------

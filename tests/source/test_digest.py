@@ -127,7 +127,15 @@ def test_chunks_behind_a_link_count(tmp_path):
 def test_what_is_no_chunk_does_not_matter(tmp_path):
     _write_files(tmp_path, NAMES)
     before = digest_chunk_files(str(tmp_path))
-    _write_files(tmp_path, [".DS_Store", ".zattrs", "zarr.json", "blockbuster-report.json", "c/0/1.8f3a.partial"])
+    others = [
+        ".DS_Store",
+        ".zattrs",
+        "zarr.json",
+        "blockbuster-report.json",
+        "objects.parquet",
+        "c/0/1.8f3a.partial",
+    ]
+    _write_files(tmp_path, others)
     assert digest_chunk_files(str(tmp_path)) == before
 
 
