@@ -65,7 +65,9 @@ UNFINISHED = re.compile(re.escape(WRITING) + "[0-9a-f]{32}")
 # and what a process was writing when it was killed.
 OWN_INSIDE = re.compile(
     r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.(tiles|npz)|blockbuster-report\.json"
-    r"|(objects|table)\.parquet|.*\.partial|batch\.pickle|[0-9]+\.result.*|.*\.attempt|" + re.escape(WRITING) + ".*"
+    r"|(objects|table)\.parquet|.*\.partial|batch\.pickle|[0-9]+\.result.*|.*\.attempt|"
+    + re.escape(WRITING)
+    + ".*"
 )
 
 

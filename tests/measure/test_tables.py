@@ -17,7 +17,7 @@ from strategies import Unsteady, small_tile_shapes, wide_shapes
 
 from blockbuster import load_ome_zarr, make_local_cluster, measure_labels, tile_process
 from blockbuster.grid import TileGrid
-from blockbuster.measure.names import OBJECTS
+from blockbuster.report import OBJECTS
 
 VALUES = ["intensity_mean", "intensity_min", "intensity_max", "intensity_sum", "intensity_std"]
 DTYPES = ["bool", "uint8", "int8", "uint16", ">u2", "int16", "uint32", "int32", "float32", "float64"]
