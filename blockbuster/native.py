@@ -15,14 +15,13 @@ from blockbuster.compat import open_labels
 from blockbuster.execution import find_execution, with_workers
 from blockbuster.grid import TileGrid
 from blockbuster.kernels.jit import in_native_order
-from blockbuster.measure.names import OBJECTS
 from blockbuster.measure.table import open_table, write_table
 from blockbuster.merge.rules import RULES, MergeRule, choose_rule
 from blockbuster.output.paths import resolve_output, resolve_place
 from blockbuster.output.places import OutputPlace, check_independent, lies_in, warn_of_transformations_left_out
 from blockbuster.output.publishing import replaced_output
 from blockbuster.process import tile_process
-from blockbuster.report import REPORT, RunReport
+from blockbuster.report import OBJECTS, REPORT, RunReport
 from blockbuster.run.finish import FinishedStage
 from blockbuster.run.options import resolve_choice, resolve_count, resolve_fraction
 from blockbuster.rundir.arrays import ArrayFolder
