@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from blockbuster.native import relabel_sequential_zarr, zarr_native_merge
     from blockbuster.objects.measuring import measure_labels
     from blockbuster.objects.polygons import export_polygons
+    from blockbuster.objects.reading import read_objects
     from blockbuster.process import tile_process
     from blockbuster.report import RunReport, read_report
     from blockbuster.run.plan import RunPlan, plan_run
@@ -35,6 +36,7 @@ __all__ = [
     "make_local_cluster",
     "measure_labels",
     "plan_run",
+    "read_objects",
     "read_report",
     "relabel_sequential_zarr",
     "suggest_overlap",
@@ -58,6 +60,7 @@ _HOMES = {
     "make_local_cluster": "execution.local_cluster",
     "measure_labels": "objects.measuring",
     "plan_run": "run.plan",
+    "read_objects": "objects.reading",
     "read_report": "report",
     "relabel_sequential_zarr": "native",
     "suggest_overlap": "advise",

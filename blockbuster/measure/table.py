@@ -135,7 +135,7 @@ def open_table(
 
     about = read_about(path)
     about.pop("format")
-    file = parquet.ParquetFile(path)
+    file = parquet.ParquetFile(path, page_checksum_verification=True)
     columns = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in file.schema_arrow}
     batches = (
         {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}

@@ -292,12 +292,24 @@ def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunR
     >>> read_report(f"{folder}/x.zarr").n_objects
     1
     """
+    return RunReport.read(find_labels(path, component, REPORT, "reports"))
+
+
+def find_labels(path: str | os.PathLike[str], component: str, file: str, what: str) -> str:
+    """Return the folder of the finest labels, with which a file lies; of which kind says `what`.
+
+    Where there is none, the folder of the array or label image.
+
+    Raises
+    ------
+    ValueError
+        For a URL.
+    """
     if "://" in os.fspath(path):
-        raise ValueError(f"path is {show_url(os.fspath(path))!r}; reports are read from a file system.")
+        raise ValueError(f"path is {show_url(os.fspath(path))!r}; {what} are read from a file system.")
     folder = os.path.join(os.path.abspath(os.path.expanduser(os.fspath(path))), *component.split("/"))
     levels = [str(Path(folder, name)) for name in FINEST]
-    written = [level for level in levels if os.path.isfile(os.path.join(level, REPORT))]
-    return RunReport.read(written[0] if written else folder)
+    return next((level for level in levels if os.path.isfile(os.path.join(level, file))), folder)
 
 
 def installed_versions() -> dict[str, str]:
