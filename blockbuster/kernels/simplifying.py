@@ -253,17 +253,31 @@ def is_valid(vertices, starts, shells):
     n = len(vertices)
     before, after = np.empty(n, np.int64), np.empty(n, np.int64)
     for r in range(len(shells)):
-        begin, end = starts[r], starts[r + 1]
-        if end - begin < 3:
-            return False
-        area = 0
-        for i in range(begin, end):
-            after[i] = i + 1 if i + 1 < end else begin
+        for i in range(starts[r], starts[r + 1]):
+            after[i] = i + 1 if i + 1 < starts[r + 1] else starts[r]
             before[after[i]] = i
-            area += cross(vertices[begin], vertices[i], vertices[after[i]])
-        if area == 0 or (area > 0) != (shells[r] == r):
-            return False
     return not do_any_meet(vertices, before, after) and are_nested(vertices, starts, shells)
+
+
+@kernel_part
+def simplify_ring(ring, tolerance, is_shell, out, n):
+    """Append the vertices of a ring that are kept, with half of the tolerance, if need be again,
+    where the ring would have no area; return how many vertices there are.
+    """
+    kept = np.zeros(len(ring), np.bool_)
+    while True:
+        kept[:] = False
+        mark_kept(ring, tolerance, kept)
+        end = n
+        area = 0
+        for i in range(len(ring)):
+            if kept[i]:
+                out[end] = ring[i]
+                end += 1
+                area += cross(out[n], out[max(n, end - 2)], out[end - 1])
+        if tolerance < LEAST_TOLERANCE or (area > 0 if is_shell else area < 0):
+            return end
+        tolerance /= 2
 
 
 @kernel
@@ -294,12 +308,7 @@ def simplify_objects(outlines, tolerance, out, new_starts):
             n = new_starts[begin]
             for r in range(begin, end):
                 ring = vertices[starts[r] : starts[r + 1]]
-                kept = np.zeros(len(ring), np.bool_)
-                mark_kept(ring, allowed, kept)
-                for i in range(len(ring)):
-                    if kept[i]:
-                        out[n] = ring[i]
-                        n += 1
+                n = simplify_ring(ring, allowed, shells[r - begin] == r - begin, out, n)
                 new_starts[r + 1] = n
             first = new_starts[begin]
             found, places = out[first:n], new_starts[begin : end + 1] - first

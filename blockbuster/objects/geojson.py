@@ -92,7 +92,7 @@ def _identities(outlines: Outlines) -> list[bytes]:
     with np.errstate(over="ignore"):
         mixed: np.ndarray = outlines.labels.astype(np.uint64)
         halves = []
-        for seed, other in zip(SEEDS, (outlines.areas, outlines.first_vertices), strict=True):
+        for seed, other in zip(SEEDS, (outlines.areas, outlines.places), strict=True):
             mixed = _mix(mixed + np.uint64(seed)) ^ other.astype(np.uint64)
             halves.append(_mix(mixed))
     raw = np.stack(halves, axis=1).astype(">u8").view(np.uint8).reshape(-1, 16)

@@ -16,6 +16,7 @@ from blockbuster.objects.positions import Positions
 from blockbuster.objects.simplifying import simplify_outlines
 from blockbuster.objects.tracing import Traced
 from blockbuster.rundir.durable import replaced_file
+from blockbuster.rundir.failpoints import reach
 
 FORMATS: dict[str, ModuleType] = {"geojson": geojson, "geoparquet": geoparquet}
 # Of the objects that one task joins, rather than of fewer.
@@ -99,6 +100,7 @@ def join_objects(job: JoinJob, number: int) -> Joined:
     path = part_file(job.folder, number)
     with replaced_file(path, 32 * len(outlines.vertices)) as file:
         FORMATS[job.format].encode(outlines, columns, job.positions, file)
+    reach("part written")
     n_multiple = int((np.diff(outlines.polygons) > 1).sum())
     return Joined(number, len(outlines.labels), _bounds(outlines.boxes, job.positions), n_multiple)
 

@@ -6,7 +6,6 @@ import itertools
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 
@@ -97,6 +96,8 @@ class Outlines:
         In voxels.
     boxes : (n_objects, 4) ndarray of int64
         The least x and y, the largest x and y.
+    places : (n_objects,) ndarray of int64
+        The corner with the least y, and of those the least x: ``y * 2**31 + x``.
     """
 
     labels: np.ndarray
@@ -106,12 +107,7 @@ class Outlines:
     vertices: np.ndarray
     areas: np.ndarray
     boxes: np.ndarray
-
-    @cached_property
-    def first_vertices(self) -> np.ndarray:
-        """The first vertex of each object."""
-        firsts: np.ndarray = self.vertices[self.starts[self.rings[self.polygons[:-1]]]]
-        return firsts
+    places: np.ndarray
 
 
 def trace_chains(padded: np.ndarray, origin: tuple[int, int], *, with_nodes: bool = False) -> Chains:
@@ -202,6 +198,7 @@ def _arrange(labels: np.ndarray, groups: np.ndarray, starts: np.ndarray, vertice
         out,
         objects,
         _around(boxes, bounds[:-1]),
+        keys[order[bounds[:-1]]],
     )
 
 

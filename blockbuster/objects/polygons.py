@@ -96,8 +96,10 @@ def export_polygons(
     are the same for any scheduler and number of workers.
 
     With `simplify` the border between two objects is simplified once (Douglas-Peucker), so that no
-    gap or overlap opens between them; points where three labels meet stay. An object whose outline
-    would cross itself, or lose a part or a hole, takes half of the tolerance, if need be again.
+    gap or overlap opens between them; points where three labels meet stay. What would vanish, such
+    as a part of one voxel, and objects whose outline would cross itself, take half of the
+    tolerance, if need be again; only there neighbours may overlap or leave a gap. The measured area
+    is that of the voxels.
 
     Labels are read once, in bricks, on the active dask client's workers or by dask's scheduler. The
     outlines lie in a folder beside the file meanwhile, 8 bytes for each vertex. Memory is that of

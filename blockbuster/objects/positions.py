@@ -97,7 +97,7 @@ def choose_positions(coordinates: str, geometry: Geometry | None, level: int, na
             )
         return Positions()
     if coordinates == "units":
-        if found.scale is None:
+        if found.scale is None or not all(found.scale[-2:]):
             raise ValueError(
                 f'coordinates is "units", but the metadata of {name} give no scale; add one, or pass '
                 'coordinates="pixels".'

@@ -11,6 +11,7 @@ from blockbuster.compat import Raised
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.kernels.jit import in_native_order
 from blockbuster.objects.outlines import Chains, brick_file, trace_chains
+from blockbuster.rundir.failpoints import reach
 from blockbuster.source.base import Source
 from blockbuster.stage.bricks import choose_bricks, limit_bricks
 
@@ -95,6 +96,7 @@ def trace_brick(job: TraceJob, number: int, pixels: Any = None) -> Traced:
     if not len(chains.labels):
         return Traced(number, np.empty(0, np.int64), np.empty(0, np.int64))
     chains.save(brick_file(job.folder, number))
+    reach("brick traced")
     return Traced(number, *_sample(chains))
 
 
