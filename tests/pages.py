@@ -27,6 +27,8 @@ ELSEWHERE = {
     "make_local_cluster(security=True)": "by test_local_cluster.py, where cryptography is installed",
     "cellpose_fn(": "by models/test_cellpose.py, where Cellpose is installed",
     "stardist_fn(": "by models/test_stardist.py, where StarDist is installed",
+    "ngio.open_ome_zarr_container(": "by readers/test_tables.py, where ngio is installed",
+    "from spatialdata": "by readers/test_spatialdata.py, where SpatialData is installed",
     "def load_torch(": "by models/test_torch_recipe.py, where PyTorch is installed",
     "def segment_with_instanseg(": "by models/test_instanseg_recipe.py, where InstanSeg is installed",
 }
