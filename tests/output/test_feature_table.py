@@ -182,6 +182,23 @@ def test_a_failed_rename_leaves_old_labels_with_their_table_or_new_ones_to_finis
     assert not list(tmp_path.glob("*partial*"))
 
 
+def test_F7_a_disk_that_is_full_is_noticed_before_anything_visible_changes(case, image, tmp_path, monkeypatch):
+    case.act(tmp_path)
+    before = snapshot(image)
+
+    def full(source, target):
+        raise OSError(28, "No space left on device")
+
+    options = {"fn": number_all, "fn_version": "2", "overwrite": True}
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "copyfile", full)
+        with pytest.raises(OSError, match="there is no room for .*table-new: .* bytes are needed at most"):
+            case.act(tmp_path, **options)
+    assert snapshot(image) == before
+    case.act(tmp_path, **options, resume=True)
+    assert shown(image).read_bytes() == of_labels(image).read_bytes()
+
+
 def test_a_table_that_a_killed_run_took_away_comes_back_with_the_next_one(case, image, tmp_path):
     case.act(tmp_path)
     before = snapshot(image)
