@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import zarr
 from kill_points import IMAGE, Case, number_all
 from outcomes import refused, snapshot
 
+from blockbuster import tile_process
 from blockbuster.output.feature_table import FILE
 
 OTHER_TYPE = {"type": "masking_roi_table", "table_version": "1"}
@@ -197,6 +199,23 @@ def test_F7_a_disk_that_is_full_is_noticed_before_anything_visible_changes(case,
     assert snapshot(image) == before
     case.act(tmp_path, **options, resume=True)
     assert shown(image).read_bytes() == of_labels(image).read_bytes()
+
+
+def test_F16_tables_of_runs_that_end_at_once_are_all_there_and_listed(case, image):
+    names = [f"cells{number}" for number in range(6)]
+    options = {"tile_shape": (8, 8), "fn_version": "1", "measure": True}
+
+    def run(name):
+        tile_process(IMAGE, number_all, write_to=image, output_component=f"labels/{name}", **options)
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(run, names))
+    assert sorted(listed(image)) == names
+    for name in names:
+        kept = image / "labels" / name / "0" / "objects.parquet"
+        assert (image / "tables" / name / FILE).read_bytes() == kept.read_bytes()
+    nodes = dict(zarr.open_group(image, mode="r", use_consolidated=True).members(max_depth=None))
+    assert {f"tables/{name}" for name in names} <= set(nodes)
 
 
 def test_a_table_that_a_killed_run_took_away_comes_back_with_the_next_one(case, image, tmp_path):
