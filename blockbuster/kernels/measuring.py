@@ -11,12 +11,6 @@ from blockbuster.kernels.jit import kernel, kernel_part
 
 
 @kernel_part
-def sum_of_squares(stop):
-    """Return the sum of the squares of 0, ..., stop - 1."""
-    return (stop - 1) * stop * (2 * stop - 1) // 6
-
-
-@kernel_part
 def find_row(box, place, origin, strides):
     """Return where a row of a tile begins in an array of values."""
     last = len(origin) - 1
@@ -64,7 +58,9 @@ def sum_shapes(group, shifts, axes, sums):
                 start, stop = np.int64(stretches[j, 0]), np.int64(stretches[j, 1])
                 own = sums[np.uint64(shifts[tile] + stretches[j, 2])]
                 n = stop - start
-                total = n * (start + stop - 1) // 2
+                # Twice the sum of positions along the last axis, and below six times that of their
+                # squares: a division for each stretch takes as long as all the rest.
+                total = n * (start + stop - 1)
                 if own[0] == 0:
                     for axis in range(last):
                         own[1 + axis] = place[axis]
@@ -81,7 +77,8 @@ def sum_shapes(group, shifts, axes, sums):
                 for k in range(m):
                     one, other = axes[k, 0], axes[k, 1]
                     if one == last:
-                        product = sum_of_squares(stop) - sum_of_squares(start)
+                        squares = start * start + start * stop + stop * stop
+                        product = n * (2 * squares - 3 * (start + stop) + 1)
                     elif other == last:
                         product = place[one] * total
                     else:
@@ -90,8 +87,11 @@ def sum_shapes(group, shifts, axes, sums):
             step_row(boxes[tile], place)
     for label in range(1, len(sums)):
         own = sums[label]
+        own[3 * ndim] //= 2
         for k in range(m):
             one, other = axes[k, 0], axes[k, 1]
+            if other == last:
+                own[1 + 3 * ndim + k] //= 6 if one == last else 2
             a, b = own[1 + one], own[1 + other]
             across = a * own[1 + 2 * ndim + other] + b * own[1 + 2 * ndim + one]
             own[1 + 3 * ndim + k] += own[0] * a * b - across

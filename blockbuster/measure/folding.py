@@ -21,9 +21,9 @@ from blockbuster.merge.table import BrickIds, RemapTable
 from blockbuster.rundir.staged import StagedLabels
 
 # So many labels are looked at at once, unless a single tile has more.
-MAX_LABELS = 2**18
+MAX_LABELS = 2**17
 # Of so many ranges of tiles all is kept that was read of them.
-MAX_BANDS_KEPT = 4
+MAX_BANDS_KEPT = 8
 Band = tuple[int, int]
 
 

@@ -29,7 +29,7 @@ from blockbuster.output.publishing import partial_output
 from blockbuster.output.pyramid import LevelJob, fill_level_box, level_jobs
 from blockbuster.output.targets import ArrayTarget, NpyTarget, Target
 from blockbuster.report import OBJECTS, REPORT, RunReport, SeamReport
-from blockbuster.run.objects import ObjectTable, table_in_memory
+from blockbuster.run.objects import ObjectTable, made_ahead, table_in_memory
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.durable import write_atomically
 from blockbuster.rundir.failpoints import reach
@@ -247,7 +247,7 @@ class FinishedStage:
         """Iterate over the objects, and show how far it is."""
         assert self.objects is not None
         with progress_bar(self.progress, "measure objects", self.report.n_objects, "object") as advance:
-            for batch in self.objects.batches(self.arrays, self.execution, columns):
+            for batch in made_ahead(self.objects.batches(self.arrays, self.execution, columns)):
                 yield batch
                 advance(len(batch["label"]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +107,15 @@ class ObjectTable:
             )
         ordered = [LabelledParts(nothing, nothing, parts), *(found[number] for number in numbers)]
         return LabelledParts.concatenated(ordered).in_order()
+
+
+def made_ahead(batches: Iterator[Columns]) -> Iterator[Columns]:
+    """Iterate over batches, of which the next is made while one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = pool.submit(next, batches, None)
+            yield batch
 
 
 def _numbered(job: CompletedJob, number: int) -> tuple[int, LabelledParts]:

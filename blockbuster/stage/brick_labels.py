@@ -62,10 +62,14 @@ class BrickLabels:
         """Take note of a tile without labels."""
         self._seams.pass_over(tile)
 
-    def sections(self) -> SectionWriter:
-        """Return all that is to be kept of the brick, once its last tile was taken."""
+    def close(self) -> None:
+        """See the last tiles once more: after that no values are read."""
         if self._held:
             self._close_group()
+
+    def sections(self) -> SectionWriter:
+        """Return all that is to be kept of the brick, once its last tile was taken."""
+        self.close()
         self._sections.add("groups", np.array(self._n_groups))
         self._seams.write(self._sections)
         if self._sums is not None:

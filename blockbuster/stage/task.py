@@ -340,6 +340,9 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = N
                 result.pixels = pixel_digest(task.pixels)
             task.label_tiles(result)
             attempt.at(OUTSIDE)
+            # The next brick takes their memory, unless something that stays lies among it by then.
+            pixels = None
+            task.drop_pixels()
             task.write(result)
     except TileError as error:
         result.error = error
@@ -437,6 +440,12 @@ class _BrickTask:
         if job.measures is None or not job.measures.channels:
             return None
         return BrickValues(job.seen, job.bricks, self.index, self.pixels, job.call.retries)
+
+    def drop_pixels(self) -> None:
+        """Measure what is left, and give back the memory of the pixels."""
+        self.labels.close()
+        self.pixels = None
+        self.__dict__.pop("values", None)
 
     @cached_property
     def labels(self) -> BrickLabels:
