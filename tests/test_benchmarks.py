@@ -238,6 +238,16 @@ def test_laboratory_of_seams_compares_all_rules_with_what_joins_could_reach():
     assert all(scores["pieces"] == scores["agree"] == 1 > scores["touch"] for scores in stable)
 
 
+def test_tables_of_objects_are_timed_and_weighed():
+    rows = table_rows(run("benchmarks.judged.measuring", "--small"))
+    assert rows.pop("setting")[0][0] == "objects"
+    judged = [found[0] for name, found in rows.items() if "without reading" not in name]
+    assert len(judged) == 4
+    assert all(int(cells[0]) > 10 and cells[-1] == "not judged" for cells in judged)
+    rows = table_rows(run("benchmarks.judged.measuring", "--small", "--memory"))
+    assert {"42,025"} < rows.keys()
+
+
 def test_self_error_judges_every_second_run_and_says_what_it_cannot_know():
     rows = table_rows(run("benchmarks.judged.seams.self_error", "--small"))
     assert rows["all"][0][0] == "3"
