@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockbuster.measure.table import check_extra, read_about
 from blockbuster.report import OBJECTS
 from blockbuster.report.run import find_labels
+
+if TYPE_CHECKING:
+    import pyarrow
 
 OPERATORS = ("==", "=", "!=", "<", "<=", ">", ">=", "in", "not in")
 WHERE_RULE = "it is a condition (column, operator, value), or a list of conditions that all hold"
@@ -85,18 +88,14 @@ def read_objects(
 
     file = _find_table(path, component)
     about = read_about(file)
-    names = parquet.read_schema(file).names
-    chosen, rows = _resolve_columns(columns, names), _resolve_where(where, names)
+    schema = parquet.read_schema(file)
+    chosen, rows = _resolve_columns(columns, schema.names), _resolve_where(where, schema)
     try:
         # Folders that the file lies in are no columns, whatever their names.
         found = parquet.read_table(
             file, columns=chosen, filters=rows, partitioning=None, page_checksum_verification=True
         )
-    except (pyarrow.ArrowNotImplementedError, pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-        if where is None:
-            raise ValueError(f"{file} is damaged and cannot be read: {error}.") from error
-        raise TypeError(f"where is {where!r}; its values do not suit their columns ({error}).") from error
-    except OSError as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"{file} is damaged and cannot be read: {error}.") from error
     if as_arrow:
         return found.replace_schema_metadata({"blockbuster": json.dumps(about)})
@@ -137,13 +136,23 @@ def _resolve_columns(columns: Any, names: list[str]) -> list[str] | None:
     return list(found)
 
 
-def _resolve_where(where: Any, names: list[str]) -> Any:
-    """Return the expression of pyarrow that conditions come to."""
+def _resolve_where(where: Any, schema: pyarrow.Schema) -> Any:
+    """Return the expression of pyarrow that conditions come to, which suits the columns."""
     import pyarrow.compute
+
+    is_whole = where is None or isinstance(where, pyarrow.compute.Expression)
+    rows = where if is_whole else _as_expression(where, schema.names)
+    if rows is not None:
+        try:
+            schema.empty_table().filter(rows)
+        except (pyarrow.ArrowException, TypeError) as error:
+            raise TypeError(f"where is {where!r}; it does not suit the columns ({error}).") from error
+    return rows
+
+
+def _as_expression(where: Any, names: list[str]) -> Any:
     import pyarrow.parquet as parquet
 
-    if where is None or isinstance(where, pyarrow.compute.Expression):
-        return where
     conditions = [where] if isinstance(where, tuple) else where
     if not isinstance(conditions, list):
         raise TypeError(f"where is {where!r}; {WHERE_RULE}.")

@@ -149,7 +149,7 @@ def test_columns_and_conditions_that_make_no_sense_name_what_there_is(store):
             read_objects(store, where=where)
     with refused(ValueError, "where has the operator '~'; operators are ==, =, !="):
         read_objects(store, where=("area", "~", 3))
-    with refused(TypeError, "its values do not suit their columns"):
+    with refused(TypeError, "it does not suit the columns"):
         read_objects(store, where=("area", ">", "large"))
 
 
