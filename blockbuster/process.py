@@ -51,6 +51,7 @@ class _Others(TypedDict, total=False):
     on_error: str
     tiles_per_task: int | None
     measure: bool | Sequence[str] | None
+    mask: Any
 
 
 No = Literal[False]
@@ -126,6 +127,7 @@ def tile_process(
     tiles_per_task: int | None = None,
     return_report: bool = False,
     measure: bool | Sequence[str] | None = None,
+    mask: Any = None,
 ) -> Any:
     """Apply a segmentation function to every tile of an image and merge the labels.
 
@@ -229,6 +231,12 @@ def tile_process(
         of every channel ``"intensity_mean"``, ``_min``, ``_max``, ``_sum``, ``_std``, or of one:
         ``"intensity_mean-DAPI"``. Without `write_to` the table is ``report.objects``, a DataFrame.
         Needs the extra ``table``.
+    mask : array or path, optional
+        Booleans, or labels of which 0 is outside, at any resolution: fn is not called for tiles
+        whose core does not meet it, and nothing of them is read. Where it lies its OME-Zarr
+        metadata say, and those of the image; else it covers the image. Axes that it lacks, such as
+        z or channels, have it at every position. Labels are not clipped: what fn sees in a tile
+        does not depend on the mask.
 
     Returns
     -------
@@ -299,6 +307,7 @@ def tile_process(
         tiles_per_task=tiles_per_task,
         return_report=return_report,
         measure=measure,
+        mask=mask,
     )
     plan = make_plan(image, fn, options)
     with open_run(plan, fn) as run:

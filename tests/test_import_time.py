@@ -42,6 +42,7 @@ DEFAULTS = {
     "tiles_per_task": None,
     "return_report": False,
     "measure": None,
+    "mask": None,
 }
 
 

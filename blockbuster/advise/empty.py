@@ -23,6 +23,7 @@ def estimate_empty_tiles(
     channel: int | None = 0,
     level: int = 0,
     progress: bool = False,
+    mask: Any = None,
 ) -> EmptyTiles:
     """Return exactly which tiles ``skip_empty`` would skip, and at which threshold.
 
@@ -42,6 +43,9 @@ def estimate_empty_tiles(
         As in `tile_process`.
     progress : bool
         Show a progress bar that counts tiles.
+    mask : array or path, optional
+        As in `tile_process`: tiles that do not meet it are skipped whatever they hold, and are not
+        read.
 
     Returns
     -------
@@ -84,11 +88,15 @@ def estimate_empty_tiles(
         level=level,
         skip_empty=True,
         empty_threshold=threshold,
+        mask=mask,
     )
-    source = hold_small(plan.source) if plan.empty_threshold is None else plan.source
+    is_read_whole = plan.empty_threshold is None and mask is None
+    source = hold_small(plan.source) if is_read_whole else plan.source
     with (
         progress_bar(progress, "look", plan.n_tiles) as advance,
         throwaway_stage(plan) as claim,
         plan.execution.opened() as execution,
     ):
-        return find_empty_tiles(source, plan.bricks, plan.empty_threshold, claim.directory, execution, advance)
+        return find_empty_tiles(
+            source, plan.bricks, plan.empty_threshold, claim.directory, execution, advance, plan.inside
+        )

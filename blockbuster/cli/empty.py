@@ -52,6 +52,7 @@ def add_command(commands: Any) -> None:
     )
     add("--channel", type=read_channel, default=0, metavar="N", help="channel (0), or none: all of them")
     add("--level", type=int, default=0, metavar="N", help="pyramid level, 0 is the finest (0)")
+    add("--mask", metavar="PATH", help="array or labels: tiles that do not meet it are skipped")
     add("--picture", metavar="FILE", help="also draw the empty tiles to a new PNG file")
     add("--progress", action=argparse.BooleanOptionalAction, help="a progress bar (on a terminal)")
     add("--json", action="store_true", help="print what is found as JSON")
@@ -62,7 +63,7 @@ def _run(args: argparse.Namespace) -> int:
     from blockbuster.errors import TileError
     from blockbuster.run.plan import plan_run
 
-    options = {name: getattr(args, name) for name in ("tile_shape", "overlap", "channel", "level")}
+    options = {name: getattr(args, name) for name in ("tile_shape", "overlap", "channel", "level", "mask")}
     try:
         # Faults of the arguments are found before the image is read.
         plan_run(args.image, **options, skip_empty=True, empty_threshold=args.threshold)

@@ -104,6 +104,7 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
         metavar="VALUE",
         help="a tile not above it is empty (chosen from a sample)",
     )
+    add("--mask", metavar="PATH", help="array or labels, at any resolution: skip tiles that do not meet it")
     add("--use-gpu", action="store_true", help="size auto tiles by GPU memory and run one tile at a time")
     add("--tiles-per-task", type=int, metavar="N", help="tiles read and stored together (chosen)")
 

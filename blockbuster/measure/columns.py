@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from blockbuster.measure.names import MICROMETRES, Measures
+from blockbuster.measure.names import Measures
 from blockbuster.measure.sums import Parts
-from blockbuster.source.geometry import Geometry
+from blockbuster.source.geometry import MICROMETRES, Geometry
 
 Columns = dict[str, np.ndarray]
 

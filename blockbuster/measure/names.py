@@ -31,16 +31,6 @@ SHAPES = ("extent", "eccentricity", "orientation")
 INTENSITIES = ("intensity_mean", "intensity_min", "intensity_max", "intensity_sum", "intensity_std")
 # Of objects in a plane, or in a plane or a volume.
 FLAT = ("eccentricity", "orientation")
-# How many micrometres a unit of OME-NGFF is.
-MICROMETRES = {
-    "angstrom": 1e-4,
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "decimeter": 1e5,
-    "meter": 1e6,
-}
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -120,7 +119,8 @@ def measure_labels(
     if job.place is not None:
         job = dataclasses.replace(job, place=check_table(job.place, overwrite=overwrite))
     options = RunOptions(
-        tile_shape=partial(_tile_shape, unit=job.source.read_unit),
+        # Large ones, so that few objects are cut.
+        tile_shape=job.source.block_shape(TILE_VOXELS),
         merge="none",
         # What is in memory only this call knows.
         stage_dir=stage_dir if job.place is None else stage_dir or default_stage_parent(None, job.place),
@@ -248,15 +248,6 @@ def _in_order(
             parts.put(own, Parts(*(arrays.load(f"objects-{k}-{j}")[within] for j in range(n_arrays))))
         unknown = np.zeros(0)
         yield columns.of(labels[rows], unknown, unknown, parts)
-
-
-def _tile_shape(shape: tuple[int, ...], dtype: np.dtype, *, unit: tuple[int, ...]) -> tuple[int, ...]:
-    """Return tiles of whole chunks, large enough that few objects are cut."""
-    tile = [min(n, length) for n, length in zip(shape, unit, strict=True)]
-    for axis in reversed(range(len(shape))):
-        room = max(1, TILE_VOXELS // max(1, math.prod(tile)))
-        tile[axis] = max(1, min(shape[axis], tile[axis] * room))
-    return tuple(tile)
 
 
 def _open(

@@ -104,6 +104,7 @@ class RunReport:
     fingerprint: dict[str, Any] = field(default_factory=dict)
     samples: list[list[Any]] = field(default_factory=list)
     grown: dict[str, int] = field(default_factory=dict)
+    n_outside: int = 0
 
     @property
     def n_pairs(self) -> int:
@@ -191,7 +192,9 @@ class RunReport:
     @property
     def _tiles(self) -> str:
         """Tiles that did not fail, in words."""
-        text = f"{self.n_run} run, {self.n_skipped} empty"
+        text = f"{self.n_run} run, {self.n_skipped - self.n_outside} empty"
+        if self.n_outside:
+            text = f"{self.n_run} run, {self.n_outside} outside the mask, {self.n_skipped - self.n_outside} empty"
         return text if self.empty_threshold is None else f"{text} (maximum <= {self.empty_threshold:g})"
 
     def grid_of(self, shape: tuple[int, ...]) -> TileGrid | None:

@@ -94,6 +94,7 @@ class RunOptions:
     tiles_per_task: int | None = None
     return_report: bool = False
     measure: Any = None
+    mask: Any = None
 
     @property
     def rule(self) -> MergeRule:

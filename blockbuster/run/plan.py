@@ -44,6 +44,7 @@ from blockbuster.source import Source, open_source
 from blockbuster.source.base import open_as_others
 from blockbuster.source.geometry import Geometry, geometry_of_level
 from blockbuster.stage.bricks import bricks_of, choose_bricks, limit_bricks
+from blockbuster.stage.inside import digest_of, find_tiles_inside
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.heuristics import worker_tile_bytes
 
@@ -85,6 +86,10 @@ class RunPlan:
         they are not known, or nothing is written or measured.
     measures : Measures or None
         What is measured of objects; axes are those of the image.
+    inside : ndarray of bool or None
+        In the shape of the tile grid, the tiles that fn is called for; ``None``: all.
+    image : object
+        What is segmented, as it was given.
 
     Examples
     --------
@@ -109,6 +114,8 @@ class RunPlan:
     execution: Execution
     geometry: Geometry | None = None
     measures: Measures | None = None
+    inside: np.ndarray | None = None
+    image: Any = dataclasses.field(default=None, repr=False, compare=False)
 
     @property
     def grid(self) -> TileGrid:
@@ -119,6 +126,11 @@ class RunPlan:
     def n_tiles(self) -> int:
         """Number of tiles."""
         return self.grid.n_tiles
+
+    @property
+    def n_outside(self) -> int:
+        """Number of tiles that do not meet the mask."""
+        return 0 if self.inside is None else self.n_tiles - int(np.count_nonzero(self.inside))
 
     @property
     def apart_axes(self) -> tuple[int, ...]:
@@ -195,6 +207,7 @@ class RunPlan:
             **options.rule.parameters,
             # Of a run that measures nothing, as of one from before, nothing is said.
             **({} if self.measures is None else {"measure": list(self.measures.names)}),
+            **({} if self.inside is None else {"mask": digest_of(self.inside)}),
         }
 
     @property
@@ -211,7 +224,11 @@ class RunPlan:
         lengths = tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs)
         halo = resolve_halo(self.options.overlap, lengths, self.source.axes, self.channel_axis)
         bricks = _choose_bricks(TileGrid(lengths, halo), self.source, self.options, self.execution)
-        return dataclasses.replace(self, bricks=bricks)
+        inside = self.inside
+        if inside is not None:
+            given = (self.options.mask, self.image, self.options.level)
+            inside = find_tiles_inside(*given, self.source, bricks.grid)
+        return dataclasses.replace(self, bricks=bricks, inside=inside)
 
     @property
     def coarse_shapes(self) -> list[tuple[int, ...]]:
@@ -239,6 +256,11 @@ class RunPlan:
         lines = [
             f"image     {self.source.name} {shape} {self.source.dtype}, {format_bytes(image_bytes)}",
             f"tiles     {grid.n_tiles} of {_by(grid.tile_shape)}, {_by(grid.grid_shape)}, halo {_by(grid.halo)}",
+            *(
+                [f"mask      {self.n_outside} of the tiles are outside and skipped"]
+                if self.inside is not None
+                else []
+            ),
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
             f"memory    at most {format_bytes(self.memory_bytes)} in all, fn's own apart",
             *([chunks] if self.source.through_graph else []),
@@ -310,9 +332,12 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
         if place is None and options.measure is not None:
             parts["geometry"] = geometry_of_level(image, options.level)
     with faults.caught():
+        if options.mask is not None and "bricks" in parts:
+            parts["inside"] = find_tiles_inside(options.mask, image, options.level, source, parts["bricks"].grid)
+    with faults.caught():
         parts["measures"] = _resolve_measures(source, options, parts)
     faults.raise_all()
-    plan = RunPlan(source=source, options=options, execution=execution, **parts)
+    plan = RunPlan(source=source, options=options, execution=execution, image=image, **parts)
     if options.tiles_per_task is None and plan.n_others > MAX_OTHERS_AT_ONCE:
         n_tiles = math.prod(plan.bricks.tiles_per_brick) * MAX_OTHERS_AT_ONCE // plan.n_others
         plan = dataclasses.replace(plan, bricks=limit_bricks(plan.bricks, n_tiles))

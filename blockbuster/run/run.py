@@ -29,6 +29,7 @@ from blockbuster.rundir.durable import folders_made
 from blockbuster.rundir.journal import Journal
 from blockbuster.stage.empty_threshold import choose_empty_threshold, describe_high_skipped
 from blockbuster.stage.finished import read_samples
+from blockbuster.stage.inside import choose_pieces_inside
 from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.staging import stage_labels
 from blockbuster.stage.tally import Tally
@@ -148,7 +149,8 @@ class Run:
         # A run that is continued keeps its own.
         if options.skip_empty and threshold is None and not self.claim.resumes:
             skips = options.on_error == "skip"
-            threshold, background = choose_empty_threshold(plan.source, plan.grid, skip_errors=skips)
+            boxes = choose_pieces_inside(plan.source, plan.grid, plan.inside)
+            threshold, background = choose_empty_threshold(plan.source, plan.grid, boxes=boxes, skip_errors=skips)
         return TileCall(
             plan.grid,
             self.fn,
@@ -158,6 +160,7 @@ class Run:
             apart_axes=plan.apart_axes,
             retries=options.retries,
             skip_errors=options.on_error == "skip",
+            inside=plan.inside,
             one_at_a_time=options.use_gpu,
         )
 
@@ -165,6 +168,7 @@ class Run:
         report, plan = self.report, self.plan
         report.n_tiles, report.n_skipped = plan.n_tiles, tally.n_skipped
         report.n_run, report.n_resumed = plan.n_tiles - tally.n_skipped, tally.n_resumed
+        report.n_outside = tally.n_outside
         report.empty_threshold, report.n_provisional = call.empty_threshold, int(tally.counts.sum())
         report.n_retried, report.seconds["fn"] = tally.n_retried, tally.fn_seconds
         report.failed, report.n_failed = sorted(tally.failed), len(tally.failed)
@@ -180,14 +184,21 @@ class Run:
     def _warn_of_stage(self, tally: Tally, call: TileCall) -> None:
         report = self.report
         high_skipped = describe_high_skipped(tally.maxima, call.background) if call.background else ""
-        if report.n_skipped and report.n_skipped == report.n_tiles:
+        n_empty = report.n_skipped - report.n_outside
+        if report.n_outside and report.n_outside == report.n_tiles:
             warn_user(
-                f"All {report.n_tiles} tiles were skipped as empty (maximum <= {report.empty_threshold:g}); "
-                "lower empty_threshold or pass skip_empty=False if the image is not empty.",
+                f"No tile meets the mask, and all {report.n_tiles} are background: it has nothing inside, or "
+                "lies elsewhere than the image; compare the metadata of both.",
+            )
+        elif n_empty and report.n_skipped == report.n_tiles:
+            warn_user(
+                f"All {n_empty} tiles{' inside the mask' if report.n_outside else ''} were skipped as empty "
+                f"(maximum <= {report.empty_threshold:g}); lower empty_threshold or pass skip_empty=False if the "
+                "image is not empty.",
             )
         elif high_skipped:
             warn_user(
-                f"{report.n_skipped} of {report.n_tiles} tiles were skipped as empty (maximum <= "
+                f"{n_empty} of {report.n_tiles} tiles were skipped as empty (maximum <= "
                 f"{report.empty_threshold:g}), and {high_skipped}: they may hold objects. Look at the "
                 "picture and the maxima of estimate_empty_tiles, and pass an empty_threshold.",
             )

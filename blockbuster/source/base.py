@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import pickle
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -152,6 +153,23 @@ class Source:
         edges = self.chunk_edges[axis]
         number = int(np.searchsorted(edges, at, side="right"))
         return slice(int(edges[number - 1]), int(edges[number]))
+
+    def block_shape(self, n_voxels: int) -> tuple[int, ...]:
+        """Return the shape of boxes of whole chunks, of at most so many voxels unless a chunk has
+        more; they are long along the last axes.
+
+        Examples
+        --------
+        >>> Source((100, 900), "uint8", chunks=((50, 50), (300, 300, 300))).block_shape(100_000)
+        (100, 900)
+        >>> Source((100, 900), "uint8", chunks=((50, 50), (300, 300, 300))).block_shape(50_000)
+        (50, 900)
+        """
+        block = [min(n, max(1, length)) for n, length in zip(self.read_unit, self.shape, strict=True)]
+        for axis in reversed(range(len(block))):
+            room = max(1, n_voxels // math.prod(block))
+            block[axis] = max(1, min(self.shape[axis], block[axis] * room))
+        return tuple(block)
 
     def keeping_shared(self, bricks: BrickGrid) -> Source:
         """Return the image as one that keeps in memory what several bricks read of a chunk.

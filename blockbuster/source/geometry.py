@@ -18,6 +18,16 @@ Transformations = tuple[dict[str, Any], ...]
 # What has one number per axis.
 BY_AXIS = ("scale", "translation")
 MAX_NAME_LETTERS = 40
+# How many micrometres a unit of OME-NGFF is.
+MICROMETRES = {
+    "angstrom": 1e-4,
+    "nanometer": 1e-3,
+    "micrometer": 1.0,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "decimeter": 1e5,
+    "meter": 1e6,
+}
 REMEDY = "Mend the metadata, or give the path of one level, of which no scale is known."
 
 

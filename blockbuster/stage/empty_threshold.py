@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from blockbuster.grid import TileGrid
+from blockbuster.grid import Box, TileGrid
 from blockbuster.source import Source
 from blockbuster.stage.sample import choose_pieces, finite_pixels, read_boxes_by_tiles, sample_pixels
 
@@ -42,6 +42,9 @@ class EmptyTiles:
         Which tiles are empty.
     maxima : ndarray, shape of the tile grid, optional
         The greatest value of each tile, halo included, as the image has it.
+    outside : ndarray of bool, shape of the tile grid, optional
+        Which of the empty ones are outside of the mask; of them nothing was read, and their maximum
+        is 0.
 
     Examples
     --------
@@ -54,6 +57,12 @@ class EmptyTiles:
     threshold: float
     empty: np.ndarray
     maxima: np.ndarray | None = None
+    outside: np.ndarray | None = None
+
+    @property
+    def n_outside(self) -> int:
+        """Number of tiles outside of the mask."""
+        return 0 if self.outside is None else int(self.outside.sum())
 
     @property
     def n_tiles(self) -> int:
@@ -67,6 +76,8 @@ class EmptyTiles:
 
     def __str__(self) -> str:
         summary = f"{self.n_empty} of {self.n_tiles} tiles are empty (maximum <= {self.threshold:g})"
+        if self.outside is not None:
+            summary += f", {self.n_outside} of them outside of the mask"
         return f"{summary}\n{self.picture()}".rstrip()
 
     def picture(self) -> str:
@@ -165,7 +176,11 @@ def _offsets(pixels: np.ndarray, least: np.integer) -> np.ndarray:
 
 
 def choose_empty_threshold(
-    source: Source, grid: TileGrid | None = None, *, skip_errors: bool = False
+    source: Source,
+    grid: TileGrid | None = None,
+    *,
+    boxes: Sequence[Box] | None = None,
+    skip_errors: bool = False,
 ) -> tuple[float, Background]:
     """Choose up to which maximum a tile is empty: Otsu's threshold, or less above low background.
 
@@ -175,6 +190,8 @@ def choose_empty_threshold(
         The image.
     grid : TileGrid, optional
         Its tiles, to name one where pixels cannot be read.
+    boxes : sequence of tuple of slice, optional
+        What is read; ``None``: pieces spread evenly over the image.
     skip_errors : bool
         Leave out such tiles.
 
@@ -195,7 +212,7 @@ def choose_empty_threshold(
     the lower class an object. Then no tile is empty in which anything exceeds the least value of
     the sample.
     """
-    boxes = choose_pieces(source)
+    boxes = choose_pieces(source) if boxes is None else boxes
     try:
         pieces = source.read_together(boxes)
     except Exception:

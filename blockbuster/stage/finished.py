@@ -31,10 +31,14 @@ def task_record(result: BrickResult) -> Record:
         "fn": round(result.fn_seconds, 6),
         "crc": result.checksum,
     }
+    if result.n_outside:
+        record["outside"] = result.n_outside
     if result.n_retried:
         record["retried"] = result.n_retried
     if result.pixels:
         record["pixels"] = result.pixels
+    if result.pixels_box is not None:
+        record["pixels_box"] = [[part.start, part.stop] for part in result.pixels_box]
     if result.pixels_tile is not None:
         record["pixels_tile"] = result.pixels_tile
     if result.in_pieces is not None and result.counts.any():
@@ -155,6 +159,8 @@ def read_samples(directory: str, grid: TileGrid) -> list[Sample]:
         for record in map(records.__getitem__, chosen):
             index, tile = bricks.index(record["task"]), record.get("pixels_tile")
             region = bricks.region(index)
+            if "pixels_box" in record:
+                region = tuple(slice(*ends) for ends in record["pixels_box"])
             if tile is not None:
                 # The brick could not be read whole.
                 region = grid.region(next(itertools.islice(bricks.tile_indices(index), tile, None)))

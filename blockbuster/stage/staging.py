@@ -29,6 +29,7 @@ from blockbuster.stage.bricks import limit_bricks
 from blockbuster.stage.deaths import StageWatch
 from blockbuster.stage.empty_threshold import Background
 from blockbuster.stage.finished import failed_tiles, find_finished_tasks
+from blockbuster.stage.inside import core_inside
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile
 from blockbuster.stage.tally import Tally
@@ -245,14 +246,17 @@ class _Stage:
             if not result.unreadable:
                 on_result(result)
                 return
-            saved = self._tiles_saved(self.bricks.tile_indices(self.bricks.index(result.number)))
+            tiles = self.bricks.tile_indices(self.bricks.index(result.number))
+            inside = self.call.inside
+            saved = self._tiles_saved([tile for tile in tiles if inside is None or inside[tile]])
             run(dataclasses.replace(job, source=saved), [result.number], on_result=on_result)
 
         run(job, numbers, on_result=take, region=self._region if self.source.through_graph else None)
 
     def _region(self, number: int) -> Any:
-        box = self.bricks.region(self.bricks.index(number))
-        return None if self.saved.covers(box) else self.source.lazy(box)
+        core = core_inside(self.bricks, self.bricks.index(number), self.call.inside)
+        box = None if core is None else self.bricks.grid.grow(core)
+        return None if box is None or self.saved.covers(box) else self.source.lazy(box)
 
     def probes(self, timed: bool) -> Iterator[Probe]:
         """Try fn on non-empty tiles until its time is known, and whether it drops channels."""
@@ -260,8 +264,10 @@ class _Stage:
         if not timed and call.channel_axis is None:
             return
         watch = StageWatch(self.directory, BrickGrid(grid, (1,) * grid.ndim))
-        n_tiles = min(grid.n_tiles, MAX_TILES_LOOKED_AT) if call.channel_axis is None else grid.n_tiles
-        for number in range(n_tiles):
+        numbers: Sequence[int] = range(grid.n_tiles)
+        if call.inside is not None:
+            numbers = np.flatnonzero(call.inside).tolist()
+        for number in numbers[:MAX_TILES_LOOKED_AT] if call.channel_axis is None else numbers:
             self._save_region(grid.index(number))
             found: list[Probe] = []
             directory = None if self.execution.in_process else self.directory
@@ -295,7 +301,9 @@ class _Stage:
         if not self.source.through_graph or self.saved.covers(self.call.grid.region(tile)):
             return
         steps = zip(tile, self.bricks.tiles_per_brick, strict=True)
-        box = self.bricks.region(tuple(i // step for i, step in steps))
+        core = core_inside(self.bricks, tuple(i // step for i, step in steps), self.call.inside)
+        assert core is not None
+        box = self.bricks.grid.grow(core)
         try:
             pixels = self.source.read(box)
         except Exception:

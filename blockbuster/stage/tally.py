@@ -52,6 +52,7 @@ class Tally:
         self.counts = np.zeros(self.bricks.grid.grid_shape, np.int64)
         self.n_finished = 0
         self.n_skipped = 0
+        self.n_outside = 0
         self.n_resumed = 0
         self._maxima: list[np.ndarray] = []
         self.n_retried = 0
@@ -88,7 +89,8 @@ class Tally:
         tiles = self.bricks.tiles(index)
         self.counts[tiles] = counts.reshape(self.counts[tiles].shape)
         self.n_finished += 1
-        self.n_skipped += len(record["maxima"])
+        self.n_outside += record.get("outside", 0)
+        self.n_skipped += len(record["maxima"]) + record.get("outside", 0)
         if record["maxima"]:
             # A list would take four times as much.
             self._maxima.append(np.array(record["maxima"]))

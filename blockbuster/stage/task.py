@@ -26,6 +26,7 @@ from blockbuster.source import pixel_digest
 from blockbuster.stage.brick_labels import BrickLabels
 from blockbuster.stage.deaths import BRICK, OUTSIDE, check_deaths
 from blockbuster.stage.empty_threshold import Background
+from blockbuster.stage.inside import core_inside, fills_its_box
 from blockbuster.stage.masks import MaskWatch
 from blockbuster.stage.results import check_labels
 from blockbuster.stage.saved import RegionReader, read_tile
@@ -70,6 +71,9 @@ class TileCall:
         How often a tile that failed is tried again.
     skip_errors : bool
         Take a tile that failed for background, instead of ending the run.
+    inside : ndarray of bool or None
+        In the shape of the tile grid, the tiles that fn is called for; ``None``: all. Of others
+        nothing is read, and they are background.
     one_at_a_time : bool
         Call fn in one thread of a process at a time, for a device that cannot be shared; other
         tasks read and write meanwhile.
@@ -84,6 +88,7 @@ class TileCall:
     apart_axes: Index = ()
     retries: int = 0
     skip_errors: bool = False
+    inside: np.ndarray | None = None
     one_at_a_time: bool = False
 
     def maximum_if_empty(self, pixels: np.ndarray) -> float | None:
@@ -266,6 +271,8 @@ class BrickResult:
         Labels per tile, tiles in C order.
     maxima : list of float
         Of the tiles that were empty.
+    n_outside : int
+        Tiles that are outside of the mask.
     n_retried : int
         How often a tile was tried again.
     fn_seconds : float
@@ -277,6 +284,8 @@ class BrickResult:
     pixels_tile : int or None
         The one tile that it is of, in C order of the brick's, where the brick could not be read as
         a whole.
+    pixels_box : tuple of slice or None
+        The region that it is of, where that is not all of the brick's.
     in_pieces : bool or None
         Whether the one id of a tile falls into pieces; ``None``: a tile has two ids.
     failed : list of TileError
@@ -294,11 +303,13 @@ class BrickResult:
     number: int
     counts: np.ndarray
     maxima: list[float] = field(default_factory=list)
+    n_outside: int = 0
     n_retried: int = 0
     fn_seconds: float = 0.0
     checksum: str = ""
     pixels: str = ""
     pixels_tile: int | None = None
+    pixels_box: Box | None = None
     in_pieces: bool | None = False
     failed: list[TileError] = field(default_factory=list)
     error: TileError | None = None
@@ -338,6 +349,7 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = N
             task.pixels = task.read() if pixels is None else np.asarray(pixels)
             if task.pixels is not None and job.sampled:
                 result.pixels = pixel_digest(task.pixels)
+                result.pixels_box = None if job.call.inside is None else task.region
             task.label_tiles(result)
             attempt.at(OUTSIDE)
             # The next brick takes their memory, unless something that stays lies among it by then.
@@ -367,11 +379,19 @@ class _BrickTask:
     pixels: np.ndarray | None = None
 
     @cached_property
+    def core(self) -> Box:
+        """The box around the tiles that fn is called for."""
+        core = core_inside(self.job.bricks, self.index, self.job.call.inside)
+        return self.job.bricks.core(self.index) if core is None else core
+
+    @cached_property
     def region(self) -> Box:
-        return self.job.bricks.region(self.index)
+        return self.job.bricks.grid.grow(self.core)
 
     def read(self) -> np.ndarray | None:
-        """Read the brick's region; None where it cannot be read as a whole."""
+        """Read the brick's region; None where it cannot be read whole, or is not all wanted."""
+        if not fills_its_box(self.job.bricks, self.index, self.job.call.inside):
+            return None
         try:
             return self.job.source.read(self.region)
         except Exception as error:
@@ -383,6 +403,10 @@ class _BrickTask:
         job, call = self.job, self.job.call
         watch = MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))
         for i, tile in enumerate(job.bricks.tile_indices(self.index)):
+            if call.inside is not None and not call.inside[tile]:
+                result.n_outside += 1
+                self.labels.pass_over(job.label_index(tile))
+                continue
             self.attempt.at(i)
             outcome = self._known(i, tile)
             if outcome is None:
@@ -439,7 +463,8 @@ class _BrickTask:
         job = self.job
         if job.measures is None or not job.measures.channels:
             return None
-        return BrickValues(job.seen, job.bricks, self.index, self.pixels, job.call.retries)
+        boxes = self.core, self.region
+        return BrickValues(job.seen, job.bricks.grid, *boxes, self.pixels, job.call.retries)
 
     def drop_pixels(self) -> None:
         """Measure what is left, and give back the memory of the pixels."""

@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 
 from blockbuster.errors import TileError
-from blockbuster.grid import Box, BrickGrid, Index, relative_box
+from blockbuster.grid import Box, Index, TileGrid, relative_box
 from blockbuster.kernels.stretches import StretchGroup, TileStretches
 from blockbuster.measure.folding import LabelledParts
 from blockbuster.measure.names import Measures
@@ -66,10 +66,10 @@ class BrickValues:
     ----------
     seen : Seen
         Where they are read from.
-    bricks : BrickGrid
-        Bricks of the image.
-    index : tuple of int
-        The brick.
+    grid : TileGrid
+        Tiles of the image.
+    core, region : tuple of slice
+        The brick without halo and with it, in voxels of the image.
     pixels : ndarray or None
         The brick's region as fn sees it; ``None`` where it could not be read as a whole.
     retries : int
@@ -77,8 +77,9 @@ class BrickValues:
     """
 
     seen: Seen
-    bricks: BrickGrid
-    index: Index
+    grid: TileGrid
+    core: Box
+    region: Box
     pixels: np.ndarray | None
     retries: int
     # By the number of a channel: what cannot be read as a whole, and is read tile by tile.
@@ -87,8 +88,8 @@ class BrickValues:
     @cached_property
     def channels(self) -> list[Values]:
         """The values of each channel."""
-        found, core, pixels = [], self.bricks.core(self.index), self.pixels
-        box = core if pixels is None else self.bricks.region(self.index)
+        found, core, pixels = [], self.core, self.pixels
+        box = core if pixels is None else self.region
         for number, channel in enumerate(self.seen.measures.channels):
             if channel.source is not None:
                 found.append(self.seen.values(number, self._read(number, core), core))
@@ -114,17 +115,17 @@ class BrickValues:
         """
         if not self.channels or not self._in_pieces:
             return
-        core, n_left = self.bricks.grid.core(tile), self.retries
+        core, n_left = self.grid.core(tile), self.retries
         while True:
             try:
                 for number, pixels in self._in_pieces.items():
-                    pixels[relative_box(core, self.bricks.core(self.index))] = self.seen.read(number, core)
+                    pixels[relative_box(core, self.core)] = self.seen.read(number, core)
                 return
             except TileError:
                 raise
             except Exception as error:
                 if not n_left:
-                    raise unreadable(error, self.bricks.grid, tile) from None
+                    raise unreadable(error, self.grid, tile) from None
                 n_left -= 1
 
 
