@@ -82,8 +82,8 @@ class RunReport:
     # Folder of the array of labels, empty where it is not known. Not a field: it is not kept with
     # the report.
     labels_path = ""
-    # The table of objects of a run that wrote no labels, a DataFrame of pandas.
-    objects = cast(Any, None)
+    # Nor is this: the table of objects of a run that wrote no labels.
+    table = cast(Any, None)
 
     settings: dict[str, Any] = field(default_factory=dict)
     tiles: list[list[list[int]]] = field(default_factory=list)
@@ -110,6 +110,18 @@ class RunReport:
     def n_pairs(self) -> int:
         """Pairs of labels that touch across a seam."""
         return self.seams.touching
+
+    @property
+    def objects(self) -> Any:
+        """The table of objects, a DataFrame of pandas; None where nothing was measured. That of labels
+        that were written is read; `read_objects` reads a part.
+        """
+        path = os.path.join(self.labels_path, OBJECTS)
+        if self.table is not None or not self.labels_path or not os.path.isfile(path):
+            return self.table
+        import pandas as pd
+
+        return pd.read_parquet(path)
 
     def doubtful(self, n: int = 20) -> list[DoubtfulPair]:
         """Return the pairs of labels that are worth a look, the most doubtful first.

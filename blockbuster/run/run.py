@@ -236,7 +236,7 @@ class Run:
             dtype = finished.match(sequential=options.sequential_labels, axes=axes)
             if place is None:
                 self.labels = finished.to_numpy(dtype)
-                self.report.objects = finished.objects_in_memory(dtype)
+                self.report.table = finished.objects_in_memory(dtype)
                 return
             finished.publish(dtype, place, axes, plan.geometry)
             self.report.labels_at(place.array_path)

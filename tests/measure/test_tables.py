@@ -15,7 +15,14 @@ from scipy import ndimage
 from skimage.filters import threshold_otsu
 from strategies import Unsteady, small_tile_shapes, wide_shapes
 
-from blockbuster import load_ome_zarr, make_local_cluster, measure_labels, tile_process
+from blockbuster import (
+    load_ome_zarr,
+    make_local_cluster,
+    measure_labels,
+    read_objects,
+    read_report,
+    tile_process,
+)
 from blockbuster.grid import TileGrid
 from blockbuster.report import OBJECTS
 
@@ -208,6 +215,38 @@ def test_stores_of_other_programs_are_measured_as_the_whole_image(real_images, s
 def test_what_cannot_be_measured_is_refused_before_work(cells, measure, kind, parts, tmp_path):
     with refused(kind, *parts, folder=tmp_path):
         tile_process(cells[0], thresholded, measure=measure, write_to=tmp_path / "out.zarr")
+
+
+def label_each(tile):
+    return np.stack([ndimage.label(channel > 127)[0] for channel in tile])
+
+
+def test_labels_with_channels_have_values_of_their_own_channel():
+    image = values_of("uint8", (2, 40, 50), 0)
+    labels, report = tile_process(
+        image, label_each, axes="cyx", channel=None, tile_shape=(16, 16), measure=VALUES, return_report=True
+    )
+    table = report.objects
+    assert {"intensity_mean", "centroid-2"} < set(table.columns)
+    for row in table.to_dict("records"):
+        values = image[labels == row["label"]]
+        assert (row["area"], row["intensity_sum"]) == (len(values), values.sum())
+        assert row["intensity_std"] == pytest.approx(values.std(), abs=1e-9)
+        assert row["bbox-3"] == row["bbox-0"] + 1
+
+
+def test_a_report_gives_the_table_of_labels_that_were_written(cells, tmp_path):
+    options = {"tile_shape": (32, 45), "write_to": tmp_path / "out.zarr"}
+    _, report = tile_process(cells[0], thresholded, measure=True, return_report=True, **options)
+    assert report.objects.equals(read_objects(tmp_path / "out.zarr"))
+    assert len(read_report(tmp_path / "out.zarr").objects) == report.n_objects
+
+
+def test_a_finished_output_without_a_table_is_left_to_measure_labels(cells, tmp_path):
+    options = {"tile_shape": (32, 45), "write_to": tmp_path / "out.zarr", "fn_version": "1"}
+    tile_process(cells[0], thresholded, **options)
+    with refused(FileExistsError, "measure was None", "measure_labels", folder=tmp_path):
+        tile_process(cells[0], thresholded, measure=True, resume=True, **options)
 
 
 def test_a_table_needs_a_place(cells):
