@@ -107,6 +107,13 @@ class Measures:
         values = tuple(dict.fromkeys((name, 0) for name, _ in self.values))
         return dataclasses.replace(self, channels=(Channel(),), values=values)
 
+    def __str__(self) -> str:
+        values = dict.fromkeys(name for name, _ in self.values)
+        names = ["shapes", *(name for name in self.names if name in SHAPES), *values]
+        channels = len(self.channels)
+        of = f" of {channels} channel{'s' * (channels > 1)}" if values else ""
+        return f"{', '.join(names)}{of}"
+
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
 

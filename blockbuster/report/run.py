@@ -113,8 +113,8 @@ class RunReport:
 
     @property
     def objects(self) -> Any:
-        """The table of objects, a DataFrame of pandas; None where nothing was measured. That of labels
-        that were written is read; `read_objects` reads a part.
+        """The table of objects, a DataFrame of pandas; None where nothing was measured. That of
+        labels that were written is read; `read_objects` reads a part.
         """
         path = os.path.join(self.labels_path, OBJECTS)
         if self.table is not None or not self.labels_path or not os.path.isfile(path):

@@ -262,6 +262,7 @@ class RunPlan:
                 else []
             ),
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
+            *([] if self.measures is None else [f"measure   {self.measures}"]),
             f"memory    at most {format_bytes(self.memory_bytes)} in all, fn's own apart",
             *([chunks] if self.source.through_graph else []),
             f"disk      at most {format_bytes(self.label_bytes)} of staged labels in {stage}",

@@ -19,6 +19,7 @@ from blockbuster import (
     load_ome_zarr,
     make_local_cluster,
     measure_labels,
+    plan_run,
     read_objects,
     read_report,
     tile_process,
@@ -247,6 +248,11 @@ def test_a_finished_output_without_a_table_is_left_to_measure_labels(cells, tmp_
     tile_process(cells[0], thresholded, **options)
     with refused(FileExistsError, "measure was None", "measure_labels", folder=tmp_path):
         tile_process(cells[0], thresholded, measure=True, resume=True, **options)
+
+
+def test_a_plan_says_what_is_measured(cells):
+    options = {"tile_shape": (32, 45), "measure": ["intensity_mean", "extent"], "return_report": True}
+    assert "\nmeasure   shapes, extent, intensity_mean of 3 channels\n" in str(plan_run(cells[0], **options))
 
 
 def test_a_table_needs_a_place(cells):
