@@ -11,9 +11,9 @@ from blockbuster.cli.messages import DONE, FAILED, WRONG_ARGUMENTS, complain, pr
 from blockbuster.cli.parsing import make_parser, read_at_least_one, read_real
 
 EXAMPLES = (
-    "blockbuster polygons image.zarr/labels/cells cells.geojson",
+    "blockbuster polygons image.zarr/labels/nuclei nuclei.geojson",
     "blockbuster polygons labels.zarr/labels cells.geojson --simplify 1",
-    "blockbuster polygons image.zarr/labels/cells cells.parquet --coordinates units",
+    "blockbuster polygons image.zarr/labels/nuclei nuclei.parquet --coordinates units",
 )
 
 

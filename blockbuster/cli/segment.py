@@ -47,6 +47,7 @@ EXAMPLES = (
     "blockbuster segment image.zarr --fn watershed:24 --tile-shape 512,512 --write-to labels.zarr",
     "blockbuster segment image.zarr --fn my_module:find_cells --tile-shape auto --overlap 16 --write-to out.zarr",
     "blockbuster segment image.zarr --fn threshold:120 --write-to image.zarr --output-component labels/cells",
+    "blockbuster segment image.zarr --fn otsu --write-to labels.zarr --measure intensity_mean,extent",
     "blockbuster segment image.zarr --fn otsu --skip-empty --write-to labels.zarr --dry-run",
     "blockbuster segment image.zarr --fn otsu --write-to labels.zarr --resume",
 )

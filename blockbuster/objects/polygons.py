@@ -107,12 +107,12 @@ def export_polygons(
 
     Examples
     --------
-    >>> import json, tempfile
+    >>> import json, pathlib, tempfile
     >>> labels = np.zeros((4, 6), "int32")
     >>> labels[1:3, 2:5] = 7
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     export_polygons(labels, f"{folder}/cells.geojson")
-    ...     feature = json.load(open(f"{folder}/cells.geojson"))["features"][0]
+    ...     (feature,) = json.loads(pathlib.Path(folder, "cells.geojson").read_text())["features"]
     1
     >>> feature["geometry"]["coordinates"]
     [[[2, 1], [5, 1], [5, 3], [2, 3], [2, 1]]]

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import zarr
 from collections_of_images import write_plate, write_pyramid
@@ -160,6 +161,20 @@ def is_otsu(out, before):
     found_by(PIXELS[0] > threshold_otsu(PIXELS[0]))
 
 
+def is_measured(out, before):
+    is_otsu(out, before)
+    table = blockbuster.read_objects("labels.zarr")
+    assert table["area"].sum() == np.count_nonzero(read("labels.zarr"))
+    assert {"extent", "intensity_mean-0", "intensity_mean-1"} < set(table.columns)
+    assert "objects   " in out
+
+
+def outlines_cover(path):
+    features = json.loads(Path(path).read_text())["features"]
+    areas = [feature["properties"]["measurements"]["area"] for feature in features]
+    assert sum(areas) == np.count_nonzero(PIXELS[0] > 110)
+
+
 def is_split_at_seams(out, before):
     labels = read("tiles.zarr", "labels")
     assert np.array_equal(labels > 0, PIXELS[0] > 110)
@@ -191,6 +206,14 @@ OUTCOMES = {
     ),
     "segment image.zarr --fn otsu --skip-empty --write-to labels.zarr --dry-run": planned,
     "segment image.zarr --fn otsu --write-to labels.zarr --resume": is_otsu,
+    "segment image.zarr --fn otsu --write-to labels.zarr --measure intensity_mean,extent": is_measured,
+    "polygons image.zarr/labels/nuclei nuclei.geojson": lambda out, before: outlines_cover("nuclei.geojson"),
+    "polygons labels.zarr/labels cells.geojson --simplify 1": lambda out, before: [
+        json.loads(Path("cells.geojson").read_text())["features"][0]
+    ],
+    "polygons image.zarr/labels/nuclei nuclei.parquet --coordinates units": lambda out, before: [
+        pyarrow.parquet.read_table("nuclei.parquet")["geometry"][0]
+    ],
     "seams labels.zarr": lambda out, before: shown(str(blockbuster.read_report("labels.zarr").seams))(
         out, before
     ),

@@ -69,7 +69,9 @@ def test_results_of_all_phases_come_back_as_they_were():
     worst = WorstSeam([[0, 0], [0, 1]], "1", touching=2, joined=1, doubtful=1, at=[3, 4], agreement=0.25)
     doubtful = [(0.05, 7, 3, 9, 0.35)]
     tally = SeamTally(counts, counts[::-1], np.zeros((3, 10), np.int64), [worst], doubtful, 1, 2, 3, 4)
-    matched = MatchResult(np.arange(6).reshape(3, 2), np.array([1, 0.5, 0.25], "f4"), tally, 3, 5, [0, 2])
+    matched = MatchResult(
+        np.arange(6).reshape(3, 2), *np.float32([[1, 0.5, 0.25], [1, 0.9, 0.4]]), tally, 3, 5, [0, 2]
+    )
     for result in (
         brick,
         Probe(7, TileOutcome(np.ones((2, 3), ">u2"))),
