@@ -32,7 +32,13 @@ def add_command(commands: Any) -> None:
     )
     add("--level", type=int, default=0, metavar="N", help="pyramid level (0)")
     add("--coordinates", default="pixels", metavar="WHICH", help="pixels, or units: those of the image (pixels)")
-    add("--measurements", metavar="FILE", help="Parquet file with a column label, and numbers")
+    add(
+        "--measurements",
+        nargs="?",
+        const=True,
+        metavar="FILE",
+        help="take measurements from the table of the labels, or from a Parquet file",
+    )
     add("--overwrite", action="store_true", help="replace an existing file once the new one is complete")
     add("--workers", type=read_at_least_one, metavar="N", help="tasks that run at once (one per CPU)")
     add("--progress", action=argparse.BooleanOptionalAction, help="progress bars (on a terminal)")

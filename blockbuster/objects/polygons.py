@@ -15,6 +15,7 @@ from blockbuster.objects.joining import FORMATS, Joined, JoinJob, cut_labels, jo
 from blockbuster.objects.measurements import check_measurements, open_measurements
 from blockbuster.objects.positions import CHOICES, Positions, choose_positions
 from blockbuster.objects.published import COMPLETE, check_absent, check_clear, published_file
+from blockbuster.objects.reading import find_table
 from blockbuster.objects.tracing import Traced, TraceJob, choose_outline_bricks, trace_brick
 from blockbuster.output.paths import resolve_file
 from blockbuster.run.finish import progress_bar
@@ -43,7 +44,7 @@ def export_polygons(
     simplify: float | None = None,
     level: int = 0,
     coordinates: str = "pixels",
-    measurements: str | os.PathLike[str] | pd.DataFrame | pa.Table | None = None,
+    measurements: bool | str | os.PathLike[str] | pd.DataFrame | pa.Table | None = None,
     overwrite: bool = False,
     progress: bool = False,
 ) -> int:
@@ -67,9 +68,10 @@ def export_polygons(
     coordinates : {"pixels", "units"}
         In pixels of the finest level, where (0, 0) is the corner of the first voxel, not its
         centre; or in the units of the OME-Zarr metadata, scale and translation applied.
-    measurements : pandas.DataFrame, pyarrow.Table or path, optional
-        A table, or the path of a Parquet file, with a column ``label`` and numbers, which become
-        measurements of the objects. ``None``: the area in voxels alone.
+    measurements : True, pandas.DataFrame, pyarrow.Table or path, optional
+        What becomes measurements of the objects. True: the table of objects that lies with the
+        labels, which are given by their path; else a table, or the path of a Parquet file, with a
+        column ``label`` and numbers. ``None``: the area in voxels alone.
     overwrite : bool
         Replace an existing file, once the new one is complete.
     progress : bool
@@ -219,6 +221,10 @@ def _plan(
     if not replaces:
         check_absent(target)
     check_clear(target)
+    if measurements is True:
+        if not isinstance(labels, str | os.PathLike):
+            raise TypeError("measurements is True, but labels are no path, beside which their table would lie.")
+        measurements = find_table(*os.path.split(os.path.abspath(os.path.expanduser(labels))))
     checked = None if measurements is None else check_measurements(measurements, TAKEN[format])
     return _Export(source, target, format, positions, checked, replaces)
 

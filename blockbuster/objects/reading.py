@@ -86,7 +86,7 @@ def read_objects(
     import pyarrow
     import pyarrow.parquet as parquet
 
-    file = _find_table(path, component)
+    file = find_table(path, component)
     about = read_about(file)
     schema = parquet.read_schema(file)
     chosen, rows = _resolve_columns(columns, schema.names), _resolve_where(where, schema)
@@ -104,7 +104,8 @@ def read_objects(
     return frame
 
 
-def _find_table(path: Path, component: str) -> str:
+def find_table(path: Path, component: str) -> str:
+    """Return the path of the table of labels in a store; FileNotFoundError where there is none."""
     folder = find_labels(path, component, OBJECTS, "tables of objects")
     if not os.path.isdir(folder):
         raise FileNotFoundError(

@@ -11,9 +11,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from naive import components
+from outcomes import refused
 from outlined import label_of, read_features
 
-from blockbuster import export_polygons
+from blockbuster import export_polygons, read_objects, tile_process
 
 # From QuPath's page on exporting annotations and its class QuPathTypeAdapters: what a feature needs to be read
 # as a detection with measurements (0.4 and later; before that, measurements were a list), and RFC 7946.
@@ -166,3 +168,24 @@ def test_tables_that_do_not_fit_are_refused(table, kind, message, folder):
     with pytest.raises(kind, match=re.escape(message)):
         export_polygons(np.array([[1]]), "out.geojson", measurements=table)
     assert list(folder.iterdir()) == []
+
+
+def test_measurements_are_those_of_the_run_where_it_measured(tmp_path):
+    image = (np.random.default_rng(0).random((40, 50)) < 0.3).astype("uint8")
+    options = {"tile_shape": (16, 16), "write_to": tmp_path / "x.zarr"}
+    tile_process(image, components, measure=["intensity_sum"], **options)
+    export_polygons(tmp_path / "x.zarr" / "labels", tmp_path / "out.geojson", measurements=True)
+    table = read_objects(tmp_path / "x.zarr").set_index("label")
+    features = read_strictly(tmp_path / "out.geojson")["features"]
+    assert len(features) == len(table) > 10
+    for feature in features:
+        found = feature["properties"]["measurements"]
+        expected = table.loc[found.pop("label")]
+        assert {name: expected[name] for name in found} == pytest.approx(found)
+        assert {"area", "intensity_sum", "axis_major_length", "touches_border"} < set(found)
+    options |= {"write_to": tmp_path / "y.zarr"}
+    tile_process(image, components, **options)
+    with refused(FileNotFoundError, "no table of objects", "measure_labels"):
+        export_polygons(tmp_path / "y.zarr" / "labels", tmp_path / "y.geojson", measurements=True)
+    with refused(TypeError, "labels are no path"):
+        export_polygons(np.asarray([[1]]), tmp_path / "y.geojson", measurements=True)
