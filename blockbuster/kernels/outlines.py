@@ -26,7 +26,7 @@ def is_node(a, b, c, d):
     """Return 1 where more than two labels meet, or two at a corner alone; c and d are below a and
     b.
     """
-    return 1 if (a != b) + (b != d) + (d != c) + (c != a) > 2 else 0
+    return 1 if int(a != b) + int(b != d) + int(d != c) + int(c != a) > 2 else 0
 
 
 @kernel_part
