@@ -238,6 +238,13 @@ def test_laboratory_of_seams_compares_all_rules_with_what_joins_could_reach():
     assert all(scores["pieces"] == scores["agree"] == 1 > scores["touch"] for scores in stable)
 
 
+def test_outlines_are_timed_in_every_format():
+    rows = table_rows(run("benchmarks.judged.polygons", "--small"))
+    assert rows.pop("setting")[0][0] == "objects"
+    assert len(rows) > 1
+    assert all(int(cells[0].replace(",", "")) > 10 and cells[-1] == "not judged" for (cells,) in rows.values())
+
+
 def test_tables_of_objects_are_timed_and_weighed():
     rows = table_rows(run("benchmarks.judged.measuring", "--small"))
     assert rows.pop("setting")[0][0] == "objects"
