@@ -2,6 +2,7 @@
 
 import dask
 import dask.array as da
+import naive
 import numpy as np
 import pyarrow.parquet as parquet
 import pytest
@@ -95,6 +96,26 @@ def test_a_table_is_that_of_the_whole_label_image(case, is_lazy):
     assert np.array_equal(table["touches_border"], at_border(labels))
     again = measure_labels(labels, image, axes=axes, measure=MEASURE)
     assert not fault(again, whole_table(labels, np.moveaxis(image, 0, -1), channels))
+
+
+@settings(max_examples=examples(30))
+@given(cases())
+def test_the_weakest_agreement_is_that_of_the_joined_pairs_of_an_object(case):
+    image, fn, options = case
+    tissue = image[0].astype("uint8")
+    options |= {"merge": "agree", "sequential_labels": False}
+    labels, report = tile_process(tissue, fn.fn, measure=True, return_report=True, **options)
+    lengths = naive.cut(tissue.shape, options["tile_shape"])
+    halo = naive.spread_halo(options["overlap"], [max(axis) for axis in lengths])
+    seen = naive.look(tissue, fn.fn, lengths, halo)
+    ids, tile_of_voxel = naive.assemble(seen, tissue.shape)
+    found = naive.compare(seen, tissue.shape, halo, tissue.ndim)
+    weakest = dict.fromkeys(np.unique(labels[labels > 0]).tolist(), np.nan)
+    for one, other in naive.joins(found, 0.4, ids, tile_of_voxel):
+        (label,) = np.unique(labels[ids == one]).tolist()
+        weakest[label] = np.fmin(weakest[label], found[one, other][0])
+    column = report.objects.set_index("label")["agreement_min"]
+    assert column.to_dict() == pytest.approx(weakest, rel=1e-6, nan_ok=True)
 
 
 def thresholded(tile):
