@@ -234,9 +234,9 @@ def tile_process(
     mask : array or path, optional
         Booleans, or labels of which 0 is outside, at any resolution: fn is not called for tiles
         whose core does not meet it, and nothing of them is read. Where it lies its OME-Zarr
-        metadata say, and those of the image; else it covers the image. Axes that it lacks, such as
-        z or channels, have it at every position. Labels are not clipped: what fn sees in a tile
-        does not depend on the mask.
+        metadata say, and those of the image; else it covers the image. Along axes that it lacks,
+        such as z or channels, or has one voxel of, it holds everywhere. Labels are not clipped:
+        what fn sees in a tile does not depend on the mask.
 
     Returns
     -------
