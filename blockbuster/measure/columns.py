@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 
@@ -32,52 +31,29 @@ class Scale:
     shifts: tuple[float | None, ...]
 
 
-def find_scale(axes: Sequence[dict[str, Any]], transformations: Sequence[dict[str, Any]]) -> Scale | None:
-    """Find the scale of labels in the metadata of OME-NGFF.
-
-    Parameters
-    ----------
-    axes : sequence of dict
-        Name, type and unit of each axis.
-    transformations : sequence of dict
-        Scales and translations, in the order in which they are applied.
-
-    Returns
-    -------
-    Scale or None
-        ``None`` where no axis has a unit of length.
+def scale_of(geometry: Geometry | None, ndim: int) -> Scale | None:
+    """Return the scale of labels with `ndim` axes; None where no axis has one in a unit of length.
 
     Examples
     --------
-    >>> axes = [{"name": "x", "type": "space", "unit": "nanometer"}]
-    >>> find_scale(axes, [{"type": "scale", "scale": [500.0]}])
+    >>> from blockbuster.source.geometry import LevelGeometry
+    >>> level = LevelGeometry((9,), ({"type": "scale", "scale": [500.0]},))
+    >>> axes = ({"name": "x", "type": "space", "unit": "nanometer"},)
+    >>> scale_of(Geometry("0.4", axes, (level,)), 1)
     Scale(steps=(0.5,), shifts=(0.0,))
     """
-    if not any("scale" in part for part in transformations):
-        return None
-    steps, shifts = np.ones(len(axes)), np.zeros(len(axes))
-    for part in transformations:
-        if "scale" in part:
-            steps, shifts = steps * part["scale"], shifts * part["scale"]
-        elif "translation" in part:
-            shifts = shifts + part["translation"]
-    units = [MICROMETRES.get(str(axis.get("unit"))) if axis.get("type") == "space" else None for axis in axes]
-    if not any(units):
-        return None
-    return Scale(
-        *(
-            tuple(v * u if u else None for v, u in zip(row.tolist(), units, strict=True))
-            for row in (steps, shifts)
-        )
-    )
-
-
-def scale_of(geometry: Geometry | None, ndim: int) -> Scale | None:
-    """Return the scale of labels with `ndim` axes; None where it is not known."""
     found = None if geometry is None else geometry.for_labels(ndim)
     if found is None or len(found.axes) != ndim:
         return None
-    return find_scale(found.axes, [*found.levels[0].transformations, *found.transformations])
+    if not any("scale" in part for part in (*found.levels[0].transformations, *found.transformations)):
+        return None
+    units = [
+        MICROMETRES.get(str(axis.get("unit"))) if axis.get("type") == "space" else None for axis in found.axes
+    ]
+    if not any(units):
+        return None
+    in_units = (zip(values, units, strict=True) for values in found.placement())
+    return Scale(*(tuple([value * unit if unit else None for value, unit in pairs]) for pairs in in_units))
 
 
 @dataclass(frozen=True)

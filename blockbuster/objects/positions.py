@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from blockbuster.source.geometry import Geometry, LevelGeometry
+from blockbuster.source.geometry import Geometry
 
 # Parts of a voxel that are written.
 DECIMALS = 6
@@ -102,31 +101,24 @@ def choose_positions(coordinates: str, geometry: Geometry | None, level: int, na
                 f'coordinates is "units", but the metadata of {name} give no scale; add one, or pass '
                 'coordinates="pixels".'
             )
-        x, y = (_corners(geometry, found, axis) for axis in (-1, -2))
+        x, y = (_corners(geometry, level, axis) for axis in (-1, -2))
         return Positions(x, y, str(geometry.axes[-1].get("unit", "")))
     if level == 0:
         return Positions()
-    x, y = (_in_pixels(geometry, found, axis) for axis in (-1, -2))
+    x, y = (_in_pixels(geometry, level, axis) for axis in (-1, -2))
     return Positions(x, y)
 
 
-def _corners(geometry: Geometry, level: LevelGeometry, axis: int) -> Line:
+def _corners(geometry: Geometry, level: int, axis: int) -> Line:
     """Return where corners of voxels are in units."""
-    scale, shift = 1.0, 0.0
-    parts: list[dict[str, Any]] = [*level.transformations, *geometry.transformations]
-    for part in parts:
-        if "scale" in part:
-            factor = float(part["scale"][axis])
-            scale, shift = scale * factor, shift * factor
-        else:
-            shift += float(part["translation"][axis])
-    return Line(scale, shift - scale / 2)
+    steps, shifts = geometry.placement(level)
+    return Line(steps[axis], shifts[axis] - steps[axis] / 2)
 
 
-def _in_pixels(geometry: Geometry, level: LevelGeometry, axis: int) -> Line:
+def _in_pixels(geometry: Geometry, level: int, axis: int) -> Line:
     """Return where corners of voxels are in pixels of the finest level."""
-    finest = geometry.levels[0]
-    if finest.scale is None or level.scale is None or not finest.scale[axis]:
-        return Line(finest.shape[axis] / level.shape[axis])
-    fine, coarse = _corners(geometry, finest, axis), _corners(geometry, level, axis)
+    finest, own = geometry.levels[0], geometry.levels[level]
+    if finest.scale is None or own.scale is None or not finest.scale[axis]:
+        return Line(finest.shape[axis] / own.shape[axis])
+    fine, coarse = _corners(geometry, 0, axis), _corners(geometry, level, axis)
     return Line(coarse.scale / fine.scale, (coarse.offset - fine.offset) / fine.scale)

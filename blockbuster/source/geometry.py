@@ -113,6 +113,25 @@ class Geometry:
         shared = _without_axis(self.transformations, channel)
         return replace(self, axes=_without(self.axes, channel), levels=tuple(levels), transformations=shared)
 
+    def placement(self, number: int = 0) -> tuple[list[float], list[float]]:
+        """Return per axis the length of a voxel of a level, and where the centre of the first one
+        lies, in the axes' units; 1 and 0 where the metadata say nothing.
+
+        Examples
+        --------
+        >>> parts = ({"scale": [0.5]}, {"translation": [3.0]})
+        >>> Geometry("0.4", ({"name": "x"},), (LevelGeometry((9,), parts),)).placement()
+        ([0.5], [3.0])
+        """
+        steps, shifts = [1.0] * len(self.axes), [0.0] * len(self.axes)
+        for part in (*self.levels[number].transformations, *self.transformations):
+            if "scale" in part:
+                steps = [step * factor for step, factor in zip(steps, part["scale"], strict=True)]
+                shifts = [shift * factor for shift, factor in zip(shifts, part["scale"], strict=True)]
+            else:
+                shifts = [shift + more for shift, more in zip(shifts, part["translation"], strict=True)]
+        return steps, shifts
+
     def for_labels(self, ndim: int) -> Geometry:
         """Leave out the channel axis where labels with `ndim` axes have none."""
         return self if len(self.axes) == ndim else self.without_channel()

@@ -13,7 +13,7 @@ import numpy as np
 
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid
 from blockbuster.source import Source, open_source
-from blockbuster.source.geometry import MICROMETRES, Geometry, geometry_of_level
+from blockbuster.source.geometry import MICROMETRES, geometry_of_level
 from blockbuster.stage.sample import SAMPLE_PIECES, SAMPLE_VOXELS, choose_pieces, spread_evenly
 
 BLOCK_VOXELS = 2**22
@@ -222,21 +222,12 @@ def _scales(
         placed = None if geometry is None else geometry.for_labels(ndim)
         if placed is None or len(placed.axes) != ndim or placed.levels[0].scale is None:
             return None
-        found.append(_steps_and_shifts(placed))
+        units = [MICROMETRES.get(str(axis.get("unit")), 1.0) for axis in placed.axes]
+        pairs = zip(
+            *([n * unit for n, unit in zip(v, units, strict=True)] for v in placed.placement()), strict=True
+        )
+        found.append({axis: pair for axis, pair in enumerate(pairs) if pair[0] > 0})
     return found[0], found[1]
-
-
-def _steps_and_shifts(geometry: Geometry) -> dict[int, tuple[float, float]]:
-    ndim = len(geometry.axes)
-    steps, shifts = np.ones(ndim), np.zeros(ndim)
-    for part in [*geometry.levels[0].transformations, *geometry.transformations]:
-        if "scale" in part:
-            steps, shifts = steps * part["scale"], shifts * part["scale"]
-        else:
-            shifts = shifts + part["translation"]
-    units = [MICROMETRES.get(str(axis.get("unit")), 1.0) for axis in geometry.axes]
-    pairs = zip((steps * units).tolist(), (shifts * units).tolist(), strict=True)
-    return {axis: pair for axis, pair in enumerate(pairs) if pair[0] > 0}
 
 
 def _spans_by_ratio(edges: np.ndarray, length: int, n: int) -> Spans:
