@@ -463,8 +463,8 @@ class _BrickTask:
         job = self.job
         if job.measures is None or not job.measures.channels:
             return None
-        boxes = self.core, self.region
-        return BrickValues(job.seen, job.bricks.grid, *boxes, self.pixels, job.call.retries)
+        boxes, is_whole = (self.core, self.region), fills_its_box(job.bricks, self.index, job.call.inside)
+        return BrickValues(job.seen, job.bricks.grid, *boxes, self.pixels, job.call.retries, is_whole)
 
     def drop_pixels(self) -> None:
         """Measure what is left, and give back the memory of the pixels."""

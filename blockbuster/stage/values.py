@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -74,6 +75,8 @@ class BrickValues:
         The brick's region as fn sees it; ``None`` where it could not be read as a whole.
     retries : int
         How often reading a tile is tried again.
+    is_whole : bool
+        Whether all tiles of the brick are wanted; else channels are read tile by tile.
     """
 
     seen: Seen
@@ -82,6 +85,7 @@ class BrickValues:
     region: Box
     pixels: np.ndarray | None
     retries: int
+    is_whole: bool = True
     # By the number of a channel: what cannot be read as a whole, and is read tile by tile.
     _in_pieces: dict[int, np.ndarray] = field(default_factory=dict)
 
@@ -99,11 +103,11 @@ class BrickValues:
         return found
 
     def _read(self, number: int, core: Box) -> np.ndarray:
-        try:
-            return self.seen.read(number, core)
-        except Exception:
-            shape = [part.stop - part.start for part in core]
-            return self._in_pieces.setdefault(number, np.zeros(shape, self.seen.measures.dtype))
+        if self.is_whole:
+            with contextlib.suppress(Exception):
+                return self.seen.read(number, core)
+        shape = [part.stop - part.start for part in core]
+        return self._in_pieces.setdefault(number, np.zeros(shape, self.seen.measures.dtype))
 
     def complete(self, tile: Index) -> None:
         """Read what was not read as a whole of a tile.

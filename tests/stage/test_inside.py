@@ -17,7 +17,7 @@ from strategies import Unsteady, small_tile_shapes, wide_shapes
 
 from blockbuster import estimate_empty_tiles, plan_run, tile_process
 from blockbuster.grid import TileGrid
-from blockbuster.source import open_source
+from blockbuster.source import Source, open_source
 from blockbuster.stage import open_stage
 from blockbuster.stage.inside import find_tiles_inside
 
@@ -290,3 +290,35 @@ def test_a_run_is_continued_within_the_same_tiles_alone(tmp_path):
     assert np.array_equal(stages[0], np.where(inside, stages[1], 0))
     assert kept.shape == whole.shape
     assert stage.name.startswith("y.zarr")
+
+
+class Watched(Source):
+    """An image that keeps what was read of it."""
+
+    def __init__(self, pixels):
+        super().__init__(pixels.shape, pixels.dtype, axes="yx")
+        self.pixels, self.boxes = pixels, []
+
+    def read(self, box):
+        self.boxes.append(box)
+        return self.pixels[box].copy()
+
+
+def test_values_within_a_mask_are_read_of_tiles_inside_alone():
+    pixels = (np.random.default_rng(4).random((40, 40)) < 0.5).astype("uint8") * 200
+    mask = np.zeros((4, 4), bool)
+    mask[[0, 1, 3, 3], [0, 1, 0, 3]] = True
+    source = Watched(pixels)
+    options = {"tile_shape": (10, 10), "overlap": 1, "tiles_per_task": 16, "fn_version": "1"}
+    _, report = tile_process(
+        source, naive.label, mask=mask, measure=["intensity_sum"], return_report=True, **options
+    )
+    read, wanted = np.zeros(pixels.shape, bool), np.zeros(pixels.shape, bool)
+    for box in source.boxes:
+        read[box] = True
+    for index, _, region in naive.tiles(naive.cut(pixels.shape, (10, 10)), (1, 1)):
+        if mask[index]:
+            wanted[region] = True
+    assert not (read & ~wanted).any()
+    inside = np.kron(mask, np.ones((10, 10), bool))
+    assert report.objects["intensity_sum"].sum() == pixels[inside].sum(dtype=int)
