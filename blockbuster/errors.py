@@ -32,13 +32,15 @@ CONTROLS = re.compile(
 )
 
 
-def check_installed(extra: str, modules: Iterable[str]) -> None:
-    """Raise ImportError where a module is missing that an extra of blockbuster-tiles installs."""
+def check_installed(extra: str, modules: Iterable[str], what: str = "") -> None:
+    """Raise ImportError where a module is missing that an extra of blockbuster-tiles installs, and
+    say what needs it.
+    """
     missing = [module for module in modules if importlib.util.find_spec(module) is None]
     if missing:
         raise ImportError(
-            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed; "
-            f"python -m pip install 'blockbuster-tiles[{extra}]'",
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+            f"{f', which {what} needs' if what else ''}; python -m pip install 'blockbuster-tiles[{extra}]'",
             name=missing[0],
         )
 

@@ -236,12 +236,12 @@ def _keep_table(place: OutputPlace, new_path: str, ids: np.ndarray) -> None:
     path = os.path.join(place.array_path, OBJECTS)
     if not os.path.exists(path):
         return
-    columns, about, batches = open_table(path)
+    _, _, batches = open_table(path, ["label"])
     known = np.concatenate([np.zeros(0, np.int64), *(batch["label"] for batch in batches)])
     if not np.array_equal(known, ids):
         # Somebody edited the labels, and measures them again.
         return
-    _, _, batches = open_table(path)
+    columns, about, batches = open_table(path)
     ranked = ({**batch, "label": _ranked(batch["label"], ids)} for batch in batches)
     write_table(os.path.join(new_path, OBJECTS), columns, ranked, about=about, n_rows=len(ids))
 

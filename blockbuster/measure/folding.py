@@ -117,7 +117,7 @@ class Folding:
             within = self._within(joined, first, len(parts))
             tiles_of_each = np.ones(len(parts), np.int64)
             own = joined[within] - first
-            parts.put(own, wholes.take(np.arange(len(joined))[within]))
+            parts.put(own, wholes.take(within))
             tiles_of_each[own] = n_tiles[within]
             is_first = np.ones(len(parts), bool)
             is_first[self.table.absorbed[self._within(self.table.absorbed, first, len(parts))] - first] = False
@@ -191,7 +191,7 @@ class Folding:
         grid = self.staged.bricks.grid
         found = Parts.zeros(n, grid.ndim, self.measures)
         for index in self._bricks_of(band):
-            sums = read_sums(self.staged.open_brick(index), grid.ndim, self.measures)
+            sums = read_sums(self.staged.open_brick(index), self.ids.n_labels(index), grid.ndim, self.measures)
             provisional = self.ids.all_of(index)
             inside = (provisional >= first) & (provisional < first + n)
             if not inside.all():

@@ -224,12 +224,12 @@ class SumsCollector:
         if not self._parts:
             return
         for name, column in _columns(Parts.concatenated(self._parts), self._measures):
-            sections.add(name, column)
+            sections.add(name, column, signed=True)
 
 
-def read_sums(file: BrickFile, ndim: int, measures: Measures) -> Parts:
+def read_sums(file: BrickFile, n_labels: int, ndim: int, measures: Measures) -> Parts:
     """Read the sums of a brick's labels 1..n, as `sum_group` gives them."""
-    found = Parts.zeros(len(file.read(f"{PREFIX}-shapes-0")), ndim, measures)
+    found = Parts.zeros(n_labels, ndim, measures)
     found = dataclasses.replace(found, seconds=np.zeros(found.seconds.shape, np.int64))
     for name, column in _columns(found, measures):
         column[:] = file.read(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -124,9 +124,16 @@ def read_about(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def open_table(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], names: Sequence[str] | None = None
 ) -> tuple[dict[str, np.dtype[Any]], dict[str, Any], Iterator[dict[str, np.ndarray]]]:
     """Open a table that `write_table` wrote, to write it again with changes.
+
+    Parameters
+    ----------
+    path : path
+        The file.
+    names : sequence of str, optional
+        Which columns; ``None``: all.
 
     Returns
     -------
@@ -142,10 +149,11 @@ def open_table(
     about = read_about(path)
     about.pop("format")
     file = parquet.ParquetFile(path, page_checksum_verification=True)
-    columns = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in file.schema_arrow}
+    fields = [field for field in file.schema_arrow if names is None or field.name in names]
+    columns = {field.name: np.dtype(field.type.to_pandas_dtype()) for field in fields}
     batches = (
         {name: batch.column(name).to_numpy(zero_copy_only=False) for name in columns}
-        for batch in file.iter_batches(ROW_GROUP_ROWS)
+        for batch in file.iter_batches(ROW_GROUP_ROWS, columns=list(columns))
     )
     return columns, about, batches
 

@@ -13,6 +13,31 @@ from blockbuster.rundir.arrays import ArrayFolder
 INT32_MAX = 2**31 - 1
 
 
+def find_among(known: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Look up ids among known ones, which are sorted.
+
+    Returns
+    -------
+    places : (m,) ndarray of int
+        Where those lie that are known.
+    hit : (n,) ndarray of bool
+        Which of the ids these are.
+
+    Examples
+    --------
+    >>> places, hit = find_among(np.array([2, 5, 9]), np.array([5, 6, 10, 2]))
+    >>> places.tolist(), hit.tolist()
+    ([1, 0], [True, False, False, True])
+    """
+    if not len(known):
+        return np.zeros(0, np.intp), np.zeros(len(ids), bool)
+    # Ids of another dtype would have all known ones copied.
+    places = np.searchsorted(known, ids.astype(known.dtype, copy=False))
+    places[places == len(known)] = 0
+    hit = known[places] == ids
+    return places[hit], hit
+
+
 def id_dtype(largest: int) -> np.dtype:
     """Return int32, or int64 where the largest id needs it."""
     return np.dtype(np.int32 if largest <= INT32_MAX else np.int64)
@@ -75,12 +100,8 @@ class RemapTable:
     def roots_of(self, provisional: np.ndarray) -> np.ndarray:
         """Return the smallest provisional id of the object of each of some, int64."""
         found = np.array(provisional, np.int64)
-        if len(self.border):
-            # One of another dtype would have the whole table copied.
-            place = np.searchsorted(self.border, found.astype(self.border.dtype, copy=False))
-            place[place == len(self.border)] = 0
-            hit = self.border[place] == found
-            found[hit] = self.roots[place[hit]]
+        places, hit = find_among(self.border, found)
+        found[hit] = self.roots[places]
         return found
 
     def final_ids(self, provisional: np.ndarray) -> np.ndarray:

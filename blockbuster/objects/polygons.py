@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from blockbuster.errors import check_installed
 from blockbuster.execution import Execution, find_execution, run_tasks
 from blockbuster.objects import geojson, geoparquet
 from blockbuster.objects.joining import FORMATS, Joined, JoinJob, cut_labels, join_objects, part_file
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
 SUFFIXES = {".json": "geojson", ".geojson": "geojson", ".parquet": "geoparquet", ".geoparquet": "geoparquet"}
 TAKEN = {"geojson": ("label",), "geoparquet": geoparquet.TAKEN}
 MAX_LENGTH = 2**31 - 4
-NO_TABLES = "pyarrow is not installed, which {} needs: python -m pip install 'blockbuster-tiles[table]'"
 
 
 def export_polygons(
@@ -208,7 +208,8 @@ def _plan(
     resolve_choice(coordinates, "coordinates", CHOICES)
     replaces = resolve_flag(overwrite, "overwrite")
     if format == "geoparquet" or measurements is not None:
-        check_pyarrow('format="geoparquet"' if format == "geoparquet" else "measurements")
+        what = 'format="geoparquet"' if format == "geoparquet" else "measurements"
+        check_installed("table", ("pyarrow",), what)
     source = open_source(labels, channel=None, level=level)
     _check_labels(source)
     positions = choose_positions(coordinates, read_geometry(labels), level, source.name)
@@ -227,14 +228,6 @@ def _plan(
         measurements = find_table(*os.path.split(os.path.abspath(os.path.expanduser(labels))))
     checked = None if measurements is None else check_measurements(measurements, TAKEN[format])
     return _Export(source, target, format, positions, checked, replaces)
-
-
-def check_pyarrow(what: str) -> None:
-    """Raise ImportError, which says what to install, where pyarrow is missing."""
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError as error:
-        raise ImportError(NO_TABLES.format(what)) from error
 
 
 def _check_labels(source: Source) -> None:

@@ -204,9 +204,8 @@ class RunReport:
     @property
     def _tiles(self) -> str:
         """Tiles that did not fail, in words."""
-        text = f"{self.n_run} run, {self.n_skipped - self.n_outside} empty"
-        if self.n_outside:
-            text = f"{self.n_run} run, {self.n_outside} outside the mask, {self.n_skipped - self.n_outside} empty"
+        outside = f"{self.n_outside} outside the mask, " if self.n_outside else ""
+        text = f"{self.n_run} run, {outside}{self.n_skipped - self.n_outside} empty"
         return text if self.empty_threshold is None else f"{text} (maximum <= {self.empty_threshold:g})"
 
     def grid_of(self, shape: tuple[int, ...]) -> TileGrid | None:

@@ -16,7 +16,7 @@ from blockbuster.measure.folding import Folding, LabelledParts
 from blockbuster.measure.names import Measures
 from blockbuster.measure.sums import Parts
 from blockbuster.merge.completion import completed_bricks
-from blockbuster.merge.table import BrickIds, RemapTable
+from blockbuster.merge.table import BrickIds, RemapTable, find_among
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.source import Source
 from blockbuster.stage.task import StageJob
@@ -76,14 +76,8 @@ class ObjectTable:
         weak_ids, weakest = arrays.load("weakest_ids"), arrays.load("weakest")
         for firsts, n_tiles, objects in Folding(staged, ids, table, measures, completed).objects():
             agreement = np.full(len(firsts), np.nan, np.float32)
-            low, high = (
-                np.searchsorted(weak_ids, firsts[[0, -1]].astype(weak_ids.dtype)) if len(firsts) else (0, 0)
-            )
-            inside = slice(low, high + 1)
-            places = np.searchsorted(firsts, weak_ids[inside])
-            places[places == len(firsts)] = 0
-            hit = firsts[places] == weak_ids[inside] if len(firsts) else places > 0
-            agreement[places[hit]] = weakest[inside][hit]
+            places, hit = find_among(weak_ids, firsts)
+            agreement[hit] = weakest[places]
             yield columns.of(table.final_ids(firsts), n_tiles, agreement, objects)
 
     def _completed(self, arrays: ArrayFolder, execution: Execution, measures: Measures) -> LabelledParts:

@@ -48,12 +48,11 @@ class SectionWriter:
         self._stored: list[bytes] = []
         self._length = 0
 
-    def add(self, name: str, array: np.ndarray) -> None:
-        """Take an array of integers, or of floats."""
-        dtype = array.dtype
-        if dtype.kind != "f":
-            ends = [array.max(initial=0), *([array.min(initial=0)] if dtype.kind == "i" else [])]
-            dtype = np.result_type(*(np.min_scalar_type(int(end)) for end in ends))
+    def add(self, name: str, array: np.ndarray, *, signed: bool = False) -> None:
+        """Take an array of floats, or of integers, which may be negative where `signed` says so."""
+        dtype = array.dtype if array.dtype.kind == "f" else np.min_scalar_type(int(array.max(initial=0)))
+        if signed and dtype.kind != "f":
+            dtype = np.result_type(dtype, np.min_scalar_type(int(array.min(initial=0))))
         narrow = array.astype(dtype, copy=False)
         data = narrow.tobytes()
         if len(data) > MAX_PLAIN_BYTES:
