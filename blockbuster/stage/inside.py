@@ -19,6 +19,8 @@ from blockbuster.stage.sample import SAMPLE_PIECES, SAMPLE_VOXELS, choose_pieces
 BLOCK_VOXELS = 2**22
 # Voxels that share less than this with a tile do not meet it: scales are rounded.
 TOLERANCE = 1e-6
+# Per axis step, shift, and how many micrometres its unit is, where that is known.
+Placement = tuple[list[float], list[float], list[float | None]]
 ACCEPTED = "an array or a path of booleans, or of labels of which 0 is outside"
 
 
@@ -67,8 +69,8 @@ def find_tiles_inside(mask: Any, image: Any, level: int, source: Source, grid: T
     """
     opened = _open(mask)
     mask_axes, image_axes = _matched_axes(opened, source)
-    scales = _scales(mask, image, level, len(opened.shape), len(source.shape))
-    if scales is None:
+    placements = _placements(mask, image, level, len(opened.shape), len(source.shape))
+    if placements is None:
         _check_shapes(opened, source, mask_axes, image_axes)
     spans = []
     for axis, n in enumerate(opened.shape):
@@ -76,11 +78,7 @@ def find_tiles_inside(mask: Any, image: Any, level: int, source: Source, grid: T
             spans.append(Spans(np.zeros(1, np.int64), np.ones(1, np.int64)))
             continue
         own = image_axes[mask_axes.index(axis)]
-        edges, length = grid.edges[own], source.shape[own]
-        if scales is None or own not in scales[1] or axis not in scales[0]:
-            spans.append(_spans_by_ratio(edges, length, n))
-        else:
-            spans.append(_spans_by_scale(edges, n, scales[0][axis], scales[1][own]))
+        spans.append(_choose_spans(grid.edges[own], n, placements, axis, own))
     found = _any_in_spans(opened, spans)
     # Axes that the mask lacks have all of it at every position.
     order = sorted(range(len(mask_axes)), key=lambda i: image_axes[i])
@@ -208,13 +206,11 @@ def _check_shapes(mask: Source, source: Source, mask_axes: Sequence[int], image_
         )
 
 
-def _scales(
+def _placements(
     mask: Any, image: Any, level: int, mask_ndim: int, image_ndim: int
-) -> tuple[dict[int, tuple[float, float]], dict[int, tuple[float, float]]] | None:
-    """Return, by the axes of a mask and of an image, the length of a voxel and where the centre of
-    the first one lies; None where one of the two has no scale.
-    """
-    found = []
+) -> tuple[Placement, Placement] | None:
+    """Return where a mask and an image lie; None where one of the two has no scale."""
+    found: list[Placement] = []
     for geometry, ndim in (
         (geometry_of_level(mask, 0), mask_ndim),
         (geometry_of_level(image, level), image_ndim),
@@ -222,12 +218,27 @@ def _scales(
         placed = None if geometry is None else geometry.for_labels(ndim)
         if placed is None or len(placed.axes) != ndim or placed.levels[0].scale is None:
             return None
-        units = [MICROMETRES.get(str(axis.get("unit")), 1.0) for axis in placed.axes]
-        pairs = zip(
-            *([n * unit for n, unit in zip(v, units, strict=True)] for v in placed.placement()), strict=True
-        )
-        found.append({axis: pair for axis, pair in enumerate(pairs) if pair[0] > 0})
+        found.append((*placed.placement(), [MICROMETRES.get(str(axis.get("unit"))) for axis in placed.axes]))
     return found[0], found[1]
+
+
+def _choose_spans(
+    edges: np.ndarray, n: int, placements: tuple[Placement, Placement] | None, axis: int, own: int
+) -> Spans:
+    """Return which of `n` voxels along an axis of a mask tiles meet, given their edges along the
+    same axis of the image.
+    """
+    if placements is None or min(placements[0][0][axis], placements[1][0][own]) <= 0:
+        return _spans_by_ratio(edges, int(edges[-1]), n)
+    (steps, shifts, units), (own_steps, own_shifts, own_units) = placements
+    ratio = _unit_ratio(units[axis], own_units[own])
+    placed = (steps[axis] * ratio, shifts[axis] * ratio), (own_steps[own], own_shifts[own])
+    return _spans_by_scale(edges, n, *placed)
+
+
+def _unit_ratio(unit: float | None, other: float | None) -> float:
+    """Return how many of another unit one is; where one of them is not known, it is the other."""
+    return unit / other if unit and other else 1.0
 
 
 def _spans_by_ratio(edges: np.ndarray, length: int, n: int) -> Spans:

@@ -322,3 +322,31 @@ def test_values_within_a_mask_are_read_of_tiles_inside_alone():
     assert not (read & ~wanted).any()
     inside = np.kron(mask, np.ones((10, 10), bool))
     assert report.objects["intensity_sum"].sum() == pixels[inside].sum(dtype=int)
+
+
+@pytest.mark.parametrize(
+    ("units", "steps"),
+    [
+        (("nanometer", None), (500, 1000)),
+        ((None, "nanometer"), (500, 1000)),
+        (("nanometer", "micrometer"), (500, 1)),
+        (("micrometer", "millimeter"), (0.5, 0.001)),
+        (("parsec", "parsec"), (0.5, 1)),
+    ],
+)
+def test_units_are_told_apart_where_both_are_stated(units, steps, tmp_path):
+    mask = np.zeros((20, 20), "uint8")
+    mask[0, 3] = 1
+    for name, data, unit, step in zip("im", (np.zeros((40, 40), "uint8"), mask), units, steps, strict=True):
+        group = zarr.open_group(write_image(tmp_path / f"{name}.zarr", data, "yx"))
+        ome = group.attrs["ome"]
+        described = ome["multiscales"][0]
+        described["axes"] = [{**axis, **({"unit": unit} if unit else {})} for axis in described["axes"]]
+        described["datasets"][0]["coordinateTransformations"] = [
+            {"type": "scale", "scale": [step, step]},
+            # The corner of the first voxel is at 0.
+            {"type": "translation", "translation": [step / 2, step / 2]},
+        ]
+        group.attrs["ome"] = ome
+    plan = plan_run(tmp_path / "i.zarr", tile_shape=(2, 2), mask=tmp_path / "m.zarr")
+    assert np.argwhere(plan.inside).tolist() == [[0, 3]]
