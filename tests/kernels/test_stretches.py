@@ -2,7 +2,6 @@
 
 import itertools
 import math
-import tracemalloc
 
 import naive
 import numba
@@ -12,6 +11,7 @@ from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from stretches import flat, grouped, labels_of_any_kind, near_borders, painted, stretches_of, tile_of
+from traced import traced
 
 from blockbuster.grid import TileGrid, relative_box
 from blockbuster.kernels.stretches import FIRST_HASH_SIZE, StretchFinder, StretchGroup, row_numbers
@@ -154,12 +154,7 @@ def test_room_that_was_not_needed_is_given_back():
 
 
 def peak_bytes(labels):
-    find(labels)
-    tracemalloc.start()
-    find(labels)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    return peak
+    return traced(lambda: find(labels)).peak
 
 
 @pytest.mark.parametrize("largest", [98_340_797, 2**31, 2**63 - 1])

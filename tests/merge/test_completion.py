@@ -1,8 +1,7 @@
 """Ends of objects that one tile saw: what is kept of them, and what is filled in."""
 
-import tracemalloc
-
 import numpy as np
+from traced import traced
 
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.kernels.stretches import StretchFinder
@@ -44,12 +43,8 @@ def test_filling_the_background_takes_little_more_memory_than_labels_do():
     end, _ = finder.find(labels, (slice(0, 1000), slice(0, 8)))
     background = np.ones((1000, 1000), bool)
     background[105] = False
-    tracemalloc.start()
-    try:
-        filled, ids = fill_background(background, core, [Ends(0, end, np.array([0, 9]))], finder)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    ends = [Ends(0, end, np.array([0, 9]))]
+    (filled, ids), _, peak = traced(lambda: fill_background(background.copy(), core, ends, finder))
     assert ids.tolist() == [9]
     assert filled.stretches.tolist() == [[0, 8, 1]] * 9
     assert peak < 8 * background.size

@@ -1,7 +1,6 @@
 """Joins that tiles speak against: which are made, and which tiles do."""
 
 import functools
-import tracemalloc
 
 import dask
 import naive
@@ -10,6 +9,7 @@ import pytest
 from examples import examples
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from traced import traced
 
 from blockbuster import tile_process
 from blockbuster.kernels.stretches import StretchFinder, StretchGroup
@@ -66,12 +66,8 @@ def test_a_tile_is_looked_at_in_slabs_of_any_thickness(shape, slab, monkeypatch)
 
 def test_looking_at_a_tile_takes_little_more_memory_than_its_labels():
     group, n_labels, ids = stretches_of(np.indices((2000, 2000)).sum(axis=0) // 8 + 1)
-    tracemalloc.start()
-    try:
-        found = touching_in_tile(group, 0, np.array([0]), np.arange(n_labels + 1, dtype=np.int32))
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    table = np.arange(n_labels + 1, dtype=np.int32)
+    found, _, peak = traced(lambda: touching_in_tile(group, 0, np.array([0]), table))
     assert len(found) == n_labels - 1
     assert peak < 9 * ids.size
 

@@ -1,6 +1,5 @@
 """When a merge is said to run away."""
 
-import tracemalloc
 import warnings
 import zlib
 
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from traced import traced
 
 from blockbuster import tile_process
 from blockbuster.grid import BrickGrid, TileGrid
@@ -128,16 +128,14 @@ def test_memory_of_joining_and_counting_is_24_bytes_for_each_label_at_a_seam():
     ids = BrickIds.from_counts(
         BrickGrid(TileGrid.regular((n_tiles,), (1,), (0,)), (1,)), np.full(n_tiles, n_each)
     )
-    object_sizes(*join_pairs(np.array([[1, 2]], ids.dtype)), ids)
-    tracemalloc.start()
-    try:
+
+    def join_and_count():
         # Half of the labels of each tile continue in the next one.
         pairs = np.arange(1, 1 + n_tiles * n_each, 2, ids.dtype).reshape(-1, n_each // 2)[:-1].ravel()
         pairs = np.column_stack([pairs, pairs + ids.dtype.type(n_each + 1)])
         border, roots = join_pairs(pairs)
-        sizes = object_sizes(border, roots, ids)
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+        return pairs, border, object_sizes(border, roots, ids)
+
+    (pairs, border, sizes), _, peak = traced(join_and_count)
     assert sizes.n_labels.tolist() == sizes.n_tiles.tolist() == [2] * len(pairs)
     assert peak < 24 * len(border)

@@ -1,7 +1,6 @@
 """Ids: which numbers objects get, in which dtype, whatever ids fn returned."""
 
 import functools
-import tracemalloc
 
 import naive
 import numpy as np
@@ -10,6 +9,7 @@ from examples import examples
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from strategies import Case, cases
+from traced import traced
 
 from blockbuster import tile_process
 
@@ -101,12 +101,7 @@ def test_B5_memory_goes_by_the_number_of_labels_not_by_the_largest(largest):
     image[3, 3] = image[200, 200] = 1
 
     def peak(fn):
-        tile_process(image, fn, tile_shape=(128, 128))
-        tracemalloc.start()
-        tile_process(image, fn, tile_shape=(128, 128))
-        peak_bytes = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return peak_bytes
+        return traced(lambda: tile_process(image, fn, tile_shape=(128, 128))).peak
 
     assert peak(lambda tile: tile * np.int64(largest)) <= peak(lambda tile: tile * np.int64(1)) + 2**20
 

@@ -1,12 +1,12 @@
 import hashlib
 import os
-import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from traced import traced
 
 from blockbuster.source import pixel_digest
 from blockbuster.source.digest import digest_chunk_files, digest_content, digest_metadata_files
@@ -55,12 +55,7 @@ def test_a_digest_of_parts_is_that_of_the_parts_in_a_row():
 
 def test_a_transposed_image_is_not_copied_as_a_whole():
     image = np.zeros((2048, 4096), "uint32").T
-    tracemalloc.start()
-    try:
-        pixel_digest(image)
-        assert tracemalloc.get_traced_memory()[1] < image.nbytes / 3
-    finally:
-        tracemalloc.stop()
+    assert traced(lambda: pixel_digest(image)).peak < image.nbytes / 3
 
 
 def test_F13_every_voxel_the_shape_and_the_dtype_change_a_pixel_digest():

@@ -1,7 +1,6 @@
 """The sample is bounded, spread, the same at every call, and decodes no chunk twice."""
 
 import gc
-import tracemalloc
 import weakref
 from collections import Counter
 
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.filters import threshold_otsu
 from strategies import cases, given_as
+from traced import traced
 
 from blockbuster.source import Source, open_source
 from blockbuster.stage.sample import SAMPLE_PIECES, hold_small, sample_pixels
@@ -122,14 +122,9 @@ def test_pieces_of_one_huge_dask_chunk_are_kept_without_it():
         return np.ones((4000, 4000), "u1")
 
     blocks = da.from_delayed(dask.delayed(load)(), (4000, 4000), "u1")
-    tracemalloc.start()
-    try:
-        with dask.config.set(scheduler="synchronous"):
-            sample = sample_of(open_source(blocks), 2**14)
-        most = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-    assert made == [1]
+    with dask.config.set(scheduler="synchronous"):
+        sample, _, most = traced(lambda: sample_of(open_source(blocks), 2**14))
+    assert made == [1] * 3
     assert 0 < sample.size <= 2**14
     # The least box of all pieces would be nearly as much again.
     assert most < 1.5 * 4000**2

@@ -1,9 +1,8 @@
 """What the results of tasks are added up to, and what that takes."""
 
-import tracemalloc
-
 import numpy as np
 import pytest
+from traced import traced
 
 from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.identity.growth import Growth
@@ -19,17 +18,16 @@ BRICKS = BrickGrid(TileGrid.regular((N_BRICKS * TILES,), (1,), (0,)), (TILES,))
 @pytest.mark.parametrize("kind", [float, int])
 def test_F37_skipped_tiles_take_no_more_memory_than_the_plan_says(tmp_path, kind):
     maxima = np.random.default_rng(0).integers(2**54, 2**63, (N_BRICKS, TILES), dtype="uint64")
+
+    def tally_all():
+        tally = Tally(BRICKS, journal, False, bool, Growth())
+        for number in range(N_BRICKS):
+            skipped = [kind(maximum) for maximum in maxima[number].tolist()]
+            tally.add(BrickResult(number, np.zeros(TILES, np.int64), maxima=skipped))
+        return tally
+
     with Journal(str(tmp_path)) as journal:
-        tracemalloc.start()
-        try:
-            tally = Tally(BRICKS, journal, False, bool, Growth())
-            for number in range(N_BRICKS):
-                skipped = [kind(maximum) for maximum in maxima[number].tolist()]
-                tally.add(BrickResult(number, np.zeros(TILES, np.int64), maxima=skipped))
-            del skipped
-            held = tracemalloc.get_traced_memory()[0]
-        finally:
-            tracemalloc.stop()
+        tally, held, _ = traced(tally_all)
     assert tally.n_skipped == N_BRICKS * TILES
     assert list(tally.maxima) == [kind(maximum) for maximum in maxima.ravel().tolist()]
     # What a million tiles take is measured in whole runs; half of it is for copies.
