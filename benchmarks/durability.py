@@ -75,11 +75,12 @@ SMALLEST = Sizes(few=50, many=500, timed=50, journal_repeats=1, engine_repeats=1
 
 
 @contextlib.contextmanager
-def visible_output(place: Any, create: Any, *, run: str, continues: bool) -> Iterator[str]:
+def visible_outputs(outputs: Any, *, run: str, on_complete: Any) -> Iterator[list[str]]:
     """Build the output where it will stay, and flush it, unless that is switched off as well."""
-    create(place.store)
-    yield place.path
-    publishing.flush_folder(place.store)
+    (output,) = outputs
+    output.create(output.place.store)
+    yield [output.place.path]
+    publishing.flush_folder(output.place.store)
 
 
 def write_plainly(path: str, data: bytes) -> None:
@@ -136,7 +137,7 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     "flushing": {"blockbuster.output.publishing.flush_folder": _nothing},
     "atomic files": {
-        "blockbuster.run.finish.partial_output": visible_output,
+        "blockbuster.run.finish.partial_outputs": visible_outputs,
         "blockbuster.rundir.staged.write_atomically": write_plainly,
         "blockbuster.rundir.staged.replaced_file": plain_file,
         "blockbuster.output.targets.replaced_file": plain_file,
@@ -186,7 +187,7 @@ class FilledJournal:
     def _results(self, numbers: Sequence[int]) -> Iterator[BrickResult]:
         rng = np.random.default_rng(numbers[0])
         for number in numbers:
-            counts = rng.integers(0, 500, 16)
+            counts = rng.integers(0, 500, (1, 16))
             crc = f"{rng.integers(2**32):08x}"
             yield BrickResult(number, counts, maxima=[12.0], fn_seconds=float(rng.random()), checksum=crc)
 

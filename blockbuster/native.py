@@ -116,7 +116,7 @@ def zarr_native_merge(
         given["min_agreement"] = resolve_fraction(min_agreement, "min_agreement")
     with with_workers(None if n_workers is None else resolve_count(n_workers, "n_workers", 1)):
         if is_stage(stage_path):
-            staged, counts, failed = open_kept(stage_path)
+            staged, counts, failed = open_kept(stage_path, stage_component)
             if connectivity not in (None, staged.connectivity):
                 raise ValueError(
                     f"connectivity is {connectivity}; {staged.path} was staged for {staged.connectivity}, pass "
@@ -187,6 +187,7 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
     """
     place = resolve_place(path, component)
     check_independent(place)
+    _check_no_parents(place)
     if not os.path.lexists(place.path) and os.path.lexists(place.partial.path):
         # An earlier call was killed when the old array was aside and the new one not yet in its
         # place.
@@ -209,6 +210,21 @@ def relabel_sequential_zarr(path: Path, component: str = "labels") -> int:
         _keep_report(place, new_path, ids)
         _keep_table(place, new_path, ids)
     return len(ids)
+
+
+def _check_no_parents(place: OutputPlace) -> None:
+    """Refuse labels whose ids the table of another result of the same run names."""
+    try:
+        report = RunReport.read(place.array_path)
+    except (OSError, ValueError):
+        return
+    for pair in report.settings.get("parents", []):
+        child, _, parent = pair.partition(":")
+        if parent == report.name:
+            raise ValueError(
+                f"{place.path}: the table of {child!r} names its ids as parents, and would not fit new ones; "
+                "segment again with sequential_labels=True and overwrite=True."
+            )
 
 
 def _keep_report(place: OutputPlace, new_path: str, ids: np.ndarray) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 import numpy as np
@@ -32,7 +32,7 @@ class _Others(TypedDict, total=False):
     level: int
     use_gpu: bool
     progress: bool
-    output_component: str
+    output_component: str | Mapping[str, str]
     sequential_labels: bool
     skip_empty: bool
     empty_threshold: float | None
@@ -52,6 +52,7 @@ class _Others(TypedDict, total=False):
     tiles_per_task: int | None
     measure: bool | Sequence[str] | None
     mask: Any
+    parents: str | Sequence[str] | None
 
 
 No = Literal[False]
@@ -107,7 +108,7 @@ def tile_process(
     compute: bool = False,
     progress: bool = False,
     write_to: Path | None = None,
-    output_component: str = "labels",
+    output_component: str | Mapping[str, str] = "labels",
     sequential_labels: bool = False,
     skip_empty: bool = False,
     empty_threshold: float | None = None,
@@ -128,6 +129,7 @@ def tile_process(
     return_report: bool = False,
     measure: bool | Sequence[str] | None = None,
     mask: Any = None,
+    parents: str | Sequence[str] | None = None,
 ) -> Any:
     """Apply a segmentation function to every tile of an image and merge the labels.
 
@@ -137,7 +139,8 @@ def tile_process(
         An OME-Zarr store, a plain zarr array (path or URL), or an array. It is never written to.
     fn : callable
         ``(ndarray) -> ndarray``: takes a tile with its halo, returns integer labels of the same
-        shape, 0 = background. Pickled with cloudpickle where other processes run it.
+        shape, 0 = background; or a dict of name to such labels, of the same names for every tile.
+        Pickled with cloudpickle where other processes run it.
     tile_shape : None, tuple of int, ``"auto"`` or callable
         Voxels per axis of a tile without halo. ``None``: the image's own chunks (NumPy: one tile).
         A tuple shorter than the axes applies to the last ones, the others get 1. ``"auto"``:
@@ -160,9 +163,12 @@ def tile_process(
         Show progress bars that count tiles.
     write_to : path, optional
         A zarr group on the file system that takes the labels; made where it does not exist.
-    output_component : str
+    output_component : str or dict of str to str
         Name of the label array inside `write_to`. In an OME-Zarr image ``"labels/NAME"``: an
         OME-NGFF label image with the levels, axes and scales of the image, listed among its labels.
+        Where fn returns a dict: with ``{}`` in place of the name of a result, ``"labels/{}"``, or
+        each result's name with its place. Each is merged, measured and kept as if fn returned it
+        alone, and all become visible together.
     sequential_labels : bool
         Number the objects 1..N. Otherwise ids are unique, but there may be gaps.
     skip_empty : bool
@@ -237,13 +243,17 @@ def tile_process(
         metadata say, and those of the image; else it covers the image. Along axes that it lacks,
         such as z or channels, or has one voxel of, it holds everywhere. Labels are not clipped:
         what fn sees in a tile does not depend on the mask.
+    parents : str or list of str, optional
+        Where fn returns a dict and objects are measured: ``"nuclei:cells"`` adds a column
+        ``parent-cells`` to the table of nuclei, the id of the object of cells that covers most
+        voxels of each, 0 where none does.
 
     Returns
     -------
     numpy.ndarray or dask.array.Array
         Labels of the image's shape, without a channel axis that `channel` or fn took away, int32,
         or int64 for more than 2**31 - 1 objects: a dask array backed by `write_to` when that is
-        given and `compute` is not, else a NumPy array.
+        given and `compute` is not, else a NumPy array. Where fn returns a dict, a dict of them.
 
     Raises
     ------
@@ -252,7 +262,8 @@ def tile_process(
         another run, or finished work lies in the stage and neither `resume` nor `overwrite` was
         given.
     TileError
-        If fn fails on a tile, or returns something else than labels.
+        If fn fails on a tile, or returns something else than labels, or results of other names than
+        for another tile.
     PermissionError
         If another user made the stage, or the lock of a run that has ended and in whose folder only
         they can remove it.
@@ -308,6 +319,7 @@ def tile_process(
         return_report=return_report,
         measure=measure,
         mask=mask,
+        parents=parents,
     )
     plan = make_plan(image, fn, options)
     with open_run(plan, fn) as run:

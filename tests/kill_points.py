@@ -4,6 +4,7 @@ An audit hook of Python hears of every removal and every rename before it happen
 makes it; of a flush it does not, and so `os.fsync` is replaced. A kill before a call is one after the last.
 """
 
+import dataclasses
 import os
 import re
 import shutil
@@ -129,6 +130,47 @@ class Case:
         """Say in what the labels are not those of the whole image."""
         path = folder / self.store / self.component / ("0" if self.is_image else "")
         return partition_fault(zarr.open_array(path, mode="r")[...], ndimage.label(IMAGE)[0])
+
+
+def both(tile):
+    return {"holes": components(tile == 0), "cells": components(tile)}
+
+
+def number_both(tile):
+    return {"holes": number_all(tile), "cells": number_all(tile)}
+
+
+@dataclass(frozen=True)
+class Several(Case):
+    """Two results of one function; the component has the name of each in place of {}."""
+
+    def put_labels(self, folder):
+        self.act(folder, fn=number_both, fn_version="old", tile_shape=(16, 16), overwrite=False)
+
+    def act(self, folder, fn=both, **options):
+        super().act(folder, fn=fn, parents=None if self.measure is None else "holes:cells", **options)
+
+    @property
+    def each(self):
+        return {
+            name: dataclasses.replace(self, component=self.component.format(name)) for name in ("cells", "holes")
+        }
+
+    def look(self, folder):
+        for case in self.each.values():
+            Case.look(case, folder)
+        return contents(folder)
+
+    def fault_when_killed(self, folder):
+        return "; ".join(filter(None, (Case.fault_when_killed(case, folder) for case in self.each.values())))
+
+    def fault(self, folder):
+        wanted = {"cells": IMAGE, "holes": IMAGE == 0}
+        found = {}
+        for name, case in self.each.items():
+            path = folder / self.store / case.component / ("0" if self.is_image else "")
+            found[name] = partition_fault(zarr.open_array(path, mode="r")[...], components(wanted[name]))
+        return "; ".join(f"{name}: {fault}" for name, fault in found.items() if fault)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ DEFAULTS = {
     "return_report": False,
     "measure": None,
     "mask": None,
+    "parents": None,
 }
 
 

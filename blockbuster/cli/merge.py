@@ -30,6 +30,7 @@ def add_command(commands: Any) -> None:
         metavar="SHARE",
         help="for agree: least share of a piece in the other (the run's)",
     )
+    add("--result", default="", metavar="NAME", help="which result of a function that returned several")
     add("--sequential-labels", action="store_true", help="number the objects 1..N without gaps")
     add("--overwrite", action="store_true", help="replace existing labels once the new ones are complete")
     add("--workers", type=read_at_least_one, metavar="N", help="tasks that run at once (one per CPU)")
@@ -43,10 +44,10 @@ def _run(args: argparse.Namespace) -> int:
 
     try:
         # Labels of others, which are merged as well, are not what is asked for.
-        open_kept(args.stage)
+        open_kept(args.stage, args.result)
         n_objects = zarr_native_merge(
             args.stage,
-            "labels",
+            args.result or "labels",
             args.write_to,
             args.output_component,
             n_workers=args.workers,

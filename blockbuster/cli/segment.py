@@ -82,7 +82,11 @@ def _add_image_options(parser: argparse.ArgumentParser) -> None:
         help="what labels a tile; watershed splits blobs that touch (DIAMETER in voxels: 20)",
     )
     add("--write-to", required=True, metavar="OUT", help="zarr group that takes the labels, new or not")
-    add("--output-component", metavar="NAME", help="name of the labels in OUT; in an image labels/NAME (labels)")
+    add(
+        "--output-component",
+        metavar="NAME",
+        help="name in OUT: in an image labels/NAME, of many labels/{} (labels)",
+    )
     add("--overwrite", action="store_true", help="replace existing labels once the new ones are complete")
     add("--dry-run", action="store_true", default=False, help="print the plan, write nothing")
     add("--json", action="store_true", default=False, help="print the report, or the plan, as JSON")
@@ -131,6 +135,12 @@ def _add_label_options(parser: argparse.ArgumentParser) -> None:
         type=read_names,
         metavar="NAMES",
         help="write a table of the objects; NAMES add to it: intensity_mean,intensity_max-DAPI",
+    )
+    add(
+        "--parents",
+        type=read_names,
+        metavar="PAIRS",
+        help="of many results: nuclei:cells adds its cell to each nucleus",
     )
     add = parser.add_argument_group("the run").add_argument
     kinds = ("threads", "processes", "synchronous")
@@ -248,18 +258,30 @@ class _Job:
             if self.options.get("verbose"):
                 note(traceback.format_exc())
             return complain(error, FAILED, f"{type(error).__name__}: ")
-        assert plan.place is not None
-        if self.as_json:
-            found = {"path": plan.place.path, "shape": labels.shape, "dtype": str(labels.dtype)}
-            print_json({"labels": found, **dataclasses.asdict(report)})
-        else:
-            say(report)
-            say(f"labels    {plan.place.path} {labels.shape} {labels.dtype}")
-            if plan.measures is not None:
-                from blockbuster.report import OBJECTS
-
-                say(f"objects   {os.path.join(plan.place.array_path, OBJECTS)}")
+        self._print(plan, labels, report)
         return DONE
+
+    def _print(self, plan: RunPlan, labels: Any, report: RunReport) -> None:
+        """Print what a run did, and where each of its results is."""
+        from blockbuster.report import OBJECTS
+
+        assert plan.place is not None
+        places = plan.places_of(report.names) if report.results else {"": plan.place}
+        arrays = labels if report.results else {"": labels}
+        found = {
+            name: {"path": place.path, "shape": arrays[name].shape, "dtype": str(arrays[name].dtype)}
+            for name, place in places.items()
+        }
+        if self.as_json:
+            reports = report.results or {"": report}
+            results = {name: {"labels": found[name], **dataclasses.asdict(one)} for name, one in reports.items()}
+            print_json({**dataclasses.asdict(report), "results": results} if report.results else results[""])
+            return
+        say(report)
+        for name, place in places.items():
+            say("labels    {path} {shape} {dtype}".format(**found[name]))
+            if plan.measures is not None:
+                say(f"objects   {os.path.join(place.array_path, OBJECTS)}")
 
     def _segment(self, plan: RunPlan, fn: Callable[..., Any] | None) -> tuple[Any, RunReport]:
         from blockbuster.process import tile_process

@@ -15,7 +15,7 @@ from blockbuster.kernels.pairs import NO_PAIRS
 from blockbuster.merge.completion import complete_objects
 from blockbuster.merge.contradictions import cut_contradictions, find_apart
 from blockbuster.merge.matching import NO_RANKS, MatchJob, MatchResult, match_bricks
-from blockbuster.merge.remap import LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
+from blockbuster.merge.remap import FinalLabels, LabelTarget, RemapJob, remap_box, remap_boxes, verify_box
 from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.runaway import ObjectSizes, describe_runaway, may_run_away, object_sizes
 from blockbuster.merge.table import BrickIds, RemapTable
@@ -212,12 +212,10 @@ def match_seams(
 
 
 def write_final_labels(
-    staged: StagedLabels,
-    arrays: ArrayFolder,
+    labels: FinalLabels,
     target: LabelTarget,
     shard: tuple[int, ...],
     execution: Execution,
-    dtype: np.dtype,
     *,
     written: dict[int, str] | None = None,
     on_box: Callable[[int, str], Any] | None = None,
@@ -227,18 +225,14 @@ def write_final_labels(
 
     Parameters
     ----------
-    staged : StagedLabels
-        A stage whose seams are matched; it is only read.
-    arrays : ArrayFolder
-        What `match_seams` kept.
+    labels : FinalLabels
+        A stage whose seams are matched, and what `match_seams` kept; both are only read.
     target : LabelTarget
         Where final labels go; background is not written.
     shard : tuple of int
         What the target stores as one piece.
     execution : Execution
         Where to run.
-    dtype : dtype
-        Of the final labels.
     written : dict, optional
         Boxes that an earlier run wrote, with their checksums; those that are still whole are left
         alone.
@@ -247,15 +241,17 @@ def write_final_labels(
     on_done : callable
         Called with a number of tiles as they are done.
     """
-    boxes = remap_boxes(staged.bricks, shard)
+    boxes = remap_boxes(labels.staged.bricks, shard)
     write_boxes(
         remap_box,
-        RemapJob(staged, arrays, boxes, shard, target, dtype),
+        RemapJob(labels, boxes, shard, target),
         execution,
-        arrays.path,
+        labels.arrays.path,
         written=written,
         on_box=on_box,
-        on_done=lambda number: on_done(_tiles_starting_in(boxes.core(boxes.index(number)), staged.bricks.grid)),
+        on_done=lambda number: on_done(
+            _tiles_starting_in(boxes.core(boxes.index(number)), labels.staged.bricks.grid)
+        ),
     )
 
 

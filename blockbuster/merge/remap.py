@@ -35,8 +35,8 @@ class LabelTarget(Protocol):
 
 
 @dataclass(frozen=True)
-class RemapJob:
-    """What the remap tasks share.
+class FinalLabels:
+    """The labels of a stage with their final ids, box by box.
 
     Parameters
     ----------
@@ -44,21 +44,12 @@ class RemapJob:
         The stage.
     arrays : ArrayFolder
         Counts, offsets and the remap table.
-    boxes : TileGrid
-        One box per task, made of whole shards of the target.
-    shard : tuple of int
-        What the target stores as one piece.
-    target : LabelTarget
-        Where final labels go.
     dtype : dtype
         Of the final labels.
     """
 
     staged: StagedLabels
     arrays: ArrayFolder
-    boxes: TileGrid
-    shard: Index
-    target: LabelTarget
     dtype: np.dtype
 
     @cached_property
@@ -79,6 +70,43 @@ class RemapJob:
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in self.__dataclass_fields__}
+
+    def read(self, box: Box, shard: Index) -> Iterator[tuple[Box, np.ndarray]]:
+        """Iterate over the strips of whole shards of a box, with their labels; none where it has
+        none.
+        """
+        bricks = self.staged.bricks
+        layers = {index: _layers(self, index) for index in _bricks_within(bricks, box)}
+        if not any(layers.values()):
+            return
+        for strip in cut_box(box, shard):
+            labels = np.zeros([part.stop - part.start for part in strip], self.dtype)
+            for index in _bricks_within(bricks, strip):
+                for layer in layers[index]:
+                    layer.fill(bricks.grid, strip, labels)
+            yield strip, labels
+
+
+@dataclass(frozen=True)
+class RemapJob:
+    """What the remap tasks share.
+
+    Parameters
+    ----------
+    labels : FinalLabels
+        What is written.
+    boxes : TileGrid
+        One box per task, made of whole shards of the target.
+    shard : tuple of int
+        What the target stores as one piece.
+    target : LabelTarget
+        Where final labels go.
+    """
+
+    labels: FinalLabels
+    boxes: TileGrid
+    shard: Index
+    target: LabelTarget
 
 
 def remap_boxes(bricks: BrickGrid, shard: Index) -> TileGrid:
@@ -122,17 +150,11 @@ def remap_box(job: RemapJob, number: int) -> tuple[int, str]:
         Of what was stored; empty where there was nothing to store.
     """
     box = job.boxes.core(job.boxes.index(number))
-    bricks = job.staged.bricks
-    layers = {index: _layers(job, index) for index in _bricks_within(bricks, box)}
-    if not any(layers.values()):
-        return number, ""
-    for strip in cut_box(box, job.shard):
-        labels = np.zeros([part.stop - part.start for part in strip], job.dtype)
-        for index in _bricks_within(bricks, strip):
-            for layer in layers[index]:
-                layer.fill(bricks.grid, strip, labels)
+    is_empty = True
+    for strip, labels in job.labels.read(box, job.shard):
         job.target.write(strip, labels)
-    return number, job.target.checksum(box)
+        is_empty = False
+    return number, "" if is_empty else job.target.checksum(box)
 
 
 def cut_box(box: Box, shard: Index) -> Iterator[Box]:
@@ -170,22 +192,22 @@ class _Layer:
             group.fill(self.firsts(numbers), box, self.table, labels)
 
 
-def _layers(job: RemapJob, index: Index) -> list[_Layer]:
+def _layers(final: FinalLabels, index: Index) -> list[_Layer]:
     """Return the labels that tiles of a brick have, and those that complete objects."""
-    layers, number = [], job.staged.bricks.number(index)
-    if job.ids.n_labels(index):
-        firsts = functools.partial(job.ids.firsts, index)
-        layers.append(_Layer(job.staged.open_brick(index), firsts, _table(job, job.ids.all_of(index))))
-    if number in job.completed:
-        file = open_completed(job.arrays, number)
+    layers, number = [], final.staged.bricks.number(index)
+    if final.ids.n_labels(index):
+        firsts = functools.partial(final.ids.firsts, index)
+        layers.append(_Layer(final.staged.open_brick(index), firsts, _table(final, final.ids.all_of(index))))
+    if number in final.completed:
+        file = open_completed(final.arrays, number)
         # All tiles that were completed are in one group.
-        layers.append(_Layer(file, lambda _: file.read("firsts"), _table(job, file.read("ids"))))
+        layers.append(_Layer(file, lambda _: file.read("firsts"), _table(final, file.read("ids"))))
     return layers
 
 
-def _table(job: RemapJob, provisional: np.ndarray) -> np.ndarray:
+def _table(final: FinalLabels, provisional: np.ndarray) -> np.ndarray:
     """Return the final ids of labels 1..n, by their provisional ids."""
-    return np.append(0, job.table.final_ids(provisional)).astype(job.dtype)
+    return np.append(0, final.table.final_ids(provisional)).astype(final.dtype)
 
 
 def _bricks_within(bricks: BrickGrid, box: Box) -> Iterator[Index]:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from blockbuster.report.picture import GridOf, LabelCrop, encode_png, read_crops, read_thumbnail
 from blockbuster.report.seams import MAX_DOUBTFUL, MIN_DOUBTFUL, SeamReport
+
+if TYPE_CHECKING:
+    from blockbuster.report.run import RunReport
 
 # Of everything; what frames the parts is less than a thousand.
 MAX_LETTERS = 95_000
@@ -51,6 +55,11 @@ def report_as_html(
     settings = _unfolding("settings and versions", _table_of_names(more)) if more else ""
     used = len(shown) + len(settings)
     return f"{shown}{_unfolding('seams', seams_as_html(seams, labels_path, MAX_LETTERS - used))}{settings}"
+
+
+def results_as_html(results: Mapping[str, RunReport]) -> str:
+    """Show the reports of several results of fn below each other."""
+    return "".join(f"<h4>{html.escape(name)}</h4>{report._repr_html_()}" for name, report in results.items())
 
 
 def _unfolding(title: str, content: str) -> str:

@@ -9,7 +9,7 @@ import json
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +68,10 @@ class RunReport:
     samples : list of [region, digest]
         Of an image whose changes the fingerprint does not notice: some regions, as ``[start,
         stop]`` per axis, and digests of their pixels.
+    name : str
+        Name of the result of fn that this is of, where fn returned several.
+    names : list of str
+        Names of all of them.
     grown : dict of str to int
         What fn holds or names and has appended to, e.g. ``"file k0.log"``, and the length or size
         in bytes that it had at first; -1 for a file that was not there.
@@ -84,6 +88,8 @@ class RunReport:
     labels_path = ""
     # Nor is this: the table of objects of a run that wrote no labels.
     table = cast(Any, None)
+    # Nor this: of a run whose fn returned several results, the report of each.
+    results = cast("dict[str, RunReport]", None)
 
     settings: dict[str, Any] = field(default_factory=dict)
     tiles: list[list[list[int]]] = field(default_factory=list)
@@ -105,6 +111,8 @@ class RunReport:
     samples: list[list[Any]] = field(default_factory=list)
     grown: dict[str, int] = field(default_factory=dict)
     n_outside: int = 0
+    name: str = ""
+    names: list[str] = field(default_factory=list)
 
     @property
     def n_pairs(self) -> int:
@@ -114,14 +122,33 @@ class RunReport:
     @property
     def objects(self) -> Any:
         """The table of objects, a DataFrame of pandas; None where nothing was measured. That of
-        labels that were written is read; `read_objects` reads a part.
+        labels that were written is read; `read_objects` reads a part. Of several results a dict.
         """
+        if self.results:
+            return {name: report.objects for name, report in self.results.items()}
         path = os.path.join(self.labels_path, OBJECTS)
         if self.table is not None or not self.labels_path or not os.path.isfile(path):
             return self.table
         import pandas as pd
 
         return pd.read_parquet(path)
+
+    def of_result(self, name: str, names: Sequence[str]) -> RunReport:
+        """Return the report of one of several results, which begins like this one."""
+        return dataclasses.replace(self, seconds=dict(self.seconds), name=name, names=list(names))
+
+    @classmethod
+    def of_results(cls, results: dict[str, RunReport]) -> RunReport:
+        """Return the report of a run with several results: what they share, and their sums."""
+        reports = list(results.values())
+        seconds = {phase: n for phase, n in reports[0].seconds.items() if phase in ("stage", "fn")}
+        for phase in dict.fromkeys(phase for report in reports for phase in report.seconds):
+            if phase not in seconds:
+                seconds[phase] = sum(report.seconds.get(phase, 0.0) for report in reports)
+        sums = {name: sum(getattr(report, name) for report in reports) for name in ("n_objects", "n_provisional")}
+        whole = dataclasses.replace(reports[0], name="", seams=SeamReport(), seconds=seconds, **sums)
+        whole.results = results
+        return whole
 
     def doubtful(self, n: int = 20) -> list[DoubtfulPair]:
         """Return the pairs of labels that are worth a look, the most doubtful first.
@@ -238,8 +265,10 @@ class RunReport:
 
     def _repr_html_(self) -> str:
         # Drawing needs more than reading and printing a report.
-        from blockbuster.report.notebook import report_as_html
+        from blockbuster.report.notebook import report_as_html, results_as_html
 
+        if self.results:
+            return results_as_html(self.results)
         refused = f", {self.seams.refused} refused" if self.seams.may_refuse else ""
         rows = [
             ("objects", str(self.n_objects)),
@@ -258,9 +287,11 @@ class RunReport:
         return report_as_html(rows, more, self.seams, self.labels_path, self.grid_of)
 
     def __str__(self) -> str:
-        text = f"{self.n_tiles} tiles: {self._tiles}; {self.n_objects} objects"
-        if self.seams.may_refuse:
-            text += f"; {self.seams.refused} of {self.n_pairs} pairs refused"
+        text = f"{self.n_tiles} tiles: {self._tiles}"
+        for name, report in (self.results or {"": self}).items():
+            text += f"; {name}: {report.n_objects} objects" if name else f"; {report.n_objects} objects"
+            if report.seams.may_refuse:
+                text += f"{',' if name else ';'} {report.seams.refused} of {report.n_pairs} pairs refused"
         if self.n_failed:
             text += f"; {self.n_failed} tiles failed"
         if self.n_retried:

@@ -25,8 +25,9 @@ from blockbuster.identity.owners import (
     refuse_links,
 )
 from blockbuster.output.places import OutputPlace
-from blockbuster.output.publishing import finish_publishing
+from blockbuster.output.publishing import finish_moving, finish_publishing
 from blockbuster.report import RunReport, installed_versions
+from blockbuster.run.components import check_parents, find_published
 from blockbuster.run.plan import RunPlan
 from blockbuster.rundir.durable import make_folders
 from blockbuster.rundir.failpoints import reach
@@ -44,7 +45,8 @@ from blockbuster.rundir.folder import (
 )
 from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.rundir.lock import RunLock, hold_lock
-from blockbuster.stage.finished import find_changed_pixels, read_samples
+from blockbuster.stage.finished import find_changed_pixels, read_names, read_samples
+from blockbuster.stage.results import UNNAMED
 
 logger = logging.getLogger("blockbuster")
 
@@ -63,6 +65,54 @@ VOUCH = (
 )
 DIGEST = re.compile("[0-9a-f]{8,}")
 Fingerprint = dict[str, Any]
+
+
+class Locks:
+    """What keeps other runs away from a stage, and from places of labels."""
+
+    def __init__(self) -> None:
+        self._stack = contextlib.ExitStack()
+        self._held: dict[str, RunLock] = {}
+
+    def take(self, locks: dict[str, str]) -> None:
+        """Hold more locks, by their paths and what each is for, until the end."""
+        for path, what in sorted(locks.items()):
+            if path not in self._held:
+                # Another run may have removed it, empty, in the meantime.
+                make_folders(os.path.dirname(path))
+                self._held[path] = self._stack.enter_context(hold_lock(path, what))
+
+    def check(self) -> None:
+        """Raise if another run took a lock over, because this one seemed dead for long."""
+        for lock in self._held.values():
+            lock.check()
+
+    def __enter__(self) -> Locks:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._stack.__exit__(*error)
+
+
+def locks_of(places: dict[str, OutputPlace]) -> dict[str, str]:
+    """Return the locks of places of labels, and what each is for."""
+    return {place.sibling("lock"): f"the output {place.path}" for place in places.values()}
+
+
+def make_free(place: OutputPlace) -> None:
+    """Remove what an earlier run left beside a place, and see that nothing is in the way.
+
+    Raises
+    ------
+    FileExistsError
+        If something is.
+    """
+    place.partial.clear()
+    check_free(place.partial.path)
+    # An array that was put aside may be back, and files of others may be in the way.
+    fault = place.fault(overwrite=place.replaces)
+    if fault:
+        raise FileExistsError(fault)
 
 
 @dataclass(frozen=True)
@@ -84,8 +134,10 @@ class Claim:
         Whether the stage holds finished work.
     finished : RunReport or None
         Report of an output that is complete already.
-    locks : tuple of RunLock
+    locks : Locks
         What keeps other runs away.
+    places : dict of str to OutputPlace
+        Where the results of fn go; filled by `name_results` where their names were not known.
     growth : Growth
         What fn may append to, and what an earlier process of the run saw it append to.
     """
@@ -96,13 +148,37 @@ class Claim:
     fingerprint: Fingerprint = field(default_factory=dict)
     resumes: bool = False
     finished: RunReport | None = None
-    locks: tuple[RunLock, ...] = ()
+    locks: Locks = field(default_factory=Locks)
     growth: Growth = field(default_factory=Growth)
+    places: dict[str, OutputPlace] = field(default_factory=dict)
 
-    def check_locks(self) -> None:
-        """Raise if another run took a lock over, because this one seemed dead for long."""
-        for lock in self.locks:
-            lock.check()
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the results of fn, as far as they are known."""
+        return tuple(self.places) or self.plan.names
+
+    def name_results(self, names: tuple[str, ...]) -> None:
+        """Take the places of results whose names were not known before fn returned some.
+
+        Raises
+        ------
+        ValueError, OSError, RuntimeError
+            If fn returned one array where several have places, or a place is not free.
+        """
+        plan = self.plan
+        if self.names == names:
+            return
+        if names == UNNAMED and plan.place is not None:
+            raise ValueError(
+                f"fn returned one array, and output_component {plan.options.output_component!r} is for a dict "
+                "of name to labels; give the name of an array, e.g. 'labels'."
+            )
+        check_parents(plan.options.parents, names)
+        places = plan.places_of(names)
+        self.locks.take(locks_of(places))
+        for place in places.values():
+            make_free(place)
+        self.places.update(places)
 
 
 @contextlib.contextmanager
@@ -136,14 +212,17 @@ def claimed(plan: RunPlan, fn: Callable[..., Any]) -> Iterator[Claim]:
         with throwaway_stage(plan) as claim:
             yield claim
         return
-    with _locked(plan) as locks:
-        claim = dataclasses.replace(_Claimant(plan, fn).claim(), locks=locks)
+    with Locks() as locks:
+        stage = plan.stage_path.removesuffix("stage") + "lock"
+        locks.take({**locks_of(plan.places), stage: f"the stage {plan.stage_path}"})
+        reach("locked")
+        claim = dataclasses.replace(_Claimant(plan, fn, locks).claim(), locks=locks)
         try:
             yield claim
         except BaseException as error:
             # What fn appended to after the last task, so that a later call knows it was fn.
             with contextlib.suppress(OSError, RuntimeError):
-                claim.check_locks()  # or the stage may be another run's by now
+                claim.locks.check()  # or the stage may be another run's by now
                 grown = claim.growth.look()
                 if grown and has_finished_work(claim.directory):
                     with Journal(claim.directory) as journal:
@@ -166,27 +245,13 @@ def throwaway_stage(plan: RunPlan) -> Iterator[Claim]:
     _clear_up(claim)
 
 
-@contextlib.contextmanager
-def _locked(plan: RunPlan) -> Iterator[tuple[RunLock, ...]]:
-    locks = {plan.stage_path.removesuffix("stage") + "lock": f"the stage {plan.stage_path}"}
-    if plan.place is not None:
-        locks = {plan.place.sibling("lock"): f"the output {plan.place.path}", **locks}
-    held = []
-    with contextlib.ExitStack() as stack:
-        for path, what in sorted(locks.items()):
-            # Another run may have removed it, empty, in the meantime.
-            make_folders(os.path.dirname(path))
-            held.append(stack.enter_context(hold_lock(path, what)))
-        reach("locked")
-        yield tuple(held)
-
-
 @dataclass(frozen=True)
 class _Claimant:
     """A run that looks at what is there."""
 
     plan: RunPlan
     fn: Callable[..., Any]
+    locks: Locks
 
     def claim(self) -> Claim:
         plan = self.plan
@@ -203,46 +268,84 @@ class _Claimant:
             "fn": _parts_of(function),
             "frame": function.frame,
         }
-        if plan.place is not None:
-            report = self._finished_report(plan.place, known)
-            if report is not None:
-                self._finish_clearing(plan.place, known)
-                return Claim(plan, plan.stage_path, finished=report)
-        claim = self._continued(known) or self._begun(known)
+        places = self._find_places(known)
+        self._finish_moving(places)
+        report = self._finished_reports(places, known)
+        if report is not None:
+            self._finish_clearing(places, known)
+            return Claim(plan, plan.stage_path, finished=report, places=places)
+        claim = self._continued(known, places) or self._begun(known, places)
         function.growth.grown |= _grown_in(claim.directory)
         return dataclasses.replace(claim, growth=function.growth)
 
-    def _finished_report(self, place: OutputPlace, known: Fingerprint) -> RunReport | None:
-        """Return the report of an output that this very call would make; refuse any other."""
-        report, differences = None, [""]
-        if self.plan.options.resume:
-            try:
-                report = RunReport.read(place.array_path)
-            except OSError:
-                differences = [f"{place.path} was not written by blockbuster"]
-            except ValueError as error:
-                differences = [str(error).removesuffix(".")]
-        if report is not None:
-            differences = self._differences(report.fingerprint, known, report.grown)
-            if report.n_failed and self.plan.options.on_error == "raise":
-                differences.append(f"{report.n_failed} tiles failed and were skipped")
-            if any(text.startswith("measure was None") for text in differences):
-                differences.append(MEASURE_LABELS)
-            differences = differences or find_changed_pixels(self.plan.source, report.samples)
-            if not differences:
-                return report
-        fault = place.fault(
-            overwrite=place.replaces or (self.plan.options.resume and place.partial.waits_for_swap)
-        )
-        if fault and self.plan.options.resume and os.path.lexists(place.path):
-            fault += f" It is not what this call would make: {'; '.join(differences)}."
-        if fault:
-            raise FileExistsError(fault)
+    def _find_places(self, known: Fingerprint) -> dict[str, OutputPlace]:
+        """Return the places of the results, also of those that an earlier run has named."""
+        plan, path = self.plan, self.plan.stage_path
+        if plan.place is None or plan.places:
+            return plan.places
+        names = read_names(path) if _is_own_stage(path) else None
+        if names is None and plan.options.resume:
+            names = find_published(plan.place)
+            found = plan.places_of(names or ())
+            if any(self._look_at(place, known)[0] is None for place in found.values()):
+                # What others have put there.
+                return {}
+        places = {} if names in (None, UNNAMED) else plan.places_of(names or ())
+        self.locks.take(locks_of(places))
+        return places
+
+    def _finish_moving(self, places: dict[str, OutputPlace]) -> None:
+        """Have outputs follow those that a process had put in place when it was killed."""
+        path = self.plan.stage_path
+        if len(places) > 1 and _is_own_stage(path):
+            for record in read_journal(path, "moves"):
+                found = [dataclasses.replace(place, replaces=record["moves"]) for place in places.values()]
+                finish_moving(found, read_manifest(path)["run"])
+
+    def _finished_reports(self, places: dict[str, OutputPlace], known: Fingerprint) -> RunReport | None:
+        """Return the report of outputs that this very call would make; refuse any others."""
+        if not self.plan.places and not self.plan.options.resume:
+            # Names that an earlier run met need not be those of this one.
+            return None
+        found = {name: self._look_at(place, known) for name, place in places.items()}
+        reports = {name: report for name, (report, _) in found.items() if report is not None}
+        if places and len(reports) == len(places):
+            return reports[""] if tuple(places) == UNNAMED else RunReport.of_results(reports)
+        for name, (_, differences) in found.items():
+            place = places[name]
+            fault = place.fault(
+                overwrite=place.replaces or (self.plan.options.resume and place.partial.waits_for_swap)
+            )
+            if fault and self.plan.options.resume and os.path.lexists(place.path):
+                others = [places[other].path for other in found if other not in reports and other != name]
+                missing = [f"{' and '.join(others)} belong to it and are not there, or differ"]
+                fault += f" It is not what this call would make: {'; '.join(differences or missing)}."
+            if fault:
+                raise FileExistsError(fault)
         return None
 
-    def _finish_clearing(self, place: OutputPlace, known: Fingerprint) -> None:
+    def _look_at(self, place: OutputPlace, known: Fingerprint) -> tuple[RunReport | None, list[str]]:
+        """Return the report of an output that this very call would make, or why it would not."""
+        if not self.plan.options.resume:
+            return None, [""]
+        try:
+            report = RunReport.read(place.array_path)
+        except OSError:
+            return None, [f"{place.path} was not written by blockbuster"]
+        except ValueError as error:
+            return None, [str(error).removesuffix(".")]
+        differences = self._differences(report.fingerprint, known, report.grown)
+        if report.n_failed and self.plan.options.on_error == "raise":
+            differences.append(f"{report.n_failed} tiles failed and were skipped")
+        if any(text.startswith("measure was None") for text in differences):
+            differences.append(MEASURE_LABELS)
+        differences = differences or find_changed_pixels(self.plan.source, report.samples)
+        return (None, differences) if differences else (report, [])
+
+    def _finish_clearing(self, places: dict[str, OutputPlace], known: Fingerprint) -> None:
         """Remove what a process could not remove any more that was killed as it ended."""
-        finish_publishing(place)
+        for place in places.values():
+            finish_publishing(place)
         path = self.plan.stage_path
         if not os.path.lexists(path) or is_foreign(path):
             return
@@ -254,7 +357,7 @@ class _Claimant:
         with contextlib.suppress(OSError):
             is_own = not self._stage_differences(read_manifest(path), known)
         if is_own or not has_finished_work(path):
-            remove_stage(path, keep=_must_stay(self.plan))
+            remove_stage(path, keep=_must_stay(self.plan, places))
 
     def _differences(self, old: Fingerprint, known: Fingerprint, grown: dict[str, int]) -> list[str]:
         plan = self.plan.with_tiles(old.get("settings", {}).get("tiles", []))
@@ -282,7 +385,7 @@ class _Claimant:
         logger.info("fn_version is given for the first time: fn is taken for the same, though %s differ", changed)
         return before, False
 
-    def _continued(self, known: Fingerprint) -> Claim | None:
+    def _continued(self, known: Fingerprint, places: dict[str, OutputPlace]) -> Claim | None:
         """Continue a stage with finished work, or see that nothing is in the way of a new one."""
         path, options = self.plan.stage_path, self.plan.options
         if os.path.lexists(path):
@@ -297,7 +400,7 @@ class _Claimant:
         refuse_links(path)
         # Even where no task is finished, fn need not see the tiles again that it was timed with.
         if (options.overwrite and not options.resume) or not any(read_journal(path)):
-            remove_stage(path, keep=_must_stay(self.plan))
+            remove_stage(path, keep=_must_stay(self.plan, places))
             return None
         manifest = read_manifest(path)
         differences = self._stage_differences(manifest, known) if options.resume else []
@@ -306,9 +409,9 @@ class _Claimant:
             samples = read_samples(path, plan.grid) if plan.source.sampled else []
             differences = find_changed_pixels(plan.source, samples)
             if not differences:
-                return _resumed(plan, manifest, known)
+                return _resumed(plan, manifest, known, places)
         if not has_finished_work(path):
-            remove_stage(path, keep=_must_stay(self.plan))
+            remove_stage(path, keep=_must_stay(self.plan, places))
             return None
         if not options.resume:
             raise FileExistsError(
@@ -325,38 +428,41 @@ class _Claimant:
         path = self.plan.stage_path
         return self._differences(_fingerprint_of(path, manifest), known, _grown_in(path))
 
-    def _begun(self, known: Fingerprint) -> Claim:
+    def _begun(self, known: Fingerprint, places: dict[str, OutputPlace]) -> Claim:
         plan = self.plan
-        if plan.place is not None:
-            plan.place.partial.clear()
-            check_free(plan.place.partial.path)
-            # An array that was put aside may be back, and files of others may be in the way.
-            fault = plan.place.fault(overwrite=plan.place.replaces)
-            if fault:
-                raise FileExistsError(fault)
+        for place in places.values():
+            place.partial.clear()
+        for place in plan.places.values():
+            make_free(place)
         fingerprint = _with_settings(known, plan)
         run = uuid.uuid4().hex
         about = {"versions": installed_versions(), "run": run, "fingerprint": fingerprint}
         create_stage(plan.stage_path, about, private_mode())
         reach("stage made")
-        return Claim(plan, plan.stage_path, run, fingerprint)
+        return Claim(plan, plan.stage_path, run, fingerprint, places=dict(plan.places))
 
 
-def _resumed(plan: RunPlan, manifest: dict[str, Any], known: Fingerprint) -> Claim:
+def _resumed(
+    plan: RunPlan, manifest: dict[str, Any], known: Fingerprint, places: dict[str, OutputPlace]
+) -> Claim:
     """Take over a stage that this call would make, given the plan with its tiles."""
     path = plan.stage_path
     if is_open_to_others(path):
         warn_user(OPEN_STAGE.format(path=path, share=SHARE))
-    if plan.place is not None and plan.place.partial.waits_for_swap:
-        # The run was allowed to replace the old array, and had begun to.
-        plan = dataclasses.replace(plan, place=dataclasses.replace(plan.place, replaces=True))
+    if any(place.partial.waits_for_swap for place in places.values()):
+        # The run was allowed to replace the old arrays, and had begun to.
+        places = {name: dataclasses.replace(place, replaces=True) for name, place in places.items()}
     fingerprint = _fingerprint_of(path, manifest)
     if "fn_version" in known["fn"] and "fn_version" not in fingerprint["fn"]:
         # It is given for the first time, and stands for fn from now on.
         fingerprint = {**fingerprint, "fn": known["fn"]}
         with Journal(path) as journal:
             journal.append({"vouched": known["fn"]})
-    return Claim(plan, path, manifest["run"], fingerprint, resumes=True)
+    return Claim(plan, path, manifest["run"], fingerprint, resumes=True, places=dict(places))
+
+
+def _is_own_stage(path: str) -> bool:
+    return os.path.lexists(path) and not is_foreign(path) and is_stage(path)
 
 
 def _parts_of(function: FunctionIdentity) -> dict[str, str]:
@@ -418,16 +524,16 @@ def _with_settings(known: Fingerprint, plan: RunPlan) -> Fingerprint:
     return stored
 
 
-def _must_stay(plan: RunPlan) -> list[str]:
-    paths = [plan.source.path, plan.place.path if plan.place else None]
+def _must_stay(plan: RunPlan, places: dict[str, OutputPlace]) -> list[str]:
+    paths = [plan.source.path, *(place.path for place in places.values())]
     return [path for path in paths if path]
 
 
 def _how_to_continue(claim: Claim) -> str:
     if claim.finished is not None:
         return "The labels were complete already."
-    partial = claim.plan.place.partial.path if claim.plan.place else ""
-    kept = claim.directory + (f" and {partial}" if os.path.isdir(partial) else "")
+    partials = [place.partial.path for place in claim.places.values()]
+    kept = " and ".join([claim.directory, *filter(os.path.isdir, partials)])
     if not has_finished_work(claim.directory):
         return f"The stage is kept in {kept}; no task was finished, and the next call starts anew."
     return (
@@ -439,5 +545,5 @@ def _how_to_continue(claim: Claim) -> str:
 def _clear_up(claim: Claim) -> None:
     """Remove the stage of a run that is complete, unless it is to be kept."""
     if claim.finished is None and not claim.plan.options.keep_stage:
-        remove_stage(claim.directory, keep=_must_stay(claim.plan))
+        remove_stage(claim.directory, keep=_must_stay(claim.plan, claim.places))
     reach("stage removed")

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,11 +21,12 @@ from blockbuster.measure.columns import Columns, ObjectColumns
 from blockbuster.measure.table import write_table
 from blockbuster.merge.completion import is_kept
 from blockbuster.merge.merging import match_seams, write_boxes, write_final_labels
+from blockbuster.merge.remap import FinalLabels
 from blockbuster.merge.rules import MergeRule, rule_of
 from blockbuster.merge.table import RemapTable
-from blockbuster.output.layout import ArrayLayout, label_chunks
+from blockbuster.output.layout import ArrayLayout, OutputLayout, label_chunks
 from blockbuster.output.places import OutputPlace
-from blockbuster.output.publishing import partial_output
+from blockbuster.output.publishing import PartialOutput, partial_outputs
 from blockbuster.output.pyramid import LevelJob, fill_level_box, level_jobs
 from blockbuster.output.targets import ArrayTarget, NpyTarget, Target
 from blockbuster.report import OBJECTS, REPORT, RunReport, SeamReport
@@ -60,12 +61,16 @@ class MergeProgress:
     boxes: dict[int, dict[int, str]] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, directory: str) -> MergeProgress:
-        """Read the journal: what was merged before a task of the stage ran again does not count."""
+    def read(cls, directory: str, number: int = 0) -> MergeProgress:
+        """Read the journal, of one of the results: what was merged before a task of the stage ran
+        again does not count.
+        """
         progress = cls()
         for record in read_journal(directory):
             if "task" in record:
                 progress = cls()
+            elif record.get("result", 0) != number:
+                continue
             elif "seams" in record:
                 progress = cls(record["seams"])
             elif "box" in record:
@@ -125,6 +130,10 @@ class FinishedStage:
         """Chunk and shard of the label image."""
         return label_chunks(self.staged.bricks.grid)
 
+    def final_labels(self, dtype: np.dtype) -> FinalLabels:
+        """Return the labels with their final ids, once seams are matched."""
+        return FinalLabels(self.staged, self.arrays, dtype)
+
     def match(self, *, sequential: bool, axes: str | None = None) -> np.dtype:
         """Join labels across seams; return the dtype of the final ones. `axes` names their axes."""
         with self.report.timed("seams"), self._bar("match seams") as advance:
@@ -157,18 +166,14 @@ class FinishedStage:
         self, dtype: np.dtype, place: OutputPlace, axes: str | None, geometry: Geometry | None = None
     ) -> None:
         """Write the labels to a place where they become visible once they are complete."""
-        array = ArrayLayout(self.shape, dtype, *self.storage, tuple(axes) if axes else None)
-        layout = place.layout(array, geometry)
-        create = functools.partial(place.create, layout=layout)
-        with partial_output(place, create, run=self.run, continues=bool(self.done.boxes)) as path:
-            self._write(place.target(path, layout), dtype, self._keep_boxes(0))
-            self._write_levels(level_jobs(path, layout, place.partial.path))
-            self._write_objects(os.path.join(path, place.finest, OBJECTS), dtype)
-            write_atomically(os.path.join(path, place.finest, REPORT), self.report.to_json().encode())
-            reach("output complete")
-            if self.journal is not None:
-                self.journal.flush()
-            self.check()
+        publish_together([(self, dtype, place)], axes, geometry)
+
+    def write_output(self, dtype: np.dtype, place: OutputPlace, layout: OutputLayout, path: str) -> None:
+        """Write the labels, their table and the report to a folder where nobody sees them yet."""
+        self._write(place.target(path, layout), dtype, self._keep_boxes(0))
+        self._write_levels(level_jobs(path, layout, place.partial.path))
+        self._write_objects(os.path.join(path, place.finest, OBJECTS), dtype)
+        write_atomically(os.path.join(path, place.finest, REPORT), self.report.to_json().encode())
 
     def to_numpy(self, dtype: np.dtype) -> np.ndarray:
         """Write the labels to memory; other processes write to a file that all can map."""
@@ -185,12 +190,10 @@ class FinishedStage:
         give_back_freed_memory()
         with self.report.timed("write"), self._bar("write labels") as advance:
             write_final_labels(
-                self.staged,
-                self.arrays,
+                self.final_labels(dtype),
                 target,
                 self.storage[1],
                 self.execution,
-                dtype,
                 written=self.done.boxes.get(0),
                 on_box=on_box,
                 on_done=advance,
@@ -203,7 +206,7 @@ class FinishedStage:
         n_boxes = sum(job.boxes.n_tiles for job in jobs.values())
         with (
             self.report.timed("pyramid"),
-            progress_bar(self.progress, "coarser levels", n_boxes, "box") as advance,
+            progress_bar(self.progress, self._titled("coarser levels"), n_boxes, "box") as advance,
         ):
             for number, job in jobs.items():
                 write_boxes(
@@ -224,7 +227,7 @@ class FinishedStage:
         with self.report.timed("table"):
             write_table(
                 path,
-                columns.dtypes,
+                self.objects.dtypes(columns),
                 self._batches(columns),
                 about=self.objects.about,
                 n_rows=self.report.n_objects,
@@ -236,7 +239,7 @@ class FinishedStage:
             return None
         columns = self._columns(dtype)
         with self.report.timed("table"):
-            return table_in_memory(columns.dtypes, self._batches(columns))
+            return table_in_memory(self.objects.dtypes(columns), self._batches(columns))
 
     def _columns(self, dtype: np.dtype) -> ObjectColumns:
         assert self.objects is not None
@@ -246,7 +249,8 @@ class FinishedStage:
     def _batches(self, columns: ObjectColumns) -> Iterator[Columns]:
         """Iterate over the objects, and show how far it is."""
         assert self.objects is not None
-        with progress_bar(self.progress, "measure objects", self.report.n_objects, "object") as advance:
+        title = self._titled("measure objects")
+        with progress_bar(self.progress, title, self.report.n_objects, "object") as advance:
             for batch in made_ahead(self.objects.batches(self.arrays, self.execution, columns)):
                 yield batch
                 advance(len(batch["label"]))
@@ -262,11 +266,55 @@ class FinishedStage:
         return keep
 
     def _record(self, record: dict[str, Any]) -> None:
+        number = self.staged.number
         if self.journal is not None:
-            self.journal.append(record)
+            self.journal.append({**record, "result": number} if number else record)
 
     def _bar(self, name: str) -> contextlib.AbstractContextManager[Callable[[int], Any]]:
-        return progress_bar(self.progress, name, self.staged.bricks.grid.n_tiles)
+        return progress_bar(self.progress, self._titled(name), self.staged.bricks.grid.n_tiles)
+
+    def _titled(self, name: str) -> str:
+        return f"{name} of {self.report.name}" if self.report.name else name
+
+
+def publish_together(
+    stages: Sequence[tuple[FinishedStage, np.dtype, OutputPlace]],
+    axes: str | None,
+    geometry: Geometry | None = None,
+) -> None:
+    """Write the labels of several stages to places where they become visible once all of them are
+    complete.
+
+    Parameters
+    ----------
+    stages : sequence of (FinishedStage, dtype, OutputPlace)
+        Of one run; seams are matched, and labels have these dtypes.
+    axes : str or None
+        Names of their axes.
+    geometry : Geometry or None
+        Where the labels lie in the world.
+    """
+    layouts, outputs = [], []
+    for stage, dtype, place in stages:
+        array = ArrayLayout(stage.shape, dtype, *stage.storage, tuple(axes) if axes else None)
+        layouts.append(place.layout(array, geometry))
+        create = functools.partial(place.create, layout=layouts[-1])
+        outputs.append(PartialOutput(place, create, continues=bool(stage.done.boxes)))
+    first, _, place = stages[0]
+
+    def note_moves() -> None:
+        if first.journal is not None:
+            first.journal.append({"moves": place.replaces})
+            first.journal.flush()
+        reach("moves journalled")
+
+    with partial_outputs(outputs, run=first.run, on_complete=note_moves) as paths:
+        for (stage, dtype, place), layout, path in zip(stages, layouts, paths, strict=True):
+            stage.write_output(dtype, place, layout, path)
+        reach("output complete")
+        if first.journal is not None:
+            first.journal.flush()
+        first.check()
 
 
 def _pass_by(_number: int, _checksum: str) -> None:

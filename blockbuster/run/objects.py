@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,16 @@ from blockbuster.measure.folding import Folding, LabelledParts
 from blockbuster.measure.names import Measures
 from blockbuster.measure.sums import Parts
 from blockbuster.merge.completion import completed_bricks
+from blockbuster.merge.overlaps import find_parents
+from blockbuster.merge.remap import FinalLabels
 from blockbuster.merge.table import BrickIds, RemapTable, find_among
 from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.source import Source
 from blockbuster.stage.task import StageJob
 from blockbuster.stage.values import CompletedJob, sum_completed
+
+# The column with the object of another result that covers most of an object.
+PARENT = "parent-{}"
 
 
 @dataclass(frozen=True)
@@ -35,11 +40,23 @@ class ObjectTable:
         The image that fn saw.
     scale : Scale or None
         What a voxel of the labels is in micrometres.
+    parents : dict of str to (FinalLabels, FinalLabels)
+        Of other results of fn by their names: the labels of these objects, and the others.
     """
 
     job: StageJob
     source: Source
     scale: Scale | None = None
+    parents: dict[str, tuple[FinalLabels, FinalLabels]] = field(default_factory=dict)
+
+    def with_parent(self, name: str, own: FinalLabels, labels: FinalLabels) -> ObjectTable:
+        """Add a column of the objects of another result that cover most of these."""
+        return dataclasses.replace(self, parents={**self.parents, name: (own, labels)})
+
+    def dtypes(self, columns: ObjectColumns) -> dict[str, np.dtype]:
+        """Return the columns with their dtypes."""
+        parents = {PARENT.format(name): labels.dtype for name, (_, labels) in self.parents.items()}
+        return {**columns.dtypes, **parents}
 
     def columns(self, dtype: np.dtype, *, agrees: bool) -> ObjectColumns:
         """Return what derives the columns, for labels of a dtype, with the agreement of tiles if it
@@ -74,11 +91,18 @@ class ObjectTable:
         table = RemapTable.load(arrays)
         completed = self._completed(arrays, execution, measures)
         weak_ids, weakest = arrays.load("weakest_ids"), arrays.load("weakest")
+        parents = {name: find_parents(*pair, execution) for name, pair in self.parents.items()}
         for firsts, n_tiles, objects in Folding(staged, ids, table, measures, completed).objects():
             agreement = np.full(len(firsts), np.nan, np.float32)
             places, hit = find_among(weak_ids, firsts)
             agreement[hit] = weakest[places]
-            yield columns.of(table.final_ids(firsts), n_tiles, agreement, objects)
+            labels = table.final_ids(firsts)
+            batch = columns.of(labels, n_tiles, agreement, objects)
+            for name, (children, their) in parents.items():
+                column = batch[PARENT.format(name)] = np.zeros(len(labels), their.dtype)
+                places, hit = find_among(children, labels)
+                column[hit] = their[places]
+            yield batch
 
     def _completed(self, arrays: ArrayFolder, execution: Execution, measures: Measures) -> LabelledParts:
         """Sum what completes objects; values of an image that only the driver can read, there."""

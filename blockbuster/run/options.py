@@ -18,6 +18,7 @@ from blockbuster.errors import ends_process, error_text
 from blockbuster.grid import TileGrid
 from blockbuster.measure.names import parse_measure
 from blockbuster.merge.rules import RULES, MergeRule, make_rule
+from blockbuster.run.components import parse_component, parse_parents
 
 UNJOINED_AXES = "tc"
 TILE_SHAPE_FORMS = (
@@ -74,7 +75,7 @@ class RunOptions:
     compute: bool = False
     progress: bool = False
     write_to: Any = None
-    output_component: str = "labels"
+    output_component: Any = "labels"
     sequential_labels: bool = False
     skip_empty: bool = False
     empty_threshold: Any = None
@@ -95,6 +96,7 @@ class RunOptions:
     return_report: bool = False
     measure: Any = None
     mask: Any = None
+    parents: Any = None
 
     @property
     def rule(self) -> MergeRule:
@@ -328,4 +330,6 @@ PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "tiles_per_task": lambda value, name: None if value is None else resolve_count(value, name, 1),
     "fn_version": _resolve_fn_version,
     "measure": parse_measure,
+    "output_component": parse_component,
+    "parents": parse_parents,
 }

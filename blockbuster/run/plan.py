@@ -11,6 +11,7 @@ import math
 import operator
 import os
 import uuid
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +27,10 @@ from blockbuster.output.layout import ArrayLayout, label_chunks
 from blockbuster.output.paths import (
     check_stage_dir,
     default_stage_parent,
-    resolve_component,
     resolve_output,
 )
 from blockbuster.output.places import OutputPlace
+from blockbuster.run.components import HOLE, Component, check_parents, component_of, names_known
 from blockbuster.run.options import (
     Faults,
     RunOptions,
@@ -45,6 +46,7 @@ from blockbuster.source.base import open_as_others
 from blockbuster.source.geometry import Geometry, geometry_of_level
 from blockbuster.stage.bricks import bricks_of, choose_bricks, limit_bricks
 from blockbuster.stage.inside import digest_of, find_tiles_inside
+from blockbuster.stage.results import UNNAMED
 from blockbuster.tiling import auto_tile_shape
 from blockbuster.tiling.heuristics import worker_tile_bytes
 
@@ -76,7 +78,11 @@ class RunPlan:
     empty_threshold : float or None
         As given; ``None`` with ``skip_empty``: one is chosen from a sample when the run begins.
     place : OutputPlace or None
-        Where the labels will be written.
+        Where the labels will be written; of several results the first, or where a template says,
+        which gives the stage its name.
+    places : dict of str to OutputPlace
+        The places of the results by their names; ``""`` for one array. Empty where nothing is
+        written, or the names are not known yet.
     stage_parent : str
         Folder that will hold the stage.
     execution : Execution
@@ -116,6 +122,7 @@ class RunPlan:
     measures: Measures | None = None
     inside: np.ndarray | None = None
     image: Any = dataclasses.field(default=None, repr=False, compare=False)
+    places: dict[str, OutputPlace] = dataclasses.field(default_factory=dict)
 
     @property
     def grid(self) -> TileGrid:
@@ -156,11 +163,35 @@ class RunPlan:
             return f"{name[:MAX_NAME_LETTERS]}.{_short_digest(self.place.path)}"
         if self.options.stage_dir is None:
             return f"blockbuster-{uuid.uuid4().hex[:12]}"
-        source, options = self.source, self.options
+        source, options, component = self.source, self.options, self.options.output_component
         image = source.path or f"{source.kind} {source.shape} {source.dtype}"
-        key = repr((image, _plain(options.channel), _plain(options.level), options.output_component))
+        key = repr((image, _plain(options.channel), _plain(options.level), component))
         name = os.path.basename(source.path or source.kind)[:MAX_NAME_LETTERS]
-        return f"{name}.{options.output_component.replace('/', '.')[:MAX_NAME_LETTERS]}.{_short_digest(key)}"
+        shown = component if isinstance(component, str) else "+".join(component.values())
+        return f"{name}.{shown.replace('/', '.')[:MAX_NAME_LETTERS]}.{_short_digest(key)}"
+
+    @property
+    def names(self) -> tuple[str, ...] | None:
+        """Names of the results of fn, as far as they are known: ``("",)`` for one array."""
+        return names_known(self.options.output_component, writes=self.place is not None)
+
+    @property
+    def n_results(self) -> int:
+        """How many results fn returns; 1 where that is not known."""
+        return len(self.names or UNNAMED)
+
+    def places_of(self, names: Iterable[str]) -> dict[str, OutputPlace]:
+        """Return the places of results whose names a run has met.
+
+        Raises
+        ------
+        ValueError, OSError
+            If one of them cannot be a place, or nobody may write there.
+        """
+        if self.place is None:
+            return {}
+        given = (self.options.output_component, self.options, self.source.path)
+        return {name: _resolve_place(name, *given, may_exist=True) for name in names}
 
     @property
     def n_others(self) -> int:
@@ -178,8 +209,8 @@ class RunPlan:
 
     @property
     def label_bytes(self) -> int:
-        """Size of the labels as int32."""
-        return 4 * int(np.prod(self.grid.shape, dtype=np.int64))
+        """Size of the labels as int32, of all results."""
+        return 4 * self.n_results * int(np.prod(self.grid.shape, dtype=np.int64))
 
     @property
     def chunk_reads(self) -> float:
@@ -208,7 +239,16 @@ class RunPlan:
             # Of a run that measures nothing, as of one from before, nothing is said.
             **({} if self.measures is None else {"measure": list(self.measures.names)}),
             **({} if self.inside is None else {"mask": digest_of(self.inside)}),
+            # Nor of results where there is one.
+            **({"output_component": self._components} if self._components else {}),
+            **({"parents": [":".join(pair) for pair in options.parents]} if options.parents else {}),
         }
+
+    @property
+    def _components(self) -> Any:
+        """The places of several results; nothing where there is one, or nobody said so."""
+        component = self.options.output_component
+        return "" if isinstance(component, str) and HOLE not in component else component
 
     @property
     def tile_runs(self) -> list[list[list[int]]]:
@@ -241,7 +281,7 @@ class RunPlan:
     @property
     def output_bytes(self) -> int:
         """Size of all that is written for good, as int32 and before compression."""
-        return self.label_bytes + 4 * sum(map(math.prod, self.coarse_shapes))
+        return self.label_bytes + 4 * self.n_results * sum(map(math.prod, self.coarse_shapes))
 
     def __str__(self) -> str:
         grid = self.grid
@@ -253,6 +293,7 @@ class RunPlan:
         n_coarser = len(self.coarse_shapes)
         levels = f"{n_coarser} coarser level{'s' * (n_coarser > 1)} of a label image"
         coarser = f", and {levels}, {format_bytes(self.output_bytes)} in all" if n_coarser else ""
+        results = ", ".join(self.names or ()) or "as fn names them; memory, disk and output are for one of them"
         lines = [
             f"image     {self.source.name} {shape} {self.source.dtype}, {format_bytes(image_bytes)}",
             f"tiles     {grid.n_tiles} of {_by(grid.tile_shape)}, {_by(grid.grid_shape)}, halo {_by(grid.halo)}",
@@ -262,6 +303,7 @@ class RunPlan:
                 else []
             ),
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
+            *([f"results   {results}"] if self._components else []),
             *([] if self.measures is None else [f"measure   {self.measures}"]),
             f"memory    at most {format_bytes(self.memory_bytes)} in all, fn's own apart",
             *([chunks] if self.source.through_graph else []),
@@ -360,20 +402,21 @@ def warn_of_missing_halo(plan: RunPlan) -> None:
 
 def _resolve_paths(options: RunOptions, may_exist: bool, image: str | None, faults: Faults) -> dict[str, Any]:
     """Find out where the output and the stage go."""
-    parts: dict[str, Any] = {"place": None, "stage_parent": ""}
+    parts: dict[str, Any] = {"place": None, "places": {}, "stage_parent": ""}
+    component = options.output_component
     with faults.caught():
-        if options.write_to is None:
-            resolve_component(options.output_component)
-        else:
+        if options.write_to is not None:
             # Whether labels that are there already are those of this very run is seen later.
-            place = resolve_output(
-                options.write_to,
-                options.output_component,
-                image,
-                overwrite=may_exist,
-                has_table=options.measure is not None,
-            )
-            parts["place"] = dataclasses.replace(place, replaces=options.overwrite)
+            names = names_known(component, writes=True)
+            given = (component, options, image)
+            found = {name: _resolve_place(name, *given, may_exist=may_exist) for name in names or (HOLE,)}
+            parts |= {"place": next(iter(found.values())), "places": found if names else {}}
+    with faults.caught():
+        names = names_known(component, writes=options.write_to is not None)
+        if options.parents and options.measure is None:
+            raise ValueError("parents adds columns to tables of objects; pass measure=True, or what is measured.")
+        if options.parents and names:
+            check_parents(options.parents, names)
     with faults.caught():
         if options.resume and options.write_to is None and options.stage_dir is None:
             raise ValueError("resume=True needs write_to or stage_dir: without them no stage can be found again.")
@@ -383,6 +426,20 @@ def _resolve_paths(options: RunOptions, may_exist: bool, image: str | None, faul
         else:
             parts["stage_parent"] = check_stage_dir(options.stage_dir, image, parts["place"])
     return parts
+
+
+def _resolve_place(
+    name: str, component: Component, options: RunOptions, image: str | None, *, may_exist: bool
+) -> OutputPlace:
+    """Return the place of a result."""
+    place = resolve_output(
+        options.write_to,
+        component_of(component, name),
+        image,
+        overwrite=may_exist,
+        has_table=options.measure is not None,
+    )
+    return dataclasses.replace(place, replaces=options.overwrite)
 
 
 def _check_picklable(fn: Any, execution: Execution) -> None:

@@ -75,15 +75,15 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
     grid, itemsize = plan.grid, plan.source.dtype.itemsize
     lengths = zip(plan.bricks.brick_shape, grid.halo, grid.shape, strict=True)
     stage = itemsize * _product(min(n, brick + 2 * halo) for brick, halo, n in lengths)
-    stage += STAGE_BYTES_PER_VOXEL * _product(plan.bricks.brick_shape)
+    stage += STAGE_BYTES_PER_VOXEL * plan.n_results * _product(plan.bricks.brick_shape)
     # Channels that fn does not see are read of the brick alone.
     stage += itemsize * plan.n_others * _product(plan.bricks.brick_shape)
     seen = _seen_shape(plan)
     # Tiles that wait in a brick to be compared with their last neighbour.
     n_waiting = plan.options.rule.borders.n_waiting(plan.bricks.tiles_per_brick, plan.merge_axes)
-    stage += WAITING_BYTES_PER_VOXEL * n_waiting * _product(seen)
+    stage += WAITING_BYTES_PER_VOXEL * plan.n_results * n_waiting * _product(seen)
     if any(seen[axis] > 1 for axis in plan.apart_axes):
-        stage += APART_BYTES_PER_VOXEL * _product(seen)
+        stage += APART_BYTES_PER_VOXEL * plan.n_results * _product(seen)
     boxes = remap_boxes(plan.bricks, label_chunks(grid)[1])
     box_voxels = _product(map(min, boxes.tile_shape, grid.shape))
     if plan.coarse_shapes:
@@ -179,7 +179,7 @@ def _needs(plan: RunPlan) -> dict[str, tuple[int, int]]:
     if not plan.execution.in_process:
         certain += n_voxels * plan.source.dtype.itemsize if plan.source.in_memory else 0
         certain += plan.label_bytes if plan.place is None else 0
-    needs = [(plan.stage_parent, certain, certain + 2 * n_voxels)]
+    needs = [(plan.stage_parent, certain, certain + 2 * plan.n_results * n_voxels)]
     if plan.place is not None:
         needs.append((os.path.dirname(plan.place.store), 0, plan.output_bytes))
     totals: dict[str, tuple[int, int]] = {}

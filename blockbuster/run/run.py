@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import logging
 import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from blockbuster.measure.columns import scale_of
 from blockbuster.output.places import warn_of_transformations_left_out
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.run.claim import Claim, claimed
-from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar
+from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar, publish_together
 from blockbuster.run.objects import ObjectTable
 from blockbuster.run.plan import RunPlan, warn_of_missing_halo
 from blockbuster.run.resources import warn_of_little_room, warn_of_repeated_chunks, warn_of_small_workers
@@ -31,6 +32,7 @@ from blockbuster.stage.empty_threshold import choose_empty_threshold, describe_h
 from blockbuster.stage.finished import read_samples
 from blockbuster.stage.inside import choose_pieces_inside
 from blockbuster.stage.masks import describe_mask
+from blockbuster.stage.results import UNNAMED
 from blockbuster.stage.staging import stage_labels
 from blockbuster.stage.tally import Tally
 from blockbuster.stage.task import StageJob, TileCall
@@ -81,7 +83,7 @@ def open_run(plan: RunPlan, fn: Callable[[np.ndarray], Any]) -> Iterator[Run]:
             else:
                 logger.info("%s in %s", "continuing" if claim.resumes else "staging", claim.directory)
             yield run
-        logger.info("%s", report)
+        logger.info("%s", run.report)
 
 
 @dataclass
@@ -100,7 +102,9 @@ class Run:
         Takes the results of the phases.
     job : StageJob or None
         What the tasks of the finished stage shared.
-    labels : ndarray or None
+    names : tuple of str
+        Names of the results of fn, once it was called.
+    labels : dict of str to ndarray
         The merged labels, where they are not written to a place.
     """
 
@@ -109,7 +113,8 @@ class Run:
     execution: Execution
     report: RunReport
     job: StageJob | None = None
-    labels: np.ndarray | None = None
+    names: tuple[str, ...] = UNNAMED
+    labels: dict[str, np.ndarray] = field(default_factory=dict)
 
     @property
     def plan(self) -> RunPlan:
@@ -139,9 +144,19 @@ class Run:
                 on_tiles=advance,
                 growth=self.claim.growth,
                 measures=plan.measures,
+                on_names=self.claim.name_results,
             )
-        self.job = job
+        self.job, self.names = job, self._names_of(tally)
         self._report_stage(tally, job.call)
+
+    def _names_of(self, tally: Tally) -> tuple[str, ...]:
+        names = tally.names or self.claim.names
+        if names is None and self.plan.place is not None:
+            raise ValueError(
+                "fn was called for no tile, so that the names of its results are not known; give "
+                "output_component as a dict of name to place."
+            )
+        return names or UNNAMED
 
     def _tile_call(self) -> TileCall:
         plan, options = self.plan, self.plan.options
@@ -162,6 +177,7 @@ class Run:
             skip_errors=options.on_error == "skip",
             inside=plan.inside,
             one_at_a_time=options.use_gpu,
+            names=self.claim.names,
         )
 
     def _report_stage(self, tally: Tally, call: TileCall) -> None:
@@ -206,54 +222,80 @@ class Run:
             listed = "; ".join(f"{tuple(tile)}: {what}" for tile, what in report.failed[:3])
             more = f"; and {report.n_failed - 3} more, all in the report" if report.n_failed > 3 else ""
             warn_user(f"{report.n_failed} tiles failed and are background in the labels: {listed}{more}.")
-        if tally.in_pieces:
-            warn_user(describe_mask(int(np.count_nonzero(tally.counts))))
+        for name, in_pieces, counts in zip(self.names, tally.in_pieces, tally.counts, strict=False):
+            if in_pieces:
+                which = f"result {name!r}: " if name else ""
+                warn_user(which + describe_mask(int(np.count_nonzero(counts))))
 
     def merge(self) -> None:
-        """Join labels across seams and write the final ones."""
+        """Join labels across seams and write the final ones, of each result of fn."""
         assert self.job is not None
-        staged, plan, directory = self.job.staged, self.plan, self.claim.directory
-        options, place = plan.options, plan.place
-        axes = plan.source.axes
-        if axes is not None and len(axes) != staged.bricks.grid.ndim:
+        options, places = self.plan.options, self.claim.places
+        axes = self.plan.source.axes
+        if axes is not None and len(axes) != self.job.staged.bricks.grid.ndim:
             axes = axes.replace("c", "")  # fn took it away
-        done = MergeProgress.read(directory) if self.claim.resumes else MergeProgress()
+        with Journal(self.claim.directory) as journal:
+            finished = {name: self._finished(number, journal) for number, name in enumerate(self.names)}
+            dtypes = {
+                name: stage.match(sequential=options.sequential_labels, axes=axes)
+                for name, stage in finished.items()
+            }
+            for child, parent in options.parents or ():
+                own, labels = finished[child], finished[parent].final_labels(dtypes[parent])
+                assert own.objects is not None
+                own.objects = own.objects.with_parent(parent, own.final_labels(dtypes[child]), labels)
+            if self.plan.place is None:
+                self.labels = {name: stage.to_numpy(dtypes[name]) for name, stage in finished.items()}
+                for name, stage in finished.items():
+                    stage.report.table = stage.objects_in_memory(dtypes[name])
+            else:
+                stages = [(stage, dtypes[name], places[name]) for name, stage in finished.items()]
+                publish_together(stages, axes, self.plan.geometry)
+                for stage, _, place in stages:
+                    stage.report.labels_at(place.array_path)
+        if self.names != UNNAMED:
+            self.report = RunReport.of_results({name: stage.report for name, stage in finished.items()})
+
+    def _finished(self, number: int, journal: Journal) -> FinishedStage:
+        """Return what merges one of the results."""
+        assert self.job is not None
+        directory = self.claim.directory
+        job = dataclasses.replace(self.job, staged=self.job.staged.of_result(number))
+        arrays = ArrayFolder.of_result(directory, number)
+        done = MergeProgress.read(directory, number) if self.claim.resumes else MergeProgress()
         if done.seams:
             self.report.resumed_from = "write"
-        with Journal(directory) as journal:
-            finished = FinishedStage(
-                staged,
-                ArrayFolder(directory),
-                self.execution,
-                self.report,
-                options.progress,
-                journal,
-                done,
-                self.claim.run,
-                self.claim.check_locks,
-                objects=self._objects(),
-            )
-            dtype = finished.match(sequential=options.sequential_labels, axes=axes)
-            if place is None:
-                self.labels = finished.to_numpy(dtype)
-                self.report.table = finished.objects_in_memory(dtype)
-                return
-            finished.publish(dtype, place, axes, plan.geometry)
-            self.report.labels_at(place.array_path)
+        report = self.report
+        if self.names != UNNAMED:
+            report = report.of_result(self.names[number], self.names)
+            report.n_provisional = int(arrays.load("counts").sum())
+        return FinishedStage(
+            job.staged,
+            arrays,
+            self.execution,
+            report,
+            self.plan.options.progress,
+            journal,
+            done,
+            self.claim.run,
+            self.claim.locks.check,
+            objects=self._objects(job),
+        )
 
-    def _objects(self) -> ObjectTable | None:
+    def _objects(self, job: StageJob) -> ObjectTable | None:
         """Return what is measured of objects, where anything is."""
-        assert self.job is not None
-        if self.job.measures is None:
+        if job.measures is None:
             return None
-        scale = scale_of(self.plan.geometry, self.job.staged.bricks.grid.ndim)
-        return ObjectTable(self.job, self.plan.source, scale)
+        scale = scale_of(self.plan.geometry, job.staged.bricks.grid.ndim)
+        return ObjectTable(job, self.plan.source, scale)
 
     def result(self) -> Any:
         """Return what `tile_process` does: the labels, and the report where it was asked for."""
-        labels: Any = self.labels
+        found: dict[str, Any] = self.labels
         if self.plan.place is not None:
-            labels = self.plan.place.read(compute=self.plan.options.compute)
+            compute = self.plan.options.compute
+            found = {name: place.read(compute=compute) for name, place in self.claim.places.items()}
+        labels = found[""] if tuple(found) == UNNAMED else found
         return (labels, self.report) if self.plan.options.return_report else labels
 
 

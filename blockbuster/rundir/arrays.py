@@ -32,6 +32,17 @@ class ArrayFolder:
 
     path: str
 
+    @classmethod
+    def of_result(cls, directory: str, number: int) -> ArrayFolder:
+        """Return the folder of one of the results of fn in a stage directory, which is made for all
+        but the first.
+        """
+        if not number:
+            return cls(directory)
+        path = os.path.join(directory, f"result-{number}")
+        os.makedirs(path, exist_ok=True)
+        return cls(path)
+
     def file(self, name: str) -> str:
         """Return the path of an array."""
         return os.path.join(self.path, name + ".npy")

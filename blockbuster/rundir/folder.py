@@ -11,12 +11,13 @@ removed.
                           the name of the next run's part
             N.tiles       the brick with this number (`sections`): stretches of its tiles, ids 1..n
                           in each, pairs that touch inside it, and border planes, or halo strips,
-                          for its neighbours
+                          for its neighbours; N-K.tiles of the K-th of several results of fn
         counts.npy, failed.npy, offsets.npy, border.npy, roots.npy, numbers.npy, completed.npy,
         weakest_ids.npy, weakest.npy
                           labels per tile, which failed, the remap table, and bricks with a file of
         completed-N.tiles what completes objects in the brick with this number
         ends-N.tiles      ends of objects that may do so, until that is decided
+        result-K/         the same arrays and files of the K-th of several results of fn
         tasks-ID/         what tasks on other processes share, and their results until they are
                           journalled
         attempts/         which tile each process is at
@@ -53,6 +54,7 @@ OWN = (
     "completed-*.tiles",
     "tasks-*",
     "attempts",
+    "result-*",
     "stop",
     "part-*",
     "layout.json",
@@ -64,7 +66,8 @@ UNFINISHED = re.compile(re.escape(WRITING) + "[0-9a-f]{32}")
 # Files of tasks, earlier versions' sidecars; metadata and chunks of zarr arrays, reports, tables,
 # and what a process was writing when it was killed.
 OWN_INSIDE = re.compile(
-    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+\.(tiles|npz)|blockbuster-report\.json"
+    r"zarr\.json|\.z(array|attrs|group|metadata)|[0-9.]+|[0-9]+(-[0-9]+)?\.(tiles|npz)|blockbuster-report\.json"
+    r"|[a-z][a-z_-]*\.npy|(ends|completed)-[0-9]+\.tiles"
     r"|(objects|table)\.parquet|.*\.partial|batch\.pickle|[0-9]+\.result.*|.*\.attempt|"
     + re.escape(WRITING)
     + ".*"

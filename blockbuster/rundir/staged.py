@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import os
 import time
@@ -55,6 +56,8 @@ class StagedLabels:
         What the rule takes; fit for JSON.
     part : str
         Folder inside the directory that holds the labels.
+    number : int
+        Which of the results of fn they are, where it returns several.
     """
 
     path: str
@@ -64,6 +67,7 @@ class StagedLabels:
     rule: str
     rule_parameters: dict[str, Any] = field(default_factory=dict)
     part: str = field(default_factory=lambda: f"part-{uuid.uuid4().hex[:12]}")
+    number: int = 0
 
     def create(self, image: dict[str, Any]) -> None:
         """Write the layout into an existing, empty directory.
@@ -98,8 +102,13 @@ class StagedLabels:
         layout["merge_axes"] = tuple(layout["merge_axes"])
         return cls(os.fspath(path), bricks, **{name: layout[name] for name in STATED})
 
+    def of_result(self, number: int) -> StagedLabels:
+        """Return where the labels of one of several results of fn are."""
+        return dataclasses.replace(self, number=number) if number else self
+
     def _file(self, index: Index) -> str:
-        return os.path.join(self.path, self.part, f"{self.bricks.number(index)}{SUFFIX}")
+        which = f"-{self.number}" if self.number else ""
+        return os.path.join(self.path, self.part, f"{self.bricks.number(index)}{which}{SUFFIX}")
 
     def write(self, index: Index, sections: SectionWriter) -> str:
         """Write what is known of a brick.

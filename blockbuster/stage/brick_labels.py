@@ -5,6 +5,7 @@ neighbours need.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from blockbuster.measure.sums import SumsCollector
 from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.sections import SectionWriter
 from blockbuster.rundir.staged import StagedLabels
+from blockbuster.stage.masks import MaskWatch
 
 # So many voxels are written together, and read together: in noise, a stretch of 12 bytes for each.
 # So many tiles at most: each costs a kilobyte until then.
@@ -87,3 +89,70 @@ class BrickLabels:
         self._n_groups += 1
         self._n_voxels = 0
         self._held = []
+
+
+class BrickResults:
+    """Takes the results of fn for the tiles of a brick, in C order, each as `BrickLabels`.
+
+    Parameters
+    ----------
+    labels_of : callable
+        Gives what takes the labels of the result with a number.
+    make_watch : callable
+        Gives what looks whether a result is a mask.
+
+    Attributes
+    ----------
+    labels : list of BrickLabels
+        One for each result; empty as long as fn returned none.
+    """
+
+    def __init__(self, labels_of: Callable[[int], BrickLabels], make_watch: Callable[[], MaskWatch]) -> None:
+        self.labels: list[BrickLabels] = []
+        self._labels_of, self._make_watch = labels_of, make_watch
+        self._watches: list[MaskWatch] = []
+        self._counts: list[dict[int, int]] = []
+        self._passed: list[Index] = []
+
+    @property
+    def in_pieces(self) -> list[bool | None]:
+        """For each result whether the one id of a tile falls into pieces."""
+        return [watch.in_pieces for watch in self._watches]
+
+    def counts(self, n_tiles: int) -> np.ndarray:
+        """How many labels of each result the cores of so many tiles have, (n_results, n_tiles)."""
+        found = np.zeros((max(1, len(self._counts)), n_tiles), np.int64)
+        for row, counts in zip(found, self._counts, strict=False):
+            row[list(counts)] = list(counts.values())
+        return found
+
+    def add(self, i: int, tile: Index, results: dict[str, np.ndarray]) -> None:
+        """Take what fn returned for the i-th tile of the brick with its halo."""
+        if not self.labels:
+            self._begin(len(results))
+        for own, watch, counts, labels in zip(
+            self.labels, self._watches, self._counts, results.values(), strict=True
+        ):
+            count = own.add(tile, labels)
+            if count:
+                counts[i] = count
+                watch.look(labels, count)
+
+    def _begin(self, n_results: int) -> None:
+        self.labels = [self._labels_of(number) for number in range(n_results)]
+        self._watches = [self._make_watch() for _ in range(n_results)]
+        self._counts = [{} for _ in range(n_results)]
+        for passed in self._passed:
+            self.pass_over(passed)
+
+    def pass_over(self, tile: Index) -> None:
+        """Take note of a tile without labels."""
+        if not self.labels:
+            self._passed.append(tile)
+        for own in self.labels:
+            own.pass_over(tile)
+
+    def close(self) -> None:
+        """See the last tiles once more: after that no values are read."""
+        for own in self.labels:
+            own.close()

@@ -14,6 +14,7 @@ from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.rundir.journal import read_journal
 from blockbuster.rundir.staged import StagedLabels, read_layout
 from blockbuster.source import Source, pixel_digest
+from blockbuster.stage.results import UNNAMED
 from blockbuster.stage.task import BrickResult, StageJob
 
 Record = dict[str, Any]
@@ -24,9 +25,10 @@ Sample = list[Any]
 
 def task_record(result: BrickResult) -> Record:
     """Return the journal's record of a finished task."""
+    is_one = result.names in (None, UNNAMED)
     record: Record = {
         "task": result.number,
-        "counts": result.counts.tolist(),
+        "counts": result.counts[0].tolist() if is_one else result.counts.tolist(),
         "maxima": result.maxima,
         "fn": round(result.fn_seconds, 6),
         "crc": result.checksum,
@@ -41,16 +43,18 @@ def task_record(result: BrickResult) -> Record:
         record["pixels_box"] = [[part.start, part.stop] for part in result.pixels_box]
     if result.pixels_tile is not None:
         record["pixels_tile"] = result.pixels_tile
-    if result.in_pieces is not None and result.counts.any():
-        record["in_pieces"] = result.in_pieces
+    if not is_one:
+        record |= {"names": result.names, "in_pieces": result.in_pieces}
+    elif result.in_pieces[0] is not None and result.counts.any():
+        record["in_pieces"] = result.in_pieces[0]
     if result.failed:
         record["failed"] = [[list(error.tile), error.what] for error in result.failed]
     return record
 
 
 def read_task_records(directory: str) -> dict[int, Record]:
-    """Read the last record of each task from the journal, ``counts`` as an array of int64,
-    ``maxima`` as a tuple.
+    """Read the last record of each task from the journal, ``counts`` as an array of int64 of
+    (n_results, n_tiles), ``maxima`` and ``names`` as tuples, the latter None where there are none.
 
     Notes
     -----
@@ -62,9 +66,26 @@ def read_task_records(directory: str) -> dict[int, Record]:
     for record in read_journal(directory):
         if "task" in record:
             record.pop("grown", None)
-            record |= {"counts": np.array(record["counts"], np.int64), "maxima": tuple(record["maxima"])}
+            counts = np.atleast_2d(np.array(record["counts"], np.int64))
+            record |= {"counts": counts, "maxima": tuple(record["maxima"]), "names": _names_in(record, counts)}
             records[record["task"]] = record
     return records
+
+
+def _names_in(record: Record, counts: np.ndarray) -> tuple[str, ...] | None:
+    if "names" in record:
+        return tuple(record["names"])
+    return UNNAMED if counts.any() else None
+
+
+def read_names(directory: str) -> tuple[str, ...] | None:
+    """Return the names of the results of fn as far as finished work of a stage tells."""
+    for record in read_journal(directory):
+        if "task" in record and (names := _names_in(record, np.array(record["counts"]))):
+            return names
+        if "probe" in record:
+            return tuple(record.get("names", UNNAMED))
+    return None
 
 
 def failed_tiles(failed: Iterable[Sequence[Any]], grid: TileGrid, dropped_axis: int | None) -> np.ndarray:
@@ -86,12 +107,13 @@ def failed_tiles(failed: Iterable[Sequence[Any]], grid: TileGrid, dropped_axis: 
 
 
 def verify_brick(job: tuple[StagedLabels, dict[int, str]], number: int) -> tuple[int, bool]:
-    """Return whether the file of a brick that has labels is there and has the checksum of the
+    """Return whether the files of a brick that has labels are there and have the checksums of the
     journal.
     """
     staged, expected = job
-    crc = expected[number]
-    return number, not crc or staged.checksum(staged.bricks.index(number)) == crc
+    index = staged.bricks.index(number)
+    pairs = enumerate(expected[number].split(","))
+    return number, all(not crc or staged.of_result(k).checksum(index) == crc for k, crc in pairs)
 
 
 def find_finished_tasks(job: StageJob, execution: Execution, on_tiles: Callable[[int], Any]) -> dict[int, Record]:

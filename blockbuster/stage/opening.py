@@ -10,7 +10,8 @@ import numpy as np
 
 from blockbuster.rundir.folder import FORMAT, is_stage, read_manifest
 from blockbuster.rundir.staged import StagedLabels, read_layout
-from blockbuster.stage.finished import failed_tiles, read_task_records
+from blockbuster.stage.finished import failed_tiles, read_names, read_task_records
+from blockbuster.stage.results import UNNAMED, list_names
 
 if TYPE_CHECKING:
     import dask.array as da
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 Path = str | os.PathLike[str]
 
 
-def open_stage(path: Path) -> da.Array:
+def open_stage(path: Path, name: str = "") -> da.Array:
     """Return the labels of a stage that `tile_process` kept as a lazy array, tile by tile as fn
     returned them.
 
@@ -26,6 +27,8 @@ def open_stage(path: Path) -> da.Array:
     ----------
     path : path
         The stage: a folder ``*.blockbuster-stage``, of a run with ``keep_stage=True``.
+    name : str
+        Of the result, where fn returned several.
 
     Returns
     -------
@@ -57,7 +60,7 @@ def open_stage(path: Path) -> da.Array:
     """
     import dask.array as da
 
-    staged, counts, _ = open_kept(path)
+    staged, counts, _ = open_kept(path, name)
     options: dict[str, Any] = {"chunks": staged.bricks.grid.lengths, "dtype": np.int32}
     meta = np.empty((0,) * counts.ndim, np.int32)
     labels: da.Array = da.map_blocks(_read_tile, staged=staged, counts=counts, meta=meta, **options)
@@ -77,9 +80,9 @@ def _read_tile(*, staged: StagedLabels, counts: np.ndarray, block_info: Any = No
     return labels
 
 
-def open_kept(path: Path) -> tuple[StagedLabels, np.ndarray, np.ndarray]:
-    """Open the stage of a run that finished, and give how many labels its tiles have, in the shape
-    of their grid, and the numbers of those that failed.
+def open_kept(path: Path, result: str = "") -> tuple[StagedLabels, np.ndarray, np.ndarray]:
+    """Open one of the results in the stage of a run that finished; give how many labels its tiles
+    have, in the shape of their grid, and the numbers of those that failed.
 
     Raises
     ------
@@ -103,9 +106,19 @@ def open_kept(path: Path) -> tuple[StagedLabels, np.ndarray, np.ndarray]:
             f"{name} is the stage of a run that did not finish; finish it first, with "
             "tile_process(..., resume=True)."
         )
+    names = read_names(name) or UNNAMED
+    # What one array is called nobody need know.
+    if names != UNNAMED and result not in names:
+        raise ValueError(f"{name} holds several results of fn; name one of {list_names(names)}, not {result!r}.")
+    which = 0 if names == UNNAMED else names.index(result)
     counts = np.zeros(staged.bricks.grid.grid_shape, np.int64)
     for number, record in records.items():
-        tiles = staged.bricks.tiles(staged.bricks.index(number))
-        counts[tiles] = record["counts"].reshape(counts[tiles].shape)
+        if record["names"] is not None:
+            tiles = staged.bricks.tiles(staged.bricks.index(number))
+            counts[tiles] = record["counts"][which].reshape(counts[tiles].shape)
     failed = itertools.chain.from_iterable(record.get("failed", []) for record in records.values())
-    return staged, counts, failed_tiles(failed, staged.bricks.grid, layout["image"]["dropped_axis"])
+    return (
+        staged.of_result(which),
+        counts,
+        failed_tiles(failed, staged.bricks.grid, layout["image"]["dropped_axis"]),
+    )

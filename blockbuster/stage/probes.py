@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from blockbuster.rundir.arrays import ArrayFolder
 from blockbuster.rundir.journal import Journal, read_journal
 from blockbuster.source import pixel_digest
 from blockbuster.stage.deaths import PROBE, check_deaths
+from blockbuster.stage.results import UNNAMED
 from blockbuster.stage.saved import RegionReader
 from blockbuster.stage.task import TileCall, TileOutcome, try_tile
 
@@ -78,7 +80,7 @@ def probe_tile(job: ProbeJob, number: int) -> Probe:
         return Probe(number, TileOutcome(), interrupted=True)
     if outcome.labels is not None:
         # A copy: fn may hand out the same array for every tile.
-        outcome.labels = outcome.labels.copy()
+        outcome.labels = {name: labels.copy() for name, labels in outcome.labels.items()}
     return Probe(number, outcome, digests[-1])
 
 
@@ -87,10 +89,12 @@ def keep_probe(probe: Probe, directory: str, journal: Journal) -> None:
     number, outcome = probe.number, probe.outcome
     if outcome.labels is None:
         return
-    arrays = ArrayFolder(directory)
-    arrays.save(_name(number), outcome.labels)
-    record = {"probe": number, "crc": arrays.checksum(_name(number)), "fn": outcome.seconds}
-    journal.append({**record, "retried": outcome.n_retried, "pixels": probe.pixels})
+    arrays, names = ArrayFolder(directory), tuple(outcome.labels)
+    for file, labels in zip(_files(number, names), outcome.labels.values(), strict=True):
+        arrays.save(file, labels)
+    crc = arrays.checksum(*_files(number, names))
+    record = {"probe": number, "crc": crc, "fn": outcome.seconds, "retried": outcome.n_retried}
+    journal.append({**record, "pixels": probe.pixels, **({} if names == UNNAMED else {"names": names})})
 
 
 def kept_probes(directory: str) -> list[Probe]:
@@ -98,12 +102,14 @@ def kept_probes(directory: str) -> list[Probe]:
     arrays, probes = ArrayFolder(directory), []
     records = {record["probe"]: record for record in read_journal(directory, "probe")}
     for number, record in records.items():
-        if arrays.checksum(_name(number)) == record["crc"]:
-            labels = np.array(arrays.load(_name(number)))
+        names = record.get("names", UNNAMED)
+        files = _files(number, names)
+        if arrays.checksum(*files) == record["crc"]:
+            labels = {name: np.array(arrays.load(file)) for name, file in zip(names, files, strict=True)}
             outcome = TileOutcome(labels, seconds=record["fn"], n_retried=record["retried"])
             probes.append(Probe(number, outcome, record["pixels"]))
     return probes
 
 
-def _name(number: int) -> str:
-    return f"probe-{number}"
+def _files(number: int, names: Sequence[str]) -> list[str]:
+    return [f"probe-{number}-{k}" if k else f"probe-{number}" for k in range(len(names))]

@@ -55,6 +55,7 @@ def stage_labels(
     on_tiles: Callable[[int], Any] = bool,
     growth: Growth | None = None,
     measures: Measures | None = None,
+    on_names: Callable[[tuple[str, ...]], Any] = bool,
 ) -> tuple[StageJob, Tally]:
     """Run fn on every tile and keep its labels in a stage directory.
 
@@ -87,12 +88,14 @@ def stage_labels(
         What fn may append to: what has grown is journalled with the task after which it was seen.
     measures : Measures, optional
         What is measured of objects; axes are those of the image.
+    on_names : callable
+        Called with the names of the results of fn once they are known, where `call` did not say.
 
     Returns
     -------
     job : StageJob
-        What the tasks shared: the finished stage, its ``counts`` saved; the bricks that were used;
-        and, in the call, the threshold.
+        What the tasks shared: the finished stage, its ``counts`` saved, for each result of fn; the
+        bricks that were used; and, in the call, the threshold.
     tally : Tally
         What they reported, and the tasks of the runs that this one continues.
 
@@ -116,14 +119,17 @@ def stage_labels(
             probes = list(stage.probes(timed))
             stage.lay_out(probes, timed, merge_axes, connectivity)
         job = stage.job(probes)
-        tally = Tally(stage.bricks, journal, verbose, on_tiles, growth or Growth())
+        tally = Tally(stage.bricks, journal, verbose, on_tiles, growth or Growth(), call.names, on_names)
         for probe in probes:
+            if probe.outcome.labels is not None:
+                tally.meet(tuple(probe.outcome.labels), stage.bricks.grid.index(probe.number))
             tally.n_retried += probe.outcome.n_retried
             tally.fn_seconds += probe.outcome.seconds
         finished = find_finished_tasks(job, execution, on_tiles)
         for record in finished.values():
+            tally.meet(record["names"])
             tally.add_record(record)
-            tally.n_resumed += len(record["counts"])
+            tally.n_resumed += record["counts"].shape[1]
         stage.run_bricks(job, [n for n in range(stage.bricks.n_bricks) if n not in finished], tally.add)
         if tally.n_finished < stage.bricks.n_bricks:
             raise RuntimeError(f"The run was stopped from outside: its stage {directory} was removed.")
@@ -163,7 +169,7 @@ class _Stage:
             n_tiles = int(MAX_FN_SECONDS_PER_TASK / max(1e-9, min(seconds)))
             self.bricks = limit_bricks(self.bricks, min(n_tiles, math.prod(self.bricks.tiles_per_brick)))
         # Nothing to show to fn: its labels are taken to have no channels.
-        labels = [probe.outcome.labels for probe in probes if probe.outcome.labels is not None]
+        labels = [found for probe in probes for found in (probe.outcome.labels or {}).values()]
         drops = self.call.channel_axis is not None and all(found.ndim < self.bricks.grid.ndim for found in labels)
         self.call = dataclasses.replace(self.call, drops_channels=drops)
         axis = self._dropped_axis
@@ -227,14 +233,15 @@ class _Stage:
         )
 
     def save_counts(self, counts: np.ndarray, failed: list[list[Any]]) -> None:
-        """Keep how many labels tiles have, in the shape of the grid of the labels, and which
-        failed.
+        """Keep how many labels of each result tiles have, in the shape of the labels' grid, and
+        which failed.
         """
         axis, grid = self._dropped_axis, self.bricks.grid
-        arrays = ArrayFolder(self.directory)
-        arrays.save("counts", counts if axis is None else counts.sum(axis))
         label_grid = grid if axis is None else grid.without_axis(axis)
-        arrays.save("failed", failed_tiles(failed, label_grid, axis))
+        for number, own in enumerate(counts):
+            arrays = ArrayFolder.of_result(self.directory, number)
+            arrays.save("counts", own if axis is None else own.sum(axis))
+            arrays.save("failed", failed_tiles(failed, label_grid, axis))
         reach("stage finished")
 
     def run_bricks(self, job: StageJob, numbers: Sequence[int], on_result: Callable[[BrickResult], None]) -> None:
@@ -290,7 +297,8 @@ class _Stage:
                 continue
             yield found[0]
             if outcome.labels is not None and call.channel_axis is not None:
-                call = dataclasses.replace(call, drops_channels=outcome.labels.ndim < grid.ndim)
+                first = next(iter(outcome.labels.values()))
+                call = dataclasses.replace(call, drops_channels=first.ndim < grid.ndim)
             n_good += outcome.error is None
             # The first call may compile or load something; a slow one is measured again.
             if n_good == 2 or (n_good and (not timed or outcome.seconds < SLOW_FN_SECONDS)):

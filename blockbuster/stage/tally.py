@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from blockbuster.errors import format_slices
-from blockbuster.grid import BrickGrid
+from blockbuster.grid import BrickGrid, Index
 from blockbuster.identity.growth import Growth
 from blockbuster.rundir.failpoints import reach
 from blockbuster.rundir.journal import Journal
 from blockbuster.stage.finished import task_record
-from blockbuster.stage.task import BrickResult
+from blockbuster.stage.results import UNNAMED
+from blockbuster.stage.task import BrickResult, refuse_other_names
 
 logger = logging.getLogger("blockbuster")
 
@@ -40,6 +41,10 @@ class Tally:
         Called with a number of tiles as they are finished.
     growth : Growth
         What fn may append to.
+    names : tuple of str or None
+        Names of the results of fn; ``None`` as long as nobody knows.
+    on_names : callable
+        Called with them once they are known.
     """
 
     bricks: BrickGrid
@@ -47,9 +52,11 @@ class Tally:
     verbose: bool
     on_tiles: Callable[[int], Any]
     growth: Growth
+    names: tuple[str, ...] | None = None
+    on_names: Callable[[tuple[str, ...]], Any] = bool
 
     def __post_init__(self) -> None:
-        self.counts = np.zeros(self.bricks.grid.grid_shape, np.int64)
+        self._make_room()
         self.n_finished = 0
         self.n_skipped = 0
         self.n_outside = 0
@@ -57,8 +64,12 @@ class Tally:
         self._maxima: list[np.ndarray] = []
         self.n_retried = 0
         self.fn_seconds = 0.0
-        self.in_pieces: bool | None = False
         self.failed: list[list[Any]] = []
+
+    def _make_room(self) -> None:
+        # Labels of each result in each tile.
+        self.counts = np.zeros((len(self.names or UNNAMED), *self.bricks.grid.grid_shape), np.int64)
+        self.in_pieces: list[bool | None] = [False] * len(self.counts)
 
     @property
     def maxima(self) -> Iterator[float]:
@@ -73,6 +84,7 @@ class Tally:
             raise result.error
         if result.stopped:
             return
+        self.meet(result.names, result.named_by)
         reach("task finished")
         record, grown = task_record(result), self.growth.look()
         if len(self.growth.grown) <= MAX_REPEATED:
@@ -80,14 +92,25 @@ class Tally:
             grown = self.growth.grown
         self.journal.append({**record, "grown": grown} if grown else record)
         reach("task journalled")
-        self.add_record({**record, "counts": result.counts, "fn": result.fn_seconds})
-        self.on_tiles(len(result.counts))
+        self.add_record({**record, "counts": result.counts, "names": result.names, "fn": result.fn_seconds})
+        self.on_tiles(result.counts.shape[1])
+
+    def meet(self, names: tuple[str, ...] | None, tile: Index | None = None) -> None:
+        """Take note of the names of the first results, and refuse others."""
+        if names is None:
+            return
+        if self.names is None:
+            self.names = names
+            self._make_room()
+            self.on_names(names)
+        refuse_other_names(names, tile or (0,) * self.bricks.grid.ndim, self.names, self.bricks.grid)
 
     def add_record(self, record: dict[str, Any]) -> None:
         """Count what the record of a finished brick says, the counts of its tiles as an array."""
         index, counts = self.bricks.index(record["task"]), record["counts"]
         tiles = self.bricks.tiles(index)
-        self.counts[tiles] = counts.reshape(self.counts[tiles].shape)
+        for whole, own in zip(self.counts, counts, strict=False):
+            whole[tiles] = own.reshape(whole[tiles].shape)
         self.n_finished += 1
         self.n_outside += record.get("outside", 0)
         self.n_skipped += len(record["maxima"]) + record.get("outside", 0)
@@ -96,10 +119,12 @@ class Tally:
             self._maxima.append(np.array(record["maxima"]))
         self.n_retried += record.get("retried", 0)
         self.fn_seconds += record["fn"]
-        if counts.any():
-            in_pieces = record.get("in_pieces")
-            has_two_ids = self.in_pieces is None or in_pieces is None
-            self.in_pieces = None if has_two_ids else self.in_pieces or in_pieces
+        found = record.get("in_pieces")
+        pairs = zip(self.in_pieces, found if isinstance(found, list) else [found], counts, strict=False)
+        for k, (before, in_pieces, own) in enumerate(pairs):
+            if own.any():
+                has_two_ids = before is None or in_pieces is None
+                self.in_pieces[k] = None if has_two_ids else before or in_pieces
         self.failed += record.get("failed", [])
         if self.verbose:
             grid = self.bricks.grid
@@ -110,5 +135,5 @@ class Tally:
                     tile,
                     format_slices(grid.core(tile)),
                     tuple(part.stop - part.start for part in region),
-                    self.counts[tile],
+                    sum(int(own[tile]) for own in self.counts),
                 )

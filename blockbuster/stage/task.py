@@ -23,12 +23,12 @@ from blockbuster.measure.sums import SumsCollector
 from blockbuster.merge.rules import MergeRule
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import pixel_digest
-from blockbuster.stage.brick_labels import BrickLabels
+from blockbuster.stage.brick_labels import BrickLabels, BrickResults
 from blockbuster.stage.deaths import BRICK, OUTSIDE, check_deaths
 from blockbuster.stage.empty_threshold import Background
 from blockbuster.stage.inside import core_inside, fills_its_box
 from blockbuster.stage.masks import MaskWatch
-from blockbuster.stage.results import check_labels
+from blockbuster.stage.results import check_labels, list_names, name_results
 from blockbuster.stage.saved import RegionReader, read_tile
 from blockbuster.stage.values import BrickValues, Seen
 
@@ -77,6 +77,9 @@ class TileCall:
     one_at_a_time : bool
         Call fn in one thread of a process at a time, for a device that cannot be shared; other
         tasks read and write meanwhile.
+    names : tuple of str or None
+        Names of the results that fn returns in a dict, which ascend; ``("",)``: one array;
+        ``None``: either, as long as nobody knows.
     """
 
     grid: TileGrid
@@ -90,6 +93,7 @@ class TileCall:
     skip_errors: bool = False
     inside: np.ndarray | None = None
     one_at_a_time: bool = False
+    names: tuple[str, ...] | None = None
 
     def maximum_if_empty(self, pixels: np.ndarray) -> float | None:
         """Return the maximum of an empty tile, else None; a tile with NaN is never empty."""
@@ -101,8 +105,10 @@ class TileCall:
             return None
         return maximum if isinstance(maximum, int) else float(maximum)
 
-    def label(self, tile: Index, pixels: np.ndarray) -> np.ndarray:
+    def label(self, tile: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:
         """Call fn on a copy of a tile's region, check its labels, keep apart what is not merged.
+
+        What it returns has the names of its results, which ascend.
 
         Parameters
         ----------
@@ -128,16 +134,22 @@ class TileCall:
         # fn may keep what it returned, in an array that it uses again, and change it while we work.
         is_own = isinstance(result, np.ndarray) and result.flags.owndata
         is_shared = not is_own or sys.getrefcount(result) > OWN_REFERENCES
+        found, name, one = {}, "", result
         try:
-            labels = check_labels(result, shapes, copy=is_shared)
+            for name, one in name_results(result, self.names).items():
+                labels = check_labels(one, shapes, copy=is_shared)
+                # All of them have the axis of channels, or none.
+                shapes = (labels.shape,)
+                dropped_axis = self.channel_axis if labels.ndim < self.grid.ndim else None
+                found[name] = keep_positions_apart(labels, label_axes(self.apart_axes, dropped_axis))
         except ValueError as error:
             rule = CHANNEL_RULE
             if self.channel_axis is None:
-                leaves_one_out = isinstance(result, np.ndarray) and result.ndim == pixels.ndim - 1
+                leaves_one_out = isinstance(one, np.ndarray) and one.ndim == pixels.ndim - 1
                 rule = NO_CHANNEL if leaves_one_out and pixels.ndim > 1 else ""
-            raise TileError(f"{error}{rule}", tile, self.grid.core(tile)) from None
-        dropped_axis = self.channel_axis if labels.ndim < self.grid.ndim else None
-        return keep_positions_apart(labels, label_axes(self.apart_axes, dropped_axis))
+            which = f"result {name!r}: " if name else ""
+            raise TileError(f"{which}{error}{rule}", tile, self.grid.core(tile)) from None
+        return found
 
 
 def label_axes(axes: Index, dropped: int | None) -> Index:
@@ -147,14 +159,26 @@ def label_axes(axes: Index, dropped: int | None) -> Index:
     return tuple([axis - (axis > dropped) for axis in axes if axis != dropped])
 
 
+def refuse_other_names(names: tuple[str, ...], tile: Index, known: tuple[str, ...], grid: TileGrid) -> None:
+    """Raise TileError if the results of a tile have other names than those of tiles before."""
+    if names != known:
+        raise TileError(
+            f"fn returned {list_names(names)}, and for tiles before {list_names(known)}; it returns results of "
+            "the same names for every tile.",
+            tile,
+            grid.core(tile),
+        )
+
+
 @dataclass
 class TileOutcome:
     """What became of one tile.
 
     Parameters
     ----------
-    labels : ndarray or None
-        Labels of its region; ``None`` for an empty tile and for one that failed.
+    labels : dict of str to ndarray, or None
+        Labels of its region, by the names of the results; ``None`` for an empty tile and for one
+        that failed.
     maximum : float or None
         Of an empty tile.
     seconds : float
@@ -165,7 +189,7 @@ class TileOutcome:
         The last fault.
     """
 
-    labels: np.ndarray | None = None
+    labels: dict[str, np.ndarray] | None = None
     maximum: float | None = None
     seconds: float = 0.0
     n_retried: int = 0
@@ -267,7 +291,7 @@ class BrickResult:
     ----------
     number : int
         The brick.
-    counts : (n_tiles,) ndarray of int64
+    counts : (n_results, n_tiles) ndarray of int64
         Labels per tile, tiles in C order.
     maxima : list of float
         Of the tiles that were empty.
@@ -278,7 +302,7 @@ class BrickResult:
     fn_seconds : float
         Time spent in fn.
     checksum : str
-        Of the staged files; empty where there are no labels.
+        Of the staged files of the results, with commas between; empty where there are no labels.
     pixels : str
         Digest of what was read, where it is wanted.
     pixels_tile : int or None
@@ -286,8 +310,9 @@ class BrickResult:
         a whole.
     pixels_box : tuple of slice or None
         The region that it is of, where that is not all of the brick's.
-    in_pieces : bool or None
-        Whether the one id of a tile falls into pieces; ``None``: a tile has two ids.
+    in_pieces : list of bool or None
+        For each result whether the one id of a tile falls into pieces; ``None``: a tile has two
+        ids.
     failed : list of TileError
         Tiles that were taken for background because they failed.
     error : TileError or None
@@ -298,6 +323,10 @@ class BrickResult:
         fn raised KeyboardInterrupt in another process, whose worker would end if it left the task.
     unreadable : bool
         The graph of the brick's pixels raised, and nothing was done.
+    names : tuple of str or None
+        Names of the results; ``None`` where fn returned none.
+    named_by : tuple of int or None
+        The tile that is known by.
     """
 
     number: int
@@ -310,12 +339,14 @@ class BrickResult:
     pixels: str = ""
     pixels_tile: int | None = None
     pixels_box: Box | None = None
-    in_pieces: bool | None = False
+    in_pieces: list[bool | None] = field(default_factory=lambda: [False])
     failed: list[TileError] = field(default_factory=list)
     error: TileError | None = None
     stopped: bool = False
     interrupted: bool = False
     unreadable: bool = False
+    names: tuple[str, ...] | None = None
+    named_by: Index | None = None
 
 
 def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = None) -> BrickResult:
@@ -338,7 +369,7 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = N
     """
     attempt = Attempt(job.staged.path if job.marked else None, f"{BRICK}-{number}")
     task = _BrickTask(job, job.bricks.index(number), attempt)
-    result = BrickResult(number, np.zeros(job.bricks.n_tiles(task.index), np.int64))
+    result = BrickResult(number, np.zeros((1, job.bricks.n_tiles(task.index)), np.int64))
     if isinstance(pixels, Raised):
         logger.info(NOT_WHOLE, pixels.text)
         result.unreadable = True
@@ -401,11 +432,10 @@ class _BrickTask:
     def label_tiles(self, result: BrickResult) -> None:
         """Label one tile after the other; those that fail are background where such are skipped."""
         job, call = self.job, self.job.call
-        watch = MaskWatch(label_axes(call.apart_axes, call.channel_axis if call.drops_channels else None))
         for i, tile in enumerate(job.bricks.tile_indices(self.index)):
             if call.inside is not None and not call.inside[tile]:
                 result.n_outside += 1
-                self.labels.pass_over(job.label_index(tile))
+                self.results.pass_over(job.label_index(tile))
                 continue
             self.attempt.at(i)
             outcome = self._known(i, tile)
@@ -416,9 +446,12 @@ class _BrickTask:
                     outcome = try_tile(call, tile, self._reader(i, result))
             result.fn_seconds += outcome.seconds
             result.n_retried += outcome.n_retried
-            if outcome.labels is not None and self.values is not None:
+            if outcome.labels is not None:
                 try:
-                    self.values.complete(tile)
+                    if tuple(outcome.labels) != result.names:
+                        self._meet(tile, tuple(outcome.labels), result)
+                    if self.values is not None:
+                        self.values.complete(tile)
                 except TileError as error:
                     outcome = dataclasses.replace(outcome, labels=None, error=error)
             if outcome.error is not None:
@@ -428,12 +461,17 @@ class _BrickTask:
             elif outcome.maximum is not None:
                 result.maxima.append(outcome.maximum)
             if outcome.labels is None:
-                self.labels.pass_over(job.label_index(tile))
-                continue
-            result.counts[i] = self.labels.add(job.label_index(tile), outcome.labels)
-            if result.counts[i]:
-                watch.look(outcome.labels, int(result.counts[i]))
-        result.in_pieces = watch.in_pieces
+                self.results.pass_over(job.label_index(tile))
+            else:
+                self.results.add(i, job.label_index(tile), outcome.labels)
+        result.counts = self.results.counts(result.counts.shape[1])
+        result.in_pieces = self.results.in_pieces or result.in_pieces
+
+    def _meet(self, tile: Index, names: tuple[str, ...], result: BrickResult) -> None:
+        """Take note of the names of the first results, and refuse others."""
+        if result.names is None:
+            result.names, result.named_by = names, tile
+        refuse_other_names(names, tile, result.names, self.job.call.grid)
 
     def _known(self, i: int, tile: Index) -> TileOutcome | None:
         """Return what is known of a tile: a probe's labels, or that workers die of it."""
@@ -468,23 +506,32 @@ class _BrickTask:
 
     def drop_pixels(self) -> None:
         """Measure what is left, and give back the memory of the pixels."""
-        self.labels.close()
+        self.results.close()
         self.pixels = None
         self.__dict__.pop("values", None)
 
     @cached_property
-    def labels(self) -> BrickLabels:
+    def results(self) -> BrickResults:
+        call = self.job.call
+        dropped_axis = call.channel_axis if call.drops_channels else None
+        return BrickResults(self._labels_of, lambda: MaskWatch(label_axes(call.apart_axes, dropped_axis)))
+
+    def _labels_of(self, number: int) -> BrickLabels:
         job, sums = self.job, None
         if job.measures is not None:
             sums = SumsCollector(job.measures, lambda: self.values.channels if self.values else [])
-        return BrickLabels(job.staged, job.label_index(self.index), job.rule, sums)
+        return BrickLabels(job.staged.of_result(number), job.label_index(self.index), job.rule, sums)
 
     def write(self, result: BrickResult) -> None:
         """Leave the labels in the stage, where there are any."""
-        if self.labels.n_labels:
-            try:
-                result.checksum = self.job.staged.write(self.job.label_index(self.index), self.labels.sections())
-            except FileNotFoundError:
-                # A task that outlives its run has nowhere to write to, and this says so.
-                self.job.stop_check.look()
-                raise
+        index = self.job.label_index(self.index)
+        try:
+            checksums = [
+                self.job.staged.of_result(number).write(index, labels.sections()) if labels.n_labels else ""
+                for number, labels in enumerate(self.results.labels)
+            ]
+        except FileNotFoundError:
+            # A task that outlives its run has nowhere to write to, and this says so.
+            self.job.stop_check.look()
+            raise
+        result.checksum = ",".join(checksums)

@@ -64,7 +64,7 @@ def test_results_of_all_phases_come_back_as_they_were():
         raise OSError("no such chunk \udcff\x1b[31m")
     except OSError as cause:
         error = TileError.from_exception("reading the image", cause, (0, 1), (slice(0, 4), slice(4, 8)))
-    counts = np.array([3, 0, 7])
+    counts = np.array([[3, 0, 7]])
     brick = BrickResult(4, counts, 1, 2, 0.25, "5d1e9c20", failed=[error, TileError("None", (0,), (slice(3),))])
     worst = WorstSeam([[0, 0], [0, 1]], "1", touching=2, joined=1, doubtful=1, at=[3, 4], agreement=0.25)
     doubtful = [(0.05, 7, 3, 9, 0.35)]
@@ -74,7 +74,7 @@ def test_results_of_all_phases_come_back_as_they_were():
     )
     for result in (
         brick,
-        Probe(7, TileOutcome(np.ones((2, 3), ">u2"))),
+        Probe(7, TileOutcome({"cells": np.ones((2, 3), ">u2"), "nuclei": np.zeros((2, 3), "u1")})),
         Probe(8, TileOutcome(error=error)),
         matched,
         (3, "ab"),

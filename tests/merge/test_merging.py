@@ -15,6 +15,7 @@ from blockbuster.grid import BrickGrid, TileGrid
 from blockbuster.merge import remap
 from blockbuster.merge.matching import MatchJob, match_bricks
 from blockbuster.merge.merging import match_seams, write_final_labels
+from blockbuster.merge.remap import FinalLabels
 from blockbuster.merge.rules import Agree, Touch
 from blockbuster.merge.table import BrickIds
 from blockbuster.output.layout import label_chunks
@@ -68,7 +69,7 @@ def merge(staged, execution, **options):
     match = match_seams(staged, arrays, execution, **options)
     labels = np.zeros(staged.bricks.grid.shape, match.table.dtype)
     shard = label_chunks(staged.bricks.grid)[1]
-    write_final_labels(staged, arrays, ArrayTarget(labels), shard, execution, match.table.dtype)
+    write_final_labels(FinalLabels(staged, arrays, match.table.dtype), ArrayTarget(labels), shard, execution)
     return labels, match
 
 
@@ -92,7 +93,7 @@ def test_more_objects_than_int32_holds_get_int64_ids(tmp_path):
     table = behind_objects(match_seams(staged, arrays, execution).table, arrays, 2**40)
     assert table.dtype == np.int64
     labels = np.zeros(ROWS.shape, table.dtype)
-    write_final_labels(staged, arrays, ArrayTarget(labels), ROWS.shape, execution, table.dtype)
+    write_final_labels(FinalLabels(staged, arrays, table.dtype), ArrayTarget(labels), ROWS.shape, execution)
     assert np.array_equal(labels, np.where(expected > 0, expected + 2**40, 0))
 
 
@@ -132,5 +133,6 @@ def test_progress_counts_every_tile_once(tmp_path):
     arrays, matched, written = ArrayFolder(staged.path), [], []
     match_seams(staged, arrays, execution, on_done=matched.append)
     target = ArrayTarget(np.zeros(ROWS.shape, np.int32))
-    write_final_labels(staged, arrays, target, (3, 8), execution, np.dtype(np.int32), on_done=written.append)
+    final = FinalLabels(staged, arrays, np.dtype(np.int32))
+    write_final_labels(final, target, (3, 8), execution, on_done=written.append)
     assert (sum(matched), sum(written)) == (9, 9)

@@ -1,7 +1,7 @@
 """Runs on stores of zarr format 3 that are killed at every call that removes, renames, links or flushes (F30)."""
 
 import pytest
-from kill_points import PARTIAL, Case, Measuring, Renumbering, assert_no_kill_matters
+from kill_points import PARTIAL, Case, Measuring, Renumbering, Several, assert_no_kill_matters
 
 pytestmark = pytest.mark.slow
 
@@ -16,6 +16,11 @@ CASES = {
     "label image and table": (Case("labels/cells", is_image=True, measure=True), PARTIAL),
     "label image and table replaced": (
         Case("labels/cells", is_image=True, has_labels=True, measure=True),
+        PARTIAL,
+    ),
+    "results in a new store": (Several("{}", is_new=True), PARTIAL),
+    "results and tables of an image replaced": (
+        Several("labels/{}", is_image=True, has_labels=True, measure=True),
         PARTIAL,
     ),
     "labels measured": (Measuring("labels/cells"), PARTIAL),

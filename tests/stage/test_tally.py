@@ -23,7 +23,7 @@ def test_F37_skipped_tiles_take_no_more_memory_than_the_plan_says(tmp_path, kind
         tally = Tally(BRICKS, journal, False, bool, Growth())
         for number in range(N_BRICKS):
             skipped = [kind(maximum) for maximum in maxima[number].tolist()]
-            tally.add(BrickResult(number, np.zeros(TILES, np.int64), maxima=skipped))
+            tally.add(BrickResult(number, np.zeros((1, TILES), np.int64), maxima=skipped))
         return tally
 
     with Journal(str(tmp_path)) as journal:
