@@ -39,7 +39,7 @@ STAGE = "*.blockbuster-stage"
 TITLES = ["setting", "part", "seconds", "share", "least s", "the least is"]
 PARTS = {
     "read": ["blockbuster.source.zarr_source.ZarrSource.read"],
-    "fn": ["blockbuster.stage.task.TileCall.label"],
+    "fn": ["blockbuster.stage.tile_call.TileCall.label"],
     "number and encode": [
         "blockbuster.stage.brick_labels.BrickLabels.add",
         "blockbuster.stage.brick_labels.BrickLabels.sections",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from blockbuster.objects.measuring import measure_labels
     from blockbuster.objects.polygons import export_polygons
     from blockbuster.objects.reading import read_objects
+    from blockbuster.predict import Predictor
     from blockbuster.process import tile_process
     from blockbuster.report import RunReport, read_report
     from blockbuster.run.plan import RunPlan, plan_run
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BlockbusterWarning",
+    "Predictor",
     "RunPlan",
     "RunReport",
     "TileError",
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "BlockbusterWarning": "errors",
+    "Predictor": "predict",
     "RunPlan": "run.plan",
     "RunReport": "report",
     "TileError": "errors",

@@ -255,6 +255,15 @@ def test_tables_of_objects_are_timed_and_weighed():
     assert {"42,025"} < rows.keys()
 
 
+def test_a_pretended_device_is_kept_busy_in_both_ways():
+    rows = table_rows(run("benchmarks.judged.pipeline", "--small"))
+    assert rows.pop("decode, batch")[0][0] == "least s"
+    ((least, before, ours, *_, judged),) = rows["5 ms, 4"]
+    assert float(least) == pytest.approx(20 * (0.02 + 0.005 / 4), rel=0.01)
+    assert min(float(before), float(ours)) > float(least)
+    assert judged == "not judged"
+
+
 def test_self_error_judges_every_second_run_and_says_what_it_cannot_know():
     rows = table_rows(run("benchmarks.judged.seams.self_error", "--small"))
     assert rows["all"][0][0] == "3"

@@ -148,6 +148,11 @@ class Attempt:
         if self._file is not None:
             os.pwrite(self._file, b"%-*d" % (STEP_BYTES, step), 0)
 
+    @property
+    def is_repeated(self) -> bool:
+        """Whether a process died of the task before."""
+        return bool(self._before)
+
     def deaths_at(self, step: int) -> int:
         """How many processes died at this step that had nothing else in hand."""
         return self._before[step]

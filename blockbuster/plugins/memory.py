@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import logging
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
-logger = logging.getLogger("blockbuster")
+from blockbuster.predict.memory import give_back_device_memory, is_out_of_memory
 
-# PyTorch and CuPy; TensorFlow.
-TYPES = frozenset({"OutOfMemoryError", "ResourceExhaustedError"})
-# What PyTorch says on the processor and libraries of CUDA say through it, in errors of no type of
-# their own.
-TEXTS = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+logger = logging.getLogger("blockbuster")
 
 
 def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[Any], remedy: str) -> Any:
@@ -58,24 +51,6 @@ def evaluate_within_memory(evaluate: Callable[[Any], Any], settings: Iterable[An
                 raise
             said = str(error).strip().partition("\n")[0]
         # Only now is the error gone, whose traceback held the arrays of the evaluation.
-        gc.collect()
-        for name in ("cuda", "mps"):
-            device: Any = getattr(sys.modules.get("torch"), name, None)
-            # A missing device, or one that the error has left unusable, must not hide that error.
-            with contextlib.suppress(Exception):
-                device.empty_cache()
+        give_back_device_memory()
         logger.warning("a model ran out of memory with %r: %s", setting, said)
     raise MemoryError(f"the device ran out of memory ({said}), in the smallest parts too; {remedy}")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a model's device had too little memory.
-
-    Examples
-    --------
-    >>> is_out_of_memory(RuntimeError("CUDA error: out of memory"))
-    True
-    """
-    if any(kind.__name__ in TYPES for kind in type(error).__mro__):
-        return True
-    return isinstance(error, RuntimeError) and any(text in str(error) for text in TEXTS)

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from blockbuster.report.expected import ExpectedErrors, SeamCounts
-from blockbuster.report.run import OBJECTS, REPORT, RunReport, installed_versions, read_report
+from blockbuster.report.run import (
+    DEVICE_PHASES,
+    OBJECTS,
+    REPORT,
+    RunReport,
+    installed_versions,
+    read_report,
+)
 from blockbuster.report.seams import (
     MAX_DOUBTFUL,
     MIN_DOUBTFUL,
@@ -15,6 +22,7 @@ from blockbuster.report.seams import (
 )
 
 __all__ = [
+    "DEVICE_PHASES",
     "MIN_DOUBTFUL",
     "MAX_DOUBTFUL",
     "N_BINS",

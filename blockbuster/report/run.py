@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from blockbuster.grid import TileGrid
 
 REPORT = "blockbuster-report.json"
+# What a device of a predictor did with its time, in seconds; and what is busy enough.
+MOSTLY = 0.9
+DEVICE_PHASES = ("predict", "device waits for tiles", "device waits for decode")
 # The table of objects, which lies beside the report.
 OBJECTS = "objects.parquet"
 # Where the finest labels, and the report, lie in the folder of an array, and of a label image.
@@ -235,6 +238,19 @@ class RunReport:
         text = f"{self.n_run} run, {outside}{self.n_skipped - self.n_outside} empty"
         return text if self.empty_threshold is None else f"{text} (maximum <= {self.empty_threshold:g})"
 
+    @property
+    def device(self) -> str:
+        """How busy the device of a predictor was, and what to change; empty without one."""
+        if DEVICE_PHASES[0] not in self.seconds:
+            return ""
+        busy, read, decode = (self.seconds[phase] for phase in DEVICE_PHASES)
+        text = f"the device was busy {busy / max(1e-9, busy + read + decode):.0%} of the time"
+        if busy >= MOSTLY * (busy + read + decode):
+            return text
+        if decode >= read:
+            return f"{text}, and waited for decode: have more threads decode, or make decode faster"
+        return f"{text}, and waited for tiles: have more threads read, store larger chunks, or cut larger tiles"
+
     def grid_of(self, shape: tuple[int, ...]) -> TileGrid | None:
         """Return the tiles of the run.
 
@@ -278,6 +294,7 @@ class RunReport:
             ("continued", f"from {self.resumed_from}, {self.n_resumed} tiles were finished"),
             ("seams", f"{self.n_pairs} pairs of labels touch{refused}"),
             ("seconds", ", ".join(f"{phase} {s:.2f}" for phase, s in self.seconds.items())),
+            ("device", self.device),
         ]
         shown = {"failed": self.n_failed, "tried again": self.n_retried, "continued": self.resumed_from}
         rows = [(name, text) for name, text in rows if text and shown.get(name, True)]
@@ -300,7 +317,7 @@ class RunReport:
             text += f"; continued from {self.resumed_from}, {self.n_resumed} tiles were finished"
         if self.seconds:
             text += "; " + ", ".join(f"{phase} {s:.2f} s" for phase, s in self.seconds.items())
-        return text
+        return f"{text}; {self.device}" if self.device else text
 
 
 def read_report(path: str | os.PathLike[str], component: str = "labels") -> RunReport:

@@ -26,6 +26,7 @@ from blockbuster.identity.owners import (
 )
 from blockbuster.output.places import OutputPlace
 from blockbuster.output.publishing import finish_moving, finish_publishing
+from blockbuster.predict import Predictor
 from blockbuster.report import RunReport, installed_versions
 from blockbuster.run.components import check_parents, find_published
 from blockbuster.run.plan import RunPlan
@@ -255,7 +256,7 @@ class _Claimant:
 
     def claim(self) -> Claim:
         plan = self.plan
-        function = identify_function(self.fn, plan.options.fn_version)
+        function = identify_function(_without_batches(self.fn), plan.options.fn_version)
         if function.unreadable:
             warn_user(
                 f"this run will not be resumable, since a later call could not tell whether fn is the same: "
@@ -377,7 +378,7 @@ class _Claimant:
         before, now = old.get("fn", {}), known["fn"]
         if before == now or "fn_version" in before:
             return now, False
-        function = identify_function(self.fn, before=grown)
+        function = identify_function(_without_batches(self.fn), before=grown)
         may_vouch = "unreadable" not in before and function.frame == old.get("frame")
         if not may_vouch or self.plan.options.fn_version is None:
             return _parts_of(function), may_vouch
@@ -463,6 +464,11 @@ def _resumed(
 
 def _is_own_stage(path: str) -> bool:
     return os.path.lexists(path) and not is_foreign(path) and is_stage(path)
+
+
+def _without_batches(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a predictor as it is whatever its batch size, on which labels do not depend."""
+    return dataclasses.replace(fn, batch_size=min(fn.batch_size, 2)) if isinstance(fn, Predictor) else fn
 
 
 def _parts_of(function: FunctionIdentity) -> dict[str, str]:

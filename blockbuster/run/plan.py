@@ -30,6 +30,8 @@ from blockbuster.output.paths import (
     resolve_output,
 )
 from blockbuster.output.places import OutputPlace
+from blockbuster.predict import Predictor
+from blockbuster.run.alignment import aligned_tiles, describe_network
 from blockbuster.run.components import HOLE, Component, check_parents, component_of, names_known
 from blockbuster.run.options import (
     Faults,
@@ -53,6 +55,8 @@ from blockbuster.tiling.heuristics import worker_tile_bytes
 MAX_NAME_LETTERS = 60
 # Where more channels are measured that fn does not see, tasks are smaller: all are in memory.
 MAX_OTHERS_AT_ONCE = 4
+# Of a predictor: while one task decodes its last tiles, another one has tiles predicted.
+TASKS_PER_DECODER = 2
 NO_GPU = "use_gpu=True, but CuPy"
 
 
@@ -83,6 +87,8 @@ class RunPlan:
     places : dict of str to OutputPlace
         The places of the results by their names; ``""`` for one array. Empty where nothing is
         written, or the names are not known yet.
+    predictor : Predictor or None
+        fn, where it is one.
     stage_parent : str
         Folder that will hold the stage.
     execution : Execution
@@ -123,6 +129,7 @@ class RunPlan:
     inside: np.ndarray | None = None
     image: Any = dataclasses.field(default=None, repr=False, compare=False)
     places: dict[str, OutputPlace] = dataclasses.field(default_factory=dict)
+    predictor: Predictor | None = None
 
     @property
     def grid(self) -> TileGrid:
@@ -194,6 +201,24 @@ class RunPlan:
         return {name: _resolve_place(name, *given, may_exist=True) for name in names}
 
     @property
+    def keeps_device_fed(self) -> bool:
+        """Whether there are more tasks than threads that decode: some have tiles read and predicted
+        while others decode their last ones.
+        """
+        return self.predictor is not None and self.execution.kind == "threads" and self.execution.pool is None
+
+    @property
+    def n_tasks_at_once(self) -> int:
+        """How many tasks run at once."""
+        return self.execution.n_workers * (TASKS_PER_DECODER if self.keeps_device_fed else 1)
+
+    def stage_execution(self, opened: Execution) -> Execution:
+        """Return where the tasks of the stage run, given where those of the other phases do."""
+        if not self.keeps_device_fed:
+            return opened
+        return dataclasses.replace(opened, n_workers=self.n_tasks_at_once, pool=None)
+
+    @property
     def n_others(self) -> int:
         """How many channels are measured that fn does not see."""
         channels = () if self.measures is None else self.measures.channels
@@ -263,7 +288,8 @@ class RunPlan:
             return self
         lengths = tuple(tuple(n for n, times in axis for _ in range(times)) for axis in runs)
         halo = resolve_halo(self.options.overlap, lengths, self.source.axes, self.channel_axis)
-        bricks = _choose_bricks(TileGrid(lengths, halo), self.source, self.options, self.execution)
+        grid = aligned_tiles(TileGrid(lengths, halo), self.predictor)
+        bricks = _choose_bricks(grid, self.source, self.options, self.execution, self.predictor)
         inside = self.inside
         if inside is not None:
             given = (self.options.mask, self.image, self.options.level)
@@ -305,6 +331,7 @@ class RunPlan:
             f"tasks     {self.bricks.n_bricks} of {_by(self.bricks.tiles_per_brick)} tiles",
             *([f"results   {results}"] if self._components else []),
             *([] if self.measures is None else [f"measure   {self.measures}"]),
+            *([] if self.predictor is None else [f"network   {describe_network(grid, self.predictor)}"]),
             f"memory    at most {format_bytes(self.memory_bytes)} in all, fn's own apart",
             *([chunks] if self.source.through_graph else []),
             f"disk      at most {format_bytes(self.label_bytes)} of staged labels in {stage}",
@@ -366,8 +393,10 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
     if source is None:
         faults.raise_all()
     assert source is not None
-    execution = find_execution(one_at_a_time=options.use_gpu)
-    parts |= _resolve_tasks(source, options, execution, faults)
+    predictor = fn if isinstance(fn, Predictor) else None
+    # A predictor has one batch predicted at a time, whatever the device.
+    execution = find_execution(one_at_a_time=options.use_gpu and predictor is None)
+    parts |= _resolve_tasks(source, options, execution, predictor, faults)
     with faults.caught():
         place: OutputPlace | None = parts["place"]
         # Of labels that are written nowhere no metadata are read.
@@ -380,7 +409,7 @@ def make_plan(image: Any, fn: Any, options: RunOptions) -> RunPlan:
     with faults.caught():
         parts["measures"] = _resolve_measures(source, options, parts)
     faults.raise_all()
-    plan = RunPlan(source=source, options=options, execution=execution, image=image, **parts)
+    plan = RunPlan(source=source, options=options, execution=execution, image=image, predictor=predictor, **parts)
     if options.tiles_per_task is None and plan.n_others > MAX_OTHERS_AT_ONCE:
         n_tiles = math.prod(plan.bricks.tiles_per_brick) * MAX_OTHERS_AT_ONCE // plan.n_others
         plan = dataclasses.replace(plan, bricks=limit_bricks(plan.bricks, n_tiles))
@@ -478,7 +507,9 @@ def _check_sendable(plan: RunPlan) -> None:
         ) from None
 
 
-def _resolve_tasks(source: Source, options: RunOptions, execution: Execution, faults: Faults) -> dict[str, Any]:
+def _resolve_tasks(
+    source: Source, options: RunOptions, execution: Execution, predictor: Predictor | None, faults: Faults
+) -> dict[str, Any]:
     """Turn options into tiles and tasks, and into which of their labels are joined."""
     axes, ndim = source.axes, len(source.shape)
     channel_axis = axes.index("c") if axes and "c" in axes and options.channel is None else None
@@ -492,7 +523,8 @@ def _resolve_tasks(source: Source, options: RunOptions, execution: Execution, fa
         halo = resolve_halo(options.overlap, tiles, axes, channel_axis)
     if lengths is not None and halo is not None:
         with faults.caught():
-            parts["bricks"] = _choose_bricks(TileGrid(lengths, halo), source, options, execution)
+            grid = aligned_tiles(TileGrid(lengths, halo), predictor)
+            parts["bricks"] = _choose_bricks(grid, source, options, execution, predictor)
     with faults.caught():
         parts["merge_axes"] = resolve_merge_axes(options.merge_axes, axes, ndim, channel_axis)
     with faults.caught():
@@ -535,9 +567,11 @@ def _tile_lengths(
         )
 
 
-def _choose_bricks(grid: TileGrid, source: Source, options: RunOptions, execution: Execution) -> BrickGrid:
+def _choose_bricks(
+    grid: TileGrid, source: Source, options: RunOptions, execution: Execution, predictor: Predictor | None
+) -> BrickGrid:
     n_tiles = options.tiles_per_task
-    if n_tiles is None and options.use_gpu and execution.client is None:
+    if n_tiles is None and options.use_gpu and execution.client is None and predictor is None:
         n_tiles = 1
     if n_tiles is not None:
         return bricks_of(grid, source.read_unit, n_tiles)

@@ -13,6 +13,7 @@ from blockbuster.errors import warn_user
 from blockbuster.execution import max_keys
 from blockbuster.merge.remap import remap_boxes
 from blockbuster.output.layout import label_chunks
+from blockbuster.predict.device import MAX_WAITING_BYTES
 from blockbuster.rundir.durable import existing_folder, free_bytes
 from blockbuster.source.kept_chunks import MAX_KEPT_BYTES
 from blockbuster.stage.sample import SAMPLE_VOXELS
@@ -56,7 +57,7 @@ def memory_bytes(plan: RunPlan) -> int:
     """Bound the resident memory of all processes of a run; what fn allocates comes on top."""
     n_workers = plan.execution.n_workers
     if plan.execution.in_process:
-        return _peak_bytes(plan, n_at_once=n_workers)
+        return _peak_bytes(plan, n_at_once=plan.n_tasks_at_once)
     return _peak_bytes(plan, n_at_once=0) + n_workers * worker_bytes(plan)
 
 
@@ -89,11 +90,15 @@ def _peak_bytes(plan: RunPlan, *, n_at_once: int, drives: bool = True) -> int:
     if plan.coarse_shapes:
         # Levels that are written with the finest one are half of it at most.
         box_voxels = box_voxels * 3 // 2
+    if plan.predictor is not None:
+        # Of each task one tile is let through, however much waits.
+        stage += itemsize * _product(seen)
     n_tasks = max(plan.bricks.n_bricks, boxes.n_tiles)
     n_at_once = min(n_at_once, n_tasks)
     # Other processes do not keep what several bricks read.
     kept = min(MAX_KEPT_BYTES, itemsize * _product(grid.shape)) if drives else 0
     tasks = max((n_at_once + 1) * stage + kept, (n_at_once + 1) * REMAP_BYTES_PER_VOXEL * box_voxels)
+    tasks += MAX_WAITING_BYTES * (plan.predictor is not None)
     tasks *= n_at_once > 0
     if not drives:
         return BASE_BYTES + tasks

@@ -19,7 +19,8 @@ from blockbuster.errors import escape_controls, warn_user
 from blockbuster.execution import Execution
 from blockbuster.measure.columns import scale_of
 from blockbuster.output.places import warn_of_transformations_left_out
-from blockbuster.report import RunReport, installed_versions
+from blockbuster.report import DEVICE_PHASES, RunReport, installed_versions
+from blockbuster.run.alignment import warn_of_thin_halo
 from blockbuster.run.claim import Claim, claimed
 from blockbuster.run.finish import FinishedStage, MergeProgress, progress_bar, publish_together
 from blockbuster.run.objects import ObjectTable
@@ -35,7 +36,8 @@ from blockbuster.stage.masks import describe_mask
 from blockbuster.stage.results import UNNAMED
 from blockbuster.stage.staging import stage_labels
 from blockbuster.stage.tally import Tally
-from blockbuster.stage.task import StageJob, TileCall
+from blockbuster.stage.task import StageJob
+from blockbuster.stage.tile_call import TileCall
 
 logger = logging.getLogger("blockbuster")
 
@@ -66,6 +68,7 @@ def open_run(plan: RunPlan, fn: Callable[[np.ndarray], Any]) -> Iterator[Run]:
     """
     warn_of_repeated_chunks(plan)
     warn_of_missing_halo(plan)
+    warn_of_thin_halo(plan.grid, plan.predictor)
     warn_of_small_workers(plan)
     warn_of_little_room(plan)
     warn_of_transformations_left_out(plan.place, plan.geometry)
@@ -129,13 +132,17 @@ class Run:
     def stage(self, name: str = "segment") -> None:
         """Run fn on every tile; `name` is what the progress bar calls it."""
         plan, options = self.plan, self.plan.options
-        with self.report.timed("stage"), progress_bar(options.progress, name, plan.n_tiles) as advance:
+        with (
+            self.report.timed("stage"),
+            progress_bar(options.progress, name, plan.n_tiles) as advance,
+            plan.stage_execution(self.execution).opened() as execution,
+        ):
             job, tally = stage_labels(
                 plan.source,
                 self._tile_call(),
                 plan.bricks,
                 self.claim.directory,
-                self.execution,
+                execution,
                 merge_axes=plan.merge_axes,
                 connectivity=plan.connectivity,
                 rule=options.rule,
@@ -178,6 +185,7 @@ class Run:
             inside=plan.inside,
             one_at_a_time=options.use_gpu,
             names=self.claim.names,
+            decode_turns=threading.Semaphore(plan.execution.n_workers) if plan.keeps_device_fed else None,
         )
 
     def _report_stage(self, tally: Tally, call: TileCall) -> None:
@@ -187,6 +195,8 @@ class Run:
         report.n_outside = tally.n_outside
         report.empty_threshold, report.n_provisional = call.empty_threshold, int(tally.counts.sum())
         report.n_retried, report.seconds["fn"] = tally.n_retried, tally.fn_seconds
+        if tally.device is not None:
+            report.seconds |= dict(zip(DEVICE_PHASES, tally.device.tolist(), strict=True))
         report.failed, report.n_failed = sorted(tally.failed), len(tally.failed)
         report.fingerprint = self.claim.fingerprint
         if plan.source.sampled:

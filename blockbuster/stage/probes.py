@@ -16,7 +16,7 @@ from blockbuster.source import pixel_digest
 from blockbuster.stage.deaths import PROBE, check_deaths
 from blockbuster.stage.results import UNNAMED
 from blockbuster.stage.saved import RegionReader
-from blockbuster.stage.task import TileCall, TileOutcome, try_tile
+from blockbuster.stage.tile_call import TileCall, TileOutcome, try_tile
 
 
 @dataclass(frozen=True)

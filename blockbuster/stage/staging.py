@@ -33,7 +33,8 @@ from blockbuster.stage.inside import core_inside
 from blockbuster.stage.probes import Probe, ProbeJob, keep_probe, kept_probes, probe_tile
 from blockbuster.stage.saved import RegionReader, SavedRegions, read_tile
 from blockbuster.stage.tally import Tally
-from blockbuster.stage.task import BrickResult, StageJob, TileCall, TileOutcome, label_axes, run_brick
+from blockbuster.stage.task import BrickResult, StageJob, run_brick
+from blockbuster.stage.tile_call import TileCall, TileOutcome, label_axes
 
 MAX_FN_SECONDS_PER_TASK = 10.0
 SLOW_FN_SECONDS = 0.2

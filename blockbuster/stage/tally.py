@@ -65,6 +65,8 @@ class Tally:
         self.n_retried = 0
         self.fn_seconds = 0.0
         self.failed: list[list[Any]] = []
+        # Seconds that devices were busy, waited for tiles, and for threads that decoded.
+        self.device: np.ndarray | None = None
 
     def _make_room(self) -> None:
         # Labels of each result in each tile.
@@ -85,6 +87,8 @@ class Tally:
         if result.stopped:
             return
         self.meet(result.names, result.named_by)
+        if result.device:
+            self.device = np.array(result.device) + (0 if self.device is None else self.device)
         reach("task finished")
         record, grown = task_record(result), self.growth.look()
         if len(self.growth.grown) <= MAX_REPEATED:

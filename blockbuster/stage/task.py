@@ -2,161 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
-import sys
-import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from blockbuster.compat import OWN_REFERENCES, Raised
-from blockbuster.errors import TileError, ends_process, error_text
+from blockbuster.compat import Raised
+from blockbuster.errors import TileError, error_text
 from blockbuster.execution import Attempt, RunStoppedError, StopCheck, take_turns
 from blockbuster.grid import Box, BrickGrid, Index, TileGrid, relative_box
-from blockbuster.kernels.positions import keep_positions_apart
 from blockbuster.measure.names import Measures
 from blockbuster.measure.sums import SumsCollector
 from blockbuster.merge.rules import MergeRule
+from blockbuster.predict import DEVICE, Predictor
 from blockbuster.rundir.staged import StagedLabels
 from blockbuster.source import pixel_digest
 from blockbuster.stage.brick_labels import BrickLabels, BrickResults
 from blockbuster.stage.deaths import BRICK, OUTSIDE, check_deaths
-from blockbuster.stage.empty_threshold import Background
 from blockbuster.stage.inside import core_inside, fills_its_box
 from blockbuster.stage.masks import MaskWatch
-from blockbuster.stage.results import check_labels, list_names, name_results
-from blockbuster.stage.saved import RegionReader, read_tile
+from blockbuster.stage.predicting import PendingTile, TilePipeline
+from blockbuster.stage.results import list_names
+from blockbuster.stage.saved import RegionReader
+from blockbuster.stage.tile_call import TileCall, TileOutcome, label_axes, try_tile
 from blockbuster.stage.values import BrickValues, Seen
 
 logger = logging.getLogger("blockbuster")
 
-DAEMONIC = (
-    ". The workers of a dask cluster may not start processes: call "
-    'dask.config.set({"distributed.worker.daemon": False}) before it is made, run on threads, or start none in fn'
-)
-NO_CHANNEL = (
-    " fn leaves out an axis: where that is the one of channels, as in an RGB image, name it c in axes, "
-    'e.g. axes="yxc", and pass channel=None.'
-)
 NOT_WHOLE = "reading a brick failed, its tiles are read one by one: %s"
-CHANNEL_RULE = " With channel=None, labels have the channel axis for all tiles or for none."
-
-
-@dataclass(frozen=True)
-class TileCall:
-    """How fn is applied to one tile.
-
-    Parameters
-    ----------
-    grid : TileGrid
-        The tiles of the image as fn sees it.
-    fn : callable
-        ``(ndarray) -> ndarray``.
-    empty_threshold : float or None
-        A tile whose maximum is not above it is not shown to fn; ``None``: every tile is.
-    background : Background or None
-        What the threshold was chosen by; ``None`` where the user gave it.
-    channel_axis : int or None
-        The axis that fn may drop from its labels.
-    drops_channels : bool or None
-        Whether it does; ``None``: either, as long as nobody knows.
-    apart_axes : tuple of int
-        Axes of the image that are not merged: fn may begin its ids anew at each position along
-        them.
-    retries : int
-        How often a tile that failed is tried again.
-    skip_errors : bool
-        Take a tile that failed for background, instead of ending the run.
-    inside : ndarray of bool or None
-        In the shape of the tile grid, the tiles that fn is called for; ``None``: all. Of others
-        nothing is read, and they are background.
-    one_at_a_time : bool
-        Call fn in one thread of a process at a time, for a device that cannot be shared; other
-        tasks read and write meanwhile.
-    names : tuple of str or None
-        Names of the results that fn returns in a dict, which ascend; ``("",)``: one array;
-        ``None``: either, as long as nobody knows.
-    """
-
-    grid: TileGrid
-    fn: Callable[[np.ndarray], Any]
-    empty_threshold: float | None = None
-    background: Background | None = None
-    channel_axis: int | None = None
-    drops_channels: bool | None = None
-    apart_axes: Index = ()
-    retries: int = 0
-    skip_errors: bool = False
-    inside: np.ndarray | None = None
-    one_at_a_time: bool = False
-    names: tuple[str, ...] | None = None
-
-    def maximum_if_empty(self, pixels: np.ndarray) -> float | None:
-        """Return the maximum of an empty tile, else None; a tile with NaN is never empty."""
-        if self.empty_threshold is None:
-            return None
-        # A number of Python is compared exactly, an integer of 64 bits with a float too.
-        maximum = np.max(pixels).item()
-        if not maximum <= self.empty_threshold:
-            return None
-        return maximum if isinstance(maximum, int) else float(maximum)
-
-    def label(self, tile: Index, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Call fn on a copy of a tile's region, check its labels, keep apart what is not merged.
-
-        What it returns has the names of its results, which ascend.
-
-        Parameters
-        ----------
-        tile : tuple of int
-            Index of the tile.
-        pixels : ndarray
-            Its region.
-        """
-        pixels = pixels.copy(order="C")
-        shapes: tuple[Index, ...] = (pixels.shape,)
-        if self.channel_axis is not None:
-            whole = pixels.shape
-            dropped = whole[: self.channel_axis] + whole[self.channel_axis + 1 :]
-            shapes = {None: (dropped, whole), True: (dropped,), False: (whole,)}[self.drops_channels]
-        try:
-            result = self.fn(pixels)
-        except BaseException as error:
-            if ends_process(error):
-                raise
-            is_daemon = isinstance(error, AssertionError) and "daemonic processes" in error_text(error)
-            advice = DAEMONIC if is_daemon else ""
-            raise TileError.from_exception("fn", error, tile, self.grid.core(tile), advice=advice) from error
-        # fn may keep what it returned, in an array that it uses again, and change it while we work.
-        is_own = isinstance(result, np.ndarray) and result.flags.owndata
-        is_shared = not is_own or sys.getrefcount(result) > OWN_REFERENCES
-        found, name, one = {}, "", result
-        try:
-            for name, one in name_results(result, self.names).items():
-                labels = check_labels(one, shapes, copy=is_shared)
-                # All of them have the axis of channels, or none.
-                shapes = (labels.shape,)
-                dropped_axis = self.channel_axis if labels.ndim < self.grid.ndim else None
-                found[name] = keep_positions_apart(labels, label_axes(self.apart_axes, dropped_axis))
-        except ValueError as error:
-            rule = CHANNEL_RULE
-            if self.channel_axis is None:
-                leaves_one_out = isinstance(one, np.ndarray) and one.ndim == pixels.ndim - 1
-                rule = NO_CHANNEL if leaves_one_out and pixels.ndim > 1 else ""
-            which = f"result {name!r}: " if name else ""
-            raise TileError(f"{which}{error}{rule}", tile, self.grid.core(tile)) from None
-        return found
-
-
-def label_axes(axes: Index, dropped: int | None) -> Index:
-    """Turn axes of the image into those of its labels, from which fn dropped one, or none."""
-    if dropped is None:
-        return axes
-    return tuple([axis - (axis > dropped) for axis in axes if axis != dropped])
 
 
 def refuse_other_names(names: tuple[str, ...], tile: Index, known: tuple[str, ...], grid: TileGrid) -> None:
@@ -168,60 +47,6 @@ def refuse_other_names(names: tuple[str, ...], tile: Index, known: tuple[str, ..
             tile,
             grid.core(tile),
         )
-
-
-@dataclass
-class TileOutcome:
-    """What became of one tile.
-
-    Parameters
-    ----------
-    labels : dict of str to ndarray, or None
-        Labels of its region, by the names of the results; ``None`` for an empty tile and for one
-        that failed.
-    maximum : float or None
-        Of an empty tile.
-    seconds : float
-        Time in fn, in the call that worked.
-    n_retried : int
-        How often it was tried again.
-    error : TileError or None
-        The last fault.
-    """
-
-    labels: dict[str, np.ndarray] | None = None
-    maximum: float | None = None
-    seconds: float = 0.0
-    n_retried: int = 0
-    error: TileError | None = None
-
-
-def try_tile(call: TileCall, tile: Index, read: Callable[[Box], np.ndarray]) -> TileOutcome:
-    """Read and label one tile unless it is empty, and again if that fails, as often as `call` says.
-
-    Parameters
-    ----------
-    call : TileCall
-        How fn is applied.
-    tile : tuple of int
-        Index of the tile.
-    read : callable
-        Gives the pixels of a region.
-    """
-    outcome = TileOutcome()
-    for outcome.n_retried in range(call.retries + 1):
-        try:
-            pixels = read_tile(read, call.grid, tile)
-            outcome.maximum = call.maximum_if_empty(pixels)
-            if outcome.maximum is None:
-                start = time.perf_counter()
-                outcome.labels = call.label(tile, pixels)
-                outcome.seconds = time.perf_counter() - start
-            outcome.error = None
-            break
-        except TileError as error:
-            outcome.error = error
-    return outcome
 
 
 @dataclass(frozen=True)
@@ -327,6 +152,9 @@ class BrickResult:
         Names of the results; ``None`` where fn returned none.
     named_by : tuple of int or None
         The tile that is known by.
+    device : tuple of float
+        Seconds that the device of a predictor was busy, waited for tiles and for threads that
+        decoded; empty without one.
     """
 
     number: int
@@ -347,6 +175,7 @@ class BrickResult:
     unreadable: bool = False
     names: tuple[str, ...] | None = None
     named_by: Index | None = None
+    device: tuple[float, ...] = ()
 
 
 def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = None) -> BrickResult:
@@ -377,7 +206,8 @@ def run_brick(job: StageJob, number: int, pixels: np.ndarray | Raised | None = N
     try:
         with attempt:
             check_deaths(attempt, OUTSIDE, job.bricks)
-            task.pixels = task.read() if pixels is None else np.asarray(pixels)
+            with DEVICE.noted("read"):
+                task.pixels = task.read() if pixels is None else np.asarray(pixels)
             if task.pixels is not None and job.sampled:
                 result.pixels = pixel_digest(task.pixels)
                 result.pixels_box = None if job.call.inside is None else task.region
@@ -432,18 +262,12 @@ class _BrickTask:
     def label_tiles(self, result: BrickResult) -> None:
         """Label one tile after the other; those that fail are background where such are skipped."""
         job, call = self.job, self.job.call
-        for i, tile in enumerate(job.bricks.tile_indices(self.index)):
-            if call.inside is not None and not call.inside[tile]:
+        run = self._predicted if isinstance(call.fn, Predictor) else self._called
+        for i, tile, outcome in run(result):
+            if outcome is None:
                 result.n_outside += 1
                 self.results.pass_over(job.label_index(tile))
                 continue
-            self.attempt.at(i)
-            outcome = self._known(i, tile)
-            if outcome is None:
-                with take_turns(call.one_at_a_time):
-                    # The run may have ended, also while this tile waited.
-                    job.stop_check.pass_on()
-                    outcome = try_tile(call, tile, self._reader(i, result))
             result.fn_seconds += outcome.seconds
             result.n_retried += outcome.n_retried
             if outcome.labels is not None:
@@ -466,6 +290,50 @@ class _BrickTask:
                 self.results.add(i, job.label_index(tile), outcome.labels)
         result.counts = self.results.counts(result.counts.shape[1])
         result.in_pieces = self.results.in_pieces or result.in_pieces
+
+    def _called(self, result: BrickResult) -> Iterator[tuple[int, Index, TileOutcome | None]]:
+        """Call fn for one tile after the other; of those outside of the mask nothing is known."""
+        job, call = self.job, self.job.call
+        for i, tile in enumerate(job.bricks.tile_indices(self.index)):
+            if call.inside is not None and not call.inside[tile]:
+                yield i, tile, None
+                continue
+            self.attempt.at(i)
+            outcome = self._known(i, tile)
+            if outcome is None:
+                with take_turns(call.one_at_a_time):
+                    # The run may have ended, also while this tile waited.
+                    job.stop_check.pass_on()
+                    outcome = try_tile(call, tile, self._reader(i, result))
+            yield i, tile, outcome
+
+    def _predicted(self, result: BrickResult) -> Iterator[tuple[int, Index, TileOutcome | None]]:
+        """Have tiles predicted while those before are decoded; they come in order."""
+        job, call = self.job, self.job.call
+        assert isinstance(call.fn, Predictor)
+        pipeline = TilePipeline(call, call.fn, job.stop_check.pass_on)
+        # After a death it must be known which tile a process was at.
+        most = 1 if self.attempt.is_repeated else pipeline.most_ahead
+        ahead: deque[tuple[int, Index, PendingTile | TileOutcome | None]] = deque()
+
+        def next_one() -> tuple[int, Index, TileOutcome | None]:
+            i, tile, pending = ahead.popleft()
+            return i, tile, pipeline.finish(pending) if isinstance(pending, PendingTile) else pending
+
+        with DEVICE.used(), contextlib.closing(pipeline):
+            for i, tile in enumerate(job.bricks.tile_indices(self.index)):
+                while len(ahead) >= most or (ahead and not pipeline.has_room()):
+                    yield next_one()
+                if call.inside is not None and not call.inside[tile]:
+                    ahead.append((i, tile, None))
+                    continue
+                self.attempt.at(i)
+                job.stop_check.pass_on()
+                known = self._known(i, tile)
+                ahead.append((i, tile, known or pipeline.begin(tile, self._reader(i, result))))
+            while ahead:
+                yield next_one()
+            result.device = dataclasses.astuple(DEVICE.take_spent())
 
     def _meet(self, tile: Index, names: tuple[str, ...], result: BrickResult) -> None:
         """Take note of the names of the first results, and refuse others."""

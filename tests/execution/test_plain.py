@@ -19,7 +19,8 @@ from blockbuster.merge.matching import MatchResult
 from blockbuster.merge.tally import SeamTally
 from blockbuster.report import WorstSeam
 from blockbuster.stage.probes import Probe
-from blockbuster.stage.task import BrickResult, TileOutcome
+from blockbuster.stage.task import BrickResult
+from blockbuster.stage.tile_call import TileOutcome
 
 numbers = hnp.arrays(
     st.sampled_from(["bool", "uint8", ">i4", "int64", "float32"]),
