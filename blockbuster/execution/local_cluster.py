@@ -59,15 +59,15 @@ def make_local_cluster(
     Parameters
     ----------
     use_gpu : bool
-        One worker for each visible GPU, that sees this GPU alone. It has two threads, and
+        One worker for each visible GPU, that sees this GPU alone. It has two threads at least, and
         `tile_process` calls fn in one of them at a time: the other reads the next tile, so that the
-        GPU need not wait.
+        GPU need not wait. Of a `Predictor` all of them decode.
     n_workers : int, optional
         Processes. ``None``: one for every `threads_per_worker` CPUs that this process may use, and
         no more than have 1 GB of the free memory each; with `use_gpu`, one for each GPU.
     threads_per_worker : int
-        Tiles at once in one process. More than 1 serves an fn that lets go of the GIL. Leave it at
-        1 with `use_gpu`, whose second thread comes by itself.
+        Tiles at once in one process. More than 1 serves an fn that lets go of the GIL; with
+        `use_gpu`, more than 2 serve a `Predictor` alone.
     memory_limit : str, int or None
         Bytes per worker, above which dask restarts it; a text such as ``"4 GiB"``; ``None`` or 0:
         no limit. ``"auto"``: an equal share of 0.9 of the memory that this process can really have:
@@ -122,9 +122,9 @@ def make_local_cluster(
     _check_memory_limit(memory_limit)
     gpus = visible_gpus() if use_gpu else None
     if gpus is not None:
-        n_workers = _count_gpu_workers(gpus, n_workers, threads_per_worker)
+        n_workers = _count_gpu_workers(gpus, n_workers)
         # Two take turns in fn: while one evaluates, the other reads.
-        threads_per_worker = 2
+        threads_per_worker = max(2, threads_per_worker)
     memory_bytes = int((1 - DRIVER_SHARE) * free_ram_bytes())
     if n_workers is None:
         n_workers = max(1, min(_n_cpus() // threads_per_worker, memory_bytes // MIN_WORKER_BYTES))
@@ -207,14 +207,9 @@ def _n_cpus() -> int:
     return min(n_cpus, int(share)) if share.isdigit() and int(share) else n_cpus
 
 
-def _count_gpu_workers(gpus: list[str], n_workers: int | None, threads_per_worker: int) -> int:
+def _count_gpu_workers(gpus: list[str], n_workers: int | None) -> int:
     if not gpus:
         raise RuntimeError(NO_GPU.format(visible=repr(os.environ.get("CUDA_VISIBLE_DEVICES", "not set"))))
-    if threads_per_worker != 1:
-        raise ValueError(
-            f"threads_per_worker is {threads_per_worker}; with use_gpu leave it at 1: no two tiles share a GPU, "
-            "and a second thread, which reads ahead, comes by itself."
-        )
     if n_workers is not None and n_workers > len(gpus):
         raise ValueError(
             f"n_workers is {n_workers}, but {len(gpus)} GPUs are visible ({', '.join(gpus)}); with use_gpu every "

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -80,14 +81,32 @@ class Request:
     n_bytes: int = 0
     seconds: float = 0.0
     prediction: Future[Any] = field(default_factory=Future)
-    # Seconds that its thread spent on reading and on decoding since its last request.
+    # Seconds that its thread spent on reading and on decoding since its last request; and whether
+    # anybody waits for it.
     spent: tuple[float, float] = (0.0, 0.0)
+    is_forgotten: bool = False
 
 
 class _Spent(threading.local):
     """What a thread did since its last request."""
 
     read = decode = 0.0
+
+
+class _ByPredictor:
+    """Keeps a number for each predictor that lives; another one may have its id after that."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[weakref.ref[Predictor], int]] = {}
+
+    def of(self, predictor: Predictor, unknown: int) -> int:
+        """Return the number of a predictor."""
+        owner, number = self._known.get(id(predictor), (None, unknown))
+        return number if owner is not None and owner() is predictor else unknown
+
+    def set(self, predictor: Predictor, number: int) -> None:
+        """Keep the number of a predictor."""
+        self._known[id(predictor)] = weakref.ref(predictor), number
 
 
 class Device:
@@ -99,9 +118,8 @@ class Device:
         self._n_users = 0
         self._thread: threading.Thread | None = None
         self._n_waiting = self._waiting_bytes = 0
-        # By predictor: bytes of a prediction, and how many tiles fit the device at once.
-        self._prediction_bytes: dict[int, int] = {}
-        self._fitting: dict[int, int] = {}
+        # Bytes of a prediction, and how many tiles fit the device at once.
+        self._prediction_bytes, self._fitting = _ByPredictor(), _ByPredictor()
         self._most_next = 1
         self._spent = Utilisation()
         self._own = _Spent()
@@ -124,8 +142,8 @@ class Device:
     def has_room(self, predictor: Predictor, n_bytes: int) -> bool:
         """Return whether a tile of so many bytes may wait besides those that do."""
         with self._changed:
-            known = self._prediction_bytes.get(id(predictor))
-            if known is None:
+            known = self._prediction_bytes.of(predictor, -1)
+            if known < 0:
                 # Nobody knows yet how large predictions are.
                 return self._n_waiting < predictor.batch_size
             return self._waiting_bytes + n_bytes + known <= MAX_WAITING_BYTES
@@ -136,7 +154,7 @@ class Device:
         request.spent = self._own.read, self._own.decode
         self._own.read = self._own.decode = 0.0
         with self._changed:
-            request.n_bytes = request.pixels.nbytes + self._prediction_bytes.get(id(request.predictor), 0)
+            request.n_bytes = request.pixels.nbytes + self._prediction_bytes.of(request.predictor, 0)
             self._n_waiting += 1
             self._waiting_bytes += request.n_bytes
             self._queue.append(request)
@@ -148,6 +166,7 @@ class Device:
             if request in self._queue:
                 self._queue.remove(request)
             request.lane.n_ready -= request.prediction.done()
+            request.is_forgotten = True
             self._n_waiting -= 1
             self._waiting_bytes -= request.n_bytes
 
@@ -173,7 +192,6 @@ class Device:
                 self._changed.wait_for(lambda: self._queue or not self._n_users)
                 if not self._queue:
                     self._thread = None
-                    self._prediction_bytes.clear()
                     return
                 waited = time.perf_counter() - start
                 batch = self._take_batch(is_late=waited > LATE_SECONDS)
@@ -199,7 +217,7 @@ class Device:
         first = self._queue[0]
         predictor = first.predictor
         self._most_next = 1 if is_late else min(2 * self._most_next, predictor.batch_size)
-        most = min(self._most_next, self._fitting.get(id(predictor), predictor.batch_size))
+        most = min(self._most_next, self._fitting.of(predictor, predictor.batch_size))
         alike = [one for one in self._queue if one.predictor is predictor and _kind(one) == _kind(first)][:most]
         self._queue = [one for one in self._queue if one not in alike]
         return alike
@@ -227,7 +245,7 @@ class Device:
         if out_of_memory:
             give_back_device_memory()
             logger.warning("a model ran out of memory with a batch of %d: %d from now on", len(batch), half)
-            self._fitting[id(predictor)] = half
+            self._fitting.set(predictor, half)
         parts = [batch[:half], batch[half:]] if out_of_memory else [[one] for one in batch]
         for part in parts:
             self._predict(part)
@@ -237,9 +255,10 @@ class Device:
             self._spent.busy += seconds
             for one, prediction in zip(batch, predictions, strict=True):
                 n_bytes = _n_bytes(prediction)
-                self._prediction_bytes[id(one.predictor)] = n_bytes
-                # Its pixels are needed no more.
-                self._waiting_bytes += n_bytes - one.n_bytes
+                self._prediction_bytes.set(one.predictor, n_bytes)
+                if not one.is_forgotten:
+                    # Its pixels are needed no more.
+                    self._waiting_bytes += n_bytes - one.n_bytes
                 one.n_bytes, one.pixels = n_bytes, None
                 one.seconds = seconds / len(batch)
                 one.lane.n_ready += 1

@@ -144,7 +144,8 @@ class RunReport:
     def of_results(cls, results: dict[str, RunReport]) -> RunReport:
         """Return the report of a run with several results: what they share, and their sums."""
         reports = list(results.values())
-        seconds = {phase: n for phase, n in reports[0].seconds.items() if phase in ("stage", "fn")}
+        shared = ("stage", "fn", *DEVICE_PHASES)
+        seconds = {phase: n for phase, n in reports[0].seconds.items() if phase in shared}
         for phase in dict.fromkeys(phase for report in reports for phase in report.seconds):
             if phase not in seconds:
                 seconds[phase] = sum(report.seconds.get(phase, 0.0) for report in reports)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import logging
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -262,56 +262,60 @@ class _BrickTask:
     def label_tiles(self, result: BrickResult) -> None:
         """Label one tile after the other; those that fail are background where such are skipped."""
         job, call = self.job, self.job.call
-        run = self._predicted if isinstance(call.fn, Predictor) else self._called
-        for i, tile, outcome in run(result):
-            if outcome is None:
-                result.n_outside += 1
-                self.results.pass_over(job.label_index(tile))
-                continue
-            result.fn_seconds += outcome.seconds
-            result.n_retried += outcome.n_retried
-            if outcome.labels is not None:
-                try:
-                    if tuple(outcome.labels) != result.names:
-                        self._meet(tile, tuple(outcome.labels), result)
-                    if self.values is not None:
-                        self.values.complete(tile)
-                except TileError as error:
-                    outcome = dataclasses.replace(outcome, labels=None, error=error)
-            if outcome.error is not None:
-                if not call.skip_errors:
-                    raise outcome.error
-                result.failed.append(outcome.error)
-            elif outcome.maximum is not None:
-                result.maxima.append(outcome.maximum)
-            if outcome.labels is None:
-                self.results.pass_over(job.label_index(tile))
-            else:
-                self.results.add(i, job.label_index(tile), outcome.labels)
+        if isinstance(call.fn, Predictor):
+            # Else it would end with the traceback of an error.
+            with contextlib.closing(self._predicted(result, call.fn)) as outcomes:
+                for i, tile, outcome in outcomes:
+                    self._take(i, tile, outcome, result)
+        else:
+            for i, tile in enumerate(job.bricks.tile_indices(self.index)):
+                outcome = None
+                if call.inside is None or call.inside[tile]:
+                    self.attempt.at(i)
+                    outcome = self._known(i, tile)
+                    if outcome is None:
+                        with take_turns(call.one_at_a_time):
+                            # The run may have ended, also while this tile waited.
+                            job.stop_check.pass_on()
+                            outcome = try_tile(call, tile, self._reader(i, result))
+                self._take(i, tile, outcome, result)
         result.counts = self.results.counts(result.counts.shape[1])
         result.in_pieces = self.results.in_pieces or result.in_pieces
 
-    def _called(self, result: BrickResult) -> Iterator[tuple[int, Index, TileOutcome | None]]:
-        """Call fn for one tile after the other; of those outside of the mask nothing is known."""
-        job, call = self.job, self.job.call
-        for i, tile in enumerate(job.bricks.tile_indices(self.index)):
-            if call.inside is not None and not call.inside[tile]:
-                yield i, tile, None
-                continue
-            self.attempt.at(i)
-            outcome = self._known(i, tile)
-            if outcome is None:
-                with take_turns(call.one_at_a_time):
-                    # The run may have ended, also while this tile waited.
-                    job.stop_check.pass_on()
-                    outcome = try_tile(call, tile, self._reader(i, result))
-            yield i, tile, outcome
+    def _take(self, i: int, tile: Index, outcome: TileOutcome | None, result: BrickResult) -> None:
+        """Take what became of a tile; of one outside of the mask there is nothing."""
+        call, index = self.job.call, self.job.label_index(tile)
+        if outcome is None:
+            result.n_outside += 1
+            self.results.pass_over(index)
+            return
+        result.fn_seconds += outcome.seconds
+        result.n_retried += outcome.n_retried
+        if outcome.labels is not None:
+            try:
+                if tuple(outcome.labels) != result.names:
+                    self._meet(tile, tuple(outcome.labels), result)
+                if self.values is not None:
+                    self.values.complete(tile)
+            except TileError as error:
+                outcome = dataclasses.replace(outcome, labels=None, error=error)
+        if outcome.error is not None:
+            if not call.skip_errors:
+                raise outcome.error
+            result.failed.append(outcome.error)
+        elif outcome.maximum is not None:
+            result.maxima.append(outcome.maximum)
+        if outcome.labels is None:
+            self.results.pass_over(index)
+        else:
+            self.results.add(i, index, outcome.labels)
 
-    def _predicted(self, result: BrickResult) -> Iterator[tuple[int, Index, TileOutcome | None]]:
+    def _predicted(
+        self, result: BrickResult, predictor: Predictor
+    ) -> Generator[tuple[int, Index, TileOutcome | None]]:
         """Have tiles predicted while those before are decoded; they come in order."""
         job, call = self.job, self.job.call
-        assert isinstance(call.fn, Predictor)
-        pipeline = TilePipeline(call, call.fn, job.stop_check.pass_on)
+        pipeline = TilePipeline(call, predictor, job.stop_check.pass_on)
         # After a death it must be known which tile a process was at.
         most = 1 if self.attempt.is_repeated else pipeline.most_ahead
         ahead: deque[tuple[int, Index, PendingTile | TileOutcome | None]] = deque()

@@ -86,9 +86,10 @@ def test_workers_are_processes_that_share_the_memory_and_run_the_tiles(folder, m
 
 
 @pytest.mark.slow
-def test_every_gpu_has_a_worker_that_sees_no_other(monkeypatch):
+@pytest.mark.parametrize(("threads", "found"), [(1, 2), (3, 3)])
+def test_every_gpu_has_a_worker_that_sees_no_other(threads, found, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-5a")
-    client, cluster = make_local_cluster(use_gpu=True, memory_limit="1 GB")
+    client, cluster = make_local_cluster(use_gpu=True, threads_per_worker=threads, memory_limit="1 GB")
     with cluster, client:
         workers, known = list(client.run(about_worker).values()), cluster.scheduler.workers
         first = set(known)
@@ -100,7 +101,7 @@ def test_every_gpu_has_a_worker_that_sees_no_other(monkeypatch):
     assert sorted(worker["gpu"] for worker in workers) == ["3", "GPU-5a"]
     assert sorted(worker["gpu"] for worker in again) == ["3", "GPU-5a"]
     assert {(worker["threads"], worker["limit"], worker["order"]) for worker in workers} == {
-        (2, 10**9, "PCI_BUS_ID")
+        (found, 10**9, "PCI_BUS_ID")
     }
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,GPU-5a"
 
@@ -128,7 +129,6 @@ def test_gpus_are_else_those_that_nvidia_smi_lists(tmp_path, monkeypatch):
     [
         ({"use_gpu": True}, "", RuntimeError, "no NVIDIA GPU is visible.*without use_gpu"),
         ({"use_gpu": True, "n_workers": 2}, "0", ValueError, r"n_workers is 2, but 1 GPUs are visible \(0\)"),
-        ({"use_gpu": True, "threads_per_worker": 2}, "0", ValueError, "threads_per_worker is 2.*leave it at 1"),
         ({"n_workers": 0}, "", ValueError, "n_workers is 0; it is 1 or more"),
         ({"n_workers": True}, "", TypeError, "n_workers is True; it is an integer"),
         ({"threads_per_worker": 1.5}, "", TypeError, "threads_per_worker is 1.5; it is an integer"),

@@ -24,6 +24,8 @@ from strategies import small_tile_shapes, wide_shapes
 
 import blockbuster
 from blockbuster import BlockbusterWarning, Predictor, TileError, plan_run, tile_process
+from blockbuster.predict import Device, Lane, Request
+from blockbuster.predict.device import MAX_WAITING_BYTES
 from blockbuster.report import DEVICE_PHASES, REPORT
 
 IMAGE = (ndimage.gaussian_filter(np.random.default_rng(7).random((61, 83)), 1.2) * 2000).astype("uint16")
@@ -90,7 +92,7 @@ def test_labels_are_those_of_one_tile_after_the_other(data):
 
 
 @pytest.mark.parametrize("batch_size", [2, 5])
-def test_B8_the_same_bytes_from_every_scheduler(batch_size, workers, folder):
+def test_the_same_bytes_from_every_scheduler(batch_size, workers, folder):
     fn = Predictor(two_maps, find_in_two, batch_size=batch_size)
     options = {**TILES, "output_component": "{}", "measure": ["intensity_sum"], "parents": "bright:all"}
     found = []
@@ -156,7 +158,7 @@ def test_a_function_may_change_its_tile_and_the_image_stays():
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 @pytest.mark.parametrize("step", ["predict", "decode"])
-def test_B11_an_error_is_that_of_its_tile(step, batch_size):
+def test_F1_an_error_is_that_of_its_tile(step, batch_size):
     def fail_at(function):
         def run(given):
             if (given == MARK).any():
@@ -223,7 +225,7 @@ def test_a_single_tile_that_does_not_fit_says_what_to_do():
         tile_process(IMAGE, Predictor(predict, find, batch_size=4), **TILES)
 
 
-def test_F5_a_run_goes_on_with_another_batch_size_and_predicts_no_finished_tile_again(folder):
+def test_a_run_goes_on_with_another_batch_size_and_predicts_no_finished_tile_again(folder):
     class Failing(Seen):
         fatal = True
 
@@ -247,7 +249,7 @@ def test_F5_a_run_goes_on_with_another_batch_size_and_predicts_no_finished_tile_
     assert np.array_equal(np.asarray(labels), tile_process(MARKED, segment, **TILES))
 
 
-def test_F7_a_finished_run_is_that_of_another_batch_size_and_not_of_another_network(folder):
+def test_F13_a_finished_run_is_that_of_another_batch_size_and_not_of_another_network(folder):
     options = {"tile_shape": (16, 16), "write_to": "x.zarr"}
     tile_process(IMAGE, Predictor(grey, find, batch_size=4), **options)
     tile_process(IMAGE, Predictor(grey, find, batch_size=9), **options, resume=True)
@@ -257,7 +259,7 @@ def test_F7_a_finished_run_is_that_of_another_batch_size_and_not_of_another_netw
 
 
 @pytest.mark.parametrize("fatal", [1, 2, 8, 13, 23])
-def test_F30_a_run_that_is_killed_in_a_batch_goes_on_where_it_was(fatal, zygote, tmp_path):
+def test_F5_a_run_that_is_killed_in_a_batch_goes_on_where_it_was(fatal, zygote, tmp_path):
     killed, clean = tmp_path / "killed", tmp_path / "clean"
     killed.mkdir()
     clean.mkdir()
@@ -296,6 +298,26 @@ def test_what_waits_is_bounded_however_slow_decoding_is(monkeypatch):
         tile_process(np.ones((800, 400)), Predictor(predict, decode, batch_size=2), tile_shape=(40, 40))
     # Four tasks at once, which may each have asked whether there is room before the others took it.
     assert most[0] <= 6 + 4
+
+
+def test_what_nobody_waits_for_any_more_takes_no_room():
+    device, gate = Device(), threading.Event()
+    tile = np.ones((10, 10))
+    fn = Predictor(lambda tiles: gate.wait() and np.repeat(tiles, 9, axis=-1), np.copy, batch_size=2)
+    requests = [Request(fn, tile, Lane()) for _ in range(3)]
+    with device.used():
+        for request in requests:
+            device.submit(request)
+        for request in requests:
+            device.forget(request)
+        gate.set()
+        last = Request(fn, tile, Lane())
+        device.submit(last)
+        assert last.prediction.result().shape == (10, 90)
+        device.forget(last)
+    predicted = 10 * 90 * 8
+    assert device.has_room(fn, MAX_WAITING_BYTES - predicted)
+    assert not device.has_room(fn, MAX_WAITING_BYTES - predicted + 1)
 
 
 def test_a_device_is_said_to_wait_for_what_it_waits_for(folder):
@@ -386,8 +408,21 @@ def test_a_halo_that_is_thinner_than_the_network_sees_is_warned_of():
     tile_process(IMAGE, fn)  # one tile
 
 
-def test_a_run_that_ends_leaves_no_thread(folder):
-    tile_process(IMAGE, Predictor(grey, find, batch_size=3), **TILES)
+@pytest.mark.parametrize("step", ["", "predict", "decode"])
+def test_a_run_that_ends_leaves_no_thread(step):
+    def fail_at(name, given):
+        if step == name and (given == MARK).any():
+            raise OSError("no such weights")
+        return given
+
+    predict, kept = functools.partial(fail_at, "predict"), []
+    try:
+        fn = Predictor(predict, lambda tile: find(grey(fail_at("decode", tile))), batch_size=3)
+        tile_process(MARKED, fn, **TILES, tiles_per_task=4)
+    except TileError as error:
+        # With its traceback, and all that lies in its frames.
+        kept.append(error)
+    assert len(kept) == bool(step)
     for _ in range(100):
         if "blockbuster-device" not in {thread.name for thread in threading.enumerate()}:
             break

@@ -131,7 +131,7 @@ def test_each_result_is_byte_for_byte_that_of_a_function_that_returns_it_alone(t
 
 
 @pytest.mark.parametrize("merge", ["touch", "agree"])
-def test_B8_results_are_the_same_from_every_scheduler_and_brick(merge, workers, folder):
+def test_results_are_the_same_from_every_scheduler_and_brick(merge, workers, folder):
     options = {**TILES, "output_component": "labels/{}", "measure": ["intensity_mean"], "merge": merge}
     options["parents"] = ["bright:all", "b r!ght:bright", "b r!ght:all"]
     found = []
@@ -254,7 +254,7 @@ def test_what_a_run_gives_is_a_dict_whatever_was_asked_for(folder):
     assert all(f"<h4>{name}</h4>" in report._repr_html_() for name in LEVELS)
 
 
-def test_F7_a_finished_run_is_returned_at_once_and_one_that_lacks_a_result_is_not(folder):
+def test_a_finished_run_is_returned_at_once_and_one_that_lacks_a_result_is_not(folder):
     counted = Counted(results_above)
     first = tile_process(IMAGE, counted, **TILES, **PLACE, return_report=True)[1]
     n_calls = counted.calls
@@ -292,7 +292,7 @@ class Failing(Counted):
 
 @pytest.mark.parametrize("component", ["labels/{}", {name: f"labels/{name}" for name in LEVELS}])
 @pytest.mark.parametrize("nth", [1, 6, 11])
-def test_F5_a_run_that_failed_goes_on_and_gives_the_same_bytes(component, nth, folder):
+def test_F1_a_run_that_failed_goes_on_and_gives_the_same_bytes(component, nth, folder):
     options = {**TILES, "output_component": component, "tiles_per_task": 2, "measure": True}
     tile_process(IMAGE, results_above, write_to="clean.zarr", **options)
     fn = Failing(results_above, nth)
@@ -307,7 +307,7 @@ def test_F5_a_run_that_failed_goes_on_and_gives_the_same_bytes(component, nth, f
     assert files("x.zarr") == files("clean.zarr")
 
 
-def test_F14_labels_at_one_of_the_places_are_in_the_way_and_all_are_replaced_together(folder):
+def test_F18_labels_at_one_of_the_places_are_in_the_way_and_all_are_replaced_together(folder):
     tile_process(
         IMAGE, functools.partial(above, level=5), **TILES, write_to="x.zarr", output_component="labels/all"
     )
@@ -321,7 +321,7 @@ def test_F14_labels_at_one_of_the_places_are_in_the_way_and_all_are_replaced_tog
     assert files("x.zarr/labels/all") == files("y.zarr/labels/all")
 
 
-def test_F18_another_run_at_one_of_the_places_is_kept_away(folder):
+def test_F16_another_run_at_one_of_the_places_is_kept_away(folder):
     found = []
 
     def fn(tile):
@@ -375,7 +375,7 @@ def test_other_names_for_a_tile_are_an_error_that_has_both(tiles_per_task, known
         (lambda tile: {"a": [above(tile, 5)]}, ["result 'a'", "list"]),
     ],
 )
-def test_B11_results_that_are_none_are_named(result, parts, folder):
+def test_B1_results_that_are_no_labels_are_named(result, parts, folder):
     with refused(TileError, *parts):
         tile_process(IMAGE, result, **TILES, **PLACE)
 
