@@ -165,7 +165,8 @@ class Device:
         with self._changed:
             if request in self._queue:
                 self._queue.remove(request)
-            request.lane.n_ready -= request.prediction.done()
+            # What was predicted let go of its pixels.
+            request.lane.n_ready -= request.pixels is None
             request.is_forgotten = True
             self._n_waiting -= 1
             self._waiting_bytes -= request.n_bytes
