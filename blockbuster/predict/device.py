@@ -128,6 +128,9 @@ class Device:
     def used(self) -> Iterator[None]:
         """Have the thread run meanwhile."""
         with self._changed:
+            if not self._n_users:
+                # What it did for a run that failed is not for this one.
+                self._spent = Utilisation()
             self._n_users += 1
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="blockbuster-device", daemon=True)
