@@ -343,7 +343,8 @@ def test_a_device_is_said_to_wait_for_what_it_waits_for(folder):
         _, none = tile_process(image, lambda tile: np.ones(tile.shape, int), **options)
     assert decoding.seconds[DEVICE_PHASES[2]] > decoding.seconds[DEVICE_PHASES[0]]
     assert "waited for decode" in str(decoding)
-    assert predicting.seconds[DEVICE_PHASES[0]] > 1
+    # But for tiles that were tried first.
+    assert predicting.seconds[DEVICE_PHASES[0]] > 0.8
     assert "busy" in predicting._repr_html_()
     assert none.device == ""
     assert "device" not in str(none)
